@@ -1,0 +1,1 @@
+"""The Headway server: jobs over gRPC, durable through peewee. docs/architecture.md draws the house."""

@@ -1,0 +1,194 @@
+"""Puts the server together: settings → database → service → doors; starts it, drains it, stops it."""
+
+import asyncio
+import secrets
+import signal
+from importlib.metadata import version
+
+import grpc.aio
+from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from headway.v1 import job_service_pb2
+
+from headway_server.clock import Clock, SteadyClock
+from headway_server.database import Engine, StartError, migrate, open_engine, session_key
+from headway_server.errors import ShuttingDown
+from headway_server.guard import Credentials, Guard
+from headway_server.job import Rules
+from headway_server.jobs import Jobs
+from headway_server.limits import MICROSECONDS
+from headway_server.readers import Readers
+from headway_server.servicer import JobServicer
+from headway_server.settings import Settings
+from headway_server.store import Store
+from headway_server.tokens import Sealer, SessionHasher
+from headway_server.upkeep import Upkeep
+from headway_server.watch import Hub
+from headway_server.writer import Writer
+
+JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
+
+METADATA_BYTES = 16 * 1024
+
+CONNECTION_AGE_MS = 30 * 60 * 1000
+"""A connection is closed for new calls after this; with the grace it also ends calls that never sent their message."""
+
+CONNECTION_GRACE_MS = 70 * 60 * 1000
+"""Longer than any stream lives by itself."""
+
+
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    """How the gRPC port behaves; each where gRPC's own default would harm."""
+    return [
+        ("grpc.max_receive_message_length", settings.limits.message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Two servers on one port would each get some of the calls.
+        ("grpc.so_reuseport", 0),
+        # Between a soft and a hard limit gRPC refuses at random.
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        # Without pings a dead watcher is noticed after hours.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+        ("grpc.max_concurrent_streams", 2000),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.enable_channelz", 1),
+    ]
+
+
+class App:
+    """A running server. `start`, then `stop`."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.admin_token = secrets.token_urlsafe(32)
+        self._clock = clock
+
+    async def start(self) -> None:
+        """Open the database and the port. Raises StartError."""
+        settings = self.settings
+        self.engine, key = await asyncio.to_thread(_prepare, settings)
+        self.store = Store(self.engine)
+        anchor = await asyncio.to_thread(self._anchor)
+        clock = self._clock or SteadyClock(anchor)
+        rules = Rules(settings.limits, settings.retention, settings.abandon_after)
+        self.hub = Hub(settings.limits)
+        self.readers = Readers(self.store)
+        self.writer = Writer(self.store, clock, rules, self.hub.publish)
+        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock)
+        jobs = Jobs(self.store, self.readers, self.writer, self.hub, clock, Sealer(key))
+        self._servicer = JobServicer(jobs, SessionHasher(key), settings.limits, settings.cancel_grace)
+        self._health = health.aio.HealthServicer()
+        self._healthy = False
+        self._draining = False
+        self._server = grpc.aio.server(options=channel_options(settings))
+        guard = Guard(Credentials(self.admin_token))
+        names = [service.full_name for service in (JOB_SERVICE, HEALTH, REFLECTION, CHANNELZ)]
+        self._server.add_generic_rpc_handlers(
+            (
+                guard.service(JOB_SERVICE, self._servicer),
+                guard.service(HEALTH, self._health, wants_context=True),
+                guard.service(REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True),
+                guard.service(CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
+            )
+        )
+        self.address = await self._bind()
+        await self._server.start()
+        await self._tell_health(True)
+        self._upkeep_task: asyncio.Task[None] | None = None
+        if self._clock is None:
+            self._upkeep_task = asyncio.create_task(self.upkeep.run(self._tell_health))
+
+    def _anchor(self) -> int:
+        try:
+            return self.store.now()
+        finally:
+            self.store.disconnect()
+
+    async def _bind(self) -> str:
+        host = self.settings.listen.rpartition(":")[0]
+        try:
+            port = self._server.add_insecure_port(self.settings.listen)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            await self._close_database()
+            raise StartError(
+                f"--listen: {self.settings.listen} cannot be had; another program, perhaps another Headway, uses "
+                "it: stop that one, or choose another port"
+            )
+        return f"{host}:{port}"
+
+    async def _tell_health(self, healthy: bool) -> None:
+        healthy = healthy and not self._draining
+        if healthy != self._healthy:
+            self._healthy = healthy
+            serving = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in ("", JOB_SERVICE.full_name):
+                await self._health.set(name, serving)
+
+    async def stop(self) -> None:
+        """Send callers elsewhere, commit what was accepted, close. Takes at most the shutdown grace, and a commit."""
+        self._draining = True
+        await self._tell_health(False)
+        self.hub.close()
+        self._servicer.close_streams(ShuttingDown())
+        if self._upkeep_task is not None:
+            self._upkeep_task.cancel()
+        await self._server.stop(self.settings.shutdown_grace / MICROSECONDS)
+        await self._close_database()
+
+    async def _close_database(self) -> None:
+        await self.readers.close()
+        await self.writer.close()
+        self.engine.close()
+
+
+def _prepare(settings: Settings) -> tuple[Engine, bytes]:
+    engine = open_engine(settings.database)
+    try:
+        migrate(engine)
+        key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
+    except BaseException:
+        engine.close()
+        raise
+    # Each thread has a connection of its own from here on; this one's is done.
+    engine.database.close()
+    return engine, key
+
+
+def _greeting(app: App) -> str:
+    address = app.address
+    return (
+        f"headway serving on {address} (version {version('headway')}, database {app.engine.name})\n"
+        f"  create a job:   headway --target {address} --session demo create --name 'First job' --size 100\n"
+        f"  watch it:       headway --target {address} --session demo watch\n"
+        f"  look around:    grpcurl -plaintext {address} list\n"
+        f"  admin token of this run, for --session -:  {app.admin_token}\n"
+        "  stop:           Ctrl-C"
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises StartError."""
+    app = App(settings)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await app.start()
+    print(_greeting(app), flush=True)
+    await stopped.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A second signal does not wait.
+        loop.remove_signal_handler(number)
+    await app.stop()

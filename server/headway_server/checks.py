@@ -1,0 +1,90 @@
+"""Checks of single values of a request. They collect: a caller is told all faults of a request at once."""
+
+import re
+from collections.abc import Mapping
+
+from google.protobuf import duration_pb2
+
+from headway_server.errors import Fault, InvalidRequest
+from headway_server.limits import DURATION_MAX, INT64_MAX, MICROSECONDS, Limits
+
+JOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Checks:
+    """The faults found so far in one request."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.faults: list[Fault] = []
+
+    def fault(self, field: str, description: str) -> None:
+        self.faults.append(Fault(field, description))
+
+    def done(self) -> None:
+        """Raise InvalidRequest if there was a fault."""
+        if self.faults:
+            raise InvalidRequest(*self.faults)
+
+    def session(self, session_id: str) -> None:
+        if not session_id:
+            self.fault("session_id", "is missing; send the session's id")
+        elif len(session_id.encode()) > self.limits.session_id_bytes:
+            self.fault("session_id", f"must be at most {self.limits.session_id_bytes} bytes")
+        elif CONTROL.search(session_id):
+            self.fault("session_id", "must not contain control characters")
+
+    def job_id(self, job_id: str, field: str = "job_id") -> None:
+        if not JOB_ID.fullmatch(job_id):
+            self.fault(field, "must be 32 lower-case hexadecimal digits")
+
+    def text(self, field: str, value: str, length: int, *, required: bool = False) -> str:
+        if len(value) > length:
+            self.fault(field, f"must be at most {length} characters, not {len(value)}")
+        elif required and not value:
+            self.fault(field, "must not be empty")
+        if "\0" in value:
+            self.fault(field, "must not contain U+0000")
+        return value
+
+    def not_negative(self, field: str, value: int) -> int:
+        if value < 0:
+            self.fault(field, "must not be negative")
+        return value
+
+    def span(self, field: str, value: duration_pb2.Duration) -> int:
+        """Microseconds; less than one counts as one, so that it is not taken for 0."""
+        if not 0 <= value.nanos < 1_000_000_000 or value.seconds < 0:
+            self.fault(field, "must be a duration of 0 or more, with nanos from 0 to 999,999,999")
+            return 0
+        length = value.seconds * MICROSECONDS - -value.nanos // 1000
+        if length > DURATION_MAX:
+            self.fault(field, "must be at most 3650 days")
+        return length
+
+    def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+        if len(labels) > self.limits.labels:
+            self.fault("labels", f"must be at most {self.limits.labels}, not {len(labels)}")
+            return {}
+        for key, value in labels.items():
+            self.text("labels", key, self.limits.label_key_length, required=True)
+            self.text(f"labels[{key[:64]}]", value, self.limits.label_value_length)
+        return dict(labels)
+
+    def counters(self, counters: Mapping[str, int]) -> dict[str, int]:
+        if len(counters) > self.limits.counters:
+            self.fault("counters", f"must be at most {self.limits.counters}, not {len(counters)}")
+            return {}
+        for name, delta in counters.items():
+            self.text("counters", name, self.limits.part_length, required=True)
+            if not delta >= -INT64_MAX:
+                self.fault(f"counters[{name[:64]}]", "must be greater than -2^63")
+        return dict(counters)
+
+    def count(self, field: str, number: int, limit: int) -> bool:
+        """Whether so many are allowed."""
+        if number > limit:
+            self.fault(field, f"must be at most {limit}, not {number}")
+        return number <= limit

@@ -1,0 +1,142 @@
+"""What can go wrong, in domain terms: one exception for each reason a caller is told.
+
+The reasons are those of protos/headway/v1/error_reason.proto, letter for letter; guard.py gives each its gRPC code.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One field of a request that is at fault: its path as in the proto, and a sentence that says what it must be."""
+
+    field: str
+    description: str
+
+
+class JobError(Exception):
+    """Base of all. `message` is for people and says what to do; it never holds a session id or text of a caller."""
+
+    reason: ClassVar[str]
+    default: ClassVar[str]
+    retry_after: ClassVar[float | None] = None
+    """Seconds after which a retry makes sense, for errors that pass by themselves."""
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or self.default
+        super().__init__(self.message)
+
+
+class InvalidRequest(JobError):
+    """All faults of a request at once."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, *faults: Fault) -> None:
+        self.faults = faults
+        super().__init__("; ".join(f"{fault.field}: {fault.description}" for fault in faults))
+
+
+class MalformedMessage(JobError):
+    reason = "MALFORMED_MESSAGE"
+    default = "The bytes are not a valid protobuf message of this request; check the schema and that text is UTF-8."
+
+
+class JobNotFound(JobError):
+    reason = "JOB_NOT_FOUND"
+    default = "There is no such job in this session."
+
+
+class JobAlreadyExists(JobError):
+    reason = "JOB_ALREADY_EXISTS"
+    default = "The session has a job with this id and other parameters; choose another id."
+
+
+class JobEnded(JobError):
+    reason = "JOB_ENDED"
+    default = "The job has ended, and what has ended is never opened again; create a new job."
+
+
+class JobNotStarted(JobError):
+    reason = "JOB_NOT_STARTED"
+    default = "The job is PENDING; call StartJob first."
+
+
+class JobAlreadyStarted(JobError):
+    reason = "JOB_ALREADY_STARTED"
+    default = "The job has a worker already; set take_over to take it from that worker."
+
+
+class StaleAttempt(JobError):
+    reason = "STALE_ATTEMPT"
+    default = "Another worker has taken this job over; stop reporting it."
+
+
+class JobIdAmbiguous(JobError):
+    reason = "JOB_ID_AMBIGUOUS"
+    default = "Several sessions have a job with this id; name the session."
+
+
+class ResumeTokenExpired(JobError):
+    reason = "RESUME_TOKEN_EXPIRED"
+    default = "Removals since this resume_token are no longer known; watch again without it."
+
+
+class RevisionMismatch(JobError):
+    reason = "REVISION_MISMATCH"
+    default = "The job has changed since this revision; read it again and decide anew."
+
+
+class SessionJobsLimit(JobError):
+    reason = "SESSION_JOBS_LIMIT"
+    default = "The session has as many jobs as it may; clear some of them."
+    retry_after = 60.0
+
+
+class WatchesLimit(JobError):
+    reason = "WATCHES_LIMIT"
+    default = "There are as many open watches as there may be; close some, or try again later."
+    retry_after = 5.0
+
+
+class Overloaded(JobError):
+    reason = "OVERLOADED"
+    default = "The server has more to write than it can commit in good time; try again a little later."
+    retry_after = 1.0
+
+
+class StorageFull(JobError):
+    reason = "STORAGE_FULL"
+    default = "The database has no room left; nothing was changed. Its operator must make room."
+    retry_after = 10.0
+
+
+class DatabaseUnavailable(JobError):
+    reason = "DATABASE_UNAVAILABLE"
+    default = "The database does not answer; try again. A write can be repeated with its id or sequence."
+
+
+class ShuttingDown(JobError):
+    reason = "SHUTTING_DOWN"
+    default = "The server is shutting down; try again."
+
+
+class StreamExpired(JobError):
+    reason = "STREAM_EXPIRED"
+    default = "The stream was open long enough; open it again where it ended."
+
+
+class CredentialsInvalid(JobError):
+    reason = "CREDENTIALS_INVALID"
+    default = "Send one valid token as metadata 'authorization: Bearer TOKEN'."
+
+
+class ScopeMissing(JobError):
+    reason = "SCOPE_MISSING"
+    default = "The caller's token does not allow this call."
+
+
+class DeadlinePassed(JobError):
+    reason = "DEADLINE_PASSED"
+    default = "The deadline was over before the call began; nothing was changed."

@@ -1,0 +1,222 @@
+"""The one way in: around every method of every service stand who → may → parse → run → errors to status."""
+
+import asyncio
+import enum
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from google.protobuf import message, message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.rpc import status_pb2
+
+from headway_server import replies
+from headway_server.errors import (
+    CredentialsInvalid,
+    DeadlinePassed,
+    JobError,
+    MalformedMessage,
+    ScopeMissing,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Scope(enum.Enum):
+    """What a caller may do. OPEN methods ask nothing of anybody."""
+
+    OPEN = "open"
+    READ = "read"
+    REPORT = "report"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as far as that matters: what they may do."""
+
+    scopes: frozenset[Scope]
+
+    @property
+    def is_admin(self) -> bool:
+        return Scope.ADMIN in self.scopes
+
+
+ANYBODY = Caller(frozenset({Scope.READ, Scope.REPORT}))
+ADMIN = Caller(frozenset({Scope.READ, Scope.REPORT, Scope.ADMIN}))
+
+_JOBS = "headway.v1.JobService"
+_CHANNELZ = "grpc.channelz.v1.Channelz"
+
+POLICY: Mapping[str, Scope] = {
+    f"{_JOBS}.CreateJob": Scope.REPORT,
+    f"{_JOBS}.StartJob": Scope.REPORT,
+    f"{_JOBS}.GetJob": Scope.READ,
+    f"{_JOBS}.ListJobs": Scope.READ,
+    f"{_JOBS}.UpdateJob": Scope.REPORT,
+    f"{_JOBS}.ReportProgress": Scope.REPORT,
+    f"{_JOBS}.StreamProgress": Scope.REPORT,
+    f"{_JOBS}.FinishJob": Scope.REPORT,
+    f"{_JOBS}.FailJob": Scope.REPORT,
+    f"{_JOBS}.CancelJob": Scope.REPORT,
+    f"{_JOBS}.SetVariables": Scope.REPORT,
+    f"{_JOBS}.GetVariables": Scope.READ,
+    f"{_JOBS}.GetResults": Scope.READ,
+    f"{_JOBS}.ListRecordErrors": Scope.READ,
+    f"{_JOBS}.ClearJob": Scope.REPORT,
+    f"{_JOBS}.WatchJob": Scope.READ,
+    f"{_JOBS}.WatchJobs": Scope.READ,
+    # Content-free, for load balancers that have no token.
+    "grpc.health.v1.Health.Check": Scope.OPEN,
+    "grpc.health.v1.Health.List": Scope.OPEN,
+    "grpc.health.v1.Health.Watch": Scope.OPEN,
+    "grpc.reflection.v1alpha.ServerReflection.ServerReflectionInfo": Scope.READ,
+    f"{_CHANNELZ}.GetTopChannels": Scope.READ,
+    f"{_CHANNELZ}.GetServers": Scope.READ,
+    f"{_CHANNELZ}.GetServer": Scope.READ,
+    f"{_CHANNELZ}.GetServerSockets": Scope.READ,
+    f"{_CHANNELZ}.GetChannel": Scope.READ,
+    f"{_CHANNELZ}.GetSubchannel": Scope.READ,
+    f"{_CHANNELZ}.GetSocket": Scope.READ,
+}
+"""What each method asks of its caller. A method without a row here cannot be served."""
+
+
+class Credentials:
+    """Who a caller is, from the metadata of a call. Tokens are kept as hashes alone."""
+
+    def __init__(self, admin_token: str) -> None:
+        self._admin = self._hash(admin_token)
+
+    @staticmethod
+    def _hash(token: str) -> bytes:
+        return hashlib.sha256(token.encode()).digest()
+
+    def caller(self, metadata: "grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...]") -> Caller:
+        """The caller. Raises CredentialsInvalid for a token that is malformed, unknown or given twice."""
+        given = [value for key, value in metadata if key == "authorization"]
+        if not given:
+            return ANYBODY
+        value = given[0]
+        if len(given) > 1 or not isinstance(value, str):
+            raise CredentialsInvalid
+        kind, _, token = value.partition(" ")
+        if kind.lower() != "bearer" or not hmac.compare_digest(self._hash(token), self._admin):
+            raise CredentialsInvalid
+        return ADMIN
+
+
+Context = grpc.aio.ServicerContext
+
+
+class Guard:
+    """Makes the handlers that a gRPC server is given."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def service(
+        self, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
+    ) -> grpc.GenericRpcHandler:
+        """Handlers for all methods of a service.
+
+        The servicer's methods take the request (or the iterator of requests) and the Caller; those of gRPC's own services
+        take the context in its place. A method that POLICY does not name raises KeyError.
+        """
+        handlers = {
+            method.name: self._handler(method, getattr(servicer, method.name), wants_context)
+            for method in service.methods
+        }
+        return grpc.method_handlers_generic_handler(service.full_name, handlers)
+
+    def _handler(
+        self, method: MethodDescriptor, run: Callable[..., object], wants_context: bool
+    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        scope = POLICY[method.full_name]
+        parse = _parser(method)
+
+        def enter(context: Context) -> Caller | Context:
+            remaining = context.time_remaining()
+            if remaining is not None and remaining <= 0:
+                raise DeadlinePassed
+            caller = ANYBODY
+            if scope is not Scope.OPEN:
+                caller = self._credentials.caller(context.invocation_metadata() or ())
+                if scope not in caller.scopes:
+                    raise ScopeMissing
+            return context if wants_context else caller
+
+        async def unary(raw: bytes, context: Context) -> bytes:
+            try:
+                who = enter(context)
+                answer = await run(parse(raw), who)  # type: ignore[misc]
+                return answer.SerializeToString()  # type: ignore[no-any-return]
+            except JobError as error:
+                await _refuse(context, error)
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception as error:
+                await _confess(context, method, error)
+            raise AssertionError("abort has raised")
+
+        async def stream(raw: "bytes | AsyncIterator[bytes]", context: Context) -> AsyncIterator[bytes]:
+            try:
+                who = enter(context)
+                request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
+                async for answer in run(request, who):  # type: ignore[attr-defined]
+                    yield answer.SerializeToString()
+            except JobError as error:
+                await _refuse(context, error)
+            except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+                raise
+            except Exception as error:
+                await _confess(context, method, error)
+
+        if method.client_streaming and method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream)  # type: ignore[arg-type]
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream)  # type: ignore[arg-type]
+        if method.client_streaming:
+            raise NotImplementedError(f"{method.full_name}: no method streams its requests alone")
+        return grpc.unary_unary_rpc_method_handler(unary)  # type: ignore[arg-type]
+
+
+def _parser(method: MethodDescriptor) -> Callable[[bytes], message.Message]:
+    kind = message_factory.GetMessageClass(method.input_type)
+
+    def parse(raw: bytes) -> message.Message:
+        try:
+            return kind.FromString(raw)
+        except message.DecodeError:
+            raise MalformedMessage from None
+
+    return parse
+
+
+async def _parsed(
+    raws: AsyncIterator[bytes], parse: Callable[[bytes], message.Message]
+) -> AsyncIterator[message.Message]:
+    async for raw in raws:
+        yield parse(raw)
+
+
+async def _refuse(context: Context, error: JobError) -> None:
+    await _abort(context, replies.status(error))
+
+
+async def _confess(context: Context, method: MethodDescriptor, error: Exception) -> None:
+    """A fault of our own: the caller gets an id and nothing of our insides, the log gets the rest."""
+    number = secrets.token_hex(8)
+    log.error("fault %s in %s", number, method.full_name, exc_info=error)
+    await _abort(context, replies.fault(number))
+
+
+async def _abort(context: Context, status: status_pb2.Status) -> None:
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(code, status.message, details)

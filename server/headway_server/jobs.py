@@ -1,0 +1,254 @@
+"""The verbs, in domain terms: what every door calls. Rules of a single job are in job.py, their storage in writer.py."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from headway_server.clock import Clock
+from headway_server.errors import (
+    Fault,
+    InvalidRequest,
+    JobError,
+    JobIdAmbiguous,
+    JobNotFound,
+    ResumeTokenExpired,
+)
+from headway_server.ids import Ids
+from headway_server.job import Action, Create, Job, Report, Status
+from headway_server.limits import MICROSECONDS
+from headway_server.readers import Readers
+from headway_server.report import RecordError
+from headway_server.store import RECORD_ERRORS_KEPT, Filter, Key, Removal, Store
+from headway_server.tokens import Position, Sealer
+from headway_server.watch import OVERLAP, Hub, Seen
+from headway_server.writer import Outcome, Step, Writer
+
+WATCHED_PACE = MICROSECONDS // 4
+"""µs between the reports of a job that somebody looks at."""
+
+UNWATCHED_PACE = 2 * MICROSECONDS
+"""µs between the reports of a job that nobody looks at."""
+
+SLOWEST_PACE = 30 * MICROSECONDS
+"""µs between the reports of a job while the server is loaded to its limit."""
+
+WAIT_MAX = 60 * MICROSECONDS
+"""The longest that `get` waits (µs)."""
+
+EVERYWHERE = None
+"""In the place of a session: a job named by its id alone, or the jobs of all sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """How a caller names a job: by session and id, or EVERYWHERE by its id alone."""
+
+    session_hash: str | None
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list, and the token of the next one ("" = none)."""
+
+    jobs: Sequence[Job]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordErrors:
+    """The first and the last record errors of a job, and how many there were."""
+
+    first: Sequence[RecordError]
+    last: Sequence[RecordError]
+    total: int
+
+
+class Jobs:
+    """All that can be done with jobs. Raises the errors of errors.py."""
+
+    def __init__(self, store: Store, readers: Readers, writer: Writer, hub: Hub, clock: Clock, sealer: Sealer) -> None:
+        self._store = store
+        self._readers = readers
+        self._writer = writer
+        self._hub = hub
+        self._clock = clock
+        self._sealer = sealer
+        self._ids = Ids(clock)
+
+    async def create(self, session_hash: str, job_id: str, action: Create) -> Job:
+        """A new job, or the one that an earlier call with this id and these parameters made."""
+        return await self._writer.apply((session_hash, job_id or self._ids()), action)
+
+    async def apply(self, name: Name, action: Action, size: int = 0) -> Job:
+        """Do something with a job; the job as it was committed. `size` is the action's weight in bytes."""
+        return await self._writer.apply(await self._key(name), action, size)
+
+    async def report(self, reports: Sequence[tuple[Name, Report]], size: int) -> list[Outcome]:
+        """Apply reports, in their order and in one commit; what became of each."""
+        steps: list[Step] = []
+        unnamed: dict[int, JobError] = {}
+        for index, (name, report) in enumerate(reports):
+            try:
+                key = (name.session_hash, name.job_id) if name.session_hash else await self._key(name)
+                steps.append(Step(key, report))
+            except JobError as error:
+                unnamed[index] = error
+        outcomes = iter(await self._writer.submit(steps, size) if steps else ())
+        return [unnamed[index] if index in unnamed else next(outcomes) for index in range(len(reports))]
+
+    def pace(self, job: Job) -> int:
+        """How long (µs) the worker of this job does well to wait before its next report."""
+        watched = self._hub.watched((job.session_hash, job.id))
+        wanted = WATCHED_PACE if watched else UNWATCHED_PACE
+        pace = wanted + int((SLOWEST_PACE - wanted) * self._writer.load)
+        return min(pace, job.heartbeat_timeout // 3) if job.heartbeat_timeout else pace
+
+    async def get(self, name: Name, after_revision: int = 0, wait: int = 0) -> Job:
+        """The job; with `wait` (µs), once it is newer than `after_revision` or has ended."""
+        key = await self._key(name)
+        if not wait:
+            return await self._get(key)
+        with self._hub.job(key) as inbox:
+            job = await self._get(key)
+            try:
+                async with asyncio.timeout(min(wait, WAIT_MAX) / MICROSECONDS):
+                    while job.revision <= after_revision and not job.ended:
+                        job = _present(await inbox.get())
+            except TimeoutError:
+                pass
+            return job
+
+    async def page(self, wanted: Filter, page_size: int, page_token: str) -> Page:
+        """A page of jobs, newest first."""
+        scope = repr((wanted.session_hash, sorted(wanted.statuses), wanted.name, wanted.invoker,
+                      sorted(wanted.labels.items()), wanted.stalled))  # fmt: skip
+        after = None
+        if page_token:
+            position = self._sealer.open("page", scope, page_token)
+            if position is None:
+                raise InvalidRequest(
+                    Fault(
+                        "page_token",
+                        "is not the next_page_token of a list with this session and these filters",
+                    )
+                )
+            create_time, job_id, session_hash = position
+            after = (int(create_time), str(job_id), str(session_hash))
+        jobs = await self._readers.read(partial(self._store.page, wanted, after, page_size + 1))
+        if len(jobs) <= page_size:
+            return Page(jobs, "")
+        last = jobs[page_size - 1]
+        token = self._sealer.seal("page", scope, [last.create_time, last.id, last.session_hash])
+        return Page(jobs[:page_size], token)
+
+    async def variables(self, name: Name, names: Sequence[str]) -> dict[str, str]:
+        """Variables of a job, name to JSON text: those asked for that are set; all if none is named."""
+        key = await self._key(name)
+        job, variables = await self._readers.read(lambda: (self._store.get(key), self._store.variables(key)))
+        if job is None:
+            raise JobNotFound
+        return {name: variables[name] for name in names if name in variables} if names else variables
+
+    async def results(self, name: Name) -> str | None:
+        """The results of a job as JSON text, or None unless it is COMPLETED with some."""
+        key = await self._key(name)
+        job, results = await self._readers.read(lambda: (self._store.get(key), self._store.results(key)))
+        if job is None:
+            raise JobNotFound
+        return results if job.status is Status.COMPLETED else None
+
+    async def record_errors(self, name: Name) -> RecordErrors:
+        """The record errors of a job."""
+        key = await self._key(name)
+        job, kept = await self._readers.read(lambda: (self._store.get(key), self._store.record_errors(key)))
+        if job is None:
+            raise JobNotFound
+        total = max([job.error_count, *(number for number, _ in kept)])
+        first = [error for number, error in kept if number <= RECORD_ERRORS_KEPT]
+        last = [error for number, error in kept if number > total - RECORD_ERRORS_KEPT]
+        return RecordErrors(first, last, total)
+
+    async def watch(self, name: Name, after_revision: int) -> AsyncIterator[Job]:
+        """The job now, unless it is no newer than `after_revision`; then each newer state; ends with the final one."""
+        key = await self._key(name)
+        with self._hub.job(key) as inbox:
+            job = await self._get(key)
+            if after_revision > job.revision:
+                raise InvalidRequest(
+                    Fault("after_revision", f"is ahead of the job's revision, which is {job.revision}")
+                )
+            seen = after_revision
+            while True:
+                if job.revision > seen or job.ended:
+                    seen = job.revision
+                    yield job
+                if job.ended:
+                    return
+                job = _present(await inbox.get())
+
+    async def watch_all(self, session_hash: str | None, resume_token: str) -> AsyncIterator[tuple[Seen, str]]:
+        """The jobs of a session, or of all, as they are now or as they changed since the token; then every change.
+
+        With each comes the token to take the watch up again behind it.
+        """
+        scope = session_hash or "-"
+        since, last_id = self._resume_position(scope, resume_token)
+        if since < await self._readers.read(self._store.removals_forgotten) and resume_token:
+            raise ResumeTokenExpired
+        revisions: dict[Key, int] = {}
+        with self._hub.session(session_hash) as inbox:
+            overlap = OVERLAP if self._store.engine.shared else 0
+            known = await self._readers.read(partial(self._store.changed_since, session_hash, since - overlap))
+            for seen in known:
+                revisions[seen.session_hash, seen.id] = seen.revision if isinstance(seen, Job) else 0
+                if overlap == 0 and (seen.update_time, seen.id) <= (since, last_id):
+                    continue
+                if isinstance(seen, Removal) and not resume_token:
+                    continue
+                yield seen, self._resume_token(scope, seen)
+            del known
+            while True:
+                seen = await inbox.get()
+                key = (seen.session_hash, seen.id)
+                revision = 0 if isinstance(seen, Removal) else seen.revision
+                known_revision = revisions.get(key, -1)
+                if revision == known_revision or 0 < revision < known_revision:
+                    continue
+                revisions[key] = revision
+                yield seen, self._resume_token(scope, seen)
+
+    def _resume_token(self, scope: str, seen: Seen) -> str:
+        return self._sealer.seal("resume", scope, [seen.update_time, seen.id])
+
+    def _resume_position(self, scope: str, token: str) -> tuple[int, str]:
+        if not token:
+            return 0, ""
+        position: Position | None = self._sealer.open("resume", scope, token)
+        if position is None:
+            raise InvalidRequest(Fault("resume_token", "is not the resume_token of a watch of this session"))
+        update_time, job_id = position
+        return int(update_time), str(job_id)
+
+    async def _get(self, key: Key) -> Job:
+        job = await self._readers.read(partial(self._store.get, key))
+        if job is None:
+            raise JobNotFound
+        return job
+
+    async def _key(self, name: Name) -> Key:
+        if name.session_hash is not None:
+            return name.session_hash, name.job_id
+        sessions = await self._readers.read(partial(self._store.sessions_with, name.job_id))
+        if not sessions:
+            raise JobNotFound
+        if len(sessions) > 1:
+            raise JobIdAmbiguous
+        return sessions[0], name.job_id
+
+
+def _present(seen: Seen) -> Job:
+    if isinstance(seen, Removal):
+        raise JobNotFound
+    return seen

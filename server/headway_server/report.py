@@ -1,0 +1,98 @@
+"""What a worker reports, and what it does to parts, sequences, counters and variables.
+
+Pure: every function answers with new values or raises, and changes nothing that it was given.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from headway_server.errors import Fault, InvalidRequest
+from headway_server.limits import INT64_MAX, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class RecordError:
+    """A record that could not be worked on: which, what kind of fault, and what was wrong."""
+
+    record: str
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report. Without `progress` and `advance` it is a heartbeat; 0 as `attempt` or `sequence` is not checked."""
+
+    part: str = ""
+    attempt: int = 0
+    sequence: int = 0
+    progress: int | None = None
+    advance: int | None = None
+    size: int | None = None
+    message: str | None = None
+    counters: Mapping[str, int] = field(default_factory=dict)
+    record_errors: tuple[RecordError, ...] = ()
+    variables: Mapping[str, str] | None = None
+    """Variables to merge: name to JSON text."""
+
+
+def is_repeat(sequences: Mapping[str, int], report: Report) -> bool:
+    """Whether this report, or a later one of its part, was applied before."""
+    return 0 < report.sequence <= sequences.get(report.part, 0)
+
+
+def apply_amount(parts: Mapping[str, int], report: Report) -> int | None:
+    """Where the report's part stands after it, or None if it names no amount."""
+    before = parts.get(report.part, 0)
+    if report.progress is not None:
+        after = report.progress
+        fieldname = "progress"
+    elif report.advance is not None:
+        after = before + report.advance
+        fieldname = "advance"
+    else:
+        return None
+    if after < 0:
+        raise InvalidRequest(Fault(fieldname, f"would take the part below 0: it stands at {before}"))
+    if sum(parts.values()) - before + after > INT64_MAX:
+        raise InvalidRequest(Fault(fieldname, "would take the job's progress beyond 2^63 - 1"))
+    return after
+
+
+def check_part(parts: Mapping[str, int], sequences: Mapping[str, int], part: str, limits: Limits) -> None:
+    """Refuse one part more than a job may have."""
+    if part in parts or part in sequences:
+        return
+    if len(parts.keys() | sequences.keys()) >= limits.parts:
+        raise InvalidRequest(Fault("part", f"the job has {limits.parts} parts, and may have no more"))
+
+
+def add_counters(counters: Mapping[str, int], deltas: Mapping[str, int], limits: Limits) -> dict[str, int]:
+    """The counters with the deltas added."""
+    after = dict(counters)
+    for name, delta in deltas.items():
+        value = after.get(name, 0) + delta
+        if not -INT64_MAX <= value <= INT64_MAX:
+            raise InvalidRequest(Fault(f"counters[{name}]", "would go beyond 2^63 - 1"))
+        after[name] = value
+    if len(after) > limits.counters:
+        raise InvalidRequest(Fault("counters", f"a job has at most {limits.counters} counters"))
+    return after
+
+
+def merge_variables(
+    variables: Mapping[str, str], changes: Mapping[str, str], remove: Iterable[str], limits: Limits
+) -> dict[str, str]:
+    """The variables (name to JSON text) without those in `remove` and with `changes` set."""
+    after = dict(variables)
+    for name in remove:
+        after.pop(name, None)
+    after.update(changes)
+    if len(after) > limits.variables:
+        raise InvalidRequest(Fault("variables", f"a job has at most {limits.variables} variables"))
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in after.items())
+    if size > limits.variables_bytes:
+        raise InvalidRequest(
+            Fault("variables", f"all variables of a job take at most {limits.variables_bytes} bytes, not {size}")
+        )
+    return after

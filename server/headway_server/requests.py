@@ -1,0 +1,237 @@
+"""Proto to domain: what callers ask for, checked. With replies.py the only module that knows both vocabularies."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+from google.protobuf import any_pb2, message, struct_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from headway.v1 import job_service_pb2 as pb
+
+from headway_server.checks import Checks
+from headway_server.job import Cancel, Create, Error, Fail, Finish, SetVariables, Start, Status, Update
+from headway_server.json_values import to_text
+from headway_server.replies import STATUSES
+from headway_server.report import RecordError, Report
+from headway_server.store import Filter
+
+PAGE_SIZE = 50
+"""Jobs on a page unless the caller says otherwise."""
+
+UPDATABLE = ("name", "invoker", "size", "unit", "labels")
+
+FROM_PROTO: dict[int, Status] = {number: status for status, number in STATUSES.items()}
+
+DETAIL_TYPES: dict[str, type[message.Message]] = {
+    f"type.googleapis.com/{kind.DESCRIPTOR.full_name}": kind
+    for kind in (
+        error_details_pb2.ErrorInfo,
+        error_details_pb2.RetryInfo,
+        error_details_pb2.DebugInfo,
+        error_details_pb2.QuotaFailure,
+        error_details_pb2.PreconditionFailure,
+        error_details_pb2.BadRequest,
+        error_details_pb2.RequestInfo,
+        error_details_pb2.ResourceInfo,
+        error_details_pb2.Help,
+        error_details_pb2.LocalizedMessage,
+    )
+}
+"""What the details of a job's error may hold: anything else could not be shown as JSON."""
+
+
+def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
+    """CreateJob."""
+    limits = checks.limits
+    if request.job_id:
+        checks.job_id(request.job_id)
+    action = Create(
+        digest="",
+        pending=request.pending,
+        name=checks.text("name", request.name, limits.name_length),
+        invoker=checks.text("invoker", request.invoker, limits.invoker_length),
+        size=checks.not_negative("size", request.size),
+        unit=checks.text("unit", request.unit, limits.unit_length),
+        labels=checks.labels(request.labels),
+        heartbeat_timeout=checks.span("heartbeat_timeout", request.heartbeat_timeout),
+        stall_timeout=checks.span("stall_timeout", request.stall_timeout),
+        retention=checks.span("retention", request.retention),
+    )
+    parameters = [
+        action.pending,
+        action.name,
+        action.invoker,
+        action.size,
+        action.unit,
+        sorted(action.labels.items()),
+        action.heartbeat_timeout,
+        action.stall_timeout,
+        action.retention,
+    ]
+    return replace(action, digest=_digest(json.dumps(parameters)))
+
+
+def start(request: pb.StartJobRequest, _: Checks) -> Start:
+    """StartJob."""
+    return Start(take_over=request.take_over)
+
+
+def update(request: pb.UpdateJobRequest, checks: Checks) -> Update:
+    """UpdateJob."""
+    job, limits = request.job, checks.limits
+    paths: Iterable[str] = request.update_mask.paths
+    if not paths:
+        paths = [name for name in UPDATABLE if getattr(job, name)]
+    for path in paths:
+        if path not in UPDATABLE:
+            checks.fault("update_mask", f"can name {', '.join(UPDATABLE)} alone")
+    names = frozenset(paths)
+    return Update(
+        name=checks.text("job.name", job.name, limits.name_length) if "name" in names else None,
+        invoker=checks.text("job.invoker", job.invoker, limits.invoker_length) if "invoker" in names else None,
+        size=checks.not_negative("job.size", job.size) if "size" in names else None,
+        unit=checks.text("job.unit", job.unit, limits.unit_length) if "unit" in names else None,
+        labels=checks.labels(job.labels) if "labels" in names else None,
+        revision=checks.not_negative("revision", request.revision),
+    )
+
+
+def report(request: pb.ReportProgressRequest, checks: Checks) -> Report:
+    """ReportProgress, and each report of StreamProgress."""
+    limits = checks.limits
+    amount = request.WhichOneof("amount")
+    return Report(
+        part=checks.text("part", request.part, limits.part_length),
+        attempt=checks.not_negative("attempt", request.attempt),
+        sequence=checks.not_negative("sequence", request.sequence),
+        progress=checks.not_negative("progress", request.progress) if amount == "progress" else None,
+        advance=request.advance if amount == "advance" else None,
+        size=checks.not_negative("size", request.size) if request.HasField("size") else None,
+        message=checks.text("message", request.message, limits.message_length) if request.HasField("message") else None,
+        counters=checks.counters(request.counters) if request.counters else {},
+        record_errors=_record_errors(request, checks) if request.record_errors else (),
+        variables=_variables(request.variables, checks) if request.HasField("variables") else None,
+    )
+
+
+def _record_errors(request: pb.ReportProgressRequest, checks: Checks) -> tuple[RecordError, ...]:
+    limits = checks.limits
+    if not checks.count("record_errors", len(request.record_errors), limits.record_errors_a_report):
+        return ()
+    return tuple(
+        RecordError(
+            checks.text(f"record_errors[{index}].record", error.record, limits.record_length, required=True),
+            checks.text(f"record_errors[{index}].code", error.code, limits.record_code_length),
+            checks.text(f"record_errors[{index}].message", error.message, limits.message_length),
+        )
+        for index, error in enumerate(request.record_errors)
+    )
+
+
+def _variables(struct: struct_pb2.Struct, checks: Checks) -> dict[str, str]:
+    limits = checks.limits
+    if not checks.count("variables", len(struct.fields), limits.variables):
+        return {}
+    if struct.ByteSize() > 2 * limits.variables_bytes:
+        checks.fault("variables", f"must take at most {limits.variables_bytes} bytes as JSON")
+        return {}
+    texts = {}
+    for name, value in struct.fields.items():
+        checks.text("variables", name, limits.part_length, required=True)
+        texts[name] = to_text(value, f"variables.{name}", checks.faults)
+    return texts
+
+
+def finish(request: pb.FinishJobRequest, checks: Checks) -> Finish:
+    """FinishJob."""
+    attempt = checks.not_negative("attempt", request.attempt)
+    if not request.HasField("results"):
+        return Finish(None, _digest("absent"), attempt)
+    text = to_text(request.results, "results", checks.faults)
+    size = len(text.encode())
+    if size > checks.limits.results_bytes:
+        checks.fault("results", f"must take at most {checks.limits.results_bytes} bytes as JSON, not {size}")
+    return Finish(text, _digest(f"present {text}"), attempt)
+
+
+def fail(request: pb.FailJobRequest, checks: Checks) -> Fail:
+    """FailJob."""
+    attempt = checks.not_negative("attempt", request.attempt)
+    return Fail(_error(request.error, checks), attempt)
+
+
+def _error(error: status_pb2.Status, checks: Checks) -> Error:
+    if error.code not in code_pb2.Code.values():
+        checks.fault("error.code", "must be a google.rpc.Code, from 1 to 16")
+    elif error.code == code_pb2.OK:
+        checks.fault("error.code", "must say what went wrong; OK (0) is no error")
+    checks.text("error.message", error.message, checks.limits.message_length)
+    if error.ByteSize() > checks.limits.error_details_bytes + 4 * checks.limits.message_length:
+        checks.fault("error.details", f"must take at most {checks.limits.error_details_bytes} bytes")
+    for index, detail in enumerate(error.details):
+        if not _is_known(detail):
+            checks.fault(f"error.details[{index}]", "must be a message of google/rpc/error_details.proto")
+    details = tuple((detail.type_url, detail.value) for detail in error.details)
+    return Error(error.code, error.message, details)
+
+
+def _is_known(detail: any_pb2.Any) -> bool:
+    kind = DETAIL_TYPES.get(detail.type_url)
+    if kind is None:
+        return False
+    try:
+        kind.FromString(detail.value)
+    except message.DecodeError:
+        return False
+    return True
+
+
+def cancel(request: pb.CancelJobRequest, checks: Checks, grace_period: int) -> Cancel:
+    """CancelJob; `grace_period` (µs) is the server's, for requests without one."""
+    if request.HasField("grace_period"):
+        grace_period = checks.span("grace_period", request.grace_period)
+    return Cancel(checks.text("reason", request.reason, checks.limits.message_length), grace_period)
+
+
+def set_variables(request: pb.SetVariablesRequest, checks: Checks) -> SetVariables:
+    """SetVariables."""
+    return SetVariables(_variables(request.variables, checks), _names("remove", request.remove, checks))
+
+
+def names(request: pb.GetVariablesRequest, checks: Checks) -> tuple[str, ...]:
+    """The names that GetVariables asks for."""
+    return _names("names", request.names, checks)
+
+
+def _names(field: str, values: Iterable[str], checks: Checks) -> tuple[str, ...]:
+    wanted = tuple(values)
+    if checks.count(field, len(wanted), checks.limits.variables):
+        for index, name in enumerate(wanted):
+            checks.text(f"{field}[{index}]", name, checks.limits.part_length, required=True)
+    return wanted
+
+
+def list_filter(request: pb.ListJobsRequest, checks: Checks, session_hash: str | None) -> tuple[Filter, int]:
+    """The filter and the page size of ListJobs."""
+    limits = checks.limits
+    statuses = set()
+    for index, number in enumerate(request.statuses):
+        if number in FROM_PROTO:
+            statuses.add(FROM_PROTO[number])
+        else:
+            checks.fault(f"statuses[{index}]", "must be a JobStatus other than JOB_STATUS_UNSPECIFIED")
+    wanted = Filter(
+        session_hash=session_hash,
+        statuses=frozenset(statuses),
+        name=checks.text("name", request.name, limits.name_length),
+        invoker=checks.text("invoker", request.invoker, limits.invoker_length),
+        labels=checks.labels(request.labels),
+        stalled=request.stalled if request.HasField("stalled") else None,
+    )
+    size = checks.not_negative("page_size", request.page_size) or PAGE_SIZE
+    return wanted, min(size, limits.page_size)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

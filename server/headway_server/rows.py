@@ -1,0 +1,124 @@
+"""Jobs as rows of JobRow, and back."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any  # what a database driver returns has no other type
+
+from headway_server import estimate
+from headway_server.job import Cancellation, Error, Job, Status, StatusChange
+from headway_server.models import JobRow
+
+SqlValue = str | int | float | bool | None
+
+COLUMNS: tuple[str, ...] = tuple(JobRow._meta.sorted_field_names)
+
+KEY = ("session_hash", "id")
+
+REPORTED: tuple[str, ...] = (
+    "size",
+    "message",
+    "parts",
+    "sequences",
+    "progress",
+    "counters",
+    "error_count",
+    "last_contact_time",
+    "last_progress_time",
+    "update_time",
+    "stalled",
+    "pace",
+    "revision",
+)
+"""The columns that a report can change: all that most commits write."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+_decode = json.loads
+
+
+def reported(job: Job) -> dict[str, SqlValue]:
+    """The columns REPORTED, and the key."""
+    pace = job.pace
+    return {
+        "session_hash": job.session_hash,
+        "id": job.id,
+        "size": job.size,
+        "message": job.message,
+        "parts": _encode(job.parts),
+        "sequences": _encode(job.sequences),
+        "progress": job.progress,
+        "counters": _encode(job.counters),
+        "error_count": job.error_count,
+        "last_contact_time": job.last_contact_time,
+        "last_progress_time": job.last_progress_time,
+        "update_time": job.update_time,
+        "stalled": job.stalled,
+        "pace": None
+        if pace is None
+        else _encode([pace.time, pace.progress, pace.elapsed, pace.folds, pace.rate, pace.variance]),
+        "revision": job.revision,
+    }
+
+
+def to_row(job: Job) -> dict[str, SqlValue]:
+    """All columns."""
+    error, cancellation = job.error, job.cancellation
+    return reported(job) | {
+        "name": job.name,
+        "invoker": job.invoker,
+        "unit": job.unit,
+        "status": str(job.status),
+        "labels": _encode(job.labels),
+        "error": None
+        if error is None
+        else _encode(
+            [
+                error.code,
+                error.message,
+                [[url, base64.b64encode(value).decode()] for url, value in error.details],
+                error.reason,
+            ]
+        ),
+        "cancellation": None
+        if cancellation is None
+        else _encode([cancellation.reason, cancellation.deadline, cancellation.seen]),
+        "create_time": job.create_time,
+        "start_time": job.start_time,
+        "end_time": job.end_time,
+        "wake_time": job.wake_time,
+        "heartbeat_timeout": job.heartbeat_timeout,
+        "stall_timeout": job.stall_timeout,
+        "retention": job.retention,
+        "attempt": job.attempt,
+        "history": _encode([[str(h.status), h.time, h.revision, h.reason] for h in job.history]),
+        "create_digest": job.create_digest,
+        "results_digest": job.results_digest,
+    }
+
+
+def from_row(row: Sequence[Any]) -> Job:
+    """The job of a row that holds COLUMNS in their order."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    for name, decode in _DECODERS.items():
+        if values[name] is not None:
+            values[name] = decode(values[name])
+    return Job(**values)
+
+
+def _error(text: str) -> Error:
+    code, message, details, reason = _decode(text)
+    return Error(code, message, tuple((url, base64.b64decode(value)) for url, value in details), reason)
+
+
+_DECODERS: Mapping[str, Callable[[Any], object]] = {
+    "status": Status,
+    "labels": _decode,
+    "parts": _decode,
+    "sequences": _decode,
+    "counters": _decode,
+    "error": _error,
+    "cancellation": lambda text: Cancellation(*_decode(text)),
+    "stalled": bool,
+    "pace": lambda text: estimate.Pace(*_decode(text)),
+    "history": lambda text: tuple(StatusChange(Status(status), *rest) for status, *rest in _decode(text)),
+}

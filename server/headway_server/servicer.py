@@ -1,0 +1,231 @@
+"""One method an RPC: convert in, call, convert out."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+from google.protobuf import empty_pb2
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as pb
+
+from headway_server import json_values, replies, requests
+from headway_server.checks import Checks
+from headway_server.errors import JobError, JobNotFound, ScopeMissing, StreamExpired
+from headway_server.guard import Caller
+from headway_server.job import Clear, Job
+from headway_server.jobs import EVERYWHERE, Jobs, Name
+from headway_server.limits import Limits
+from headway_server.progress_stream import ProgressStream
+from headway_server.store import Removal
+from headway_server.tokens import SessionHasher
+
+ANY_SESSION = "-"
+
+WATCH_LIFE = (300.0, 600.0)
+"""Seconds that a watch lives, at least and at most: then its caller opens it again, perhaps at another server."""
+
+STREAM_LIFE = (3000.0, 3600.0)
+"""Seconds that a stream of reports lives."""
+
+T = TypeVar("T")
+
+
+class JobServicer:
+    """headway.v1.JobService."""
+
+    def __init__(self, jobs: Jobs, hasher: SessionHasher, limits: Limits, cancel_grace: int) -> None:
+        self._jobs = jobs
+        self._hasher = hasher
+        self._limits = limits
+        self._cancel_grace = cancel_grace
+        self._streams: set[ProgressStream] = set()
+
+    def close_streams(self, error: JobError) -> None:
+        """End the open streams of reports; what they have sent is committed and acknowledged first."""
+        for stream in self._streams:
+            stream.close(error)
+
+    async def CreateJob(self, request: pb.CreateJobRequest, caller: Caller) -> job_pb2.Job:
+        checks = Checks(self._limits)
+        session = self._session(request.session_id, caller, checks)
+        action = requests.create(request, checks)
+        if session is EVERYWHERE and not checks.faults:
+            checks.fault("session_id", "must be a session of its own: '-' is no session id")
+        checks.done()
+        assert session is not None
+        return replies.job(await self._jobs.create(session, request.job_id, action))
+
+    async def StartJob(self, request: pb.StartJobRequest, caller: Caller) -> job_pb2.Job:
+        name, checks = self._name(request, caller)
+        action = requests.start(request, checks)
+        checks.done()
+        return replies.job(await self._jobs.apply(name, action))
+
+    async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> job_pb2.Job:
+        name, checks = self._name(request, caller)
+        after_revision = checks.not_negative("after_revision", request.after_revision)
+        wait = checks.span("wait", request.wait)
+        checks.done()
+        return replies.job(await self._jobs.get(name, after_revision, wait))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> pb.ListJobsResponse:
+        checks = Checks(self._limits)
+        session = self._session(request.session_id, caller, checks)
+        wanted, page_size = requests.list_filter(request, checks, session)
+        checks.done()
+        page = await self._jobs.page(wanted, page_size, request.page_token)
+        return pb.ListJobsResponse(jobs=[replies.job(job) for job in page.jobs], next_page_token=page.next_page_token)
+
+    async def UpdateJob(self, request: pb.UpdateJobRequest, caller: Caller) -> job_pb2.Job:
+        checks = Checks(self._limits)
+        session = self._session(request.session_id, caller, checks)
+        checks.job_id(request.job.id, "job.id")
+        action = requests.update(request, checks)
+        checks.done()
+        return replies.job(await self._jobs.apply(Name(session, request.job.id), action))
+
+    async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> pb.ReportProgressResponse:
+        name, checks = self._name(request, caller)
+        report = requests.report(request, checks)
+        checks.done()
+        job = await self._jobs.apply(name, report, request.ByteSize())
+        return pb.ReportProgressResponse(
+            status=replies.STATUSES[job.status],
+            progress=job.progress,
+            revision=job.revision,
+            cancellation=replies.cancellation(job.cancellation),
+            next_report_after=replies.span(self._jobs.pace(job)),
+        )
+
+    async def StreamProgress(
+        self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
+    ) -> AsyncIterator[pb.StreamProgressResponse]:
+        stream = ProgressStream(self._jobs, self._limits, lambda request: self._name(request, caller))
+        self._streams.add(stream)
+        try:
+            async for response in stream.run(incoming, random.uniform(*STREAM_LIFE)):
+                yield response
+        finally:
+            self._streams.discard(stream)
+
+    async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> job_pb2.Job:
+        name, checks = self._name(request, caller)
+        action = requests.finish(request, checks)
+        checks.done()
+        return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+
+    async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> job_pb2.Job:
+        name, checks = self._name(request, caller)
+        action = requests.fail(request, checks)
+        checks.done()
+        return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+
+    async def CancelJob(self, request: pb.CancelJobRequest, caller: Caller) -> job_pb2.Job:
+        name, checks = self._name(request, caller)
+        action = requests.cancel(request, checks, self._cancel_grace)
+        checks.done()
+        return replies.job(await self._jobs.apply(name, action))
+
+    async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> job_pb2.Job:
+        name, checks = self._name(request, caller)
+        action = requests.set_variables(request, checks)
+        checks.done()
+        return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+
+    async def GetVariables(self, request: pb.GetVariablesRequest, caller: Caller) -> pb.GetVariablesResponse:
+        name, checks = self._name(request, caller)
+        wanted = requests.names(request, checks)
+        checks.done()
+        return pb.GetVariablesResponse(variables=json_values.to_struct(await self._jobs.variables(name, wanted)))
+
+    async def GetResults(self, request: pb.GetResultsRequest, caller: Caller) -> pb.GetResultsResponse:
+        name, checks = self._name(request, caller)
+        checks.done()
+        text = await self._jobs.results(name)
+        return pb.GetResultsResponse(results=None if text is None else json_values.to_value(text))
+
+    async def ListRecordErrors(
+        self, request: pb.ListRecordErrorsRequest, caller: Caller
+    ) -> pb.ListRecordErrorsResponse:
+        name, checks = self._name(request, caller)
+        checks.done()
+        errors = await self._jobs.record_errors(name)
+        return pb.ListRecordErrorsResponse(
+            first=replies.record_errors(errors.first),
+            last=replies.record_errors(errors.last),
+            total=errors.total,
+        )
+
+    async def ClearJob(self, request: pb.ClearJobRequest, caller: Caller) -> empty_pb2.Empty:
+        name, checks = self._name(request, caller)
+        checks.done()
+        try:
+            await self._jobs.apply(name, Clear())
+        except JobNotFound:
+            if not request.allow_missing:
+                raise
+        return empty_pb2.Empty()
+
+    async def WatchJob(self, request: pb.WatchJobRequest, caller: Caller) -> AsyncIterator[pb.WatchJobResponse]:
+        name, checks = self._name(request, caller)
+        after_revision = checks.not_negative("after_revision", request.after_revision)
+        checks.done()
+        async for job in _mortal(self._jobs.watch(name, after_revision), random.uniform(*WATCH_LIFE)):
+            yield pb.WatchJobResponse(job=replies.job(job))
+
+    async def WatchJobs(self, request: pb.WatchJobsRequest, caller: Caller) -> AsyncIterator[pb.WatchJobsResponse]:
+        checks = Checks(self._limits)
+        session = self._session(request.session_id, caller, checks)
+        checks.done()
+        watch = self._jobs.watch_all(session, request.resume_token)
+        async for seen, token in _mortal(watch, random.uniform(*WATCH_LIFE)):
+            match seen:
+                case Removal():
+                    yield pb.WatchJobsResponse(removed_job_id=seen.id, resume_token=token)
+                case Job():
+                    yield pb.WatchJobsResponse(job=replies.job(seen), resume_token=token)
+
+    def _name(self, request: "_NamesJob", caller: Caller) -> tuple[Name, Checks]:
+        checks = Checks(self._limits)
+        session = self._session(request.session_id, caller, checks)
+        checks.job_id(request.job_id)
+        return Name(session, request.job_id), checks
+
+    def _session(self, session_id: str, caller: Caller, checks: Checks) -> str | None:
+        if session_id == ANY_SESSION:
+            if not caller.is_admin:
+                raise ScopeMissing("Session '-' needs a token with the scope admin; name a session of your own.")
+            return EVERYWHERE
+        checks.session(session_id)
+        return self._hasher(session_id)
+
+
+_NamesJob = (
+    pb.StartJobRequest
+    | pb.GetJobRequest
+    | pb.ReportProgressRequest
+    | pb.FinishJobRequest
+    | pb.FailJobRequest
+    | pb.CancelJobRequest
+    | pb.SetVariablesRequest
+    | pb.GetVariablesRequest
+    | pb.GetResultsRequest
+    | pb.ListRecordErrorsRequest
+    | pb.ClearJobRequest
+    | pb.WatchJobRequest
+)
+
+
+async def _mortal(stream: AsyncIterator[T], life: float) -> AsyncIterator[T]:
+    """What the stream yields, for `life` seconds; then StreamExpired."""
+    end = asyncio.get_running_loop().time() + life
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                item = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise StreamExpired from None
+        yield item

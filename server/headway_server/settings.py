@@ -1,0 +1,240 @@
+"""Every setting, once: flag, variable, key in the file, default, unit and a sentence. Nobody else reads the environment."""
+
+import argparse
+import dataclasses
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import platformdirs
+
+from headway_server.database import StartError
+from headway_server.limits import DURATION_MAX, MICROSECONDS, Limits
+
+PREFIX = "HEADWAY_"
+
+Raw = str | int | bool
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def span(text: Raw) -> int:
+    """Microseconds of `90`, `90s`, `5m`, `2h` or `30d`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(text).strip())
+    if not match:
+        raise ValueError("must be a time such as 90s, 5m, 2h or 30d")
+    length = int(float(match[1]) * _UNITS[match[2]] * MICROSECONDS)
+    if length > DURATION_MAX:
+        raise ValueError("must be at most 3650d")
+    return length
+
+
+def switch(text: Raw) -> bool:
+    """True of `1`, `true`, `yes` and `on`."""
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False, "": False}  # fmt: skip
+    try:
+        return words[str(text).strip().lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+def number(text: Raw) -> int:
+    """A whole number above 0."""
+    try:
+        value = int(str(text))
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def address(text: Raw) -> str:
+    """`host:port`; port 0 lets the system choose one."""
+    host, separator, port = str(text).rpartition(":")
+    if not separator or not host or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65_535:
+        raise ValueError("must be host:port with a port from 0 to 65535, for example 127.0.0.1:50051")
+    return str(text)
+
+
+def log_format(text: Raw) -> str:
+    """`text` or `json`."""
+    if text not in ("text", "json"):
+        raise ValueError("must be text or json")
+    return str(text)
+
+
+def _default_database() -> str:
+    return f"sqlite:///{platformdirs.user_data_path('headway') / 'headway.db'}"
+
+
+def text(value: Raw) -> str:
+    """Any text."""
+    return str(value)
+
+
+def _metadata(parse: Callable[[Raw], object], help_text: str, shown: str = "") -> Mapping[str, object]:
+    return {"parse": parse, "help": help_text, "default": shown}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator has set; spans in µs. Each field is a flag, a HEADWAY_ variable and a key of the file."""
+
+    listen: str = field(
+        default="127.0.0.1:50051",
+        metadata=_metadata(address, "address of the gRPC port, host:port", "127.0.0.1:50051"),
+    )
+    database: str = field(
+        default_factory=_default_database,
+        metadata=_metadata(
+            text,
+            "sqlite:///path or postgresql://user:password@host/name",
+            "a SQLite file in your data folder",
+        ),
+    )
+    session_key: str = field(
+        default="",
+        metadata=_metadata(
+            text,
+            "64 hex digits that session ids are hashed with; servers that share a database share it",
+            "a file made beside the database",
+        ),
+    )
+    insecure: bool = field(
+        default=False,
+        metadata=_metadata(switch, "serve without TLS and authentication on an address that others can reach", "off"),
+    )
+    retention: int = field(
+        default=30 * 86_400 * MICROSECONDS,
+        metadata=_metadata(span, "how long an ended job is kept, unless it says otherwise itself", "30d"),
+    )
+    abandon_after: int = field(
+        default=30 * 86_400 * MICROSECONDS,
+        metadata=_metadata(span, "a job without any contact for so long ends as FAILED", "30d"),
+    )
+    cancel_grace: int = field(
+        default=60 * MICROSECONDS,
+        metadata=_metadata(span, "how long a worker has to end a cancelled job, unless the caller says", "60s"),
+    )
+    shutdown_grace: int = field(
+        default=10 * MICROSECONDS,
+        metadata=_metadata(span, "how long calls may still run after SIGTERM", "10s"),
+    )
+    log: str = field(
+        default="text",
+        metadata=_metadata(log_format, "notices on standard error: text, or json for one object a line", "text"),
+    )
+    limits: Limits = Limits()
+
+    @property
+    def data_folder(self) -> Path:
+        """Where files go that belong to no database."""
+        return platformdirs.user_data_path("headway")
+
+
+def _names() -> dict[str, tuple[Callable[[Raw], object], str, str]]:
+    """Every setting by its name: parser, help, and the default as shown."""
+    names = {}
+    for item in dataclasses.fields(Settings):
+        if item.name != "limits":
+            names[item.name] = (item.metadata["parse"], item.metadata["help"], item.metadata["default"])
+    for item in dataclasses.fields(Limits):
+        names[f"max_{item.name}"] = (number, f"limit: {item.metadata['help']}", f"{item.default:,}")
+    return names
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"headway serve: {message}; see headway serve --help\n")
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings: a flag wins over a variable, a variable over the file, the file over the default.
+
+    Raises StartError for a value that cannot be; exits with 2 for an unknown flag, with 0 after --help.
+    """
+    parser = _Parser(
+        prog="headway serve",
+        description="Serve jobs over gRPC.",
+        epilog="Every flag is also a variable (--listen is HEADWAY_LISTEN) and a key of the --config file "
+        '(listen = "…"). A flag wins over a variable, a variable over the file.',
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    names = _names()
+    for name, (parse, help_text, default) in names.items():
+        flag = "--" + name.replace("_", "-")
+        shown = f"{help_text} (default: {default})".replace("%", "%%")
+        if parse is switch:
+            parser.add_argument(flag, action="store_const", const="true", help=shown)
+        else:
+            parser.add_argument(flag, metavar="VALUE", help=shown)
+    given = vars(parser.parse_args(arguments))
+    config = given.pop("config") or environment.get(f"{PREFIX}CONFIG")
+    values: dict[str, object] = {}
+    for source, raws in (
+        ("the file", _read_file(config, names) if config else {}),
+        (
+            "variable",
+            {n: environment[PREFIX + n.upper()] for n in names if PREFIX + n.upper() in environment},
+        ),
+        ("flag", {name: raw for name, raw in given.items() if raw is not None}),
+    ):
+        for name, raw in raws.items():
+            try:
+                values[name] = names[name][0](raw)
+            except ValueError as error:
+                raise StartError(f"{_label(source, name, config)} {error}") from None
+    limits = Limits(**{n.removeprefix("max_"): v for n, v in values.items() if n.startswith("max_")})  # type: ignore[arg-type]
+    settings = Settings(**{n: v for n, v in values.items() if not n.startswith("max_")}, limits=limits)  # type: ignore[arg-type]
+    _check_reach(settings)
+    return settings
+
+
+def _label(source: str, name: str, config: str | None) -> str:
+    match source:
+        case "flag":
+            return "--" + name.replace("_", "-")
+        case "variable":
+            return PREFIX + name.upper()
+        case _:
+            return f"{config}: {name}"
+
+
+def _read_file(path: str, names: Mapping[str, object]) -> dict[str, Raw]:
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StartError(f"--config: {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartError(f"--config: {path} is not TOML: {error}") from None
+    for name, value in content.items():
+        if name not in names:
+            raise StartError(f"--config: {path} has the unknown key {name!r}; see headway serve --help")
+        if not isinstance(value, str | int | bool):
+            raise StartError(f"--config: {path}: {name} must be a text, a number or true/false")
+    return content
+
+
+def _check_reach(settings: Settings) -> None:
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback and not settings.insecure:
+        raise StartError(
+            f"--listen: {settings.listen} can be reached from elsewhere, and this server has neither TLS nor "
+            "authentication; listen on 127.0.0.1, or accept that with --insecure"
+        )
+
+
+def from_process(arguments: Sequence[str]) -> Settings:
+    """The settings of this process."""
+    return read(arguments, os.environ)

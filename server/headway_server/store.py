@@ -1,0 +1,394 @@
+"""Reads and writes jobs: every query of the server stands here, run against the engine that it was given.
+
+Statements on the hot path are compiled by peewee once and then reused: compiling costs more than running them.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import attrgetter, or_
+from typing import Any  # what a database driver returns has no other type
+
+import peewee
+from peewee import EXCLUDED, Expression, Model, Query, Value, fn
+
+from headway_server import rows
+from headway_server.database import Engine
+from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
+from headway_server.job import Change, Job, Status
+from headway_server.limits import MICROSECONDS
+from headway_server.models import (
+    FactRow,
+    JobRow,
+    LabelRow,
+    RecordErrorRow,
+    RemovedRow,
+    ResultsRow,
+    VariablesRow,
+)
+from headway_server.report import RecordError
+
+Key = tuple[str, str]
+"""(session_hash, job_id)."""
+
+RECORD_ERRORS_KEPT = 100
+"""So many record errors are kept from the beginning of a job, and as many from its end."""
+
+KEYS_A_QUERY = 128
+
+REMOVALS_FORGOTTEN = "removals_forgotten"
+"""The fact that says up to which time (µs) removals may have been forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs to list; what is empty or None lets all pass. `session_hash` None = all sessions."""
+
+    session_hash: str | None
+    statuses: frozenset[Status] = frozenset()
+    name: str = ""
+    invoker: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stalled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A job that is gone, and when it went (µs)."""
+
+    session_hash: str
+    id: str
+    update_time: int
+
+
+class CommitFailed(Exception):
+    """The COMMIT itself failed: whether it took effect is not known. The cause is the database's own error."""
+
+
+class _Statement:
+    """SQL that peewee compiled once. Parameters are taken by name from each row."""
+
+    def __init__(self, database: peewee.Database, query: Query) -> None:
+        self.sql, self.names = database.get_sql_context().sql(query).query()
+
+    def parameters(self, row: Mapping[str, rows.SqlValue]) -> tuple[rows.SqlValue, ...]:
+        return tuple([row[name] for name in self.names])
+
+
+def _named(name: str) -> Value:
+    """A parameter that `_Statement` fills in by this name."""
+    return Value(name, converter=False)
+
+
+def _is_key(model: type[Model], id_column: str) -> Expression:
+    columns = model._meta.columns
+    return (columns["session_hash"] == _named("session_hash")) & (columns[id_column] == _named("id"))
+
+
+class Store:
+    """One database. Each thread that calls it has a connection of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.database = engine.database
+        columns = JobRow._meta.columns
+        compiled = self.database
+        self._insert_job = _Statement(compiled, JobRow.insert({columns[c]: _named(c) for c in rows.COLUMNS}))
+        self._update_reported = _Statement(compiled, self._update(rows.REPORTED))
+        self._update_all = _Statement(
+            compiled, self._update([c for c in rows.COLUMNS if c not in (*rows.KEY, "create_time")])
+        )
+        self._select_job = _Statement(compiled, JobRow.select().where(_is_key(JobRow, "id")))
+        self._save_variables = _Statement(
+            compiled,
+            VariablesRow.insert(
+                session_hash=_named("session_hash"), job_id=_named("id"), variables=_named("variables")
+            ).on_conflict(
+                conflict_target=[VariablesRow.session_hash, VariablesRow.job_id],
+                update={VariablesRow.variables: EXCLUDED.variables},
+            ),
+        )
+        self._by_count: dict[int, tuple[str, int]] = {}
+
+    def _update(self, names: Sequence[str]) -> Query:
+        columns = JobRow._meta.columns
+        return JobRow.update({columns[name]: _named(name) for name in names}).where(_is_key(JobRow, "id"))
+
+    # Connections and transactions.
+
+    def now(self) -> int:
+        """The database's time in µs since the epoch: the one clock that all its servers share."""
+        if not self.engine.shared:
+            return time.time_ns() // 1000
+        ((seconds,),) = self._fetch(peewee.Select(columns=[peewee.SQL("extract(epoch from clock_timestamp())")]))
+        return int(seconds * MICROSECONDS)
+
+    def disconnect(self) -> None:
+        """Forget this thread's connection; the next call makes a new one."""
+        try:
+            self.database.close()
+        except peewee.PeeweeException:
+            self.database.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A write transaction: committed at the end, rolled back if that was not reached."""
+        database = self.database
+        database.connect(reuse_if_open=True)
+        database.begin()
+        try:
+            yield
+            try:
+                database.commit()
+            except peewee.PeeweeException as error:
+                raise CommitFailed from error
+        except BaseException:
+            # A full disk can have rolled back already, and a lost connection cannot: neither may hide the cause.
+            try:
+                database.rollback()
+            except peewee.DatabaseError:
+                self.disconnect()
+            raise
+
+    # What the writer needs, within its transaction.
+
+    def load(self, keys: Sequence[Key], *, lock: bool) -> dict[Key, Job]:
+        """The jobs with these keys that exist; with `lock`, nobody else changes them before the transaction ends."""
+        jobs: dict[Key, Job] = {}
+        for start in range(0, len(keys), KEYS_A_QUERY):
+            chunk = keys[start : start + KEYS_A_QUERY]
+            sql, count = self._select_by_keys(len(chunk), lock=lock and self.engine.shared)
+            padded = [*chunk, *[chunk[-1]] * (count - len(chunk))]
+            cursor = self.database.execute_sql(sql, [part for key in padded for part in key])
+            for row in cursor.fetchall():
+                job = rows.from_row(row)
+                jobs[job.session_hash, job.id] = job
+        return jobs
+
+    def _select_by_keys(self, wanted: int, *, lock: bool) -> tuple[str, int]:
+        """The statement for `wanted` keys or a few more, and how many it takes."""
+        count = 1 << (wanted - 1).bit_length()
+        if count not in self._by_count:
+            keys = [(JobRow.session_hash == _named("session_hash")) & (JobRow.id == _named("id")) for _ in range(count)]
+            query = JobRow.select().where(reduce(or_, keys))
+            if lock:
+                # One order for all servers, so that they cannot wait for each other in a circle.
+                query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
+            self._by_count[count] = (_Statement(self.database, query).sql, count)
+        return self._by_count[count]
+
+    def count_jobs(self, session_hash: str, limit: int) -> int:
+        """How many jobs a session has; counting ends at `limit`."""
+        some = JobRow.select(Value(1)).where(JobRow.session_hash == session_hash).limit(limit)
+        ((count,),) = self._fetch(peewee.Select([some], [fn.COUNT(peewee.SQL("*"))]))
+        return int(count)
+
+    def save(self, changes: Iterable[Change]) -> None:
+        """Write what the changes hold; the transaction is the caller's."""
+        changes = list(changes)
+        for change in changes:
+            if change.removed:
+                self._remove(change)
+        kept = [change for change in changes if not change.removed]
+        self._run_many(self._insert_job, [rows.to_row(c.job) for c in kept if c.created])
+        stored = [c for c in kept if not c.created]
+        self._run_many(self._update_all, [rows.to_row(c.job) for c in stored if c.rewritten])
+        self._run_many(self._update_reported, [rows.reported(c.job) for c in stored if c.changed and not c.rewritten])
+        self._run_many(self._save_variables, [self._variables_row(c) for c in kept if c.variables_changed])
+        for change in kept:
+            job = change.job
+            key = {"session_hash": job.session_hash, "job_id": job.id}
+            if change.relabelled:
+                if not change.created:
+                    self._delete(LabelRow, job)
+                if job.labels:
+                    labels = [{**key, "key": name, "value": value} for name, value in job.labels.items()]
+                    self.database.execute(LabelRow.insert_many(labels))
+            if change.results is not None:
+                self.database.execute(ResultsRow.insert(**key, results=change.results))
+            if change.record_errors:
+                self._add_record_errors(change, key)
+
+    def _variables_row(self, change: Change) -> dict[str, rows.SqlValue]:
+        text = json.dumps(change.variables, separators=(",", ":"), ensure_ascii=False)
+        return {"session_hash": change.job.session_hash, "id": change.job.id, "variables": text}
+
+    def _add_record_errors(self, change: Change, key: dict[str, str]) -> None:
+        total = change.job.error_count
+        numbered = enumerate(change.record_errors, total - len(change.record_errors) + 1)
+        new = [
+            {**key, "number": number, "record": error.record, "code": error.code, "message": error.message}
+            for number, error in numbered
+            if number <= RECORD_ERRORS_KEPT or number > total - RECORD_ERRORS_KEPT
+        ]
+        self.database.execute(RecordErrorRow.insert_many(new))
+        self.database.execute(
+            RecordErrorRow.delete().where(
+                (RecordErrorRow.session_hash == key["session_hash"])
+                & (RecordErrorRow.job_id == key["job_id"])
+                & (RecordErrorRow.number > RECORD_ERRORS_KEPT)
+                & (RecordErrorRow.number <= total - RECORD_ERRORS_KEPT)
+            )
+        )
+
+    def _remove(self, change: Change) -> None:
+        job = change.job
+        if change.created:
+            return
+        for model in (LabelRow, VariablesRow, ResultsRow, RecordErrorRow):
+            self._delete(model, job)
+        self.database.execute(JobRow.delete().where((JobRow.session_hash == job.session_hash) & (JobRow.id == job.id)))
+        self.database.execute(
+            RemovedRow.insert(session_hash=job.session_hash, job_id=job.id, remove_time=job.update_time).on_conflict(
+                conflict_target=[RemovedRow.session_hash, RemovedRow.job_id],
+                update={RemovedRow.remove_time: EXCLUDED.remove_time},
+            )
+        )
+
+    def _delete(self, model: type[Model], job: Job) -> None:
+        columns = model._meta.columns
+        self.database.execute(
+            model.delete().where((columns["session_hash"] == job.session_hash) & (columns["job_id"] == job.id))
+        )
+
+    def _run_many(self, statement: _Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
+        if many:
+            with peewee.__exception_wrapper__:
+                self.database.cursor().executemany(statement.sql, [statement.parameters(row) for row in many])
+
+    def forget_removals(self, before: int) -> None:
+        """Delete what is remembered of jobs removed before that time (µs); the transaction is the caller's."""
+        old = RemovedRow.remove_time < before
+        ((latest,),) = self._fetch(RemovedRow.select(fn.MAX(RemovedRow.remove_time)).where(old))
+        if latest is None:
+            return
+        self.database.execute(RemovedRow.delete().where(old))
+        self.database.execute(FactRow.delete().where(FactRow.name == REMOVALS_FORGOTTEN))
+        self.database.execute(FactRow.insert(name=REMOVALS_FORGOTTEN, value=str(latest)))
+
+    # Reads.
+
+    def removals_forgotten(self) -> int:
+        """Of removals up to this time (µs) some are no longer known; 0 = all are."""
+        for (value,) in self._fetch(FactRow.select(FactRow.value).where(FactRow.name == REMOVALS_FORGOTTEN)):
+            return int(value)
+        return 0
+
+    def get(self, key: Key) -> Job | None:
+        session_hash, job_id = key
+        parameters = self._select_job.parameters({"session_hash": session_hash, "id": job_id})
+        row = self.database.execute_sql(self._select_job.sql, parameters).fetchone()
+        return None if row is None else rows.from_row(row)
+
+    def sessions_with(self, job_id: str) -> list[str]:
+        """The sessions that have a job with this id: none, one, or two of more."""
+        query = JobRow.select(JobRow.session_hash).where(JobRow.id == job_id).limit(2)
+        return [session_hash for (session_hash,) in self._fetch(query)]
+
+    def page(self, wanted: Filter, after: tuple[int, str, str] | None, limit: int) -> list[Job]:
+        """Jobs, newest first, from behind `after` (create_time, id, session_hash) on."""
+        query = JobRow.select()
+        for condition in self._conditions(wanted):
+            query = query.where(condition)
+        if after is not None:
+            create_time, job_id, session_hash = after
+            query = query.where(JobRow.create_time <= create_time).where(
+                (JobRow.create_time < create_time)
+                | (JobRow.id < job_id)
+                | ((JobRow.id == job_id) & (JobRow.session_hash < session_hash))
+            )
+        order = (JobRow.create_time.desc(), JobRow.id.desc(), JobRow.session_hash.desc())
+        return [rows.from_row(row) for row in self._fetch(query.order_by(*order).limit(limit))]
+
+    def _conditions(self, wanted: Filter) -> Iterator[Expression]:
+        if wanted.session_hash is not None:
+            yield JobRow.session_hash == wanted.session_hash
+        if wanted.statuses:
+            yield JobRow.status.in_([str(status) for status in sorted(wanted.statuses)])
+        if wanted.name:
+            yield JobRow.name == wanted.name
+        if wanted.invoker:
+            yield JobRow.invoker == wanted.invoker
+        if wanted.stalled is not None:
+            yield JobRow.stalled == wanted.stalled
+        for key, value in sorted(wanted.labels.items()):
+            same = (
+                (LabelRow.session_hash == JobRow.session_hash)
+                & (LabelRow.job_id == JobRow.id)
+                & (LabelRow.key == key)
+                & (LabelRow.value == value)
+            )
+            yield fn.EXISTS(LabelRow.select(Value(1)).where(same))
+
+    def variables(self, key: Key) -> dict[str, str]:
+        """A job's variables, name to JSON text; {} if it has none."""
+        return self.variables_of([key]).get(key, {})
+
+    def variables_of(self, keys: Sequence[Key]) -> dict[Key, dict[str, str]]:
+        """The variables of those of these jobs that have any."""
+        found: dict[Key, dict[str, str]] = {}
+        for key in keys:
+            query = VariablesRow.select(VariablesRow.variables).where(
+                (VariablesRow.session_hash == key[0]) & (VariablesRow.job_id == key[1])
+            )
+            for (text,) in self._fetch(query):
+                found[key] = json.loads(text)
+        return found
+
+    def results(self, key: Key) -> str | None:
+        """A job's results as JSON text, or None if it has none."""
+        query = ResultsRow.select(ResultsRow.results).where(
+            (ResultsRow.session_hash == key[0]) & (ResultsRow.job_id == key[1])
+        )
+        for (text,) in self._fetch(query):
+            return str(text)
+        return None
+
+    def record_errors(self, key: Key) -> list[tuple[int, RecordError]]:
+        """The record errors that are kept, with their numbers, in order."""
+        query = (
+            RecordErrorRow.select(
+                RecordErrorRow.number, RecordErrorRow.record, RecordErrorRow.code, RecordErrorRow.message
+            )
+            .where((RecordErrorRow.session_hash == key[0]) & (RecordErrorRow.job_id == key[1]))
+            .order_by(RecordErrorRow.number)
+        )
+        return [(number, RecordError(*rest)) for number, *rest in self._fetch(query)]
+
+    def due(self, now: int, limit: int) -> list[Key]:
+        """Jobs that time alone may change by `now`, longest overdue first."""
+        query = (
+            JobRow.select(JobRow.session_hash, JobRow.id)
+            .where(JobRow.wake_time <= now)
+            .order_by(JobRow.wake_time)
+            .limit(limit)
+        )
+        return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
+
+    def changed_since(self, session_hash: str | None, since: int) -> list[Job | Removal]:
+        """What changed in a session (None: in all) at or after that time (µs), oldest first."""
+        jobs = JobRow.select().where(JobRow.update_time >= since)
+        removed = RemovedRow.select().where(RemovedRow.remove_time >= since)
+        if session_hash is not None:
+            jobs = jobs.where(JobRow.session_hash == session_hash)
+            removed = removed.where(RemovedRow.session_hash == session_hash)
+        found: list[Job | Removal] = [rows.from_row(row) for row in self._fetch(jobs)]
+        alive = {(job.session_hash, job.id) for job in found}
+        for row in self._fetch(removed):
+            if row[:2] not in alive:
+                found.append(Removal(*row))
+        return sorted(found, key=attrgetter("update_time", "id"))
+
+    def _fetch(self, query: Query) -> list[tuple[Any, ...]]:
+        rows_found: list[tuple[Any, ...]] = self.database.execute(query).fetchall()
+        return rows_found
+
+
+def as_job_error(error: peewee.PeeweeException) -> JobError:
+    """What a caller is told when the database fails."""
+    text = str(error).lower()
+    full = ("disk is full", "no space left", "diskfull", "could not extend file", "disk quota")
+    return StorageFull() if any(sign in text for sign in full) else DatabaseUnavailable()

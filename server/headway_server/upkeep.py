@@ -1,0 +1,89 @@
+"""What time alone brings: lost workers, deadlines, stalls, retention, and news from other servers.
+
+Plain functions of the time they are given; the loop at the end only calls them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from headway_server.clock import Clock, SteadyClock
+from headway_server.errors import JobError
+from headway_server.job import Tick
+from headway_server.limits import MICROSECONDS
+from headway_server.readers import Readers
+from headway_server.store import Store
+from headway_server.watch import OVERLAP, Hub
+from headway_server.writer import Step, Writer
+
+INTERVAL = 1.0
+"""Seconds between two sweeps."""
+
+LATE = 3 * MICROSECONDS
+"""A round later than this (µs) means that this server could not listen for a while."""
+
+BATCH = 200
+"""Jobs in one commit of the sweep: few enough that no report waits for them."""
+
+REMOVALS_KEPT = 86_400 * MICROSECONDS
+"""How long removals are remembered for watches that are taken up again (µs)."""
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Sweeps jobs whose time has come."""
+
+    def __init__(self, store: Store, readers: Readers, writer: Writer, hub: Hub, clock: Clock) -> None:
+        self._store = store
+        self._readers = readers
+        self._writer = writer
+        self._hub = hub
+        self._clock = clock
+        self._listening_since = clock.now()
+        self._last_forget = 0
+
+    async def sweep(self) -> None:
+        """Bring every job up to the present time."""
+        now = self._clock.now()
+        tick = Tick(self._listening_since)
+        while due := await self._readers.read(lambda: self._store.due(now, BATCH)):
+            outcomes = await self._writer.submit([Step(key, tick) for key in due])
+            if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
+                break
+        if now - self._last_forget > REMOVALS_KEPT // 24:
+            self._last_forget = now
+            await self._writer.chore(lambda: self._store.forget_removals(now - REMOVALS_KEPT))
+
+    def deaf_until_now(self) -> None:
+        """Nobody could be heard until now: grant every worker its full timeout from here."""
+        self._listening_since = self._clock.now()
+
+    async def look_around(self) -> None:
+        """Tell those who watch what other servers have written."""
+        since = self._clock.now() - OVERLAP
+        watched = self._hub.everything_watched()
+        sessions = watched.sessions | {session_hash for session_hash, _ in watched.jobs}
+        for session_hash in {None} if None in sessions else sessions:
+            changes = await self._readers.read(partial(self._store.changed_since, session_hash, since))
+            self._hub.publish(changes)
+
+    async def run(self, healthy: Callable[[bool], Awaitable[None]]) -> None:
+        """Sweep for ever; `healthy` is told after each round whether the database answered."""
+        while True:
+            before = SteadyClock.elapsed()
+            await asyncio.sleep(INTERVAL)
+            if SteadyClock.elapsed() - before > LATE:
+                # This process was stopped, or the machine slept.
+                self.deaf_until_now()
+            try:
+                await self.sweep()
+                if self._store.engine.shared:
+                    await self.look_around()
+                await healthy(True)
+            except JobError as error:
+                await healthy(False)
+                log.warning("upkeep: %s", error)
+            except Exception:
+                log.exception("upkeep failed; the next round tries again")

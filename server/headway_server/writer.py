@@ -1,0 +1,276 @@
+"""The group commit: one thread that owns the one write connection.
+
+It takes all calls that wait, applies the domain's rules to them, writes, commits once, and wakes the event loop once. No call
+is answered before its commit.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import peewee
+
+from headway_server import job as domain
+from headway_server.clock import Clock
+from headway_server.errors import JobError, JobNotFound, Overloaded, SessionJobsLimit, ShuttingDown
+from headway_server.job import Action, Change, Create, Job, Rules
+from headway_server.store import CommitFailed, Key, Removal, Store, as_job_error
+
+BATCH_MAX = 1000
+"""Calls in one commit at most, so that no call waits long for its neighbours."""
+
+LINGER = 0.001
+"""Seconds to wait for the callers of the last commit to come back, before the next one."""
+
+TRIES = 3
+"""So often a commit is tried that another server got in the way of."""
+
+PENDING_BYTES_MAX = 256 * 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+Outcome = Job | JobError
+Published = Job | Removal
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action on one job."""
+
+    key: Key
+    action: Action
+
+
+@dataclass(slots=True)
+class _Call:
+    steps: Sequence[Step]
+    future: "asyncio.Future[list[Outcome]]"
+    size: int = 0
+    chore: Callable[[], None] | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    failure: Exception | None = None
+
+
+class Writer:
+    """Applies steps durably. `publish` is called in the event loop with what each commit changed, before calls return."""
+
+    def __init__(
+        self, store: Store, clock: Clock, rules: Rules, publish: Callable[[Sequence[Published]], None]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._rules = rules
+        self._publish = publish
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._carried: list[_Call] = []
+        self._pending = 0
+        self._pending_bytes = 0
+        self._closed = False
+        self._last_batch = 0
+        self._last_now = 0
+        self._thread = threading.Thread(target=self._run, name="headway-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def load(self) -> float:
+        """How much of the room for waiting calls is taken: 0 to 1."""
+        limit = self._rules.limits.pending_writes
+        return max(self._pending / limit, self._pending_bytes / PENDING_BYTES_MAX)
+
+    async def submit(self, steps: Sequence[Step], size: int = 0) -> list[Outcome]:
+        """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
+
+        An outcome that is a Job is the job as it was committed. Raises Overloaded, DatabaseUnavailable, StorageFull or
+        ShuttingDown, and then nothing was acknowledged.
+        """
+        if self._pending >= self._rules.limits.pending_writes or self._pending_bytes > PENDING_BYTES_MAX:
+            raise Overloaded
+        return await self._put(_Call(steps, self._loop.create_future(), size))
+
+    async def chore(self, work: Callable[[], None]) -> None:
+        """Run writes that belong to no job, in a commit like any other."""
+        await self._put(_Call((), self._loop.create_future(), chore=work))
+
+    async def _put(self, call: _Call) -> list[Outcome]:
+        if self._closed:
+            raise ShuttingDown
+        self._pending += 1
+        self._pending_bytes += call.size
+        self._queue.put(call)
+        return await call.future
+
+    async def apply(self, key: Key, action: Action, size: int = 0) -> Job:
+        """Apply one action; the job as it was committed. Raises the domain's errors too."""
+        (outcome,) = await self.submit((Step(key, action),), size)
+        if isinstance(outcome, JobError):
+            raise outcome
+        return outcome
+
+    async def close(self) -> None:
+        """Commit what was accepted, then stop."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # The writer's thread.
+
+    def _run(self) -> None:
+        closing = False
+        while not (closing and not self._carried):
+            batch, ended = self._collect(wait=not closing)
+            closing = closing or ended
+            if batch:
+                self._last_batch = len(batch)
+                published = self._commit(batch)
+                try:
+                    self._loop.call_soon_threadsafe(self._deliver, batch, published)
+                except RuntimeError:  # The loop is gone, and with it everybody who waited.
+                    break
+        self._store.disconnect()
+
+    def _collect(self, *, wait: bool) -> tuple[list[_Call], bool]:
+        """All calls that wait, and whether the last of all was among them."""
+        batch, self._carried = self._carried, []
+        ended = False
+        lingered = False
+        while len(batch) < BATCH_MAX and not ended:
+            try:
+                call = self._queue.get() if not batch and wait else self._queue.get_nowait()
+            except queue.Empty:
+                # Company is worth a short wait only if there was some just now.
+                if lingered or not wait or len(batch) >= self._last_batch or self._last_batch < 2:
+                    break
+                lingered = True
+                try:
+                    call = self._queue.get(timeout=LINGER)
+                except queue.Empty:
+                    break
+            if call is None:
+                ended = True
+            elif not call.future.cancelled():
+                batch.append(call)
+            else:
+                self._loop.call_soon_threadsafe(self._forget, call)
+        return batch, ended
+
+    def _commit(self, batch: list[_Call]) -> list[Published]:
+        for tries_left in reversed(range(TRIES)):
+            for call in batch:
+                call.outcomes, call.failure = [], None
+            try:
+                return self._transact(batch)
+            except CommitFailed as failed:
+                assert isinstance(failed.__cause__, peewee.PeeweeException)
+                return self._fail(batch, failed.__cause__)
+            except (peewee.OperationalError, peewee.InterfaceError, peewee.IntegrityError) as error:
+                # Nothing is committed yet: a lost connection, a deadlock, or another server that created the same job.
+                if not self._store.engine.shared or not tries_left:
+                    return self._fail(batch, error)
+                if not isinstance(error, peewee.IntegrityError):
+                    self._store.disconnect()
+            except Exception as error:
+                # One call that the database cannot digest must not take its neighbours with it.
+                if len(batch) == 1:
+                    batch[0].failure = error
+                    return []
+                log.exception("a commit of %d calls failed; trying them one by one", len(batch))
+                return [item for call in batch for item in self._commit([call])]
+        raise AssertionError("unreachable")
+
+    def _fail(self, batch: list[_Call], error: peewee.PeeweeException) -> list[Published]:
+        log.warning("the database failed: %s", str(error).strip().partition("\n")[0])
+        self._store.disconnect()
+        failure = as_job_error(error)
+        for call in batch:
+            call.failure = failure
+        return []
+
+    def _transact(self, batch: list[_Call]) -> list[Published]:
+        with self._store.transaction():
+            # One moment a commit, and each later than the one before: a watch is taken up again by it.
+            now = self._last_now = max(self._clock.now(), self._last_now + 1)
+            changes = self._work(batch, now)
+            changed = [change for change in changes if change.changed or change.rewritten]
+            self._store.save(changed)
+        return [_published(change) for change in changed if change.changed and not _passing(change)]
+
+    def _work(self, batch: list[_Call], now: int) -> list[Change]:
+        keys = sorted({step.key for call in batch for step in call.steps})
+        changes = {key: domain.working_copy(job) for key, job in self._store.load(keys, lock=True).items()}
+        touched = {step.key for call in batch for step in call.steps if domain.touches_variables(step.action)}
+        if touched:
+            variables = self._store.variables_of(sorted(touched & changes.keys()))
+            for key in touched & changes.keys():
+                changes[key].variables = variables.get(key, {})
+        room: dict[str, int] = {}
+        for index, call in enumerate(batch):
+            if self._must_wait(call, changes):
+                # A job cannot be removed and created anew in one commit: the rest has its turn in the next.
+                self._carried = batch[index:]
+                del batch[index:]
+                break
+            if call.chore is not None:
+                call.chore()
+            for step in call.steps:
+                try:
+                    call.outcomes.append(self._step(step, changes, room, now))
+                except JobError as error:
+                    call.outcomes.append(error)
+        return list(changes.values())
+
+    def _must_wait(self, call: _Call, changes: dict[Key, Change]) -> bool:
+        return any(
+            isinstance(step.action, Create) and step.key in changes and changes[step.key].removed for step in call.steps
+        )
+
+    def _step(self, step: Step, changes: dict[Key, Change], room: dict[str, int], now: int) -> Job:
+        change = changes.get(step.key)
+        if change is None and isinstance(step.action, Create):
+            session_hash, job_id = step.key
+            if session_hash not in room:
+                limit = self._rules.limits.session_jobs
+                room[session_hash] = limit - self._store.count_jobs(session_hash, limit)
+            if room[session_hash] <= 0:
+                raise SessionJobsLimit
+            room[session_hash] -= 1
+            change = domain.create(session_hash, job_id, step.action, now, self._rules)
+            change.variables = {}
+            changes[step.key] = change
+            return change.job
+        if change is None or change.removed:
+            raise JobNotFound
+        domain.step(change, step.action, now, self._rules)
+        return change.job
+
+    # Back in the event loop.
+
+    def _deliver(self, batch: list[_Call], published: list[Published]) -> None:
+        if published:
+            self._publish(published)
+        for call in batch:
+            self._forget(call)
+            if call.future.done():
+                continue
+            if call.failure is not None:
+                call.future.set_exception(call.failure)
+            else:
+                call.future.set_result(call.outcomes)
+
+    def _forget(self, call: _Call) -> None:
+        self._pending -= 1
+        self._pending_bytes -= call.size
+
+
+def _published(change: Change) -> Published:
+    job = change.job
+    return Removal(job.session_hash, job.id, job.update_time) if change.removed else job
+
+
+def _passing(change: Change) -> bool:
+    """Whether a job came and went within one commit, so that nobody can have seen it."""
+    return change.created and change.removed

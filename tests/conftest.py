@@ -1,0 +1,71 @@
+"""What all tests share: real servers and real databases."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import postgres
+from tests.support.app import RunningApp
+from tests.support.server import ServerProcess
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+ENGINES = ("sqlite", "postgresql")
+
+
+def missing(what: str) -> None:
+    """Skip for want of a program; under CI that is a failure."""
+    message = f"{what} is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgres.Postgres]:
+    """A real PostgreSQL, started for this run."""
+    binaries = postgres.find_binaries()
+    if binaries is None:
+        missing("PostgreSQL (Debian: apt-get install postgresql)")
+    assert binaries is not None
+    with postgres.Postgres(binaries) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of an empty database, on each engine in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('database') / 'headway.db'}"
+    url: str = request.getfixturevalue("postgresql").database()
+    return url
+
+
+@pytest.fixture(scope="session")
+def app(database: str) -> Iterator[RunningApp]:
+    """A server in this process on each engine in turn, with a clock that tests move."""
+    with RunningApp(database) as running:
+        yield running
+
+
+@pytest.fixture
+def session() -> str:
+    """A session id that no other test uses."""
+    return f"session-{secrets.token_hex(8)}"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server process on SQLite, shared by tests that leave it running."""
+    with ServerProcess(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server process for a test that stops, kills or restarts it."""
+    with ServerProcess(tmp_path) as running:
+        yield running

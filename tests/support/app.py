@@ -1,0 +1,67 @@
+"""A real server on a real socket, in this process, whose clock stands still until a test moves it."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Self, TypeVar
+
+import grpc
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from headway_server.app import App
+from headway_server.limits import MICROSECONDS, Limits
+from headway_server.settings import Settings
+
+T = TypeVar("T")
+
+NOON = 1_800_000_000 * MICROSECONDS
+"""Where test clocks start."""
+
+
+class ManualClock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self._now = NOON
+
+    def now(self) -> int:
+        return self._now
+
+    def forward(self, seconds: float) -> None:
+        self._now += int(seconds * MICROSECONDS)
+
+
+class RunningApp:
+    """An App in a thread with an event loop of its own, and a channel to it."""
+
+    def __init__(self, database: str, *, limits: Limits | None = None) -> None:
+        self.clock = ManualClock()
+        settings = Settings(
+            listen="127.0.0.1:0", database=database, session_key="5e" * 32, limits=limits or Limits()
+        )
+        self.app = App(settings, clock=self.clock)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.run(self.app.start())
+        self.address = self.app.address
+        self.channel = grpc.insecure_channel(self.address)
+        self.stub = JobServiceStub(self.channel)
+        return self
+
+    def run(self, work: Coroutine[object, object, T]) -> T:
+        """Run a coroutine in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock, and let the server do what has become due."""
+        self.clock.forward(seconds)
+        self.run(self.app.upkeep.sweep())
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+        self.run(self.app.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
