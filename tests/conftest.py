@@ -35,13 +35,18 @@ def postgresql() -> Iterator[postgres.Postgres]:
         yield running
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of an empty database, on each engine in turn."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('database') / 'headway.db'}"
+def empty_database(engine: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of an empty database of this kind."""
+    if engine == "sqlite":
+        return f"sqlite:///{folder / 'headway.db'}"
     url: str = request.getfixturevalue("postgresql").database()
     return url
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of the database that `app` works on, on each engine in turn."""
+    return empty_database(request.param, request, tmp_path_factory.mktemp("database"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 import grpc.aio
 from grpc_channelz.v1 import channelz, channelz_pb2
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from headway.v1 import job_service_pb2
 
@@ -15,9 +16,9 @@ from headway_server.clock import Clock, SteadyClock
 from headway_server.database import Engine, StartError, migrate, open_engine, session_key
 from headway_server.errors import ShuttingDown
 from headway_server.guard import Credentials, Guard
-from headway_server.job import Rules
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
+from headway_server.machine import Rules
 from headway_server.readers import Readers
 from headway_server.servicer import JobServicer
 from headway_server.settings import Settings
@@ -87,7 +88,7 @@ class App:
         self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock)
         jobs = Jobs(self.store, self.readers, self.writer, self.hub, clock, Sealer(key))
         self._servicer = JobServicer(jobs, SessionHasher(key), settings.limits, settings.cancel_grace)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._healthy = False
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))

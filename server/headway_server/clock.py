@@ -16,8 +16,8 @@ class Clock(Protocol):
 class SteadyClock:
     """Starts at `anchor` (µs since the epoch) and runs evenly.
 
-    When the machine's time of day is set forward or back, jobs neither get lost nor end nor change their order by it; the
-    server takes the new time up when it is next started.
+    When the machine's time of day is set forward or back, jobs neither get lost nor end nor change their order by it;
+    the server takes the new time up when it is next started.
     """
 
     def __init__(self, anchor: int) -> None:

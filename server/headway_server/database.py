@@ -86,7 +86,7 @@ def _open_sqlite(url: str) -> Engine:
         raise StartError(
             f"--database: another Headway server has {path} open; stop it, or use PostgreSQL for several servers"
         ) from None
-    database = peewee.SqliteDatabase(path, pragmas=SQLITE_PRAGMAS, lock_type="IMMEDIATE", timeout=5)
+    database = peewee.SqliteDatabase(str(path), pragmas=SQLITE_PRAGMAS, lock_type="IMMEDIATE", timeout=5)
     engine = Engine(database, shared=False, name=f"sqlite:///{path}", folder=path.parent, lock=lock)
     try:
         database.connect()

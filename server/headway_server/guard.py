@@ -6,8 +6,10 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -111,7 +113,13 @@ class Credentials:
         return ADMIN
 
 
-Context = grpc.aio.ServicerContext
+Context: TypeAlias = "grpc.aio.ServicerContext[message.Message, message.Message]"
+
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+_Request = message.Message | AsyncIterator[message.Message]
+_Unary = Callable[[_Request, "Caller | Context"], Awaitable[message.Message]]
+_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[message.Message, None]]
 
 
 class Guard:
@@ -125,20 +133,60 @@ class Guard:
     ) -> grpc.GenericRpcHandler:
         """Handlers for all methods of a service.
 
-        The servicer's methods take the request (or the iterator of requests) and the Caller; those of gRPC's own services
-        take the context in its place. A method that POLICY does not name raises KeyError.
+        The servicer's methods take the request (or the iterator of requests) and the Caller; those of gRPC's own
+        services take the context in its place. A method that POLICY does not name raises KeyError.
         """
-        handlers = {
-            method.name: self._handler(method, getattr(servicer, method.name), wants_context)
-            for method in service.methods
-        }
+        handlers = {}
+        for method in service.methods:
+            run = getattr(servicer, method.name)
+            handlers[method.name] = (
+                self._streaming(method, run, wants_context)
+                if method.server_streaming
+                else self._unary(method, run, wants_context)
+            )
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
-    def _handler(
-        self, method: MethodDescriptor, run: Callable[..., object], wants_context: bool
-    ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def _unary(self, method: MethodDescriptor, run: _Unary, wants_context: bool) -> "_Handler":
+        enter, parse = self._entrance(method, wants_context), _parser(method)
+
+        async def handle(raw: bytes, context: Context) -> bytes:
+            try:
+                who = enter(context)
+                answer = await run(parse(raw), who)
+                return answer.SerializeToString()
+            except JobError as error:
+                await _refuse(context, error)
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception as error:
+                await _confess(context, method, error)
+            raise AssertionError("abort has raised")
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _streaming(self, method: MethodDescriptor, run: _Streaming, wants_context: bool) -> "_Handler":
+        enter, parse = self._entrance(method, wants_context), _parser(method)
+
+        async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            try:
+                who = enter(context)
+                request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
+                async with aclosing(run(request, who)) as answers:
+                    async for answer in answers:
+                        yield answer.SerializeToString()
+            except JobError as error:
+                await _refuse(context, error)
+            except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+                raise
+            except Exception as error:
+                await _confess(context, method, error)
+
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(handle)
+        return grpc.unary_stream_rpc_method_handler(handle)
+
+    def _entrance(self, method: MethodDescriptor, wants_context: bool) -> "Callable[[Context], Caller | Context]":
         scope = POLICY[method.full_name]
-        parse = _parser(method)
 
         def enter(context: Context) -> Caller | Context:
             remaining = context.time_remaining()
@@ -151,39 +199,7 @@ class Guard:
                     raise ScopeMissing
             return context if wants_context else caller
 
-        async def unary(raw: bytes, context: Context) -> bytes:
-            try:
-                who = enter(context)
-                answer = await run(parse(raw), who)  # type: ignore[misc]
-                return answer.SerializeToString()  # type: ignore[no-any-return]
-            except JobError as error:
-                await _refuse(context, error)
-            except (asyncio.CancelledError, grpc.aio.AbortError):
-                raise
-            except Exception as error:
-                await _confess(context, method, error)
-            raise AssertionError("abort has raised")
-
-        async def stream(raw: "bytes | AsyncIterator[bytes]", context: Context) -> AsyncIterator[bytes]:
-            try:
-                who = enter(context)
-                request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
-                async for answer in run(request, who):  # type: ignore[attr-defined]
-                    yield answer.SerializeToString()
-            except JobError as error:
-                await _refuse(context, error)
-            except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-                raise
-            except Exception as error:
-                await _confess(context, method, error)
-
-        if method.client_streaming and method.server_streaming:
-            return grpc.stream_stream_rpc_method_handler(stream)  # type: ignore[arg-type]
-        if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream)  # type: ignore[arg-type]
-        if method.client_streaming:
-            raise NotImplementedError(f"{method.full_name}: no method streams its requests alone")
-        return grpc.unary_unary_rpc_method_handler(unary)  # type: ignore[arg-type]
+        return enter
 
 
 def _parser(method: MethodDescriptor) -> Callable[[bytes], message.Message]:

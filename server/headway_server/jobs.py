@@ -1,10 +1,11 @@
-"""The verbs, in domain terms: what every door calls. Rules of a single job are in job.py, their storage in writer.py."""
+"""The verbs, in domain terms: what every door calls. Rules of a single job are in machine.py, not here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from headway_server.actions import Action, Create
 from headway_server.clock import Clock
 from headway_server.errors import (
     Fault,
@@ -15,10 +16,10 @@ from headway_server.errors import (
     ResumeTokenExpired,
 )
 from headway_server.ids import Ids
-from headway_server.job import Action, Create, Job, Report, Status
+from headway_server.job import Job, Status
 from headway_server.limits import MICROSECONDS
 from headway_server.readers import Readers
-from headway_server.report import RecordError
+from headway_server.report import RecordError, Report
 from headway_server.store import RECORD_ERRORS_KEPT, Filter, Key, Removal, Store
 from headway_server.tokens import Position, Sealer
 from headway_server.watch import OVERLAP, Hub, Seen
@@ -170,7 +171,7 @@ class Jobs:
         last = [error for number, error in kept if number > total - RECORD_ERRORS_KEPT]
         return RecordErrors(first, last, total)
 
-    async def watch(self, name: Name, after_revision: int) -> AsyncIterator[Job]:
+    async def watch(self, name: Name, after_revision: int) -> AsyncGenerator[Job, None]:
         """The job now, unless it is no newer than `after_revision`; then each newer state; ends with the final one."""
         key = await self._key(name)
         with self._hub.job(key) as inbox:
@@ -188,7 +189,7 @@ class Jobs:
                     return
                 job = _present(await inbox.get())
 
-    async def watch_all(self, session_hash: str | None, resume_token: str) -> AsyncIterator[tuple[Seen, str]]:
+    async def watch_all(self, session_hash: str | None, resume_token: str) -> AsyncGenerator[tuple[Seen, str], None]:
         """The jobs of a session, or of all, as they are now or as they changed since the token; then every change.
 
         With each comes the token to take the watch up again behind it.

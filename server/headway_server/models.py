@@ -1,7 +1,7 @@
 """The tables, as peewee models. They are bound to no database: store.py runs every query against the one it was given.
 
-Times and spans are BIGINT microseconds (since the Unix epoch, UTC), so that they sort and compare alike on every engine. Text
-that only the server reads is JSON in TEXT columns. A change here needs a migration beside it.
+Times and spans are BIGINT microseconds (since the Unix epoch, UTC), so that they sort and compare alike on every
+engine. Text that only the server reads is JSON in TEXT columns. A change here needs a migration beside it.
 """
 
 from peewee import (
@@ -24,7 +24,7 @@ class JobRow(_Table):
     """One job. Its key is (session_hash, id): nobody meets a foreign job by choosing its id."""
 
     session_hash = CharField(32)
-    """Keyed hash of the session id, in hexadecimal; the session id itself is nowhere. Set at creation, never changes."""
+    """Keyed hash of the session id, in hexadecimal; the id itself is nowhere. Set at creation, never changes."""
     id = CharField(32)
     """32 lower-case hexadecimal digits. Set at creation by caller or server, never changes."""
     name = TextField()
@@ -36,7 +36,7 @@ class JobRow(_Table):
     unit = TextField()
     """By creation and UpdateJob, until the end."""
     status = CharField(9)
-    """A job.Status. By every transition."""
+    """A Status of job.py. By every transition."""
     message = TextField()
     """By reports."""
     labels = TextField()
@@ -52,9 +52,9 @@ class JobRow(_Table):
     error_count = BigIntegerField()
     """How many record errors were ever reported. By reports."""
     error = TextField(null=True)
-    """JSON of job.Error. By the end, FAILED and CANCELLED alone."""
+    """JSON of Error in job.py. By the end, FAILED and CANCELLED alone."""
     cancellation = TextField(null=True)
-    """JSON of job.Cancellation. By CancelJob, and by the first report that learns of it."""
+    """JSON of Cancellation in job.py. By CancelJob, and by the first report that learns of it."""
     create_time = BigIntegerField()
     """By creation."""
     start_time = BigIntegerField(null=True)
@@ -68,7 +68,7 @@ class JobRow(_Table):
     update_time = BigIntegerField()
     """By every change that raises the revision; orders what a watch resumes with."""
     wake_time = BigIntegerField(index=True)
-    """When time alone may change the job next; the sweep looks at nothing else. By job._wake."""
+    """When time alone may change the job next; the sweep looks at nothing else. By machine.py."""
     heartbeat_timeout = BigIntegerField()
     """0 = never LOST. By creation."""
     stall_timeout = BigIntegerField()
@@ -82,7 +82,7 @@ class JobRow(_Table):
     attempt = IntegerField()
     """By creation (1) and take-overs."""
     history = TextField()
-    """JSON array of job.StatusChange. By every transition."""
+    """JSON array of StatusChange in job.py. By every transition."""
     revision = BigIntegerField()
     """By every change that callers can see."""
     create_digest = CharField(64)

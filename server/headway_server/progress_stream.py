@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from headway.v1 import job_service_pb2 as pb
@@ -48,7 +48,7 @@ class ProgressStream:
 
     async def run(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], life: float
-    ) -> AsyncIterator[pb.StreamProgressResponse]:
+    ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
         """The responses. Ends when the requests do, or with StreamExpired after `life` seconds."""
         receiver = asyncio.create_task(self._receive(incoming))
         expiry = asyncio.get_running_loop().call_later(life, self.close, StreamExpired())
@@ -101,7 +101,7 @@ class ProgressStream:
         return _Waiting(asyncio.create_task(self._jobs.report(reports, request.ByteSize())), refused)
 
     async def _next(self, batch: list[_Waiting]) -> JobError | bool:
-        """Wait for the next request to be committed, and take along those committed with it. What ends the stream, if it does."""
+        """Wait until the next request is committed, and take along those committed with it; what ends the stream."""
         while self._waiting or not batch:
             if not self._waiting:
                 self._arrived.clear()

@@ -9,8 +9,9 @@ from google.protobuf import any_pb2, message, struct_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from headway.v1 import job_service_pb2 as pb
 
+from headway_server.actions import Cancel, Create, Fail, Finish, SetVariables, Start, Update
 from headway_server.checks import Checks
-from headway_server.job import Cancel, Create, Error, Fail, Finish, SetVariables, Start, Status, Update
+from headway_server.job import Error, Status
 from headway_server.json_values import to_text
 from headway_server.replies import STATUSES
 from headway_server.report import RecordError, Report

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TypeVar
 
 from google.protobuf import empty_pb2
@@ -10,10 +11,11 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 
 from headway_server import json_values, replies, requests
+from headway_server.actions import Clear
 from headway_server.checks import Checks
 from headway_server.errors import JobError, JobNotFound, ScopeMissing, StreamExpired
 from headway_server.guard import Caller
-from headway_server.job import Clear, Job
+from headway_server.job import Job
 from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
 from headway_server.progress_stream import ProgressStream
@@ -100,12 +102,13 @@ class JobServicer:
 
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
-    ) -> AsyncIterator[pb.StreamProgressResponse]:
+    ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
         stream = ProgressStream(self._jobs, self._limits, lambda request: self._name(request, caller))
         self._streams.add(stream)
         try:
-            async for response in stream.run(incoming, random.uniform(*STREAM_LIFE)):
-                yield response
+            async with aclosing(stream.run(incoming, random.uniform(*STREAM_LIFE))) as responses:
+                async for response in responses:
+                    yield response
         finally:
             self._streams.discard(stream)
 
@@ -167,24 +170,29 @@ class JobServicer:
                 raise
         return empty_pb2.Empty()
 
-    async def WatchJob(self, request: pb.WatchJobRequest, caller: Caller) -> AsyncIterator[pb.WatchJobResponse]:
+    async def WatchJob(self, request: pb.WatchJobRequest, caller: Caller) -> AsyncGenerator[pb.WatchJobResponse, None]:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
         checks.done()
-        async for job in _mortal(self._jobs.watch(name, after_revision), random.uniform(*WATCH_LIFE)):
-            yield pb.WatchJobResponse(job=replies.job(job))
+        watch = self._jobs.watch(name, after_revision)
+        async with aclosing(_mortal(watch, random.uniform(*WATCH_LIFE))) as states:
+            async for job in states:
+                yield pb.WatchJobResponse(job=replies.job(job))
 
-    async def WatchJobs(self, request: pb.WatchJobsRequest, caller: Caller) -> AsyncIterator[pb.WatchJobsResponse]:
+    async def WatchJobs(
+        self, request: pb.WatchJobsRequest, caller: Caller
+    ) -> AsyncGenerator[pb.WatchJobsResponse, None]:
         checks = Checks(self._limits)
         session = self._session(request.session_id, caller, checks)
         checks.done()
         watch = self._jobs.watch_all(session, request.resume_token)
-        async for seen, token in _mortal(watch, random.uniform(*WATCH_LIFE)):
-            match seen:
-                case Removal():
-                    yield pb.WatchJobsResponse(removed_job_id=seen.id, resume_token=token)
-                case Job():
-                    yield pb.WatchJobsResponse(job=replies.job(seen), resume_token=token)
+        async with aclosing(_mortal(watch, random.uniform(*WATCH_LIFE))) as states:
+            async for seen, token in states:
+                match seen:
+                    case Removal():
+                        yield pb.WatchJobsResponse(removed_job_id=seen.id, resume_token=token)
+                    case Job():
+                        yield pb.WatchJobsResponse(job=replies.job(seen), resume_token=token)
 
     def _name(self, request: "_NamesJob", caller: Caller) -> tuple[Name, Checks]:
         checks = Checks(self._limits)
@@ -217,15 +225,16 @@ _NamesJob = (
 )
 
 
-async def _mortal(stream: AsyncIterator[T], life: float) -> AsyncIterator[T]:
+async def _mortal(stream: AsyncGenerator[T, None], life: float) -> AsyncGenerator[T, None]:
     """What the stream yields, for `life` seconds; then StreamExpired."""
     end = asyncio.get_running_loop().time() + life
-    while True:
-        try:
-            async with asyncio.timeout_at(end):
-                item = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise StreamExpired from None
-        yield item
+    async with aclosing(stream):
+        while True:
+            try:
+                async with asyncio.timeout_at(end):
+                    item = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise StreamExpired from None
+            yield item

@@ -1,4 +1,4 @@
-"""Every setting, once: flag, variable, key in the file, default, unit and a sentence. Nobody else reads the environment."""
+"""Every setting, once: flag, variable, key in the file, default and a sentence. Nobody else reads the environment."""
 
 import argparse
 import dataclasses
@@ -36,7 +36,7 @@ def span(text: Raw) -> int:
 
 def switch(text: Raw) -> bool:
     """True of `1`, `true`, `yes` and `on`."""
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False, "": False}  # fmt: skip
+    words = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("", "0", "false", "no", "off"), False)
     try:
         return words[str(text).strip().lower()]
     except KeyError:
@@ -130,7 +130,7 @@ class Settings:
         default="text",
         metadata=_metadata(log_format, "notices on standard error: text, or json for one object a line", "text"),
     )
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def data_folder(self) -> Path:

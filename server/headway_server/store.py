@@ -14,12 +14,14 @@ from typing import Any  # what a database driver returns has no other type
 
 import peewee
 from peewee import EXCLUDED, Expression, Model, Query, Value, fn
+from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
 from headway_server import rows
 from headway_server.database import Engine
 from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
-from headway_server.job import Change, Job, Status
+from headway_server.job import Job, Status
 from headway_server.limits import MICROSECONDS
+from headway_server.machine import Change
 from headway_server.models import (
     FactRow,
     JobRow,
@@ -85,7 +87,8 @@ def _named(name: str) -> Value:
 
 def _is_key(model: type[Model], id_column: str) -> Expression:
     columns = model._meta.columns
-    return (columns["session_hash"] == _named("session_hash")) & (columns[id_column] == _named("id"))
+    condition: Expression = (columns["session_hash"] == _named("session_hash")) & (columns[id_column] == _named("id"))
+    return condition
 
 
 class Store:
@@ -256,7 +259,7 @@ class Store:
 
     def _run_many(self, statement: _Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
         if many:
-            with peewee.__exception_wrapper__:
+            with exception_wrapper:
                 self.database.cursor().executemany(statement.sql, [statement.parameters(row) for row in many])
 
     def forget_removals(self, before: int) -> None:
@@ -303,7 +306,7 @@ class Store:
         order = (JobRow.create_time.desc(), JobRow.id.desc(), JobRow.session_hash.desc())
         return [rows.from_row(row) for row in self._fetch(query.order_by(*order).limit(limit))]
 
-    def _conditions(self, wanted: Filter) -> Iterator[Expression]:
+    def _conditions(self, wanted: Filter) -> Iterator[Expression | peewee.Function]:
         if wanted.session_hash is not None:
             yield JobRow.session_hash == wanted.session_hash
         if wanted.statuses:
@@ -377,9 +380,7 @@ class Store:
             removed = removed.where(RemovedRow.session_hash == session_hash)
         found: list[Job | Removal] = [rows.from_row(row) for row in self._fetch(jobs)]
         alive = {(job.session_hash, job.id) for job in found}
-        for row in self._fetch(removed):
-            if row[:2] not in alive:
-                found.append(Removal(*row))
+        found += [Removal(*row) for row in self._fetch(removed) if row[:2] not in alive]
         return sorted(found, key=attrgetter("update_time", "id"))
 
     def _fetch(self, query: Query) -> list[tuple[Any, ...]]:

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from headway_server.actions import Tick
 from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import JobError
-from headway_server.job import Tick
 from headway_server.limits import MICROSECONDS
 from headway_server.readers import Readers
 from headway_server.store import Store

@@ -15,7 +15,7 @@ from headway_server.limits import MICROSECONDS, Limits
 from headway_server.store import Key, Removal
 
 OVERLAP = 5 * MICROSECONDS
-"""Servers that share a database commit out of the order of their clocks; within this span (µs) both are looked at again."""
+"""Servers that share a database commit out of the order of their clocks; this span (µs) is looked at again."""
 
 Seen = Job | Removal
 

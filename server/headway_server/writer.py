@@ -1,7 +1,7 @@
 """The group commit: one thread that owns the one write connection.
 
-It takes all calls that wait, applies the domain's rules to them, writes, commits once, and wakes the event loop once. No call
-is answered before its commit.
+It takes all calls that wait, applies the domain's rules to them, writes, commits once, and wakes the event loop once.
+No call is answered before its commit.
 """
 
 import asyncio
@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 import peewee
 
-from headway_server import job as domain
+from headway_server import machine
+from headway_server.actions import Action, Create, touches_variables
 from headway_server.clock import Clock
 from headway_server.errors import JobError, JobNotFound, Overloaded, SessionJobsLimit, ShuttingDown
-from headway_server.job import Action, Change, Create, Job, Rules
+from headway_server.job import Job
+from headway_server.machine import Change, Rules
 from headway_server.store import CommitFailed, Key, Removal, Store, as_job_error
 
 BATCH_MAX = 1000
@@ -55,7 +57,7 @@ class _Call:
 
 
 class Writer:
-    """Applies steps durably. `publish` is called in the event loop with what each commit changed, before calls return."""
+    """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return."""
 
     def __init__(
         self, store: Store, clock: Clock, rules: Rules, publish: Callable[[Sequence[Published]], None]
@@ -201,8 +203,8 @@ class Writer:
 
     def _work(self, batch: list[_Call], now: int) -> list[Change]:
         keys = sorted({step.key for call in batch for step in call.steps})
-        changes = {key: domain.working_copy(job) for key, job in self._store.load(keys, lock=True).items()}
-        touched = {step.key for call in batch for step in call.steps if domain.touches_variables(step.action)}
+        changes = {key: machine.working_copy(job) for key, job in self._store.load(keys, lock=True).items()}
+        touched = {step.key for call in batch for step in call.steps if touches_variables(step.action)}
         if touched:
             variables = self._store.variables_of(sorted(touched & changes.keys()))
             for key in touched & changes.keys():
@@ -238,13 +240,13 @@ class Writer:
             if room[session_hash] <= 0:
                 raise SessionJobsLimit
             room[session_hash] -= 1
-            change = domain.create(session_hash, job_id, step.action, now, self._rules)
+            change = machine.create(session_hash, job_id, step.action, now, self._rules)
             change.variables = {}
             changes[step.key] = change
             return change.job
         if change is None or change.removed:
             raise JobNotFound
-        domain.step(change, step.action, now, self._rules)
+        machine.step(change, step.action, now, self._rules)
         return change.job
 
     # Back in the event loop.

@@ -1,0 +1,90 @@
+# `make help` lists what there is; `make` alone lints and tests.
+PYTHON ?= python3
+GRPCURL_VERSION := v1.9.3
+
+BIN := .venv/bin
+PROTOS := $(wildcard protos/headway/v1/*.proto)
+STUBS := clients/python/headway/v1
+SOURCES := server clients/python tests examples
+
+.DEFAULT_GOAL := check
+.PHONY: check help run demo test lint format stubs breaking lock clean
+
+check: lint test ## Lint, then test
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/.run ## Start the server (settings from HEADWAY_* variables; see also: headway serve --help)
+	@exec $(BIN)/headway serve
+
+demo: .venv/.dev ## Import real MARC records, killed and resumed midway, while a terminal watches
+	@$(BIN)/python -m examples.demo
+
+test: .venv/.dev .tools/bin/grpcurl ## Run all tests; PYTEST_ARGS="-k name" narrows them
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: .venv/.dev ## Check style, types, import directions, protos, and that the stubs are fresh
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/buf lint --path protos/headway
+	$(BIN)/buf format --diff --exit-code --path protos/headway
+	$(MAKE) --no-print-directory breaking
+	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory stubs OUT=$$fresh >/dev/null && \
+	  diff -r $$fresh/headway/v1 $(STUBS) -x __pycache__ && rm -r $$fresh && echo "stubs are fresh" || \
+	  { echo "the stubs are stale: run 'make stubs' and commit what it changes" >&2; exit 1; }
+
+format: .venv/.dev ## Format code and protos
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/buf format --write --path protos/headway
+
+stubs: OUT ?= clients/python
+stubs: .venv/.dev ## Generate the Python stubs from the protos
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
+	  --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
+	  --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) protos/headway/v1/job_service.proto
+
+# What callers have is what main had before this change: main itself on a branch, main's last commit on main.
+breaking: .venv/.dev ## Check that the protos break no caller written against main
+	@base=$$(git rev-parse -q --verify origin/main || git rev-parse -q --verify main || true); \
+	  head=$$(git rev-parse -q --verify HEAD || true); \
+	  if [ "$$base" = "$$head" ]; then base=$$(git log -1 --skip=1 --format=%H -- protos); fi; \
+	  if [ -z "$$base" ]; then echo "no earlier protos to compare with"; else \
+	  $(BIN)/buf breaking --path protos/headway --against ".git#ref=$$base" && echo "the protos break no caller"; fi
+
+lock: .venv/.dev ## Lock the dependencies anew, with hashes
+	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group dev --universal --python-version 3.11 \
+	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet -o requirements-dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group build --universal --python-version 3.11 \
+	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet \
+	  -c requirements-dev.txt -o requirements.txt
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Headway needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# The server and the client alone: what `make run` needs.
+.venv/.run: .venv/.created requirements.txt pyproject.toml
+	@echo "setting up .venv (once)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# Tests that need it are skipped without Go, but not under CI.
+.tools/bin/grpcurl:
+	@if command -v go >/dev/null; then \
+	  GOBIN="$(CURDIR)/.tools/bin" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION); \
+	else echo "no Go: tests that call grpcurl are skipped"; fi

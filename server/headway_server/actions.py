@@ -1,0 +1,91 @@
+"""What can be asked of a job. Times and spans are microseconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headway_server.job import Error
+from headway_server.report import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A new job. `digest` stands for all parameters of the call, so that a repeat can be told from another job."""
+
+    digest: str
+    pending: bool = False
+    name: str = ""
+    invoker: str = ""
+    size: int = 0
+    unit: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    heartbeat_timeout: int = 0
+    stall_timeout: int = 0
+    retention: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    take_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """New values of what describes a job; None leaves a field as it is. `revision` 0 is not checked."""
+
+    name: str | None = None
+    invoker: str | None = None
+    size: int | None = None
+    unit: str | None = None
+    labels: Mapping[str, str] | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Ends as COMPLETED. `results` is JSON text, or None; `digest` tells equal results from others."""
+
+    results: str | None
+    digest: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Ends as FAILED, or as CANCELLED if the error's code says so."""
+
+    error: Error
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    reason: str
+    grace_period: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetVariables:
+    """Variables to set (name to JSON text) after those named in `remove` are gone."""
+
+    variables: Mapping[str, str]
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: do what is due. Silence is counted from `listening_since`, for nobody could be heard before."""
+
+    listening_since: int
+
+
+Action = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick
+
+
+def touches_variables(action: Action) -> bool:
+    """Whether `step` needs the job's variables for this action."""
+    return isinstance(action, SetVariables) or (isinstance(action, Report) and action.variables is not None)

@@ -1,0 +1,407 @@
+"""The state machine of a job: pure, and given the time. Nothing here does I/O or reads a clock.
+
+A step is all or nothing: it raises before it changes anything, or it has done everything.
+"""
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field
+
+from headway_server import estimate
+from headway_server.actions import (
+    Action,
+    Cancel,
+    Clear,
+    Create,
+    Fail,
+    Finish,
+    SetVariables,
+    Start,
+    Tick,
+    Update,
+)
+from headway_server.errors import (
+    Fault,
+    InvalidRequest,
+    JobAlreadyExists,
+    JobAlreadyStarted,
+    JobEnded,
+    JobNotStarted,
+    RevisionMismatch,
+    StaleAttempt,
+)
+from headway_server.job import ENDED, Cancellation, Error, Job, Status, StatusChange
+from headway_server.limits import MICROSECONDS, Limits
+from headway_server.report import (
+    RecordError,
+    Report,
+    add_counters,
+    apply_amount,
+    check_part,
+    is_repeat,
+    merge_variables,
+)
+
+HISTORY_KEPT = 32
+"""So many changes of status are kept from the beginning of a job's life, and as many from its end."""
+
+CODE_CANCELLED = 1
+CODE_DEADLINE_EXCEEDED = 4
+"""Numbers of google.rpc.Code."""
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
+    Status.RUNNING: frozenset({Status.LOST}) | ENDED,
+    Status.LOST: frozenset({Status.RUNNING}) | ENDED,
+    Status.COMPLETED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator has set: limits, and the spans (µs) that jobs without their own follow."""
+
+    limits: Limits = field(default_factory=Limits)
+    retention: int = 30 * 86_400 * MICROSECONDS
+    abandon_after: int = 30 * 86_400 * MICROSECONDS
+
+
+@dataclass(slots=True)
+class Change:
+    """A job on its way through one commit, with what the commit must store beside its row."""
+
+    job: Job
+    created: bool = False
+    removed: bool = False
+    changed: bool = False
+    """Whether callers can see a difference."""
+    rewritten: bool = False
+    """Whether more changed than what every report changes."""
+    relabelled: bool = False
+    variables: Mapping[str, str] | None = None
+    """Name to JSON text; loaded for the actions that `touches_variables` names."""
+    variables_changed: bool = False
+    results: str | None = None
+    record_errors: tuple[RecordError, ...] = ()
+    """New ones; the last of them is number `job.error_count`."""
+
+
+def create(session_hash: str, job_id: str, action: Create, now: int, rules: Rules) -> Change:
+    """A new job: RUNNING at once, or PENDING if asked for."""
+    job = Job(
+        session_hash=session_hash,
+        id=job_id,
+        name=action.name,
+        invoker=action.invoker,
+        size=action.size,
+        unit=action.unit,
+        labels=action.labels,
+        create_time=now,
+        heartbeat_timeout=action.heartbeat_timeout,
+        stall_timeout=action.stall_timeout,
+        retention=action.retention,
+        create_digest=action.digest,
+    )
+    change = Change(job, created=True, relabelled=bool(action.labels))
+    if action.pending:
+        job.history = (StatusChange(Status.PENDING, now, 1, "created"),)
+        _seal(change, now, rules)
+    else:
+        job.start_time = job.last_contact_time = now
+        _move(change, Status.RUNNING, "created", now)
+        _seal(change, now, rules)
+    return change
+
+
+def step(change: Change, action: Action, now: int, rules: Rules) -> None:
+    """Apply one action to the job in `change`, or raise a JobError and change nothing.
+
+    `change.job` must be a copy of its own. `now` never runs backwards for a job: a clock that did is held.
+    """
+    job = change.job
+    now = max(now, job.update_time)
+    match action:
+        case Report():
+            _report(change, action, now, rules)
+        case Finish():
+            _finish(change, action, now, rules)
+        case Fail():
+            _fail(change, action, now, rules)
+        case Start():
+            _start(change, action, now, rules)
+        case Cancel():
+            _cancel(change, action, now, rules)
+        case Update():
+            _update(change, action, now, rules)
+        case SetVariables():
+            assert change.variables is not None
+            merged = merge_variables(change.variables, action.variables, action.remove, rules.limits)
+            if merged != change.variables:
+                change.variables, change.variables_changed = merged, True
+                _seal(change, now, rules)
+        case Create():
+            if job.create_digest != action.digest:
+                raise JobAlreadyExists
+        case Clear():
+            _remove(change, now)
+        case Tick():
+            _tick(change, action, now, rules)
+
+
+def working_copy(job: Job) -> Change:
+    """A change that `step` may work on while others go on reading `job`."""
+    return Change(copy(job))
+
+
+def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
+    job = change.job
+    _check_attempt(job, report.attempt)
+    _check_working(job)
+    if is_repeat(job.sequences, report):
+        return
+    if report.sequence or report.progress is not None or report.advance is not None:
+        check_part(job.parts, job.sequences, report.part, rules.limits)
+    amount = apply_amount(job.parts, report)
+    counters = add_counters(job.counters, report.counters, rules.limits) if report.counters else job.counters
+    if report.variables is not None:
+        assert change.variables is not None
+        merged = merge_variables(change.variables, report.variables, (), rules.limits)
+        change.variables_changed |= merged != change.variables
+        change.variables = merged
+    # From here on nothing can fail.
+    job.counters = counters
+    if report.sequence:
+        job.sequences = {**job.sequences, report.part: report.sequence}
+    if amount is not None:
+        moved = amount != job.parts.get(report.part, 0)
+        job.parts = {**job.parts, report.part: amount}
+        if moved:
+            job.progress = sum(job.parts.values())
+            job.last_progress_time = now
+            job.stalled = False
+            job.pace = estimate.observe(job.pace, job.progress, now)
+    if report.size is not None:
+        job.size = report.size
+    if report.message is not None:
+        job.message = report.message
+    if report.record_errors:
+        change.record_errors += report.record_errors
+        job.error_count += len(report.record_errors)
+    if job.cancellation is not None and not job.cancellation.seen:
+        job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline, seen=True)
+        change.rewritten = True
+    if job.status is Status.LOST:
+        job.pace = estimate.resume(job.pace, job.progress, now)
+        _move(change, Status.RUNNING, "in contact again", now)
+    job.last_contact_time = now
+    _seal(change, now, rules)
+
+
+def _finish(change: Change, action: Finish, now: int, rules: Rules) -> None:
+    job = change.job
+    _check_attempt(job, action.attempt)
+    if job.status is Status.COMPLETED and job.results_digest == action.digest:
+        return
+    _check_working(job)
+    change.results = action.results
+    job.results_digest = action.digest
+    _end(change, Status.COMPLETED, "finished", None, now, rules)
+
+
+def _fail(change: Change, action: Fail, now: int, rules: Rules) -> None:
+    job = change.job
+    _check_attempt(job, action.attempt)
+    if job.ended and job.error == action.error:
+        return
+    _check_working(job)
+    if action.error.code == CODE_CANCELLED:
+        _end(change, Status.CANCELLED, "cancelled by its worker", action.error, now, rules)
+    else:
+        _end(change, Status.FAILED, "failed", action.error, now, rules)
+
+
+def _start(change: Change, action: Start, now: int, rules: Rules) -> None:
+    job = change.job
+    if job.ended:
+        raise JobEnded
+    if job.status is Status.PENDING:
+        _move(change, Status.RUNNING, "started", now)
+        job.start_time = now
+    elif not action.take_over:
+        raise JobAlreadyStarted
+    else:
+        job.attempt += 1
+        # The successor counts its own reports from 1.
+        job.sequences = {}
+        job.pace = estimate.resume(job.pace, job.progress, now)
+        if job.cancellation is not None:
+            job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline)
+        if job.status is Status.LOST:
+            _move(change, Status.RUNNING, f"taken over, attempt {job.attempt}", now)
+    job.last_contact_time = now
+    job.stalled = False
+    change.rewritten = True
+    _seal(change, now, rules)
+
+
+def _cancel(change: Change, action: Cancel, now: int, rules: Rules) -> None:
+    job = change.job
+    if job.status is Status.CANCELLED:
+        return
+    if job.ended:
+        raise JobEnded
+    deadline = now + action.grace_period
+    if job.cancellation is None:
+        job.cancellation = Cancellation(action.reason, deadline)
+    elif deadline < job.cancellation.deadline:
+        job.cancellation = Cancellation(job.cancellation.reason, deadline, job.cancellation.seen)
+    else:
+        deadline = job.cancellation.deadline
+        if job.status is Status.RUNNING and deadline > now:
+            return
+    change.rewritten = True
+    if job.status is not Status.RUNNING:
+        _end_cancelled(change, f"cancelled while {job.status}", now, rules)
+    elif deadline <= now:
+        _end_cancelled(change, "cancelled at once", now, rules)
+    else:
+        _seal(change, now, rules)
+
+
+def _update(change: Change, action: Update, now: int, rules: Rules) -> None:
+    job = change.job
+    if action.revision and action.revision != job.revision:
+        raise RevisionMismatch
+    if job.ended and (action.size not in (None, job.size) or action.unit not in (None, job.unit)):
+        raise JobEnded("The job has ended: its size and unit are fixed; name, invoker and labels can change.")
+    before = (job.name, job.invoker, job.size, job.unit, job.labels)
+    job.name = job.name if action.name is None else action.name
+    job.invoker = job.invoker if action.invoker is None else action.invoker
+    job.size = job.size if action.size is None else action.size
+    job.unit = job.unit if action.unit is None else action.unit
+    if action.labels is not None and action.labels != job.labels:
+        job.labels = action.labels
+        change.relabelled = True
+    if before != (job.name, job.invoker, job.size, job.unit, job.labels):
+        change.rewritten = True
+        _seal(change, now, rules)
+
+
+def _tick(change: Change, action: Tick, now: int, rules: Rules) -> None:
+    job = change.job
+    if job.ended:
+        if now >= _removal_time(job, rules):
+            _remove(change, now)
+        _wake(change, rules, refresh=True)
+        return
+    heard = job.create_time if job.last_contact_time is None else job.last_contact_time
+    listened = max(heard, action.listening_since)
+    if job.cancellation is not None and now >= job.cancellation.deadline:
+        _end_cancelled(change, "grace period over", now, rules)
+    elif now >= heard + rules.abandon_after:
+        error = Error(CODE_DEADLINE_EXCEEDED, "Nothing was heard of the job's worker for too long.", reason="ABANDONED")
+        _end(change, Status.FAILED, "abandoned", error, now, rules)
+    elif job.status is Status.RUNNING and job.heartbeat_timeout and now >= listened + job.heartbeat_timeout:
+        job.stalled = False
+        span = f"{job.heartbeat_timeout / MICROSECONDS:g}"
+        _move(change, Status.LOST, f"no contact for {span} s", now)
+        _seal(change, now, rules)
+    elif (
+        job.status is Status.RUNNING
+        and job.stall_timeout
+        and not job.stalled
+        and now >= max(_moved(job), action.listening_since) + job.stall_timeout
+    ):
+        job.stalled = True
+        _seal(change, now, rules)
+    _wake(change, rules, refresh=True, listening_since=action.listening_since)
+
+
+def _check_attempt(job: Job, attempt: int) -> None:
+    if attempt == 0 or attempt == job.attempt:
+        return
+    if attempt > job.attempt:
+        raise InvalidRequest(Fault("attempt", f"is ahead of the job's attempt, which is {job.attempt}"))
+    raise StaleAttempt
+
+
+def _check_working(job: Job) -> None:
+    if job.ended:
+        raise JobEnded
+    if job.status is Status.PENDING:
+        raise JobNotStarted
+
+
+def _end_cancelled(change: Change, reason: str, now: int, rules: Rules) -> None:
+    assert change.job.cancellation is not None
+    error = Error(CODE_CANCELLED, change.job.cancellation.reason, reason="CANCELLED_BY_SERVER")
+    _end(change, Status.CANCELLED, reason, error, now, rules)
+
+
+def _end(change: Change, status: Status, reason: str, error: Error | None, now: int, rules: Rules) -> None:
+    job = change.job
+    job.end_time = now
+    job.error = error
+    job.stalled = False
+    _move(change, status, reason, now)
+    _seal(change, now, rules)
+
+
+def _move(change: Change, status: Status, reason: str, now: int) -> None:
+    job = change.job
+    assert status in TRANSITIONS[job.status], f"{job.status} to {status}"
+    job.status = status
+    entry = StatusChange(status, now, job.revision + 1, reason)
+    history = (*job.history, entry)
+    if len(history) > 2 * HISTORY_KEPT:
+        history = history[:HISTORY_KEPT] + history[-HISTORY_KEPT:]
+    job.history = history
+    change.rewritten = True
+
+
+def _remove(change: Change, now: int) -> None:
+    change.job.update_time = now
+    change.removed = change.changed = True
+
+
+def _seal(change: Change, now: int, rules: Rules) -> None:
+    """Close a step that callers can see."""
+    change.job.revision += 1
+    change.job.update_time = now
+    change.changed = True
+    _wake(change, rules)
+
+
+def _moved(job: Job) -> int:
+    times = (job.create_time, job.start_time or 0, job.last_progress_time or 0)
+    return max(times)
+
+
+def _removal_time(job: Job, rules: Rules) -> int:
+    assert job.end_time is not None
+    return job.end_time + (job.retention or rules.retention)
+
+
+def _wake(change: Change, rules: Rules, *, refresh: bool = False, listening_since: int = 0) -> None:
+    """Set when time alone will change this job next.
+
+    Reports only push that moment away, and leave what is stored as it is, too early: the visit then finds nothing due
+    and sets it right (`refresh`). So the index on it is not rewritten with every report.
+    """
+    job = change.job
+    if job.ended:
+        due = _removal_time(job, rules)
+    else:
+        heard = job.create_time if job.last_contact_time is None else job.last_contact_time
+        due = heard + rules.abandon_after
+        if job.cancellation is not None:
+            due = min(due, job.cancellation.deadline)
+        if job.status is Status.RUNNING and job.heartbeat_timeout:
+            due = min(due, max(heard, listening_since) + job.heartbeat_timeout)
+        if job.status is Status.RUNNING and job.stall_timeout and not job.stalled:
+            due = min(due, max(_moved(job), listening_since) + job.stall_timeout)
+    if due != job.wake_time and (refresh or job.ended or job.wake_time is None or due < job.wake_time):
+        job.wake_time = due
+        change.rewritten = True

@@ -1,0 +1,306 @@
+"""The state machine against a small model of the contract: whatever callers do, in whatever order."""
+
+import itertools
+from copy import deepcopy
+
+from headway_server import machine
+from headway_server.actions import (
+    Action,
+    Cancel,
+    Clear,
+    Create,
+    Fail,
+    Finish,
+    SetVariables,
+    Start,
+    Tick,
+    Update,
+)
+from headway_server.errors import (
+    InvalidRequest,
+    JobEnded,
+    JobError,
+    JobNotStarted,
+    StaleAttempt,
+)
+from headway_server.job import ENDED, Error, Job, Status
+from headway_server.limits import INT64_MAX, MICROSECONDS
+from headway_server.machine import HISTORY_KEPT, TRANSITIONS, Rules
+from headway_server.report import RecordError, Report
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+RULES = Rules()
+HEARTBEAT = 60 * MICROSECONDS
+PARTS = st.sampled_from(["", "a", "b"])
+AMOUNTS = st.integers(0, 1000)
+
+
+def make(*, pending: bool = False, heartbeat: int = HEARTBEAT) -> machine.Change:
+    return machine.create("session", "0" * 32, Create("digest", pending=pending, heartbeat_timeout=heartbeat), 1, RULES)
+
+
+class JobLife(RuleBasedStateMachine):
+    """One job's whole life, beside what a caller would expect of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1
+        self.job = make().job
+        self.parts: dict[str, int] = {}
+        self.sequences: dict[str, int] = {}
+        self.counters: dict[str, int] = {}
+        self.errors = 0
+        self.variables: dict[str, str] = {}
+        self.seen = [self.job]
+        self.removed = False
+
+    def act(self, action: Action) -> JobError | None:
+        before = deepcopy(self.job)
+        change = machine.working_copy(self.job)
+        change.variables = dict(self.variables)
+        try:
+            machine.step(change, action, self.now, RULES)
+        except JobError as error:
+            assert change.job == before, "a step that failed changed something"
+            return error
+        assert self.job == before, "a step changed what others may be reading"
+        if change.changed and not change.removed:
+            assert change.job.revision == before.revision + 1
+            self.seen.append(change.job)
+        else:
+            assert change.job.revision == before.revision
+        self.removed = change.removed
+        self.job = change.job
+        self.variables = dict(change.variables or {})
+        return None
+
+    @rule(
+        part=PARTS,
+        amount=st.one_of(st.none(), AMOUNTS),
+        advance=st.one_of(st.none(), st.integers(-5, 50)),
+        sequence=st.integers(0, 12),
+        attempt=st.integers(0, 3),
+        count=st.integers(-3, 3),
+        errors=st.integers(0, 2),
+    )
+    def report(
+        self,
+        part: str,
+        amount: int | None,
+        advance: int | None,
+        sequence: int,
+        attempt: int,
+        count: int,
+        errors: int,
+    ) -> None:
+        action = Report(
+            part=part,
+            attempt=attempt,
+            sequence=sequence,
+            progress=amount,
+            advance=advance if amount is None else None,
+            counters={"done": count},
+            record_errors=tuple(RecordError(str(number)) for number in range(errors)),
+        )
+        before = self.job
+        error = self.act(action)
+        if 0 < attempt < before.attempt:
+            assert isinstance(error, StaleAttempt)
+        elif attempt > before.attempt:
+            assert isinstance(error, InvalidRequest)
+        elif before.status in ENDED:
+            assert isinstance(error, JobEnded)
+        elif before.status is Status.PENDING:
+            assert isinstance(error, JobNotStarted)
+        elif 0 < sequence <= self.sequences.get(part, 0):
+            assert error is None
+            assert self.job == before
+        elif action.advance is not None and self.parts.get(part, 0) + action.advance < 0:
+            assert isinstance(error, InvalidRequest)
+        else:
+            assert error is None
+            if amount is not None:
+                self.parts[part] = amount
+            elif action.advance is not None:
+                self.parts[part] = self.parts.get(part, 0) + action.advance
+            if sequence:
+                self.sequences[part] = sequence
+            self.counters["done"] = self.counters.get("done", 0) + count
+            self.errors += errors
+            assert self.job.status is Status.RUNNING
+            assert self.job.last_contact_time == self.now
+
+    @rule(text=st.sampled_from(['"x"', "1"]), attempt=st.integers(0, 2))
+    def finish(self, text: str, attempt: int) -> None:
+        before = self.job
+        error = self.act(Finish(text, text, attempt))
+        if error is None:
+            assert self.job.status is Status.COMPLETED
+            assert self.job.results_digest == text
+        elif before.status in (Status.RUNNING, Status.LOST):
+            assert isinstance(error, StaleAttempt | InvalidRequest)
+
+    @rule(code=st.sampled_from([1, 2, 13]))
+    def fail(self, code: int) -> None:
+        before = self.job
+        error = self.act(Fail(Error(code, "why")))
+        if before.status in (Status.RUNNING, Status.LOST):
+            assert error is None
+            assert self.job.status is (Status.CANCELLED if code == 1 else Status.FAILED)
+
+    @rule(take_over=st.booleans())
+    def start(self, take_over: bool) -> None:
+        before = self.job
+        error = self.act(Start(take_over))
+        if error is None and before.status is not Status.PENDING:
+            assert self.job.attempt == before.attempt + 1
+            self.sequences = {}
+
+    @rule(grace=st.sampled_from([0, 5 * MICROSECONDS, HEARTBEAT * 3]))
+    def cancel(self, grace: int) -> None:
+        before = self.job
+        error = self.act(Cancel("enough", grace))
+        if before.status in (Status.COMPLETED, Status.FAILED):
+            assert isinstance(error, JobEnded)
+        else:
+            assert error is None
+            if before.status is not Status.RUNNING or grace == 0:
+                assert self.job.status is Status.CANCELLED
+
+    @rule(name=st.sampled_from(["x", "y"]), value=st.sampled_from(["1", "null"]), remove=st.booleans())
+    def set_variables(self, name: str, value: str, remove: bool) -> None:
+        wanted = dict(self.variables)
+        if remove:
+            wanted.pop(name, None)
+            assert self.act(SetVariables({}, (name,))) is None
+        else:
+            wanted[name] = value
+            assert self.act(SetVariables({name: value})) is None
+        assert self.variables == wanted
+
+    @rule(name=st.sampled_from(["", "n1", "n2"]), revision=st.integers(0, 3))
+    def update(self, name: str, revision: int) -> None:
+        self.act(Update(name=name, revision=revision))
+
+    @precondition(lambda self: not self.removed)
+    @rule(seconds=st.sampled_from([1, 30, 61, 200]))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds * MICROSECONDS
+        before = self.job
+        assert self.act(Tick(listening_since=0)) is None
+        silent = self.now - (before.last_contact_time or 0)
+        if before.status is Status.RUNNING and self.job.status is Status.LOST:
+            assert silent >= HEARTBEAT
+        if before.status is Status.RUNNING and silent < HEARTBEAT:
+            assert self.job.status in (Status.RUNNING, Status.CANCELLED)
+
+    @invariant()
+    def adds_up(self) -> None:
+        assert self.job.progress == sum(self.job.parts.values())
+        assert dict(self.job.parts) == self.parts
+        assert dict(self.job.counters) == self.counters
+        assert self.job.error_count == self.errors
+
+    @invariant()
+    def moves_by_the_table(self) -> None:
+        states = [change.status for change in self.job.history]
+        for old, new in itertools.pairwise(states):
+            assert new in TRANSITIONS[old]
+        assert states[-1] is self.job.status
+        assert len(states) <= 2 * HISTORY_KEPT
+
+    @invariant()
+    def stays_ended(self) -> None:
+        ends = [job for job in self.seen if job.status in ENDED]
+        for job in ends:
+            assert (job.status, job.error, job.end_time, job.results_digest, job.progress) == (
+                self.job.status,
+                self.job.error,
+                self.job.end_time,
+                self.job.results_digest,
+                self.job.progress,
+            )
+
+    @invariant()
+    def wakes_in_time(self) -> None:
+        assert self.job.wake_time is not None
+        if self.job.status is Status.RUNNING:
+            assert self.job.last_contact_time is not None
+            assert self.job.wake_time <= self.job.last_contact_time + HEARTBEAT
+
+
+TestJobLife = JobLife.TestCase
+TestJobLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@given(st.lists(st.tuples(PARTS, st.integers(1, 30), st.integers(0, 20)), max_size=40), st.randoms())
+@settings(deadline=None)
+def test_reports_with_sequences_can_be_repeated_and_delayed(
+    reports: list[tuple[str, int, int]], random: object
+) -> None:
+    """A retry never counts twice: sending everything again, in order, changes nothing."""
+    change = make()
+    for part, sequence, amount in reports:
+        machine.step(change, Report(part=part, sequence=sequence, advance=amount), 2, RULES)
+    settled = deepcopy(change.job)
+    for part, sequence, amount in reports:
+        machine.step(change, Report(part=part, sequence=sequence, advance=amount), 3, RULES)
+    assert change.job == settled
+
+
+def test_history_keeps_the_first_and_the_last() -> None:
+    change = make()
+    now = 1
+    for _ in range(100):
+        now += HEARTBEAT
+        machine.step(change, Tick(0), now, RULES)
+        machine.step(change, Report(), now, RULES)
+    history = change.job.history
+    assert len(history) == 2 * HISTORY_KEPT
+    assert [entry.revision for entry in history[:3]] == [1, 2, 3]
+    assert history[-1].revision == change.job.revision
+    assert change.job.revision == 201
+
+
+def test_nothing_is_counted_beyond_int64() -> None:
+    change = make()
+    machine.step(change, Report(part="a", progress=INT64_MAX), 2, RULES)
+    before = deepcopy(change.job)
+    for report in (Report(part="a", advance=1), Report(part="b", progress=1)):
+        try:
+            machine.step(change, report, 3, RULES)
+        except InvalidRequest:
+            assert change.job == before
+        else:
+            raise AssertionError("an overflow was accepted")
+
+
+def test_a_clock_that_runs_backwards_is_held() -> None:
+    change = make()
+    machine.step(change, Report(progress=1), 1000, RULES)
+    machine.step(change, Report(progress=2), 10, RULES)
+    assert change.job.update_time == change.job.last_contact_time == 1000
+
+
+def test_silence_counts_only_while_somebody_listened() -> None:
+    """After a restart every worker has its full timeout."""
+    change = make()
+    machine.step(change, Tick(listening_since=10 * HEARTBEAT), 10 * HEARTBEAT + 1, RULES)
+    assert change.job.status is Status.RUNNING
+    machine.step(change, Tick(listening_since=10 * HEARTBEAT), 11 * HEARTBEAT, RULES)
+    assert change.job.status is Status.LOST
+
+
+def test_clear_removes_in_every_state() -> None:
+    ends: tuple[Action, ...] = (Finish(None, "x"), Fail(Error(2, "")), Cancel("", 0))
+    for action in (*ends, Start()):
+        change = make(pending=isinstance(action, Start))
+        machine.step(change, action, 2, RULES)
+        machine.step(change, Clear(), 3, RULES)
+        assert change.removed
+
+
+def test_job_defaults_are_not_shared() -> None:
+    assert Job("s", "1").labels is not Job("s", "2").labels

@@ -1,0 +1,138 @@
+"""What is written is read back the same, on every engine; tokens and hashes give nothing away."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from headway_server import rows
+from headway_server.database import StartError, migrate, open_engine, session_key
+from headway_server.estimate import Pace
+from headway_server.job import Cancellation, Error, Job, Status, StatusChange
+from headway_server.limits import INT64_MAX
+from headway_server.machine import Change
+from headway_server.store import Filter, Store
+from headway_server.tokens import Sealer, SessionHasher
+from tests.conftest import ENGINES, empty_database
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
+NUMBER = st.integers(0, INT64_MAX)
+DIGITS = st.text("0123456789abcdef", min_size=32, max_size=32)
+
+JOBS = st.builds(
+    Job,
+    session_hash=DIGITS,
+    id=DIGITS,
+    name=TEXT,
+    invoker=TEXT,
+    size=NUMBER,
+    unit=TEXT,
+    status=st.sampled_from(Status),
+    message=TEXT,
+    labels=st.dictionaries(TEXT.filter(bool), TEXT, max_size=3),
+    parts=st.dictionaries(TEXT, NUMBER, max_size=3),
+    sequences=st.dictionaries(TEXT, NUMBER, max_size=3),
+    progress=NUMBER,
+    counters=st.dictionaries(TEXT, st.integers(-INT64_MAX, INT64_MAX), max_size=3),
+    error_count=NUMBER,
+    error=st.one_of(
+        st.none(),
+        st.builds(Error, st.integers(1, 16), TEXT, st.lists(st.tuples(TEXT, st.binary()), max_size=2).map(tuple), TEXT),
+    ),
+    cancellation=st.one_of(st.none(), st.builds(Cancellation, TEXT, NUMBER, st.booleans())),
+    create_time=NUMBER,
+    start_time=st.one_of(st.none(), NUMBER),
+    end_time=st.one_of(st.none(), NUMBER),
+    wake_time=NUMBER,
+    stalled=st.booleans(),
+    pace=st.one_of(
+        st.none(),
+        st.builds(Pace, NUMBER, NUMBER, NUMBER, st.integers(0, 99), st.floats(0, 1e12), st.floats(0, 1e12)),
+    ),
+    attempt=st.integers(1, 2**31 - 1),
+    history=st.lists(st.builds(StatusChange, st.sampled_from(Status), NUMBER, NUMBER, TEXT), max_size=3).map(tuple),
+    revision=NUMBER,
+)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    engine = open_engine(empty_database(request.param, request, tmp_path_factory.mktemp("store")))
+    migrate(engine)
+    yield Store(engine)
+    engine.close()
+
+
+@given(job=JOBS)
+@settings(max_examples=60, deadline=None)
+def test_a_job_is_read_back_as_it_was_written(store: Store, job: Job) -> None:
+    key = (job.session_hash, job.id)
+    with store.transaction():
+        store.save([Change(job, created=True, changed=True, relabelled=bool(job.labels))])
+    try:
+        assert store.get(key) == job
+        assert store.load([key], lock=True) == {key: job}
+        if job.labels:
+            assert store.page(Filter(job.session_hash, labels=job.labels), None, 10) == [job]
+    finally:
+        with store.transaction():
+            store.save([Change(job, removed=True, changed=True)])
+    assert store.get(key) is None
+
+
+def test_every_field_of_a_job_has_a_column() -> None:
+    assert set(rows.COLUMNS) == set(Job.__dataclass_fields__)
+    assert set(rows.REPORTED) <= set(rows.COLUMNS)
+
+
+def test_migrating_twice_does_nothing(store: Store) -> None:
+    assert migrate(store.engine) == []
+
+
+def test_the_schema_of_the_models_is_the_schema_of_the_migrations(store: Store) -> None:
+    from headway_server.models import TABLES
+
+    for model in TABLES:
+        columns = {column.name for column in store.database.get_columns(model._meta.table_name)}
+        assert columns == set(model._meta.columns)
+
+
+def test_a_database_asks_for_the_session_key_that_it_was_written_with(store: Store, tmp_path: Path) -> None:
+    key = session_key(store.engine, "ab" * 32, tmp_path)
+    assert key == bytes.fromhex("ab" * 32)
+    with pytest.raises(StartError, match="another session key"):
+        session_key(store.engine, "cd" * 32, tmp_path)
+    with pytest.raises(StartError, match="64 hexadecimal digits"):
+        session_key(store.engine, "secret", tmp_path)
+
+
+def test_the_key_file_is_made_once_and_private(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'headway.db'}")
+    try:
+        migrate(engine)
+        key = session_key(engine, "", tmp_path)
+        assert session_key(engine, "", tmp_path) == key
+    finally:
+        engine.close()
+    assert (tmp_path / "headway.session-key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.glob("*.new")] == []
+
+
+@given(token=st.text(max_size=80))
+def test_a_token_that_is_not_ours_is_no_position(token: str) -> None:
+    assert Sealer(b"k" * 32).open("page", "scope", token) is None
+
+
+def test_a_token_holds_for_its_purpose_and_scope_alone() -> None:
+    sealer = Sealer(b"k" * 32)
+    token = sealer.seal("page", "scope", [1, "x"])
+    assert sealer.open("page", "scope", token) == [1, "x"]
+    assert sealer.open("resume", "scope", token) is None
+    assert sealer.open("page", "other", token) is None
+    assert Sealer(b"j" * 32).open("page", "scope", token) is None
+
+
+def test_a_session_hash_depends_on_the_key() -> None:
+    assert SessionHasher(b"a" * 32)("session") != SessionHasher(b"b" * 32)("session")
+    assert SessionHasher(b"a" * 32)("session") != SessionHasher(b"a" * 32)("session ")
