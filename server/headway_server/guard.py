@@ -1,5 +1,7 @@
 """The one way in: around every method of every service stand who → may → parse → run → errors to status."""
 
+from __future__ import annotations
+
 import asyncio
 import enum
 import hashlib
@@ -99,7 +101,7 @@ class Credentials:
     def _hash(token: str) -> bytes:
         return hashlib.sha256(token.encode()).digest()
 
-    def caller(self, metadata: "grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...]") -> Caller:
+    def caller(self, metadata: grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...]) -> Caller:
         """The caller. Raises CredentialsInvalid for a token that is malformed, unknown or given twice."""
         given = [value for key, value in metadata if key == "authorization"]
         if not given:
@@ -146,7 +148,7 @@ class Guard:
             )
         return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
-    def _unary(self, method: MethodDescriptor, run: _Unary, wants_context: bool) -> "_Handler":
+    def _unary(self, method: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
         enter, parse = self._entrance(method, wants_context), _parser(method)
 
         async def handle(raw: bytes, context: Context) -> bytes:
@@ -164,7 +166,7 @@ class Guard:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _streaming(self, method: MethodDescriptor, run: _Streaming, wants_context: bool) -> "_Handler":
+    def _streaming(self, method: MethodDescriptor, run: _Streaming, wants_context: bool) -> _Handler:
         enter, parse = self._entrance(method, wants_context), _parser(method)
 
         async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
@@ -185,7 +187,7 @@ class Guard:
             return grpc.stream_stream_rpc_method_handler(handle)
         return grpc.unary_stream_rpc_method_handler(handle)
 
-    def _entrance(self, method: MethodDescriptor, wants_context: bool) -> "Callable[[Context], Caller | Context]":
+    def _entrance(self, method: MethodDescriptor, wants_context: bool) -> Callable[[Context], Caller | Context]:
         scope = POLICY[method.full_name]
 
         def enter(context: Context) -> Caller | Context:
