@@ -1,0 +1,90 @@
+"""The README keeps its word: its worker runs, and so does every grpcurl command in it."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.support.server import ServerProcess
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def grpcurl() -> str:
+    path = shutil.which("grpcurl", path=f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    if path is None:
+        missing("grpcurl (make .tools/bin/grpcurl, which needs Go)")
+    assert path is not None
+    return path
+
+
+def commands() -> list[str]:
+    joined = [line for block in blocks("sh") if "grpcurl" in block for line in _statements(block)]
+    assert len(joined) > 10
+    return joined
+
+
+def _statements(block: str) -> list[str]:
+    """The commands of a block: a quote or a backslash carries one over several lines."""
+    statements, current = [], ""
+    for line in block.splitlines():
+        current = f"{current}\n{line}" if current else line
+        if current.count("'") % 2 == 0 and not line.endswith("\\"):
+            statements.append(current.replace("\\\n", " "))
+            current = ""
+    return statements
+
+
+def test_every_grpcurl_command_works(own_server: ServerProcess) -> None:
+    program = grpcurl()
+    answers = {}
+    for command in commands():
+        words = [own_server.address if w == "127.0.0.1:50051" else w for w in shlex.split(command)]
+        result = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=20, check=False)
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+        answers[words[-1].rpartition("/")[2]] = result.stdout
+    assert '"progress": "300"' in answers["GetJob"]
+    assert '"added": 1180' in answers["GetResults"]
+    assert "JOB_STATUS_COMPLETED" in answers["WatchJob"]
+    assert "SERVING" in answers["Check"]
+
+
+def test_the_worker_in_ten_lines_works(own_server: ServerProcess) -> None:
+    (worker,) = blocks("python")
+    environment = {**os.environ, "HEADWAY_TARGET": own_server.address}
+    subprocess.run([sys.executable, "-c", worker], env=environment, check=True, timeout=30)
+    listed = subprocess.run(
+        [sys.executable, "-m", "headway.cli", "--session", "my-session", "list", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert "JOB_STATUS_COMPLETED" in listed.stdout
+    assert "Stage MARC records" in listed.stdout
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_every_link_leads_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+def test_every_documented_method_has_its_mirror() -> None:
+    from headway.v1 import job_service_pb2
+
+    methods = {m.name for m in job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods}
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)`", README.partition("## From C4")[2].partition("## With")[0]))
+    assert {name for name in named if name.endswith(("Job", "Progress", "Results", "Variables"))} <= methods
