@@ -2,8 +2,11 @@
 
 import asyncio
 import secrets
+import shutil
 import signal
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import grpc.aio
 from grpc_channelz.v1 import channelz, channelz_pb2
@@ -167,12 +170,20 @@ def _prepare(settings: Settings) -> tuple[Engine, bytes]:
     return engine, key
 
 
+def _command() -> str:
+    """How to call the command line from here."""
+    beside = Path(sys.executable).with_name("headway")
+    if shutil.which("headway") or not beside.exists():
+        return "headway"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+
+
 def _greeting(app: App) -> str:
-    address = app.address
+    address, headway = app.address, _command()
     return (
         f"headway serving on {address} (version {version('headway')}, database {app.engine.name})\n"
-        f"  create a job:   headway --target {address} --session demo create --name 'First job' --size 100\n"
-        f"  watch it:       headway --target {address} --session demo watch\n"
+        f"  create a job:   {headway} --target {address} --session demo create --name 'First job' --size 100\n"
+        f"  watch it:       {headway} --target {address} --session demo watch\n"
         f"  look around:    grpcurl -plaintext {address} list\n"
         f"  admin token of this run, for --session -:  {app.admin_token}\n"
         "  stop:           Ctrl-C"

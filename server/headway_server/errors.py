@@ -28,14 +28,26 @@ class JobError(Exception):
         super().__init__(self.message)
 
 
+FAULTS_SHOWN = 10
+FIELD_SHOWN = 96
+"""Faults, and characters of a field's path, that an answer names: gRPC carries errors in its headers, 8 KiB in all."""
+
+
 class InvalidRequest(JobError):
-    """All faults of a request at once."""
+    """All faults of a request at once, or as many as an answer can hold."""
 
     reason = "INVALID_REQUEST"
 
     def __init__(self, *faults: Fault) -> None:
-        self.faults = faults
-        super().__init__("; ".join(f"{fault.field}: {fault.description}" for fault in faults))
+        self.faults = tuple(Fault(_shorten(fault.field), fault.description) for fault in faults[:FAULTS_SHOWN])
+        texts = [f"{fault.field}: {fault.description}" for fault in self.faults]
+        if len(faults) > FAULTS_SHOWN:
+            texts.append(f"and {len(faults) - FAULTS_SHOWN} more")
+        super().__init__("; ".join(texts))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= FIELD_SHOWN else f"{text[: FIELD_SHOWN - 1]}…"
 
 
 class MalformedMessage(JobError):

@@ -1,7 +1,7 @@
 """The verbs, in domain terms: what every door calls. Rules of a single job are in machine.py, not here."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,7 @@ from headway_server.readers import Readers
 from headway_server.report import RecordError, Report
 from headway_server.store import RECORD_ERRORS_KEPT, Filter, Key, Removal, Store
 from headway_server.tokens import Position, Sealer
-from headway_server.watch import OVERLAP, Hub, Seen
+from headway_server.watch import OVERLAP, Hub, Seen, moment
 from headway_server.writer import Outcome, Step, Writer
 
 WATCHED_PACE = MICROSECONDS // 4
@@ -51,10 +51,11 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a list, and the token of the next one ("" = none)."""
+    """A page of a list. `token(job)` continues behind a job of it, also if the caller shows no more of the page."""
 
     jobs: Sequence[Job]
-    next_page_token: str
+    is_last: bool
+    token: Callable[[Job], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Jobs:
             try:
                 async with asyncio.timeout(min(wait, WAIT_MAX) / MICROSECONDS):
                     while job.revision <= after_revision and not job.ended:
-                        job = _present(await inbox.get())
+                        job = _newer(await inbox.get(), job)
             except TimeoutError:
                 pass
             return job
@@ -138,11 +139,11 @@ class Jobs:
             create_time, job_id, session_hash = position
             after = (int(create_time), str(job_id), str(session_hash))
         jobs = await self._readers.read(partial(self._store.page, wanted, after, page_size + 1))
-        if len(jobs) <= page_size:
-            return Page(jobs, "")
-        last = jobs[page_size - 1]
-        token = self._sealer.seal("page", scope, [last.create_time, last.id, last.session_hash])
-        return Page(jobs[:page_size], token)
+
+        def token(last: Job) -> str:
+            return self._sealer.seal("page", scope, [last.create_time, last.id, last.session_hash])
+
+        return Page(jobs[:page_size], len(jobs) <= page_size, token)
 
     async def variables(self, name: Name, names: Sequence[str]) -> dict[str, str]:
         """Variables of a job, name to JSON text: those asked for that are set; all if none is named."""
@@ -187,7 +188,7 @@ class Jobs:
                     yield job
                 if job.ended:
                     return
-                job = _present(await inbox.get())
+                job = _newer(await inbox.get(), job)
 
     async def watch_all(self, session_hash: str | None, resume_token: str) -> AsyncGenerator[tuple[Seen, str], None]:
         """The jobs of a session, or of all, as they are now or as they changed since the token; then every change.
@@ -198,12 +199,12 @@ class Jobs:
         since, last_id = self._resume_position(scope, resume_token)
         if since < await self._readers.read(self._store.removals_forgotten) and resume_token:
             raise ResumeTokenExpired
-        revisions: dict[Key, int] = {}
+        moments: dict[Key, tuple[int, int]] = {}
         with self._hub.session(session_hash) as inbox:
             overlap = OVERLAP if self._store.engine.shared else 0
             known = await self._readers.read(partial(self._store.changed_since, session_hash, since - overlap))
             for seen in known:
-                revisions[seen.session_hash, seen.id] = seen.revision if isinstance(seen, Job) else 0
+                moments[seen.session_hash, seen.id] = moment(seen)
                 if overlap == 0 and (seen.update_time, seen.id) <= (since, last_id):
                     continue
                 if isinstance(seen, Removal) and not resume_token:
@@ -213,11 +214,9 @@ class Jobs:
             while True:
                 seen = await inbox.get()
                 key = (seen.session_hash, seen.id)
-                revision = 0 if isinstance(seen, Removal) else seen.revision
-                known_revision = revisions.get(key, -1)
-                if revision == known_revision or 0 < revision < known_revision:
+                if moment(seen) <= moments.get(key, (0, 0)):
                     continue
-                revisions[key] = revision
+                moments[key] = moment(seen)
                 yield seen, self._resume_token(scope, seen)
 
     def _resume_token(self, scope: str, seen: Seen) -> str:
@@ -249,7 +248,10 @@ class Jobs:
         return sessions[0], name.job_id
 
 
-def _present(seen: Seen) -> Job:
+def _newer(seen: Seen, job: Job) -> Job:
+    """The newer of the two. Raises JobNotFound if the job was removed."""
+    if moment(seen) <= moment(job):
+        return job
     if isinstance(seen, Removal):
         raise JobNotFound
     return seen

@@ -19,6 +19,9 @@ from headway_server.writer import Outcome
 WINDOW = 64
 """Requests of one stream that may wait for their commit; further ones wait with the sender."""
 
+FAILURES_MAX = 500
+"""Failures that one response names, or those of a single request: more would not fit into a gRPC message."""
+
 Namer = Callable[[pb.ReportProgressRequest], tuple[Name, Checks]]
 
 
@@ -102,7 +105,8 @@ class ProgressStream:
 
     async def _next(self, batch: list[_Waiting]) -> JobError | bool:
         """Wait until the next request is committed, and take along those committed with it; what ends the stream."""
-        while self._waiting or not batch:
+        failures = 0
+        while (self._waiting or not batch) and failures < FAILURES_MAX:
             if not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -115,12 +119,13 @@ class ProgressStream:
             if isinstance(item, JobError):
                 return item
             try:
-                await item.outcomes
+                outcomes = await item.outcomes
             except JobError as error:
                 # Not acknowledged: the worker sends it again.
                 return error
             self._room.release()
             batch.append(item)
+            failures += len(item.refused) + sum(isinstance(outcome, JobError) for outcome in outcomes)
         return False
 
     def _response(self, batch: Sequence[_Waiting]) -> pb.StreamProgressResponse:

@@ -168,7 +168,7 @@ def _error(error: status_pb2.Status, checks: Checks) -> Error:
     elif error.code == code_pb2.OK:
         checks.fault("error.code", "must say what went wrong; OK (0) is no error")
     checks.text("error.message", error.message, checks.limits.message_length)
-    if error.ByteSize() > checks.limits.error_details_bytes + 4 * checks.limits.message_length:
+    if sum(len(detail.type_url) + len(detail.value) for detail in error.details) > checks.limits.error_details_bytes:
         checks.fault("error.details", f"must take at most {checks.limits.error_details_bytes} bytes")
     for index, detail in enumerate(error.details):
         if not _is_known(detail):
@@ -217,7 +217,8 @@ def list_filter(request: pb.ListJobsRequest, checks: Checks, session_hash: str |
     """The filter and the page size of ListJobs."""
     limits = checks.limits
     statuses = set()
-    for index, number in enumerate(request.statuses):
+    checks.count("statuses", len(request.statuses), 2 * len(Status))
+    for index, number in enumerate(request.statuses[: 2 * len(Status)]):
         if number in FROM_PROTO:
             statuses.add(FROM_PROTO[number])
         else:

@@ -30,6 +30,9 @@ WATCH_LIFE = (300.0, 600.0)
 STREAM_LIFE = (3000.0, 3600.0)
 """Seconds that a stream of reports lives."""
 
+PAGE_BYTES = 3 * 1024 * 1024
+"""A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
+
 T = TypeVar("T")
 
 
@@ -77,7 +80,18 @@ class JobServicer:
         wanted, page_size = requests.list_filter(request, checks, session)
         checks.done()
         page = await self._jobs.page(wanted, page_size, request.page_token)
-        return pb.ListJobsResponse(jobs=[replies.job(job) for job in page.jobs], next_page_token=page.next_page_token)
+        response = pb.ListJobsResponse()
+        size = 0
+        for job in page.jobs:
+            answer = replies.job(job)
+            size += answer.ByteSize()
+            if response.jobs and size > PAGE_BYTES:
+                break
+            response.jobs.append(answer)
+        shown = len(response.jobs)
+        if not page.is_last or shown < len(page.jobs):
+            response.next_page_token = page.token(page.jobs[shown - 1])
+        return response
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, caller: Caller) -> job_pb2.Job:
         checks = Checks(self._limits)

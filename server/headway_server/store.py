@@ -165,8 +165,7 @@ class Store:
             chunk = keys[start : start + KEYS_A_QUERY]
             sql, count = self._select_by_keys(len(chunk), lock=lock and self.engine.shared)
             padded = [*chunk, *[chunk[-1]] * (count - len(chunk))]
-            cursor = self.database.execute_sql(sql, [part for key in padded for part in key])
-            for row in cursor.fetchall():
+            for row in self._fetch_sql(sql, [part for key in padded for part in key]):
                 job = rows.from_row(row)
                 jobs[job.session_hash, job.id] = job
         return jobs
@@ -283,8 +282,9 @@ class Store:
     def get(self, key: Key) -> Job | None:
         session_hash, job_id = key
         parameters = self._select_job.parameters({"session_hash": session_hash, "id": job_id})
-        row = self.database.execute_sql(self._select_job.sql, parameters).fetchone()
-        return None if row is None else rows.from_row(row)
+        for row in self._fetch_sql(self._select_job.sql, parameters):
+            return rows.from_row(row)
+        return None
 
     def sessions_with(self, job_id: str) -> list[str]:
         """The sessions that have a job with this id: none, one, or two of more."""
@@ -379,13 +379,17 @@ class Store:
             jobs = jobs.where(JobRow.session_hash == session_hash)
             removed = removed.where(RemovedRow.session_hash == session_hash)
         found: list[Job | Removal] = [rows.from_row(row) for row in self._fetch(jobs)]
-        alive = {(job.session_hash, job.id) for job in found}
-        found += [Removal(*row) for row in self._fetch(removed) if row[:2] not in alive]
+        found += [Removal(*row) for row in self._fetch(removed)]
         return sorted(found, key=attrgetter("update_time", "id"))
 
     def _fetch(self, query: Query) -> list[tuple[Any, ...]]:
-        rows_found: list[tuple[Any, ...]] = self.database.execute(query).fetchall()
-        return rows_found
+        return self._fetch_sql(*self.database.get_sql_context().sql(query).query())
+
+    def _fetch_sql(self, sql: str, parameters: Sequence[rows.SqlValue]) -> list[tuple[Any, ...]]:
+        # SQLite reads on while rows are fetched: a fault of the disk must become peewee's error there too.
+        with exception_wrapper:
+            found: list[tuple[Any, ...]] = self.database.execute_sql(sql, parameters).fetchall()
+        return found
 
 
 def as_job_error(error: peewee.PeeweeException) -> JobError:

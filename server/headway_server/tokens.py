@@ -20,13 +20,15 @@ class Sealer:
     def seal(self, purpose: str, scope: str, position: Position) -> str:
         """The token that stands for a position."""
         body = json.dumps(position, separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(self._mark(purpose, scope, body) + body).decode().rstrip("=")
+        return _encode(self._mark(purpose, scope, body) + body)
 
     def open(self, purpose: str, scope: str, token: str) -> Position | None:
         """The position, or None if this is not a token of ours for that purpose and scope."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
+            return None
+        if _encode(raw) != token:  # Base64 has several spellings of the same bytes.
             return None
         mark, body = raw[:SEAL_BYTES], raw[SEAL_BYTES:]
         if not hmac.compare_digest(mark, self._mark(purpose, scope, body)):
@@ -37,6 +39,10 @@ class Sealer:
     def _mark(self, purpose: str, scope: str, body: bytes) -> bytes:
         text = b"\0".join((purpose.encode(), scope.encode(), body))
         return hashlib.blake2b(text, key=self._key, digest_size=SEAL_BYTES).digest()
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 class SessionHasher:

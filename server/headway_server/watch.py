@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from headway_server.errors import JobError, ShuttingDown, WatchesLimit
 from headway_server.job import Job
-from headway_server.limits import MICROSECONDS, Limits
+from headway_server.limits import INT64_MAX, MICROSECONDS, Limits
 from headway_server.store import Key, Removal
 
 OVERLAP = 5 * MICROSECONDS
@@ -23,21 +23,28 @@ ALL = None
 """In the place of a session: all sessions."""
 
 
+def moment(seen: Seen) -> tuple[int, int]:
+    """Orders what is seen of one id: states by time and revision, a removal behind all that it removed."""
+    return (seen.update_time, seen.revision if isinstance(seen, Job) else INT64_MAX)
+
+
 class Inbox:
     """What one watcher has yet to see: of each job its latest state, oldest change first."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Key, Seen] = {}
+        self._waiting: dict[tuple[type[Seen], Key], Seen] = {}
         self._wake = asyncio.Event()
         self._failure: JobError | None = None
 
     def put(self, seen: Seen) -> None:
         """Take a state in. It goes to the end, so that states leave in the order of their update_time."""
         key = (seen.session_hash, seen.id)
-        waiting = self._waiting.pop(key, None)
-        if isinstance(seen, Job) and isinstance(waiting, Job) and waiting.revision > seen.revision:
+        waiting = self._waiting.pop((Job, key), None)
+        if waiting is not None and moment(waiting) > moment(seen):
             seen = waiting
-        self._waiting[key] = seen
+        # A job that is created anew stands behind its removal, not in its place.
+        self._waiting.pop((type(seen), key), None)
+        self._waiting[type(seen), key] = seen
         self._wake.set()
 
     def fail(self, error: JobError) -> None:

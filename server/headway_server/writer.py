@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import peewee
 
@@ -21,8 +22,8 @@ from headway_server.job import Job
 from headway_server.machine import Change, Rules
 from headway_server.store import CommitFailed, Key, Removal, Store, as_job_error
 
-BATCH_MAX = 1000
-"""Calls in one commit at most, so that no call waits long for its neighbours."""
+BATCH_MAX = 2000
+"""Steps in one commit, or little more, so that no call waits long for its neighbours."""
 
 LINGER = 0.001
 """Seconds to wait for the callers of the last commit to come back, before the next one."""
@@ -140,7 +141,8 @@ class Writer:
         batch, self._carried = self._carried, []
         ended = False
         lingered = False
-        while len(batch) < BATCH_MAX and not ended:
+        steps = sum(len(call.steps) for call in batch)
+        while steps < BATCH_MAX and not ended:
             try:
                 call = self._queue.get() if not batch and wait else self._queue.get_nowait()
             except queue.Empty:
@@ -156,6 +158,7 @@ class Writer:
                 ended = True
             elif not call.future.cancelled():
                 batch.append(call)
+                steps += len(call.steps)
             else:
                 self._loop.call_soon_threadsafe(self._forget, call)
         return batch, ended
@@ -199,7 +202,9 @@ class Writer:
             changes = self._work(batch, now)
             changed = [change for change in changes if change.changed or change.rewritten]
             self._store.save(changed)
-        return [_published(change) for change in changed if change.changed and not _passing(change)]
+        published = [_published(change) for change in changed if change.changed and not _passing(change)]
+        # The order in which a watch is taken up again.
+        return sorted(published, key=attrgetter("update_time", "id"))
 
     def _work(self, batch: list[_Call], now: int) -> list[Change]:
         keys = sorted({step.key for call in batch for step in call.steps})
