@@ -12,9 +12,10 @@ from headway_server.limits import INT64_MAX
 from headway_server.machine import Change
 from headway_server.store import Filter, Store
 from headway_server.tokens import Sealer, SessionHasher
-from tests.conftest import ENGINES, empty_database
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.conftest import ENGINES, empty_database
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
 NUMBER = st.integers(0, INT64_MAX)

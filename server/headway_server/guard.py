@@ -77,7 +77,6 @@ POLICY: Mapping[str, Scope] = {
     f"{_JOBS}.WatchJobs": Scope.READ,
     # Content-free, for load balancers that have no token.
     "grpc.health.v1.Health.Check": Scope.OPEN,
-    "grpc.health.v1.Health.List": Scope.OPEN,
     "grpc.health.v1.Health.Watch": Scope.OPEN,
     "grpc.reflection.v1alpha.ServerReflection.ServerReflectionInfo": Scope.READ,
     f"{_CHANNELZ}.GetTopChannels": Scope.READ,

@@ -1,0 +1,82 @@
+"""The guard: every method has its row, and nobody gets past it."""
+
+import grpc
+import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+from headway.v1 import job_service_pb2 as pb
+from headway_server import app as application
+from headway_server.errors import CredentialsInvalid
+from headway_server.guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
+
+from tests.support.app import RunningApp
+
+SERVICES = (application.JOB_SERVICE, application.HEALTH, application.REFLECTION, application.CHANNELZ)
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: str(service.full_name))
+def test_every_method_stands_in_the_policy(service: ServiceDescriptor) -> None:
+    for method in service.methods:
+        assert method.full_name in POLICY
+
+
+def test_the_policy_names_no_method_that_is_not_served() -> None:
+    assert set(POLICY) == {method.full_name for service in SERVICES for method in service.methods}
+
+
+def test_a_method_without_a_row_cannot_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {name: scope for name, scope in POLICY.items() if not name.endswith(".GetJob")}
+    monkeypatch.setattr("headway_server.guard.POLICY", rows)
+
+    class Servicer:
+        def __getattr__(self, name: str) -> object:
+            return lambda *_: None
+
+    with pytest.raises(KeyError, match="GetJob"):
+        Guard(Credentials("token")).service(application.JOB_SERVICE, Servicer())
+
+
+def test_only_health_is_open_to_all() -> None:
+    assert {name for name, scope in POLICY.items() if scope is Scope.OPEN} == {
+        method.full_name for method in application.HEALTH.methods
+    }
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (("authorization", "Bearer wrong"),),
+        (("authorization", "Bearer "),),
+        (("authorization", "Bearer"),),
+        (("authorization", "Basic token"),),
+        (("authorization", ""),),
+        (("authorization", "Bearer token"), ("authorization", "Bearer token")),
+        (("authorization", b"Bearer token"),),
+    ],
+)
+def test_credentials_that_are_not_right_are_refused(metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+    with pytest.raises(CredentialsInvalid):
+        Credentials("token").caller(metadata)
+
+
+def test_credentials_tell_who_calls() -> None:
+    credentials = Credentials("token")
+    assert credentials.caller(()) is ANYBODY
+    assert credentials.caller((("authorization", "Bearer token"),)) is ADMIN
+    assert credentials.caller((("authorization", "bearer token"), ("other", "x"))) is ADMIN
+
+
+def test_a_fault_of_our_own_tells_a_caller_nothing_but_its_id(
+    app: RunningApp, session: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("SELECT secret FROM /etc/passwd")
+
+    job = app.stub.CreateJob(pb.CreateJobRequest(session_id=session))
+    monkeypatch.setattr(app.app.store, "get", broken)
+    with pytest.raises(grpc.RpcError) as caught:
+        app.stub.GetJob(pb.GetJobRequest(session_id=session, job_id=job.id))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    details = caught.value.details()
+    assert "error id" in details
+    assert "secret" not in details
+    assert details.rpartition(" ")[2].rstrip(".") in caplog.text
