@@ -31,6 +31,15 @@ class _Json(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+class _GrpcFilter(logging.Filter):
+    """gRPC quotes what callers sent, tokens among it; that it refused something is all that the log may hold."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] == "grpc":
+            record.msg, record.args, record.exc_info = "gRPC refused a malformed call", (), None
+        return True
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -38,6 +47,7 @@ def _one_line(text: str) -> str:
 def configure(form: str) -> None:
     """Send all notices of this process to standard error, as `text` or `json`."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_GrpcFilter())
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("headway_server").setLevel(logging.INFO)
