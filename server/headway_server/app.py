@@ -64,6 +64,10 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
         ("grpc.max_concurrent_streams", 2000),
+        # Beyond 1000 calls that wait to be picked up gRPC cancels some at random, before they could be refused with
+        # a reason and a time to come back.
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 200_000),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.enable_channelz", 1),
     ]

@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import attrgetter, or_
+from operator import attrgetter
 from typing import Any  # what a database driver returns has no other type
 
 import peewee
@@ -89,6 +88,15 @@ def _is_key(model: type[Model], id_column: str) -> Expression:
     columns = model._meta.columns
     condition: Expression = (columns["session_hash"] == _named("session_hash")) & (columns[id_column] == _named("id"))
     return condition
+
+
+def _any_of(conditions: Sequence[Expression]) -> Expression:
+    """One of these. As a balanced tree: SQLite's parser takes no more than 100 parentheses within each other."""
+    if len(conditions) == 1:
+        return conditions[0]
+    middle = len(conditions) // 2
+    either: Expression = _any_of(conditions[:middle]) | _any_of(conditions[middle:])
+    return either
 
 
 class Store:
@@ -175,7 +183,7 @@ class Store:
         count = 1 << (wanted - 1).bit_length()
         if count not in self._by_count:
             keys = [(JobRow.session_hash == _named("session_hash")) & (JobRow.id == _named("id")) for _ in range(count)]
-            query = JobRow.select().where(reduce(or_, keys))
+            query = JobRow.select().where(_any_of(keys))
             if lock:
                 # One order for all servers, so that they cannot wait for each other in a circle.
                 query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
