@@ -29,7 +29,7 @@ lint: .venv/.dev ## Check style, types, import directions, protos, and that the 
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/buf lint --path protos/headway
+	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code --path protos/headway
 	$(MAKE) --no-print-directory breaking
 	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory stubs OUT=$$fresh >/dev/null && \
@@ -43,9 +43,9 @@ format: .venv/.dev ## Format code and protos
 
 stubs: OUT ?= clients/python
 stubs: .venv/.dev ## Generate the Python stubs from the protos
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos -Iprotos/third_party \
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) protos/headway/v1/job_service.proto
 
 # What callers have is what main had before this change: main itself on a branch, main's last commit on main.
@@ -54,7 +54,7 @@ breaking: .venv/.dev ## Check that the protos break no caller written against ma
 	  head=$$(git rev-parse -q --verify HEAD || true); \
 	  if [ "$$base" = "$$head" ]; then base=$$(git log -1 --skip=1 --format=%H -- protos); fi; \
 	  if [ -z "$$base" ]; then echo "no earlier protos to compare with"; else \
-	  $(BIN)/buf breaking --path protos/headway --against ".git#ref=$$base" && echo "the protos break no caller"; fi
+	  $(BIN)/buf breaking --against ".git#ref=$$base" && echo "the protos break no caller"; fi
 
 lock: .venv/.dev ## Lock the dependencies anew, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group dev --universal --python-version 3.11 \
