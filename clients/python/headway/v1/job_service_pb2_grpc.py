@@ -204,6 +204,7 @@ class JobServiceServicer:
         """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
         `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
         ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+        UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

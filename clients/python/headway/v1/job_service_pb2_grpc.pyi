@@ -73,6 +73,7 @@ class JobServiceStub:
     """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
     `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
     ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+    UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
     """
     FinishJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.FinishJobRequest, _job_pb2.Job]
     """Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
@@ -151,6 +152,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
     `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
     ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+    UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
     """
     FinishJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.FinishJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
@@ -268,6 +270,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
         `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
         ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+        UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
         """
 
     @_abc_1.abstractmethod
