@@ -76,7 +76,7 @@ def test_a_fault_of_our_own_tells_a_caller_nothing_but_its_id(
     with pytest.raises(grpc.RpcError) as caught:
         app.stub.GetJob(pb.GetJobRequest(session_id=session, job_id=job.id))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
-    details = caught.value.details()
+    details = caught.value.details() or ""
     assert "error id" in details
     assert "secret" not in details
     assert details.rpartition(" ")[2].rstrip(".") in caplog.text

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ENGINES, empty_database
 
-TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 NUMBER = st.integers(0, INT64_MAX)
 DIGITS = st.text("0123456789abcdef", min_size=32, max_size=32)
 

@@ -1,6 +1,7 @@
 """Puts the server together: settings → database → service → doors; starts it, drains it, stops it."""
 
 import asyncio
+import os
 import secrets
 import shutil
 import signal
@@ -131,8 +132,8 @@ class App:
         if port == 0:
             await self._close_database()
             raise StartError(
-                f"--listen: {self.settings.listen} cannot be had; another program, perhaps another Headway, uses "
-                "it: stop that one, or choose another port"
+                f"--listen: {self.settings.listen} cannot be had: another program (perhaps another Headway) uses "
+                "that port, or the address is not this machine's; stop that program, or listen elsewhere"
             )
         return f"{host}:{port}"
 
@@ -194,6 +195,14 @@ def _greeting(app: App) -> str:
     )
 
 
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:
+        # Nobody reads it: serve all the same, and keep the interpreter from trying again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises StartError."""
     app = App(settings)
@@ -202,7 +211,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     await app.start()
-    print(_greeting(app), flush=True)
+    _say(_greeting(app))
     await stopped.wait()
     for number in (signal.SIGTERM, signal.SIGINT):
         # A second signal does not wait.

@@ -66,14 +66,16 @@ def _open_sqlite(url: str) -> Engine:
     text = url.removeprefix("sqlite://").removeprefix("/")
     if not text or text.startswith(":memory:"):
         raise StartError("--database needs a file: a database in memory would lose what was acknowledged")
-    path = Path(text).expanduser().absolute()
-    if path.is_dir():
-        raise StartError(f"--database: {path} is a folder; name a file in it")
     try:
+        # Without links: all ways to one file must meet at one lock.
+        path = Path(text).expanduser().resolve()
+        if path.is_dir():
+            raise StartError(f"--database: {path} is a folder; name a file in it")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = path.with_name(path.name + ".lock").open("a")
-    except OSError as error:
-        raise StartError(f"--database: cannot write to {path.parent}: {error.strerror}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"--database: {text} cannot be written: {reason}") from None
     kind = _file_system(path.parent)
     if kind in NETWORK_FILE_SYSTEMS:
         raise StartError(

@@ -29,8 +29,8 @@ class JobError(Exception):
 
 
 FAULTS_SHOWN = 10
-FIELD_SHOWN = 96
-"""Faults, and characters of a field's path, that an answer names: gRPC carries errors in its headers, 8 KiB in all."""
+FIELD_SHOWN = 64
+"""Faults, and bytes of a field's path, that an answer names: gRPC carries errors in its headers, 8 KiB in all."""
 
 
 class InvalidRequest(JobError):
@@ -47,7 +47,8 @@ class InvalidRequest(JobError):
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= FIELD_SHOWN else f"{text[: FIELD_SHOWN - 1]}…"
+    raw = text.encode()
+    return text if len(raw) <= FIELD_SHOWN else raw[:FIELD_SHOWN].decode(errors="ignore") + "…"
 
 
 class MalformedMessage(JobError):

@@ -117,10 +117,10 @@ class Credentials:
 Context: TypeAlias = "grpc.aio.ServicerContext[message.Message, message.Message]"
 
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, message.Message]"
 _Request = message.Message | AsyncIterator[message.Message]
 _Unary = Callable[[_Request, "Caller | Context"], Awaitable[message.Message]]
-_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[message.Message, None]]
+_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[message.Message, None] | Awaitable[None]]
 
 
 class Guard:
@@ -150,11 +150,10 @@ class Guard:
     def _unary(self, method: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
         enter, parse = self._entrance(method, wants_context), _parser(method)
 
-        async def handle(raw: bytes, context: Context) -> bytes:
+        async def handle(raw: bytes, context: Context) -> message.Message:
             try:
                 who = enter(context)
-                answer = await run(parse(raw), who)
-                return answer.SerializeToString()
+                return await run(parse(raw), who)
             except JobError as error:
                 await _refuse(context, error)
             except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -163,18 +162,23 @@ class Guard:
                 await _confess(context, method, error)
             raise AssertionError("abort has raised")
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_serialized)
 
     def _streaming(self, method: MethodDescriptor, run: _Streaming, wants_context: bool) -> _Handler:
         enter, parse = self._entrance(method, wants_context), _parser(method)
 
-        async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[message.Message]:
             try:
                 who = enter(context)
                 request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
-                async with aclosing(run(request, who)) as answers:
+                answers = run(request, who)
+                if isinstance(answers, Awaitable):
+                    # gRPC's own health service writes through the context instead of yielding.
+                    await answers
+                    return
+                async with aclosing(answers):
                     async for answer in answers:
-                        yield answer.SerializeToString()
+                        yield answer
             except JobError as error:
                 await _refuse(context, error)
             except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
@@ -183,8 +187,8 @@ class Guard:
                 await _confess(context, method, error)
 
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(handle)
-        return grpc.unary_stream_rpc_method_handler(handle)
+            return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_serialized)
+        return grpc.unary_stream_rpc_method_handler(handle, response_serializer=_serialized)
 
     def _entrance(self, method: MethodDescriptor, wants_context: bool) -> Callable[[Context], Caller | Context]:
         scope = POLICY[method.full_name]
@@ -213,6 +217,10 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], message.Message]:
             raise MalformedMessage from None
 
     return parse
+
+
+def _serialized(answer: message.Message) -> bytes:
+    return answer.SerializeToString()
 
 
 async def _parsed(

@@ -100,4 +100,5 @@ def up(migrator, db):  # type: ignore[no-untyped-def]  # called by playhouse.mig
         name = pw.CharField(64, primary_key=True)
         value = pw.TextField()
 
-    db.create_tables([Job, Label, Variables, Results, RecordError, Removed, Fact])
+    # Not `safe`: tables of these names that somebody else made are not ours to use.
+    db.create_tables([Job, Label, Variables, Results, RecordError, Removed, Fact], safe=False)
