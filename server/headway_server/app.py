@@ -100,7 +100,7 @@ class App:
         self._healthy = False
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
-        guard = Guard(Credentials(self.admin_token))
+        self._guard = guard = Guard(Credentials(self.admin_token))
         names = [service.full_name for service in (JOB_SERVICE, HEALTH, REFLECTION, CHANNELZ)]
         self._server.add_generic_rpc_handlers(
             (
@@ -153,7 +153,10 @@ class App:
         self._servicer.close_streams(ShuttingDown())
         if self._upkeep_task is not None:
             self._upkeep_task.cancel()
-        await self._server.stop(self.settings.shutdown_grace / MICROSECONDS)
+        grace = self.settings.shutdown_grace / MICROSECONDS
+        started = asyncio.get_running_loop().time()
+        await self._guard.close(grace)
+        await self._server.stop(max(grace - (asyncio.get_running_loop().time() - started), 0))
         await self._close_database()
 
     async def _close_database(self) -> None:

@@ -64,13 +64,13 @@ class Checks:
             self.fault(field, "must be at most 3650 days")
         return length
 
-    def labels(self, labels: Mapping[str, str]) -> dict[str, str]:
+    def labels(self, labels: Mapping[str, str], field: str = "labels") -> dict[str, str]:
         if len(labels) > self.limits.labels:
-            self.fault("labels", f"must be at most {self.limits.labels}, not {len(labels)}")
+            self.fault(field, f"must be at most {self.limits.labels}, not {len(labels)}")
             return {}
         for key, value in labels.items():
-            self.text("labels", key, self.limits.label_key_length, required=True)
-            self.text(f"labels[{key[:64]}]", value, self.limits.label_value_length)
+            self.text(field, key, self.limits.label_key_length, required=True)
+            self.text(f"{field}[{key}]", value, self.limits.label_value_length)
         return dict(labels)
 
     def counters(self, counters: Mapping[str, int]) -> dict[str, int]:
@@ -80,7 +80,7 @@ class Checks:
         for name, delta in counters.items():
             self.text("counters", name, self.limits.part_length, required=True)
             if not delta >= -INT64_MAX:
-                self.fault(f"counters[{name[:64]}]", "must be greater than -2^63")
+                self.fault(f"counters[{name}]", "must be greater than -2^63")
         return dict(counters)
 
     def count(self, field: str, number: int, limit: int) -> bool:

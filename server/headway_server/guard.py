@@ -8,8 +8,8 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,9 +26,14 @@ from headway_server.errors import (
     JobError,
     MalformedMessage,
     ScopeMissing,
+    ShuttingDown,
 )
 
 log = logging.getLogger(__name__)
+
+
+ON_THEIR_WAY = 0.25
+"""Seconds in which calls may still arrive from callers that have not heard of the end."""
 
 
 class Scope(enum.Enum):
@@ -128,6 +133,33 @@ class Guard:
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+
+    async def close(self, grace: float) -> None:
+        """Refuse new calls, and wait until those that run have ended, or `grace` seconds.
+
+        gRPC's own stop answers calls that come too late with CANCELLED, which nobody tries again elsewhere: so those
+        that are on their way now are refused first, with a reason to.
+        """
+        self._closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await asyncio.sleep(ON_THEIR_WAY)
+                await self._idle.wait()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._running += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
 
     def service(
         self, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
@@ -153,7 +185,8 @@ class Guard:
         async def handle(raw: bytes, context: Context) -> message.Message:
             try:
                 who = enter(context)
-                return await run(parse(raw), who)
+                with self._counted():
+                    return await run(parse(raw), who)
             except JobError as error:
                 await _refuse(context, error)
             except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -194,6 +227,8 @@ class Guard:
         scope = POLICY[method.full_name]
 
         def enter(context: Context) -> Caller | Context:
+            if self._closed and scope is not Scope.OPEN:
+                raise ShuttingDown
             remaining = context.time_remaining()
             if remaining is not None and remaining <= 0:
                 raise DeadlinePassed

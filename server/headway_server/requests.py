@@ -93,7 +93,7 @@ def update(request: pb.UpdateJobRequest, checks: Checks) -> Update:
         invoker=checks.text("job.invoker", job.invoker, limits.invoker_length) if "invoker" in names else None,
         size=checks.not_negative("job.size", job.size) if "size" in names else None,
         unit=checks.text("job.unit", job.unit, limits.unit_length) if "unit" in names else None,
-        labels=checks.labels(job.labels) if "labels" in names else None,
+        labels=checks.labels(job.labels, "job.labels") if "labels" in names else None,
         revision=checks.not_negative("revision", request.revision),
     )
 
