@@ -46,6 +46,10 @@ CONNECTION_GRACE_MS = 70 * 60 * 1000
 """Longer than any stream lives by itself."""
 
 
+LAST_WORDS = 0.2
+"""Seconds for the answers that are on their way when the port closes."""
+
+
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
     """How the gRPC port behaves; each where gRPC's own default would harm."""
     return [
@@ -153,10 +157,9 @@ class App:
         self._servicer.close_streams(ShuttingDown())
         if self._upkeep_task is not None:
             self._upkeep_task.cancel()
-        grace = self.settings.shutdown_grace / MICROSECONDS
-        started = asyncio.get_running_loop().time()
-        await self._guard.close(grace)
-        await self._server.stop(max(grace - (asyncio.get_running_loop().time() - started), 0))
+        await self._guard.close(self.settings.shutdown_grace / MICROSECONDS)
+        # What is still open are calls that never sent their message, and watches of the health: nobody waits for those.
+        await self._server.stop(LAST_WORDS)
         await self._close_database()
 
     async def _close_database(self) -> None:
@@ -210,13 +213,16 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises StartError."""
     app = App(settings)
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if stopped.is_set():
+            # Asked twice: what was acknowledged is on disk, and nothing else needs saving.
+            os._exit(128 + number)
+        stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     await app.start()
     _say(_greeting(app))
     await stopped.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # A second signal does not wait.
-        loop.remove_signal_handler(number)
     await app.stop()

@@ -209,9 +209,10 @@ class Guard:
                     # gRPC's own health service writes through the context instead of yielding.
                     await answers
                     return
-                async with aclosing(answers):
-                    async for answer in answers:
-                        yield answer
+                with self._counted():
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            yield answer
             except JobError as error:
                 await _refuse(context, error)
             except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):

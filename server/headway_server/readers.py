@@ -4,11 +4,11 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar  # futures of any result wait here
 
 import peewee
 
-from headway_server.errors import ShuttingDown
+from headway_server.errors import DatabaseUnavailable, ShuttingDown
 from headway_server.store import Store, as_job_error
 
 THREADS = 4
@@ -27,7 +27,7 @@ class _Read(Generic[T]):
         self._error: Exception | None = None
 
     def run(self, store: Store) -> None:
-        if self._future.cancelled():
+        if self._future.done():
             return
         try:
             self._result = self._attempt(store)
@@ -61,8 +61,9 @@ class Readers:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Read[object] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Read[Any] | None] = queue.SimpleQueue()
         self._closed = False
+        self._waiting: set[asyncio.Future[Any]] = set()
         self._threads = [
             threading.Thread(target=self._run, name=f"headway-reader-{number}", daemon=True)
             for number in range(THREADS)
@@ -75,8 +76,18 @@ class Readers:
         if self._closed:
             raise ShuttingDown
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Read(query, future))  # type: ignore[arg-type]  # the queue does not care for the type
-        return await future
+        self._queue.put(_Read(query, future))
+        self._waiting.add(future)
+        try:
+            return await future
+        finally:
+            self._waiting.discard(future)
+
+    def give_up(self) -> None:
+        """The database hangs: answer all that waits with DatabaseUnavailable."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(DatabaseUnavailable())
 
     async def close(self) -> None:
         """Answer what waits, then close the connections."""

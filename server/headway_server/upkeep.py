@@ -23,6 +23,9 @@ INTERVAL = 1.0
 LATE = 3 * MICROSECONDS
 """A round later than this (µs) means that this server could not listen for a while."""
 
+PATIENCE = 4.0
+"""Seconds after which a database that does not answer counts as away."""
+
 BATCH = 200
 """Jobs in one commit of the sweep: few enough that no report waits for them."""
 
@@ -78,10 +81,16 @@ class Upkeep:
                 # This process was stopped, or the machine slept.
                 self.deaf_until_now()
             try:
-                await self.sweep()
-                if self._store.engine.shared:
-                    await self.look_around()
+                async with asyncio.timeout(PATIENCE):
+                    await self.sweep()
+                    if self._store.engine.shared:
+                        await self.look_around()
                 await healthy(True)
+            except TimeoutError:
+                await healthy(False)
+                log.warning("the database has not answered for %g s", PATIENCE)
+                self._readers.give_up()
+                self._writer.give_up()
             except JobError as error:
                 await healthy(False)
                 log.warning("upkeep: %s", error)

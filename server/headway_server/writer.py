@@ -17,7 +17,7 @@ import peewee
 from headway_server import machine
 from headway_server.actions import Action, Create, touches_variables
 from headway_server.clock import Clock
-from headway_server.errors import JobError, JobNotFound, Overloaded, SessionJobsLimit, ShuttingDown
+from headway_server.errors import DatabaseUnavailable, JobError, JobNotFound, Overloaded, SessionJobsLimit, ShuttingDown
 from headway_server.job import Job
 from headway_server.machine import Change, Rules
 from headway_server.store import CommitFailed, Key, Removal, Store, as_job_error
@@ -47,7 +47,7 @@ class Step:
     action: Action
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Call:
     steps: Sequence[Step]
     future: "asyncio.Future[list[Outcome]]"
@@ -70,7 +70,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._carried: list[_Call] = []
-        self._pending = 0
+        self._waiting: set[_Call] = set()
         self._pending_bytes = 0
         self._closed = False
         self._last_batch = 0
@@ -82,7 +82,7 @@ class Writer:
     def load(self) -> float:
         """How much of the room for waiting calls is taken: 0 to 1."""
         limit = self._rules.limits.pending_writes
-        return max(self._pending / limit, self._pending_bytes / PENDING_BYTES_MAX)
+        return max(len(self._waiting) / limit, self._pending_bytes / PENDING_BYTES_MAX)
 
     async def submit(self, steps: Sequence[Step], size: int = 0) -> list[Outcome]:
         """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
@@ -90,7 +90,7 @@ class Writer:
         An outcome that is a Job is the job as it was committed. Raises Overloaded, DatabaseUnavailable, StorageFull or
         ShuttingDown, and then nothing was acknowledged.
         """
-        if self._pending >= self._rules.limits.pending_writes or self._pending_bytes > PENDING_BYTES_MAX:
+        if len(self._waiting) >= self._rules.limits.pending_writes or self._pending_bytes > PENDING_BYTES_MAX:
             raise Overloaded
         return await self._put(_Call(steps, self._loop.create_future(), size))
 
@@ -101,10 +101,16 @@ class Writer:
     async def _put(self, call: _Call) -> list[Outcome]:
         if self._closed:
             raise ShuttingDown
-        self._pending += 1
+        self._waiting.add(call)
         self._pending_bytes += call.size
         self._queue.put(call)
         return await call.future
+
+    def give_up(self) -> None:
+        """The database hangs: answer all that waits with DatabaseUnavailable. Some of it may yet be committed."""
+        for call in self._waiting:
+            if not call.future.done():
+                call.future.set_exception(DatabaseUnavailable())
 
     async def apply(self, key: Key, action: Action, size: int = 0) -> Job:
         """Apply one action; the job as it was committed. Raises the domain's errors too."""
@@ -156,7 +162,7 @@ class Writer:
                     break
             if call is None:
                 ended = True
-            elif not call.future.cancelled():
+            elif not call.future.done():
                 batch.append(call)
                 steps += len(call.steps)
             else:
@@ -269,7 +275,7 @@ class Writer:
                 call.future.set_result(call.outcomes)
 
     def _forget(self, call: _Call) -> None:
-        self._pending -= 1
+        self._waiting.discard(call)
         self._pending_bytes -= call.size
 
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Self
 
@@ -68,6 +69,8 @@ class Postgres:
     def stop(self, mode: str = "fast") -> None:
         """Stop it; "immediate" as a crash would."""
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", mode, "-w", "stop")
+        if self._process is not None:
+            self._process.wait(timeout=30)
 
     def database(self) -> str:
         """The URL of a new, empty database."""
@@ -84,7 +87,7 @@ class Postgres:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str, retry: bool = False) -> None:
-        for tries_left in reversed(range(50 if retry else 1)):
+        for tries_left in reversed(range(300 if retry else 1)):
             result = subprocess.run(
                 [str(self._binaries / program), *arguments],
                 user=self._user,
@@ -97,3 +100,4 @@ class Postgres:
                 return
             if tries_left == 0:
                 raise RuntimeError(f"{program} failed: {result.stderr or result.stdout}")
+            time.sleep(0.1)  # Its own wait ends at once while nobody listens yet.
