@@ -26,7 +26,7 @@ from headway.job import Job, Status
 from headway.meter import Meter
 
 if TYPE_CHECKING:
-    from headway import aio
+    from headway import aio as aio
 
 __all__ = [
     "Client",
@@ -41,7 +41,6 @@ __all__ = [
     "Target",
     "UnavailableError",
     "__version__",
-    "aio",
     "connect",
 ]
 

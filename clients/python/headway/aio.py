@@ -1,0 +1,309 @@
+"""The client for asyncio: as `headway`, with `await`, `async with` and `async for` where something is waited for.
+
+The same thread in the background reports for both; what does not wait is the very same code.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack, overload
+
+import grpc
+from google.rpc import code_pb2
+
+from headway import requests
+from headway.channel import Target, open_aio_channel
+from headway.course import Step
+from headway.errors import NotFoundError, from_rpc_error, translated
+from headway.job import UNSET, BaseJob, Status, failure
+from headway.meter import Item
+from headway.process import EXIT_TIMEOUT, Connection
+from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as rpc
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from headway.values import Json, from_struct, from_value
+
+if TYPE_CHECKING:
+    from headway.v1.job_service_pb2_grpc import JobServiceAsyncStub
+
+__all__ = ["Client", "Job", "connect"]
+
+
+def connect(
+    target: str | None = None,
+    *,
+    token: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    session: str | None = None,
+    exit_timeout: float = EXIT_TIMEOUT,
+) -> "Client":
+    """A connection for asyncio; see `headway.connect`."""
+    return Client(Target.from_environment(target, token, ca), session=session, exit_timeout=exit_timeout)
+
+
+class Client(Connection):
+    """A connection to one server, to be used in one event loop; see `headway.Client`."""
+
+    _channel: grpc.aio.Channel | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """See `headway.Client.close`."""
+        await asyncio.to_thread(self._deliver)
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    @property
+    def stub(self) -> "JobServiceAsyncStub":
+        """The typed gRPC stub, for all that this class does not do. It raises grpc.aio.AioRpcError."""
+        if self._channel is None:
+            self._channel = open_aio_channel(self.target)
+        return JobServiceStub(self._channel)
+
+    def job(self, session: str | None = None, name: str = "", **options: Unpack[JobOptions]) -> "Job":
+        """Creates a job and starts to work on it; see `headway.Client.job`. `async with` and `await` wait for the
+        server's answer, as long as `headway.Client.job` does, and raise what it raises."""
+        request = requests.create(self._in(session), name, options)
+        heartbeat = requests.heartbeat(request)
+        job = Job(self, request.session_id, requests.described(request), heartbeat=heartbeat, started=False)
+        job._creation = job._begin_with(request)
+        return job
+
+    async def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> "Job":
+        """See `headway.Client.new`."""
+        return await self.job(session, name, invoker=invoker, size=size)
+
+    async def resume(self, session: str | None, job_id: str) -> "Job":
+        """See `headway.Client.resume`."""
+        session = self._in(session)
+        request = rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True)
+        with translated():
+            state = await self.stub.StartJob(request)
+        job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
+        job._known.update(await self.variables(session, job_id))
+        job._touch()
+        return job
+
+    async def fetch(self, session: str | None, job_id: str) -> "Job | None":
+        """See `headway.Client.fetch`."""
+        session = self._in(session)
+        try:
+            state = await self.get(session, job_id)
+        except NotFoundError:
+            return None
+        started = state.status != job_pb2.JOB_STATUS_PENDING
+        job = Job(self, session, state, heartbeat=-1.0, started=started)._look_only()
+        if job.status is Status.COMPLETED:
+            job.results = await self.results(session, job_id)
+        return job
+
+    async def get(self, session: str | None, job_id: str) -> job_pb2.Job:
+        """See `headway.Client.get`."""
+        with translated():
+            return await self.stub.GetJob(rpc.GetJobRequest(session_id=self._in(session), job_id=job_id))
+
+    async def list(
+        self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
+    ) -> AsyncIterator[job_pb2.Job]:
+        """See `headway.Client.list`."""
+        request = requests.jobs(self._in(session), page_size, filters)
+        while True:
+            with translated():
+                page = await self.stub.ListJobs(request)
+            for job in page.jobs:
+                yield job
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def watch(
+        self, session: str | None, job_id: str, *, after_revision: int = 0
+    ) -> AsyncGenerator[job_pb2.Job, None]:
+        """See `headway.Client.watch`; for a limit of time use `asyncio.timeout`."""
+        request = rpc.WatchJobRequest(session_id=self._in(session), job_id=job_id, after_revision=after_revision)
+        deadline = Deadline(None)
+        while True:
+            call = self.stub.WatchJob(request)
+            try:
+                async for response in call:
+                    deadline.heard()
+                    request.after_revision = response.job.revision
+                    yield response.job
+                    if response.job.status in ENDED:
+                        return
+                return
+            except grpc.RpcError as error:
+                await asyncio.sleep(deadline.pause(from_rpc_error(error)))
+            finally:
+                call.cancel()
+
+    async def watch_session(
+        self, session: str | None = None, *, resume_token: str = ""
+    ) -> AsyncGenerator[rpc.WatchJobsResponse, None]:
+        """See `headway.Client.watch_session`."""
+        request = rpc.WatchJobsRequest(session_id=self._in(session), resume_token=resume_token)
+        deadline = Deadline(None)
+        while True:
+            call = self.stub.WatchJobs(request)
+            try:
+                async for change in call:
+                    deadline.heard()
+                    request.resume_token = change.resume_token
+                    yield change
+            except grpc.RpcError as error:
+                await asyncio.sleep(deadline.pause(from_rpc_error(error)))
+            finally:
+                call.cancel()
+
+    async def results(self, session: str | None, job_id: str) -> Json:
+        """See `headway.Client.results`."""
+        with translated():
+            response = await self.stub.GetResults(rpc.GetResultsRequest(session_id=self._in(session), job_id=job_id))
+        return from_value(response.results)
+
+    async def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
+        """See `headway.Client.variables`."""
+        with translated():
+            response = await self.stub.GetVariables(
+                rpc.GetVariablesRequest(session_id=self._in(session), job_id=job_id, names=names)
+            )
+        return from_struct(response.variables)
+
+    async def record_errors(self, session: str | None, job_id: str) -> rpc.ListRecordErrorsResponse:
+        """See `headway.Client.record_errors`."""
+        with translated():
+            return await self.stub.ListRecordErrors(
+                rpc.ListRecordErrorsRequest(session_id=self._in(session), job_id=job_id)
+            )
+
+    async def cancel(
+        self, session: str | None, job_id: str, *, reason: str = "", grace: Seconds | None = None
+    ) -> job_pb2.Job:
+        """See `headway.Client.cancel`."""
+        with translated():
+            return await self.stub.CancelJob(requests.cancel(self._in(session), job_id, reason, grace))
+
+    async def clear(self, session: str | None, job_id: str) -> None:
+        """See `headway.Client.clear`."""
+        request = rpc.ClearJobRequest(session_id=self._in(session), job_id=job_id, allow_missing=True)
+        with translated():
+            await self.stub.ClearJob(request)
+
+
+class Job(BaseJob):
+    """A job in the hands of an asyncio worker; see `headway.Job`. Ending it waits without blocking the event loop."""
+
+    _creation: Step | None = None
+
+    def __init__(self, client: Client, session: str, job: job_pb2.Job, *, heartbeat: float, started: bool) -> None:
+        super().__init__(client, session, job, heartbeat=heartbeat, started=started)
+        self._client = client
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Self:
+        if self._creation is not None:
+            await _tried(self._creation, CREATE_PATIENCE)
+            if self._creation.answer.done():
+                self._creation.answer.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._settle(self._leave(error))
+
+    @overload
+    def track(self, iterable: Iterable[Item]) -> "Items[Item]": ...
+    @overload
+    def track(self, iterable: AsyncIterable[Item]) -> "Items[Item]": ...
+    def track(self, iterable: Iterable[Item] | AsyncIterable[Item]) -> "Items[Item]":
+        """As `headway.Meter.track`. The answer goes with `async for`, and with `for` if the iterable does."""
+        # An overloaded function does not take a union of what its overloads take.
+        if isinstance(iterable, AsyncIterable):
+            return Items(super().track(iterable))
+        return Items(super().track(iterable))
+
+    async def finish(self, results: object = UNSET) -> None:
+        """See `headway.Job.finish`."""
+        if results is not UNSET:
+            self.results = results
+        await self._settle(self._end(None))
+
+    async def fail(self, error: object, code: int = code_pb2.UNKNOWN) -> None:
+        """See `headway.Job.fail`."""
+        await self._settle(self._end(failure(error, code)))
+
+    async def get(self, key: str) -> Json | object:
+        """See `headway.Job.get`."""
+        if key in self._known:
+            return self._known[key]
+        return (await self._client.variables(self.session, self.id, [key])).get(key)
+
+    async def refresh(self) -> Self:
+        """See `headway.Job.refresh`."""
+        self._course.job = await self._client.get(self.session, self.id)
+        if self.status is Status.COMPLETED and self._results is UNSET:
+            self._results = await self._client.results(self.session, self.id)
+        return self
+
+    async def cancel(self, reason: str = "", grace: float | None = None) -> None:
+        """See `headway.Job.cancel`."""
+        self._course.job = await self._client.cancel(self.session, self.id, reason=reason, grace=grace)
+
+    async def clear(self) -> None:
+        """See `headway.Job.clear`."""
+        self._abandon()
+        await self._client.clear(self.session, self.id)
+
+    async def wait(self) -> job_pb2.Job:
+        """See `headway.Job.wait`; for a limit of time use `asyncio.timeout`."""
+        async for job in self._client.watch(self.session, self.id):
+            self._course.job = job
+        return self._course.job
+
+    async def flush(self, patience: float | None = None) -> bool:
+        """See `headway.Job.flush`; `patience` in seconds."""
+        patience = self._client.exit_timeout if patience is None else patience
+        return not await asyncio.to_thread(self._engine.linger, [self._course], patience)
+
+    async def _settle(self, step: Step | None) -> None:
+        if step is not None:
+            await _tried(step, self._client.exit_timeout)
+
+
+class Items(Iterable[Item], AsyncIterable[Item]):
+    """What is tracked, for either kind of loop."""
+
+    def __init__(self, items: Iterable[Item] | AsyncIterable[Item]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[Item]:
+        if isinstance(self._items, Iterable):
+            return iter(self._items)
+        raise TypeError("This is an asynchronous iterable: loop over it with 'async for'.")
+
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        if isinstance(self._items, AsyncIterable):
+            async for item in self._items:
+                yield item
+        else:
+            for item in self._items:
+                yield item
+
+
+async def _tried(step: Step, patience: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.wrap_future(step.tried), patience)

@@ -1,0 +1,184 @@
+"""The commands and options of `headway`. Imports nothing heavy: help and the shell's completion come here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from headway.cli import completion, values
+
+USAGE = 2
+
+CODES = (
+    "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+"""google.rpc.Code from 1 on, in order."""
+
+STATUSES = ("PENDING", "RUNNING", "LOST", "COMPLETED", "FAILED", "CANCELLED")
+"""headway.v1.JobStatus from 1 on, in order."""
+
+EPILOG = """\
+exit status:
+  0    done; of watch: the job is COMPLETED
+  1    refused by the server, or another error
+  2    wrong usage
+  3    there is no such job in this session
+  4    the server does not answer
+  5    of watch: the job is FAILED
+  6    of watch: the job is CANCELLED
+  130  interrupted with Ctrl-C
+  141  whoever read the output went away
+
+environment:
+  HEADWAY_SESSION, HEADWAY_TARGET, HEADWAY_TOKEN, HEADWAY_CA   as the options
+
+durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
+  JOB=$(headway create --name "Nightly export" --size 3 --unit files)
+  headway report $JOB --advance 1 --message "patrons.csv"
+  headway finish $JOB --results '{"files": 3}'
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # One line: what argparse would print before it hides it.
+        self.exit(USAGE, f"headway: {message} (see {self.prog} --help)\n")
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser. What it parses has the command's name in `command`; absent common options in nothing."""
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    options = common.add_argument_group("options of every command")
+    options.add_argument("--target", metavar="HOST:PORT", help="the server; https:// before it for TLS")
+    options.add_argument("--token", help="bearer token; better in HEADWAY_TOKEN, where nobody else sees it")
+    options.add_argument("--ca", metavar="FILE", help="trust the authorities in this PEM file; means TLS")
+    options.add_argument("--session", metavar="ID", help="the session that the job is in")
+    options.add_argument(
+        "--timeout", metavar="DURATION", type=values.seconds,
+        help="how long a call may take (10s); of watch: how long the server may be away (5m)",
+    )  # fmt: skip
+    options.add_argument("--json", action="store_true", help="print the reply as JSON, fields as in the proto")
+
+    parser = _Parser(
+        prog="headway",
+        description="Create, follow and report jobs of a Headway server.",
+        epilog=EPILOG,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+
+    def command(name: str, text: str, *, job: bool = True) -> Callable[..., argparse.Action]:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
+        if job:
+            _complete(sub.add_argument("job", metavar="JOB", help="the job's id"))
+        return sub.add_argument
+
+    command("serve", "Run the server; `headway serve --help` shows its options.", job=False)
+    _create(command("create", "Create a job; prints its id alone.", job=False))
+    add = command("start", "Start a PENDING job, or take one over; prints the attempt alone.")
+    add("--take-over", action="store_true", help="take a RUNNING or LOST job from its worker")
+    add = command("get", "Show a job.")
+    add("--wait", metavar="DURATION", type=values.seconds, help="wait for a change, at most 60s")
+    add(
+        "--after-revision",
+        metavar="N",
+        type=values.amount,
+        default=0,
+        help="the change must be newer than this",
+    )
+    _list(command("list", "List the jobs of the session, newest first.", job=False))
+    add = command("watch", "Follow a job until it ends, or all jobs of the session.", job=False)
+    _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
+    add("--plain", action="store_true", help="one line a change, as on a pipe, also on a terminal")
+    _report(command("report", "Report progress; with no amount just that the worker is there."))
+    add = command("finish", "End a job as COMPLETED.")
+    add("--results", metavar="JSON", type=values.results, default=..., help="what came of it")
+    add("--results-file", metavar="FILE", help="the same from a file; - is standard input")
+    _attempt(add)
+    add = command("fail", "End a job as FAILED, or with code CANCELLED as CANCELLED.")
+    add("--message", required=True, help="why")
+    add("--code", choices=CODES, default="UNKNOWN", metavar="NAME", help="a google.rpc.Code (UNKNOWN)")
+    _attempt(add)
+    add = command("cancel", "Ask a job's worker to end it early.")
+    add("--reason", default="", help="why, for the worker and for people")
+    add("--grace", metavar="DURATION", type=values.seconds, help="how long it may take (60s); 0 = end it now")
+    add = command("set", "Set variables of a job.")
+    add("set", metavar="NAME=JSON", nargs="*", type=values.variable, help="what is no JSON is taken as text")
+    add("--remove", metavar="NAME", action="append", default=[], help="remove a variable; may be repeated")
+    add = command("vars", "Show variables of a job, as NAME=JSON.")
+    add("names", metavar="NAME", nargs="*", help="which; all without")
+    command("results", "Show the results of a job, as JSON; nothing unless it is COMPLETED.")
+    command("errors", "Show the records that failed: the first and the last 100.")
+    add = command("clear", "Remove a job with all that belongs to it.")
+    add("--allow-missing", action="store_true", help="a job that is not there is no error")
+    add = command("completion", "Print what makes a shell complete `headway`.", job=False)
+    add("shell", choices=("bash", "zsh", "fish"), help='bash: eval "$(headway completion bash)"')
+    return parser
+
+
+def _complete(job: argparse.Action) -> None:
+    # Where argcomplete looks for it.
+    vars(job)["completer"] = completion.job_ids
+
+
+def _create(add: Callable[..., argparse.Action]) -> None:
+    add("--id", metavar="ID", help="an id of your own, 32 hexadecimal digits: makes the call safe to repeat")
+    add("--name", default="", help="what the job is")
+    add("--invoker", default="", help="who or what started it")
+    add(
+        "--size",
+        metavar="N",
+        type=values.amount,
+        default=0,
+        help="how much there is to do; 0 = not known yet",
+    )
+    add("--unit", default="", help="what is counted: records, bytes, …")
+    add("--label", metavar="K=V", action="append", type=values.pair, default=[], help="may be repeated")
+    add("--heartbeat-timeout", metavar="DURATION", type=values.seconds, help="no contact for this long: LOST")
+    add("--stall-timeout", metavar="DURATION", type=values.seconds, help="no progress for this long: stalled")
+    add("--retention", metavar="DURATION", type=values.seconds, help="how long it is kept after its end")
+    add("--pending", action="store_true", help="wait for `headway start`")
+
+
+def _list(add: Callable[..., argparse.Action]) -> None:
+    add("--status", choices=STATUSES, action="append", default=[], type=str.upper, metavar="NAME",
+        help=f"in this state ({', '.join(STATUSES).lower()}); may be repeated")  # fmt: skip
+    add("--name", default="", help="with exactly this name")
+    add("--invoker", default="", help="with exactly this invoker")
+    add("--label", metavar="K=V", action="append", type=values.pair, default=[], help="may be repeated")
+    add("--stalled", action=argparse.BooleanOptionalAction, default=None, help=argparse.SUPPRESS)
+    add(
+        "--not-stalled",
+        dest="stalled",
+        action="store_false",
+        help="not the stalled ones; --stalled: those alone",
+    )
+    add("--limit", metavar="N", type=values.small, default=1000, help="how many at most (1000); 0 = all")
+
+
+def _report(add: Callable[..., argparse.Action]) -> None:
+    add("--progress", metavar="N", type=values.amount, help="done so far, in units")
+    add("--advance", metavar="N", type=values.whole, help="done since the last report")
+    add("--part", default="", help="which part of the job this is about")
+    add("--sequence", metavar="N", type=values.amount, default=0,
+        help="grows with each report of a part, so that repeating one never counts twice")  # fmt: skip
+    add("--size", metavar="N", type=values.amount, help="the job's size from now on")
+    add("--message", help="what it is doing now")
+    add("--count", metavar="NAME=N", nargs="+", action="extend", type=values.tally, default=[],
+        help="add to counters")  # fmt: skip
+    add("--error", metavar="RECORD:CODE:MESSAGE", nargs="+", action="extend", type=values.record_error,
+        default=[], help="records that failed")  # fmt: skip
+    add("--set", metavar="NAME=JSON", nargs="+", action="extend", type=values.variable, default=[],
+        help="variables to set, all or nothing with the rest")  # fmt: skip
+    _attempt(add)
+
+
+def _attempt(add: Callable[..., argparse.Action]) -> None:
+    add("--attempt", metavar="N", type=values.small, default=0,
+        help="what `headway start` printed: a worker that was replaced is refused")  # fmt: skip

@@ -1,0 +1,263 @@
+"""What each command does: one call, and its reply in print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+
+from headway.cli import arguments, text, values, watch
+from headway.cli.safe import notice, safe
+from headway.ids import uuid7
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as pb
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+
+CALL_TIMEOUT = 10.0
+"""Seconds."""
+LONGEST_TIMEOUT = 30 * 86400.0
+"""Seconds; gRPC takes much longer ones for none at all."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The server, and what every call to it has in common."""
+
+    stub: JobServiceStub
+    session: str
+    timeout: float | None
+    """Seconds, or None if the command line does not say."""
+    json: bool
+
+    @property
+    def call_timeout(self) -> float:
+        return CALL_TIMEOUT if self.timeout is None else min(self.timeout, LONGEST_TIMEOUT)
+
+    def show(self, reply: Message, otherwise: str = "", *, if_empty: str = "") -> None:
+        """Prints the reply as JSON if that was asked for, else `otherwise`; if there is none, a notice."""
+        if self.json:
+            print(text.to_json(reply, indent=2))
+        elif otherwise:
+            print(otherwise)
+        elif if_empty:
+            notice(if_empty)
+
+    def show_job(self, job: job_pb2.Job) -> None:
+        self.show(job, text.line(job, datetime.now(UTC)))
+
+
+def create(args: Namespace, hw: Caller) -> int:
+    request = pb.CreateJobRequest(
+        session_id=hw.session,
+        # Chosen here, so that the channel may repeat the call.
+        job_id=uuid7() if args.id is None else args.id,
+        name=args.name,
+        invoker=args.invoker,
+        size=args.size,
+        unit=args.unit,
+        labels=dict(args.label),
+        pending=args.pending,
+    )
+    if args.heartbeat_timeout is not None:
+        request.heartbeat_timeout.CopyFrom(values.to_duration(args.heartbeat_timeout))
+    if args.stall_timeout is not None:
+        request.stall_timeout.CopyFrom(values.to_duration(args.stall_timeout))
+    if args.retention is not None:
+        request.retention.CopyFrom(values.to_duration(args.retention))
+    job = hw.stub.CreateJob(request, timeout=hw.call_timeout)
+    hw.show(job, job.id)
+    return 0
+
+
+def start(args: Namespace, hw: Caller) -> int:
+    request = pb.StartJobRequest(session_id=hw.session, job_id=args.job, take_over=args.take_over)
+    job = hw.stub.StartJob(request, timeout=hw.call_timeout)
+    hw.show(job, str(job.attempt))
+    return 0
+
+
+def get(args: Namespace, hw: Caller) -> int:
+    request = pb.GetJobRequest(session_id=hw.session, job_id=args.job, after_revision=args.after_revision)
+    wait = args.wait or 0.0
+    if wait:
+        request.wait.CopyFrom(values.to_duration(wait))
+    job = hw.stub.GetJob(request, timeout=hw.call_timeout + min(wait, 60))
+    hw.show(job, "\n".join(text.details(job, datetime.now(UTC))))
+    return 0
+
+
+def list_jobs(args: Namespace, hw: Caller) -> int:
+    request = pb.ListJobsRequest(
+        session_id=hw.session,
+        statuses=[f"JOB_STATUS_{name}" for name in args.status],
+        name=args.name,
+        invoker=args.invoker,
+        labels=dict(args.label),
+        stalled=args.stalled,
+    )
+    listed = pb.ListJobsResponse()
+    while True:
+        request.page_size = min(1000, args.limit - len(listed.jobs)) if args.limit else 1000
+        page = hw.stub.ListJobs(request, timeout=hw.call_timeout)
+        listed.jobs.extend(page.jobs)
+        request.page_token = listed.next_page_token = page.next_page_token
+        if not page.next_page_token or len(listed.jobs) >= args.limit > 0:
+            break
+    hw.show(listed, "\n".join(text.table(listed.jobs)) if listed.jobs else "", if_empty="no such jobs in this session")
+    if not hw.json and listed.next_page_token:
+        notice(f"there are more than these {args.limit}; see them with --limit 0")
+    return 0
+
+
+def report(args: Namespace, hw: Caller) -> int:
+    request = pb.ReportProgressRequest(
+        session_id=hw.session,
+        job_id=args.job,
+        attempt=args.attempt,
+        part=args.part,
+        sequence=args.sequence,
+        size=args.size,
+        message=args.message,
+        record_errors=[
+            job_pb2.RecordError(record=record, code=code, message=message) for record, code, message in args.error
+        ],
+    )
+    for name, count in args.count:
+        request.counters[name] += count
+    if args.progress is not None and args.advance is not None:
+        raise ArgumentTypeError("--progress and --advance exclude each other")
+    if args.progress is not None:
+        request.progress = args.progress
+    if args.advance is not None:
+        request.advance = args.advance
+    if args.set:
+        request.variables.CopyFrom(values.to_struct(dict(args.set)))
+    reply = hw.stub.ReportProgress(request, timeout=hw.call_timeout)
+    hw.show(reply)
+    if reply.cancellation.requested:
+        reason = f" ({reply.cancellation.reason})" if reply.cancellation.reason else ""
+        advice = "stop, then end it with `headway fail --code CANCELLED`"
+        notice(f"the job is to be cancelled{reason}: {advice}")
+    return 0
+
+
+def finish(args: Namespace, hw: Caller) -> int:
+    request = pb.FinishJobRequest(session_id=hw.session, job_id=args.job, attempt=args.attempt)
+    given = args.results
+    if args.results_file is not None:
+        if given is not ...:
+            raise ArgumentTypeError("--results and --results-file exclude each other")
+        given = values.results(_read(args.results_file))
+    if given is not ...:
+        request.results.CopyFrom(values.to_value(given))
+    hw.show_job(hw.stub.FinishJob(request, timeout=hw.call_timeout))
+    return 0
+
+
+def fail(args: Namespace, hw: Caller) -> int:
+    error = Status(code=arguments.CODES.index(args.code) + 1, message=args.message)
+    request = pb.FailJobRequest(session_id=hw.session, job_id=args.job, attempt=args.attempt, error=error)
+    hw.show_job(hw.stub.FailJob(request, timeout=hw.call_timeout))
+    return 0
+
+
+def cancel(args: Namespace, hw: Caller) -> int:
+    request = pb.CancelJobRequest(session_id=hw.session, job_id=args.job, reason=args.reason)
+    if args.grace is not None:
+        request.grace_period.CopyFrom(values.to_duration(args.grace))
+    hw.show_job(hw.stub.CancelJob(request, timeout=hw.call_timeout))
+    return 0
+
+
+def set_variables(args: Namespace, hw: Caller) -> int:
+    if not (args.set or args.remove):
+        raise ArgumentTypeError("nothing to set; write NAME=JSON or --remove NAME")
+    request = pb.SetVariablesRequest(
+        session_id=hw.session, job_id=args.job, variables=values.to_struct(dict(args.set)), remove=args.remove
+    )
+    hw.show(hw.stub.SetVariables(request, timeout=hw.call_timeout))
+    return 0
+
+
+def show_variables(args: Namespace, hw: Caller) -> int:
+    request = pb.GetVariablesRequest(session_id=hw.session, job_id=args.job, names=args.names)
+    reply = hw.stub.GetVariables(request, timeout=hw.call_timeout)
+    fields = sorted(reply.variables.fields.items())
+    lines = [f"{safe(name)}={text.value_json(value)}" for name, value in fields]
+    hw.show(reply, "\n".join(lines), if_empty="no such variables")
+    return 0
+
+
+def show_results(args: Namespace, hw: Caller) -> int:
+    request = pb.GetResultsRequest(session_id=hw.session, job_id=args.job)
+    reply = hw.stub.GetResults(request, timeout=hw.call_timeout)
+    shown = text.value_json(reply.results, indent=2) if reply.HasField("results") else ""
+    hw.show(reply, shown, if_empty="no results: the job is not COMPLETED, or was finished without any")
+    return 0
+
+
+def show_errors(args: Namespace, hw: Caller) -> int:
+    request = pb.ListRecordErrorsRequest(session_id=hw.session, job_id=args.job)
+    reply = hw.stub.ListRecordErrors(request, timeout=hw.call_timeout)
+    unseen = reply.total - len(reply.first) - len(reply.last)
+    # With fewer than 200 in all, the last ones begin within the first.
+    last = reply.last[max(0, -unseen) :]
+    lines = [text.record_error(error) for error in reply.first]
+    if unseen > 0:
+        lines.append(f"… {text.number(unseen)} more …")
+    lines += [text.record_error(error) for error in last]
+    hw.show(reply, "\n".join(lines), if_empty="no record errors")
+    return 0
+
+
+def clear(args: Namespace, hw: Caller) -> int:
+    request = pb.ClearJobRequest(session_id=hw.session, job_id=args.job, allow_missing=args.allow_missing)
+    hw.show(hw.stub.ClearJob(request, timeout=hw.call_timeout))
+    return 0
+
+
+def watch_jobs(args: Namespace, hw: Caller) -> int:
+    changes = watch.Watch(hw.stub, hw.session, args.job, hw.timeout)
+    if hw.json:
+        return watch.as_json(changes)
+    on_terminal = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if args.plain or not on_terminal:
+        return watch.as_lines(changes)
+    from headway.cli.live import as_display
+
+    return as_display(changes)
+
+
+COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
+    "create": create,
+    "start": start,
+    "get": get,
+    "list": list_jobs,
+    "watch": watch_jobs,
+    "report": report,
+    "finish": finish,
+    "fail": fail,
+    "cancel": cancel,
+    "set": set_variables,
+    "vars": show_variables,
+    "results": show_results,
+    "errors": show_errors,
+    "clear": clear,
+}
+
+
+def _read(name: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise ArgumentTypeError(f"cannot read {name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ArgumentTypeError(f"{name} is not UTF-8") from None

@@ -1,0 +1,32 @@
+"""Completes job ids in a shell, from the session's newest jobs."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+
+TIMEOUT = 1.0
+"""Seconds that somebody who pressed Tab may have to wait."""
+NEWEST = 100
+
+
+def job_ids(prefix: str, parsed_args: Namespace, **_: object) -> dict[str, str]:
+    """The ids that begin with `prefix`, and what the jobs are; none if the server can't be asked."""
+    import grpc
+
+    from headway.channel import Target, open_channel
+    from headway.cli import text
+    from headway.cli.safe import safe
+    from headway.v1 import job_service_pb2 as pb
+    from headway.v1.job_service_pb2_grpc import JobServiceStub
+
+    given = vars(parsed_args)
+    session = given.get("session") or os.environ.get("HEADWAY_SESSION", "")
+    try:
+        target = Target.from_environment(given.get("target"), given.get("token"), given.get("ca"))
+        with open_channel(target, retry=False) as channel:
+            request = pb.ListJobsRequest(session_id=session, page_size=NEWEST)
+            jobs = JobServiceStub(channel).ListJobs(request, timeout=TIMEOUT).jobs
+    except (grpc.RpcError, ValueError):
+        return {}
+    return {job.id: f"{text.status(job)} {safe(job.name)}" for job in jobs if job.id.startswith(prefix)}

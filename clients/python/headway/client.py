@@ -1,0 +1,236 @@
+"""The connection: where jobs are made, read and watched."""
+
+import os
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import wait
+from types import TracebackType
+from typing import Self, Unpack
+
+import grpc
+
+from headway import requests
+from headway.channel import Target, open_channel
+from headway.errors import NotFoundError, from_rpc_error, translated
+from headway.job import Job, Status
+from headway.process import EXIT_TIMEOUT, Connection
+from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as rpc
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from headway.values import Json, from_struct, from_value
+
+
+def connect(
+    target: str | None = None,
+    *,
+    token: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    session: str | None = None,
+    exit_timeout: float = EXIT_TIMEOUT,
+) -> "Client":
+    """A connection to a Headway server; nothing is sent before it is used.
+
+    `target`: `host:port` or `https://host:port`; else HEADWAY_TARGET, else 127.0.0.1:50051. `token`: else
+    HEADWAY_TOKEN. `ca`: a PEM file, else HEADWAY_CA. `session`: the default of all methods, else HEADWAY_SESSION.
+    `exit_timeout`: seconds to wait at most, at the end of a job and of the connection, until all is delivered.
+    ValueError if the target is malformed or the CA file cannot be read.
+    """
+    return Client(Target.from_environment(target, token, ca), session=session, exit_timeout=exit_timeout)
+
+
+class Client(Connection):
+    """A connection to one server. Methods may be called from any thread.
+
+    Jobs are read as the protocol's own message, `headway.v1.job_pb2.Job`: its fields are documented there, and a
+    wrapper would only repeat them.
+    """
+
+    _channel: grpc.Channel | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits until all is delivered, at most `exit_timeout` seconds. Jobs that have not ended are let go as they
+        are. Can be called twice."""
+        self._deliver()
+        self._close_channel()
+
+    def _close_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    @property
+    def stub(self) -> JobServiceStub:
+        """The typed gRPC stub, for all that this class does not do. It raises grpc.RpcError."""
+        if self._channel is None:
+            self._channel = open_channel(self.target)
+        return JobServiceStub(self._channel)
+
+    def job(self, session: str | None = None, name: str = "", **options: Unpack[JobOptions]) -> Job:
+        """Creates a job and starts to work on it.
+
+        If the server does not answer, the job is created in the background, under the id that it has already; that
+        takes a refused connection, or at most a second. The options are described at `JobOptions`.
+
+        ValueError without a session. HeadwayError if the server answers at once that this can not be: InvalidError
+        for a malformed request, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        request = requests.create(self._in(session), name, options)
+        job = Job(
+            self, request.session_id, requests.described(request), heartbeat=requests.heartbeat(request), started=False
+        )
+        step = job._begin_with(request)
+        wait([step.tried], CREATE_PATIENCE)
+        if step.answer.done():
+            step.answer.result()
+        return job
+
+    def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> Job:
+        """`job()` with the parameters of old."""
+        return self.job(session, name, invoker=invoker, size=size)
+
+    def resume(self, session: str | None, job_id: str) -> Job:
+        """Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood,
+        and its variables, the checkpoint, can be read with `get`. Reports of the former worker are refused from now on.
+
+        NotFoundError; StateError if it has ended; HeadwayError if the server does not answer.
+        """
+        session = self._in(session)
+        with translated():
+            state = self.stub.StartJob(rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True))
+        job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
+        job._known.update(self.variables(session, job_id))
+        job._touch()
+        return job
+
+    def fetch(self, session: str | None, job_id: str) -> Job | None:
+        """The job, to read it, to change it, or to report a `part` of it; None if it is not in this session.
+
+        It gives no heartbeats, and what it says is as of now: `refresh` renews it.
+        """
+        session = self._in(session)
+        try:
+            state = self.get(session, job_id)
+        except NotFoundError:
+            return None
+        started = state.status != job_pb2.JOB_STATUS_PENDING
+        job = Job(self, session, state, heartbeat=-1.0, started=started)._look_only()
+        if job.status is Status.COMPLETED:
+            job.results = self.results(session, job_id)
+        return job
+
+    def get(self, session: str | None, job_id: str) -> job_pb2.Job:
+        """The job as it stands. NotFoundError."""
+        session = self._in(session)
+        with translated():
+            return self.stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id))
+
+    def list(
+        self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
+    ) -> Iterator[job_pb2.Job]:
+        """The jobs of the session that pass all filters, newest first, fetched page by page (of 50 by default, at
+        most 1,000)."""
+        request = requests.jobs(self._in(session), page_size, filters)
+        while True:
+            with translated():
+                page = self.stub.ListJobs(request)
+            yield from page.jobs
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def watch(
+        self, session: str | None, job_id: str, *, after_revision: int = 0, timeout: float | None = None
+    ) -> Generator[job_pb2.Job, None, None]:
+        """The job as it stands, then each newer state, until it has ended. A connection that breaks is taken up again
+        where it broke off, for as long as it takes.
+
+        `timeout`: seconds in all, then TimeoutError. NotFoundError, also if the job is cleared meanwhile.
+        """
+        request = rpc.WatchJobRequest(
+            session_id=self._in(session),
+            job_id=job_id,
+            after_revision=after_revision,
+        )
+        deadline = Deadline(timeout)
+        while True:
+            call = self.stub.WatchJob(request, timeout=deadline.left)
+            try:
+                for response in call:
+                    deadline.heard()
+                    request.after_revision = response.job.revision
+                    yield response.job
+                    if response.job.status in ENDED:
+                        return
+                return
+            except grpc.RpcError as error:
+                time.sleep(deadline.pause(from_rpc_error(error)))
+            finally:
+                call.cancel()
+
+    def watch_session(
+        self, session: str | None = None, *, resume_token: str = ""
+    ) -> Generator[rpc.WatchJobsResponse, None, None]:
+        """The jobs of the session as they stand, then each change: a `job`, or the `removed_job_id` of one that was
+        removed. Goes on for ever, over broken connections too.
+
+        `resume_token`: that of the last change received. StateError, RESUME_TOKEN_EXPIRED, if it is too old.
+        """
+        request = rpc.WatchJobsRequest(session_id=self._in(session), resume_token=resume_token)
+        deadline = Deadline(None)
+        while True:
+            call = self.stub.WatchJobs(request)
+            try:
+                for change in call:
+                    deadline.heard()
+                    request.resume_token = change.resume_token
+                    yield change
+            except grpc.RpcError as error:
+                time.sleep(deadline.pause(from_rpc_error(error)))
+            finally:
+                call.cancel()
+
+    def results(self, session: str | None, job_id: str) -> Json:
+        """What came of the job; None unless it is COMPLETED with results. NotFoundError."""
+        session = self._in(session)
+        with translated():
+            response = self.stub.GetResults(rpc.GetResultsRequest(session_id=session, job_id=job_id))
+        return from_value(response.results)
+
+    def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
+        """The job's variables, or those of these names that are set. NotFoundError."""
+        session = self._in(session)
+        with translated():
+            response = self.stub.GetVariables(rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names))
+        return from_struct(response.variables)
+
+    def record_errors(self, session: str | None, job_id: str) -> rpc.ListRecordErrorsResponse:
+        """The first and the last 100 record errors, and how many there were. NotFoundError."""
+        session = self._in(session)
+        with translated():
+            return self.stub.ListRecordErrors(rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id))
+
+    def cancel(
+        self, session: str | None, job_id: str, *, reason: str = "", grace: Seconds | None = None
+    ) -> job_pb2.Job:
+        """Asks the job's worker to end early, and ends the job after `grace` seconds (60 by default; 0 = at once).
+
+        NotFoundError; StateError if it has ended otherwise.
+        """
+        session = self._in(session)
+        with translated():
+            return self.stub.CancelJob(requests.cancel(session, job_id, reason, grace))
+
+    def clear(self, session: str | None, job_id: str) -> None:
+        """Removes the job with its variables, results and record errors; one that is not there is no error."""
+        session = self._in(session)
+        with translated():
+            self.stub.ClearJob(rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True))

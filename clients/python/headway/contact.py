@@ -1,0 +1,47 @@
+"""Whether the server answers, and when to try it again if it does not."""
+
+import logging
+
+from headway.errors import HeadwayError
+from headway.ids import chance
+
+log = logging.getLogger("headway")
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_IN_HASTE = 0.1, 5.0, 0.5
+
+
+class Contact:
+    """Pauses grow from 0.1 to 5 s while the server is away, to half a second if somebody waits for it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.down = False
+        """Whether the server did not answer when last asked."""
+        self.retry_at = 0.0
+        """When to ask again; in monotonic seconds."""
+        self._tries = 0
+        self._waiting = 0
+
+    def hurry(self, waiting: int, now: float) -> None:
+        """So many more, or fewer, wait until all is delivered."""
+        self._waiting += waiting
+        if self._waiting:
+            self.retry_at = min(self.retry_at, now + _LONGEST_IN_HASTE)
+
+    def heard(self) -> None:
+        if self._tries > 1:
+            log.info("headway: %s answers again", self.address)
+        self.down, self._tries, self.retry_at = False, 0, 0.0
+
+    def lost(self, error: HeadwayError, now: float) -> None:
+        # All that was under way fails together; that is one failure.
+        if now < self.retry_at:
+            return
+        self.down = True
+        longest = _LONGEST_IN_HASTE if self._waiting else _LONGEST_PAUSE
+        self.retry_at = now + min(_FIRST_PAUSE * 2.0 ** min(self._tries, 10), longest) * chance(0.5, 1.0)
+        self._tries += 1
+        # A server that only restarts, or moves a stream to another, is back before the second failure.
+        if self._tries == 2:
+            text = error.message.splitlines()[0][:200] if error.message else error.code.name
+            log.warning("headway: %s does not answer (%s); the work goes on", self.address, text)

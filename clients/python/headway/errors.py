@@ -1,0 +1,112 @@
+"""What a caller of Headway can catch. Reports never raise: these come from creating and reading jobs."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class HeadwayError(Exception):
+    """A call that the server refused, or that did not reach it."""
+
+    kinds: ClassVar[dict[grpc.StatusCode, type["HeadwayError"]]] = {}
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        reason: str = "",
+        fields: Iterable[tuple[str, str]] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message or code.name)
+        self.code = code
+        self.message = message
+        """A sentence for people that says what to do."""
+        self.reason = reason
+        """A name of headway.v1.ErrorReason, such as `JOB_ENDED`; empty if no Headway server said this."""
+        self.fields = list(fields)
+        """The fields at fault: their path in the request, and what they must be."""
+        self.retry_after = retry_after
+        """Seconds after which the server asks to be tried again, or None."""
+
+
+class NotFoundError(HeadwayError):
+    """There is no such job in this session."""
+
+
+class InvalidError(HeadwayError, ValueError):
+    """The request is malformed; `fields` says where."""
+
+
+class StateError(HeadwayError):
+    """The job's state does not allow it: ended, not started, or in another worker's hands. See `reason`."""
+
+
+class UnavailableError(HeadwayError):
+    """The server, or its database, does not answer. Worth a retry."""
+
+
+HeadwayError.kinds.update(
+    {
+        grpc.StatusCode.NOT_FOUND: NotFoundError,
+        grpc.StatusCode.INVALID_ARGUMENT: InvalidError,
+        grpc.StatusCode.FAILED_PRECONDITION: StateError,
+        grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    }
+)
+
+
+class JobCancelled(Exception):
+    """From `raise_if_cancelled`: somebody wants the job to end early. Let it pass; the job ends CANCELLED."""
+
+
+def from_status(status: status_pb2.Status) -> HeadwayError:
+    """Decodes a google.rpc.Status with its details."""
+    reason, fields, retry_after = "", list[tuple[str, str]](), None
+    for detail in status.details:
+        info, bad, retry = (
+            error_details_pb2.ErrorInfo(),
+            error_details_pb2.BadRequest(),
+            error_details_pb2.RetryInfo(),
+        )
+        if detail.Unpack(info) and info.domain == "headway":
+            reason = info.reason
+        elif detail.Unpack(bad):
+            fields = [(violation.field, violation.description) for violation in bad.field_violations]
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return HeadwayError.kinds.get(code, HeadwayError)(
+        code, status.message, reason=reason, fields=fields, retry_after=retry_after
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises what a stub raises inside as HeadwayError."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
+
+
+def from_rpc_error(error: grpc.RpcError) -> HeadwayError:
+    """Decodes what a stub raised, synchronous or asyncio."""
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        return HeadwayError(grpc.StatusCode.UNKNOWN, str(error))
+    # A call that was never sent has no trailing metadata at all.
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                status = status_pb2.Status.FromString(value)
+                if status.code == error.code().value[0]:
+                    return from_status(status)
+            except ValueError:
+                break
+    return from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))

@@ -1,0 +1,309 @@
+"""A job in the hands of its worker."""
+
+import concurrent.futures
+import enum
+import os
+from asyncio import CancelledError
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from google.rpc import code_pb2, status_pb2
+
+from headway.course import Course, Signal, Step
+from headway.errors import HeadwayError, JobCancelled
+from headway.meter import Meter
+from headway.process import Connection
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as rpc
+from headway.values import Json, clean, to_value
+
+if TYPE_CHECKING:
+    from headway.client import Client
+
+_CANCELLATIONS = (KeyboardInterrupt, CancelledError, concurrent.futures.CancelledError, JobCancelled)
+UNSET = object()
+
+
+class Status(enum.StrEnum):
+    """Where a job stands; the picture is in job.proto."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    LOST = "LOST"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class BaseJob(Meter):
+    """What synchronous and asyncio jobs have in common: all that does not wait. A job is the meter of its part "".
+
+    Updates are sent by a thread in the background, at the pace that the server asks for. None of them waits, and none
+    raises because the server is away or refuses it: that is a warning of the logger `headway`.
+    """
+
+    def __init__(self, client: Connection, session: str, job: job_pb2.Job, *, heartbeat: float, started: bool) -> None:
+        super().__init__("", job.parts.get("", 0))
+        self._engine = client._engine
+        self._course = Course(session, job, self, heartbeat=heartbeat, started=started)
+        client._courses.add(self._course)
+        self._ended = False
+        self._joined = False
+        self._known: dict[str, Json | object] = {}
+        self._pid = os.getpid()
+        self._results: object = UNSET
+
+    def __repr__(self) -> str:
+        return f"<headway job {self.id} {self.name!r} {self.status}>"
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits, chosen by this client."""
+        return self._course.job.id
+
+    @property
+    def session(self) -> str:
+        """The session id: a secret, keep it out of logs."""
+        return self._course.session
+
+    @property
+    def status(self) -> Status:
+        """As the server last said; `refresh()` asks it."""
+        return Status(job_pb2.JobStatus.Name(self._course.job.status).removeprefix("JOB_STATUS_"))
+
+    @property
+    def snapshot(self) -> job_pb2.Job:
+        """All that the server last said of the job, progress over all parts included; `refresh()` asks it."""
+        return self._course.job
+
+    @property
+    def attempt(self) -> int:
+        """Which worker this is: 1, and one more after each take-over."""
+        return self._course.job.attempt
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "records"."""
+        return self._course.job.unit
+
+    @property
+    def name(self) -> str:
+        """What the job is, for people. Can be set, at most 256 characters."""
+        return self._course.job.name
+
+    @name.setter
+    def name(self, text: str) -> None:
+        self._update("name", text)
+
+    @property
+    def invoker(self) -> str:
+        """Who or what started it. Can be set, at most 256 characters."""
+        return self._course.job.invoker
+
+    @invoker.setter
+    def invoker(self, text: str) -> None:
+        self._update("invoker", text)
+
+    @property
+    def size(self) -> int:
+        """How much there is to do, in units; 0 = not known. Can be set."""
+        return self._course.job.size if self._size is None else self._size
+
+    @size.setter
+    def size(self, units: int) -> None:
+        self._touch()
+        self._size = max(int(units), 0)
+
+    @property
+    def cancelled(self) -> Signal:
+        """True, and an event that is set, once the server has said that somebody wants the job to end early."""
+        return self._course.cancelled
+
+    @property
+    def cancellation(self) -> job_pb2.Cancellation | None:
+        """Why the job shall end early and until when, or None."""
+        job = self._course.job
+        return job.cancellation if job.HasField("cancellation") else None
+
+    def raise_if_cancelled(self) -> None:
+        """Raises JobCancelled, with the reason, once somebody wants the job to end early."""
+        if self._course.cancelled:
+            raise JobCancelled(self._course.job.cancellation.reason)
+
+    @property
+    def stopped(self) -> HeadwayError | None:
+        """Why the server takes no more reports of this worker (reasons STALE_ATTEMPT, JOB_ENDED, …), or None."""
+        return self._course.error
+
+    @property
+    def results(self) -> Json | object:
+        """What came of it: a map by custom, at most 1 MiB as JSON. Set it before the job ends. Of a fetched job:
+        the results as they were then, None unless it was COMPLETED."""
+        return None if self._results is UNSET else self._results
+
+    @results.setter
+    def results(self, results: object) -> None:
+        self._results = results
+
+    def part(self, name: str) -> Meter:
+        """The meter of one part, for a thread or process that shares the job: its progress adds to the job's.
+        Names have at most 128 characters, a job at most 256 parts."""
+        self._touch()
+        return self._course.add_part(clean(name, 128))
+
+    def set(self, variables: Mapping[str, object]) -> None:
+        self._known.update(variables)
+        super().set(variables)
+
+    def checkpoint(self, variables: Mapping[str, object]) -> None:
+        self._known.update(variables)
+        super().checkpoint(variables)
+
+    def _expect(self, size: int) -> None:
+        if self.size == 0:
+            self.size = size
+
+    def _begin_with(self, request: rpc.CreateJobRequest) -> Step:
+        self._joined = True
+        step = Step(request)
+        self._engine.submit(self._course, step)
+        return step
+
+    def _touch(self) -> None:
+        """A job that was only fetched is reported from its first change on."""
+        if not self._joined:
+            self._joined = True
+            vars(self).pop("advance", None)
+            self._engine.submit(self._course)
+
+    def _look_only(self) -> Self:
+        # The two quick ways to change a meter do not call _touch, so that they stay quick; they are barred instead.
+        vars(self)["advance"] = self._first_advance
+        self._bar()
+        return self
+
+    def _first_advance(self, n: int = 1) -> None:
+        self._touch()
+        self.advance(n)
+
+    def _update(self, field: str, text: str) -> None:
+        self._joined = True
+        text = clean(text, 1024)
+        setattr(self._course.job, field, text)
+        request = rpc.UpdateJobRequest(session_id=self.session, job=job_pb2.Job(id=self.id))
+        setattr(request.job, field, text)
+        request.update_mask.paths.append(field)
+        self._engine.submit(self._course, Step(request))
+
+    def _end(self, error: status_pb2.Status | None) -> Step | None:
+        """Asks for the end of the job, once; None if it was asked for before."""
+        if self._ended:
+            return None
+        self._ended = self._joined = True
+        request: rpc.FinishJobRequest | rpc.FailJobRequest
+        if error is not None:
+            request = rpc.FailJobRequest(session_id=self.session, job_id=self.id, error=error)
+        else:
+            request = rpc.FinishJobRequest(session_id=self.session, job_id=self.id)
+            if self._results is not UNSET:
+                request.results.CopyFrom(to_value(self._results))
+        step = Step(request, after_reports=True)
+        self._engine.submit(self._course, step)
+        return step
+
+    def _abandon(self) -> None:
+        self._ended = self._joined = True
+        self._engine.submit(self._course, Step(release=True))
+
+    def _leave(self, error: BaseException | None) -> Step | None:
+        """The end of the `with` block. In a forked child the job is the parent's to end."""
+        return self._end(_verdict(error)) if os.getpid() == self._pid else None
+
+
+def _verdict(error: BaseException | None) -> status_pb2.Status | None:
+    """None: the job has finished; else why it has not."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return None
+    code = code_pb2.CANCELLED if isinstance(error, _CANCELLATIONS) else code_pb2.UNKNOWN
+    return failure(error, code)
+
+
+def failure(error: object, code: int = code_pb2.UNKNOWN) -> status_pb2.Status:
+    """An exception, or any text, as the error of a job."""
+    if isinstance(error, BaseException):
+        text = str(error)
+        error = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return status_pb2.Status(code=code, message=clean(error, 1024))
+
+
+class Job(BaseJob):
+    """A job in the hands of its worker; made by `Client.job`, `new`, `resume` and `fetch`.
+
+    As a context manager it ends with its block: COMPLETED with `results`; FAILED, with "Type: message", if an
+    exception leaves the block; CANCELLED for KeyboardInterrupt, CancelledError and JobCancelled. `SystemExit` counts by
+    its status: 0 or None completes the job. The exception goes on unchanged.
+
+    The end of a job waits until the server has it, as long as the server answers, at most `exit_timeout` seconds; what
+    is left goes on in the background.
+    """
+
+    def __init__(self, client: "Client", session: str, job: job_pb2.Job, *, heartbeat: float, started: bool) -> None:
+        super().__init__(client, session, job, heartbeat=heartbeat, started=started)
+        self._client = client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._settle(self._leave(error))
+
+    def finish(self, results: object = UNSET) -> None:
+        """Ends the job as COMPLETED, with results if given here or set before."""
+        if results is not UNSET:
+            self.results = results
+        self._settle(self._end(None))
+
+    def fail(self, error: object, code: int = code_pb2.UNKNOWN) -> None:
+        """Ends the job as FAILED because of an exception or a text; with the google.rpc.Code CANCELLED as CANCELLED."""
+        self._settle(self._end(failure(error, code)))
+
+    def get(self, key: str) -> Json | object:
+        """A variable, None if it was never set. What this process set, or took over, is answered from memory; for the
+        rest the server is asked. HeadwayError if that fails."""
+        if key in self._known:
+            return self._known[key]
+        return self._client.variables(self.session, self.id, [key]).get(key)
+
+    def refresh(self) -> Self:
+        """Asks the server how the job stands. HeadwayError if that fails."""
+        self._course.job = self._client.get(self.session, self.id)
+        if self.status is Status.COMPLETED and self._results is UNSET:
+            self._results = self._client.results(self.session, self.id)
+        return self
+
+    def cancel(self, reason: str = "", grace: float | None = None) -> None:
+        """Asks the job's worker to end early; see `Client.cancel`."""
+        self._course.job = self._client.cancel(self.session, self.id, reason=reason, grace=grace)
+
+    def clear(self) -> None:
+        """Removes the job and all that belongs to it; nothing more is reported. HeadwayError if that fails."""
+        self._abandon()
+        self._client.clear(self.session, self.id)
+
+    def wait(self, timeout: float | None = None) -> job_pb2.Job:
+        """Waits until the job has ended, whoever ends it, and gives its final state. TimeoutError after `timeout`
+        seconds; NotFoundError if it is cleared meanwhile."""
+        for job in self._client.watch(self.session, self.id, timeout=timeout):
+            self._course.job = job
+        return self._course.job
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Waits until all said so far is stored, at most `timeout` seconds (default: `exit_timeout`); whether it is."""
+        return not self._engine.linger([self._course], self._client.exit_timeout if timeout is None else timeout)
+
+    def _settle(self, step: Step | None) -> None:
+        if step is not None:
+            concurrent.futures.wait([step.tried], self._client.exit_timeout)

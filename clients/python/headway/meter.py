@@ -1,0 +1,280 @@
+"""What a worker touches while it works: one part's progress, counters, record errors and variables.
+
+Nothing here knows the network. The engine looks at a meter when a report is due, so an update costs what an
+attribute costs. CPython's global lock is not handed on between the load and the store of `self._done += n`, so
+threads may call `advance()` at the same time and no count is lost.
+"""
+
+import sys
+import threading
+from collections import defaultdict, deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from itertools import chain, compress
+from operator import length_hint
+from typing import NamedTuple, TypeVar, overload
+from weakref import ref
+
+from google.protobuf import struct_pb2
+
+from headway.v1 import job_pb2
+from headway.values import clean, to_struct
+
+Item = TypeVar("Item")
+
+_TICKS = range(1, sys.maxsize)
+_INT64 = 2**63 - 1
+_ERRORS_AT_MOST = 1000
+
+
+class Sample(NamedTuple):
+    """What a meter has to say: totals as they stand, and what was not taken before."""
+
+    progress: int
+    counters: dict[str, int]
+    errors: list[job_pb2.RecordError]
+    variables: struct_pb2.Struct | None
+    message: str | None
+    size: int | None
+    more: bool
+    """True: something is left for a further sample."""
+
+
+class Meter:
+    """One part of a job: what a worker, thread or process that shares the job moves on its own.
+
+    Every method returns at once and none raises because of the server. Use one meter from one process; for several
+    processes, give each a part of its own.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_counters",
+        "_cut",
+        "_done",
+        "_errors",
+        "_errors_taken",
+        "_laps",
+        "_lock",
+        "_message",
+        "_part",
+        "_size",
+        "_variables",
+    )
+
+    def __init__(self, part: str = "", progress: int = 0) -> None:
+        self._part = part
+        self._begin(progress)
+
+    def _begin(self, progress: int) -> None:
+        self._done = progress
+        self._laps: list[_Lap] = []
+        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._errors: deque[job_pb2.RecordError] = deque()
+        self._errors_taken = 0
+        self._variables: struct_pb2.Struct | None = None
+        self._cut: _Cut | None = None
+        self._message: str | None = None
+        self._size: int | None = None
+        # A signal handler may come to a meter that its own thread has locked.
+        self._lock = threading.RLock()
+
+    def advance(self, n: int = 1) -> None:
+        """Counts `n` more units as done. Safe from several threads."""
+        self._done += n
+
+    @property
+    def progress(self) -> int:
+        """Units done by this part, in this process's eyes. Can be set; `+=` from several threads loses counts."""
+        if not self._laps:
+            return self._done
+        with self._lock:
+            self._fold()
+            return self._total()
+
+    @progress.setter
+    def progress(self, done: int) -> None:
+        if not self._laps:
+            # What is no number fails here, in the worker's own line, and not in the engine.
+            self._done = done + 0
+        else:
+            self._touch()
+            with self._lock:
+                self._done += done - self._total()
+
+    @overload
+    def track(self, iterable: Iterable[Item]) -> Iterable[Item]: ...
+    @overload
+    def track(self, iterable: AsyncIterable[Item]) -> AsyncIterable[Item]: ...
+    def track(self, iterable: Iterable[Item] | AsyncIterable[Item]) -> Iterable[Item] | AsyncIterable[Item]:
+        """Yields the items and counts each as done when the next is asked for.
+
+        An item during which the loop breaks or raises is not counted. If the job's size is not known yet and the
+        iterable has a length, that becomes the size.
+        """
+        self._touch()
+        if isinstance(iterable, Sized):
+            self._expect(len(iterable))
+        if not isinstance(iterable, AsyncIterable):
+            lap = _Lap()
+            counted = lap.around(iterable)
+            with self._lock:
+                self._fold()
+                self._laps.append(lap)
+            return counted
+        return self._track_async(iterable)
+
+    async def _track_async(self, items: AsyncIterable[Item]) -> AsyncIterator[Item]:
+        async for item in items:
+            yield item
+            self._done += 1
+
+    def count(self, counter: str, n: int = 1) -> None:
+        """Adds to a named tally (`added`, `updated`, `skipped`); at most 64 a job, names of 1 to 128 characters."""
+        self._touch()
+        self._counters[counter] += n
+
+    def record_error(self, record: object, message: object = "", code: object = "") -> None:
+        """Notes a record that could not be worked on: which (its first 256 characters), why (1,024), and a code
+        to group by (64)."""
+        self._touch()
+        self._errors.append(
+            job_pb2.RecordError(record=clean(record, 256) or "?", message=clean(message, 1024), code=clean(code, 64))
+        )
+
+    def set(self, variables: Mapping[str, object]) -> None:
+        """Merges into the job's variables: at most 256, of 256 KiB in all. Sent with the next report."""
+        self._merge(variables)
+
+    def checkpoint(self, variables: Mapping[str, object]) -> None:
+        """Merges variables that are stored together with the progress, counters and record errors of this moment,
+        or not at all: what a worker needs that resumes the job after a crash."""
+        self._merge(variables, cut=True)
+
+    @property
+    def message(self) -> str:
+        """What the job is doing now, for people: its first 1,024 characters. Can be set."""
+        return self._message or ""
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self._touch()
+        self._message = clean(text, 1024)
+
+    def _merge(self, variables: Mapping[str, object], cut: bool = False) -> None:
+        self._touch()
+        struct = to_struct(variables)
+        with self._lock:
+            if self._variables is None:
+                self._variables = struct
+            else:
+                for name, value in struct.fields.items():
+                    self._variables.fields[name].CopyFrom(value)
+            if cut:
+                errors = self._errors_taken + len(self._errors)
+                self._cut = _Cut(self._total(), dict(self._counters), errors)
+
+    def adopt(self, pid: int) -> None:
+        """In a forked child: a part of its own, from 0."""
+        self._part = f"{self._part[:100]}@{pid}"
+        self._begin(0)
+
+    def _expect(self, size: int) -> None:
+        """Told the length of what is tracked: a part's own is not the job's."""
+
+    def _touch(self) -> None:
+        """Called before every change but the quickest."""
+
+    def _bar(self) -> None:
+        """Makes changes of `progress` take the slow way for good."""
+        self._laps.append(_Lap())
+
+    def _total(self) -> int:
+        return self._done + sum(lap.done() for lap in self._laps)
+
+    def _fold(self) -> None:
+        for lap in [lap for lap in self._laps if lap.over()]:
+            self._laps.remove(lap)
+            self._done += lap.done()
+
+    def _sample(self, room: int) -> Sample:
+        """For the engine: all there is to say, with record errors of at most `room` bytes, one of them apart."""
+        with self._lock:
+            self._fold()
+            cut = self._cut
+            waiting = cut.errors - self._errors_taken if cut else len(self._errors)
+            taken: list[job_pb2.RecordError] = []
+            while waiting and room > 0 and len(taken) < _ERRORS_AT_MOST:
+                taken.append(self._errors.popleft())
+                room -= taken[-1].ByteSize()
+                waiting -= 1
+            self._errors_taken += len(taken)
+            done = cut.progress if cut else self._total()
+            counters = cut.counters if cut else dict(self._counters)
+            counters = {name: _whole(total) for name, total in counters.items()}
+            variables = None
+            if not waiting:
+                variables, self._variables, self._cut = self._variables, None, None
+            return Sample(
+                progress=max(_whole(done), 0),
+                counters=counters,
+                errors=taken,
+                variables=variables,
+                message=self._message,
+                size=self._size,
+                more=cut is not None or waiting > 0,
+            )
+
+
+def _whole(number: float) -> int:
+    """The number as it can be sent. What cannot is 0: a worker's slip here must not stop all reports."""
+    try:
+        return min(max(int(number), -_INT64), _INT64)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+class _Cut(NamedTuple):
+    """A meter at the moment of a checkpoint."""
+
+    progress: int
+    counters: dict[str, int]
+    errors: int
+
+
+class _Lap:
+    """One `track()`. C takes a tick for each item; how many ticks are left tells how many items were taken."""
+
+    __slots__ = ("_dropped", "_finished", "_ticks")
+
+    def __init__(self) -> None:
+        self._ticks = iter(_TICKS)
+        self._finished = False
+        self._dropped: Callable[[], object] = lambda: self
+
+    def around(self, iterable: Iterable[Item]) -> Iterator[Item]:
+        end: _End[Item] = _End(self)
+        self._dropped = ref(end)
+        return compress(chain(iterable, end), self._ticks)
+
+    def finish(self) -> None:
+        self._finished = True
+
+    def over(self) -> bool:
+        return self._finished or self._dropped() is None
+
+    def done(self) -> int:
+        taken = len(_TICKS) - length_hint(self._ticks)
+        return taken if self._finished else max(taken - 1, 0)
+
+
+class _End(Iterable[Item]):
+    """Comes after the last item: when it is asked for, that item is done. It lives as long as the loop does."""
+
+    __slots__ = ("__weakref__", "_lap")
+
+    def __init__(self, lap: _Lap) -> None:
+        self._lap = lap
+
+    def __iter__(self) -> Iterator[Item]:
+        self._lap.finish()
+        return iter(())

@@ -1,0 +1,117 @@
+"""What a process has of engines: one for each target, at rest while it forks, flushed when it ends."""
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from weakref import WeakSet
+
+from headway.channel import Target
+from headway.contact import log
+from headway.course import Course, Step
+from headway.engine import Engine
+
+EXIT_TIMEOUT = 10.0
+"""Seconds that a process waits at its end for what was not delivered yet."""
+
+_lock = threading.Lock()
+_engines: dict[Target, Engine] = {}
+_resting: list[threading.Event] = []
+_multiprocessing_told = False
+_connections: "WeakSet[Connection]" = WeakSet()
+
+
+class Connection:
+    """What the connections of both kinds, synchronous and asyncio, have in common."""
+
+    def __init__(self, target: Target, *, session: str | None = None, exit_timeout: float = EXIT_TIMEOUT) -> None:
+        self.target = target
+        self.exit_timeout = exit_timeout
+        self._session = session
+        self._engine = engine_for(target)
+        self._engine.hold(1)
+        self._courses: WeakSet[Course] = WeakSet()
+        self._closed = False
+        _connections.add(self)
+
+    def _in(self, session: str | None) -> str:
+        found = session or self._session or os.environ.get("HEADWAY_SESSION")
+        if not found:
+            raise ValueError("No session: give one, or set HEADWAY_SESSION.")
+        return found
+
+    def _deliver(self) -> None:
+        if not self._closed:
+            self._closed = True
+            courses = list(self._courses)
+            deliver(self._engine, courses, self.exit_timeout)
+            for course in courses:
+                self._engine.submit(course, Step(after_reports=True, release=True))
+            self._engine.hold(-1)
+
+    def _close_channel(self) -> None:
+        """Closes what gRPC has open here; it is opened again on use."""
+
+
+def engine_for(target: Target) -> Engine:
+    """The engine of this process for that target."""
+    with _lock:
+        return _engines.setdefault(target, Engine(target))
+
+
+def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> None:
+    """Waits until all that these jobs have to say is stored, `timeout` seconds at most; then notes what is left, which
+    goes on in the background until the process ends. A job is waited for in this way once."""
+    waiting = [course for course in courses if not course.over and not course.given_up]
+    for course in engine.linger(waiting, timeout):
+        course.given_up = True
+        log.warning(
+            "headway: %s has not answered in time; the last state of job %s is not delivered",
+            engine.target.address,
+            course.job.id,
+        )
+
+
+def _at_exit() -> None:
+    deadline = time.monotonic() + EXIT_TIMEOUT
+    for engine in list(_engines.values()):
+        deliver(engine, engine.live(), max(deadline - time.monotonic(), 0.0))
+        engine.rest()
+
+
+def _before_fork() -> None:
+    # gRPC does not survive a fork in the child unless nothing of it is open.
+    _lock.acquire()
+    for connection in list(_connections):
+        connection._close_channel()
+    _resting.extend(engine.rest() for engine in _engines.values())
+    _flush_multiprocessing_children()
+
+
+def _after_fork_in_parent() -> None:
+    for event in _resting:
+        event.set()
+    _resting.clear()
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _resting.clear()
+    for engine in _engines.values():
+        engine.adopt()
+    _lock.release()
+
+
+def _flush_multiprocessing_children() -> None:
+    """A child of multiprocessing leaves without atexit, but runs the finalizers that it has itself."""
+    global _multiprocessing_told
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and not _multiprocessing_told:
+        _multiprocessing_told = True
+        util.register_after_fork(_connections, lambda _: util.Finalize(None, _at_exit, exitpriority=100))
+
+
+atexit.register(_at_exit)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

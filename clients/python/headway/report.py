@@ -1,0 +1,83 @@
+"""What was reported of one meter and what was not: the numbered reports that make a retry count once."""
+
+import time
+from itertools import islice
+
+from headway.meter import Meter
+from headway.v1 import job_service_pb2 as rpc
+from headway.values import clean
+
+_ERRORS_ROOM = 1024 * 1024
+_COUNTERS = 64
+
+
+class Reporter:
+    """Turns one meter's state into reports. A report stays the same, and is sent again, until it is settled."""
+
+    def __init__(self, meter: Meter, progress: int = 0, size: int = 0) -> None:
+        self.meter = meter
+        # Above every sequence of an earlier process that reported this part in the same attempt.
+        self._sequence = time.time_ns() // 1000
+        self._progress = progress
+        self._size = size
+        self._message = ""
+        self._counters: dict[str, int] = {}
+        self._pending: rpc.ReportProgressRequest | None = None
+        self._more = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a report is unsettled, or known to be followed by another."""
+        return self._pending is not None or self._more
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a report is on its way."""
+        return self._pending is not None
+
+    def report(self, session: str, job_id: str, attempt: int, fresh: bool) -> rpc.ReportProgressRequest | None:
+        """The unsettled report, or a new one, or None if nothing has changed. Not `fresh`: a new one only to
+        complete the one before."""
+        if self._pending is None and (fresh or self._more):
+            self._pending = self._draft(session, job_id, attempt)
+        return self._pending
+
+    def settle(self) -> None:
+        """The report was applied."""
+        self._pending = None
+
+    def refused(self) -> None:
+        """The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest
+        goes out again without them."""
+        if self._pending is not None and self._pending.HasField("variables"):
+            self._pending.ClearField("variables")
+            self._number(self._pending)
+        else:
+            self._pending = None
+
+    def _draft(self, session: str, job_id: str, attempt: int) -> rpc.ReportProgressRequest | None:
+        sample = self.meter._sample(_ERRORS_ROOM)
+        self._more = sample.more
+        report = rpc.ReportProgressRequest(session_id=session, job_id=job_id, attempt=attempt, part=self.meter._part)
+        empty = report.ByteSize()
+        if sample.progress != self._progress:
+            report.progress = self._progress = sample.progress
+        if sample.size is not None and sample.size != self._size:
+            report.size = self._size = sample.size
+        if sample.message is not None and sample.message != self._message:
+            report.message = self._message = sample.message
+        for name, total in islice(sample.counters.items(), _COUNTERS):
+            if delta := total - self._counters.get(name, 0):
+                report.counters[clean(name, 128) or "?"] = delta
+        self._counters = sample.counters
+        report.record_errors.extend(sample.errors)
+        if sample.variables is not None:
+            report.variables.CopyFrom(sample.variables)
+        if report.ByteSize() == empty:
+            return None
+        return self._number(report)
+
+    def _number(self, report: rpc.ReportProgressRequest) -> rpc.ReportProgressRequest:
+        self._sequence += 1
+        report.sequence = self._sequence
+        return report

@@ -1,0 +1,156 @@
+"""The requests of both clients, synchronous and asyncio, and how a watch is taken up again."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TypeAlias, TypedDict
+
+import grpc
+from google.protobuf import duration_pb2
+
+from headway.errors import HeadwayError
+from headway.ids import chance, uuid7
+from headway.job import Status
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as rpc
+from headway.values import clean
+
+Seconds: TypeAlias = float | timedelta
+
+HEARTBEAT_TIMEOUT = 60.0
+
+CREATE_PATIENCE = 1.0
+"""Seconds that a new job waits for a server that neither answers nor refuses the connection; then the work begins, and
+the job is created in the background."""
+
+ENDED = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
+
+_ANY_LENGTH = 10_000
+# CANCELLED is this process closing its channel, in order to fork.
+_BROKEN_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+class JobOptions(TypedDict, total=False):
+    """What a job can be created with, besides its session and name; the limits are in job.proto."""
+
+    job_id: str | None
+    """32 lower-case hexadecimal digits of one's own; else a new UUIDv7."""
+    invoker: str
+    """Who or what starts it."""
+    size: int
+    """How much there is to do, in units; 0 = not known yet."""
+    unit: str
+    """What is counted: "records"."""
+    labels: Mapping[str, str]
+    """To filter by."""
+    heartbeat_timeout: Seconds
+    """Seconds without contact after which it counts as LOST; 60 by default, 0 = never."""
+    stall_timeout: Seconds
+    """Seconds without progress after which it counts as stalled; never by default."""
+    retention: Seconds
+    """Seconds that it is kept after its end; the server's setting by default."""
+    pending: bool
+    """It waits for a worker, who calls `resume`."""
+
+
+class JobFilters(TypedDict, total=False):
+    """Which jobs of a session to list: those that pass all of these."""
+
+    statuses: Sequence[Status]
+    name: str
+    invoker: str
+    labels: Mapping[str, str]
+    stalled: bool
+
+
+def duration(seconds: Seconds) -> duration_pb2.Duration:
+    result = duration_pb2.Duration()
+    result.FromTimedelta(seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds))
+    return result
+
+
+def create(session: str, name: str, options: JobOptions) -> rpc.CreateJobRequest:
+    request = rpc.CreateJobRequest(
+        session_id=session,
+        job_id=options.get("job_id") or uuid7(),
+        name=clean(name, _ANY_LENGTH),
+        invoker=clean(options.get("invoker", ""), _ANY_LENGTH),
+        size=int(options.get("size", 0)),
+        unit=clean(options.get("unit", ""), _ANY_LENGTH),
+        labels={clean(k, _ANY_LENGTH): clean(v, _ANY_LENGTH) for k, v in options.get("labels", {}).items()},
+        heartbeat_timeout=duration(options.get("heartbeat_timeout", HEARTBEAT_TIMEOUT)),
+        pending=options.get("pending", False),
+    )
+    if "stall_timeout" in options:
+        request.stall_timeout.CopyFrom(duration(options["stall_timeout"]))
+    if "retention" in options:
+        request.retention.CopyFrom(duration(options["retention"]))
+    return request
+
+
+def heartbeat(job: job_pb2.Job | rpc.CreateJobRequest) -> float:
+    """Its heartbeat_timeout in seconds."""
+    return job.heartbeat_timeout.seconds + job.heartbeat_timeout.nanos / 1e9
+
+
+def described(request: rpc.CreateJobRequest) -> job_pb2.Job:
+    """The job as its creator knows it before the server has answered."""
+    return job_pb2.Job(
+        id=request.job_id,
+        name=request.name,
+        invoker=request.invoker,
+        size=request.size,
+        unit=request.unit,
+        labels=request.labels,
+        status=job_pb2.JOB_STATUS_PENDING if request.pending else job_pb2.JOB_STATUS_RUNNING,
+    )
+
+
+def jobs(session: str, page_size: int, filters: JobFilters) -> rpc.ListJobsRequest:
+    return rpc.ListJobsRequest(
+        session_id=session,
+        page_size=page_size,
+        statuses=[f"JOB_STATUS_{Status(status)}" for status in filters.get("statuses", ())],
+        name=filters.get("name", ""),
+        invoker=filters.get("invoker", ""),
+        labels=filters.get("labels"),
+        stalled=filters.get("stalled"),
+    )
+
+
+def cancel(session: str, job_id: str, reason: str, grace: Seconds | None) -> rpc.CancelJobRequest:
+    return rpc.CancelJobRequest(
+        session_id=session,
+        job_id=job_id,
+        reason=clean(reason, 1024),
+        grace_period=None if grace is None else duration(grace),
+    )
+
+
+class Deadline:
+    """When a watch has to be over, and how long to wait before it is taken up again."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._tries = 0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left, or None if there is no end."""
+        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
+
+    def heard(self) -> None:
+        self._tries = 0
+
+    def pause(self, error: HeadwayError) -> float:
+        """Seconds to wait after a watch broke off. TimeoutError if its time is over; the error, if it is final."""
+        left = self.left
+        if left is not None and (left == 0 or error.code == grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise TimeoutError("The job has not ended in time.") from error
+        if error.code not in _BROKEN_OFF:
+            raise error
+        if error.reason == "STREAM_EXPIRED" and not self._tries:
+            return 0.0
+        self._tries += 1
+        pause = min(0.1 * 2.0 ** min(self._tries, 6), 5.0) * chance(0.5, 1.0)
+        return pause if left is None else min(pause, left)

@@ -1,0 +1,191 @@
+"""The server is absent, dies, hangs or talks rubbish, and the work goes on."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+import headway
+import pytest
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as rpc
+
+from tests.client.fakes import FakeServer, acknowledge
+from tests.support.server import ServerProcess
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address where connections are refused."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """An address that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_no_server_costs_nothing_but_a_notice(nobody: str, caplog: pytest.LogCaptureFixture) -> None:
+    began = time.monotonic()
+    with pytest.raises(KeyError), headway.connect(nobody, session="s", exit_timeout=0.3) as hw:
+        with hw.job(size=3) as first:
+            assert time.monotonic() - began < 0.25
+            for _ in first.track(range(3)):
+                first.count("added")
+        with hw.job() as job:
+            job.set({"a": 1})
+            job.record_error("x")
+            raise KeyError("mine")
+    assert time.monotonic() - began < 1.5
+    texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert sum("does not answer" in text for text in texts) == 1
+    assert sum("not delivered" in text for text in texts) == 2
+    assert all("\n" not in text for text in texts)
+
+
+def test_a_silent_server_costs_a_bounded_time(hanging: str) -> None:
+    began = time.monotonic()
+    with headway.connect(hanging, session="s", exit_timeout=0.5) as hw, hw.job() as job:
+        job.advance()
+    assert time.monotonic() - began < 3
+
+
+def test_reads_say_that_nobody_is_there(nobody: str) -> None:
+    with headway.connect(nobody, session="s") as hw, pytest.raises(headway.UnavailableError) as caught:
+        hw.get(None, "0" * 32)
+    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+    assert caught.value.reason == ""
+
+
+def test_a_job_made_while_the_server_is_away_takes_its_place(
+    own_server: ServerProcess, session: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_server.kill()
+    with headway.connect(own_server.address, session=session) as hw:
+        with hw.job(name="early", size=1000) as job:
+            for number in job.track(range(1000)):
+                job.count("added")
+                if number % 100 == 0:
+                    job.record_error(number)
+            job.set({"k": "v"})
+            job.results = {"n": 1000}
+        assert job.status is headway.Status.RUNNING
+        own_server.start()
+        assert job.flush()
+        seen = hw.get(None, job.id)
+        assert (seen.name, seen.status, seen.progress) == ("early", job_pb2.JOB_STATUS_COMPLETED, 1000)
+        assert (seen.counters["added"], seen.error_count) == (1000, 10)
+        assert hw.results(None, job.id) == {"n": 1000}
+        assert hw.variables(None, job.id) == {"k": "v"}
+    assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == 1
+
+
+def test_the_server_dies_in_the_middle_and_comes_back(own_server: ServerProcess, session: str) -> None:
+    with headway.connect(own_server.address, session=session) as hw:
+        with hw.job(size=300) as job:
+            for number in job.track(range(300)):
+                job.count("seen")
+                if number in (100, 200):
+                    assert job.flush()
+                    own_server.kill()
+                    own_server.start()
+        seen = hw.get(None, job.id)
+        assert (seen.status, seen.progress, seen.counters["seen"]) == (
+            job_pb2.JOB_STATUS_COMPLETED,
+            300,
+            300,
+        )
+
+
+def test_the_server_is_away_at_the_end_and_comes_back(own_server: ServerProcess, session: str) -> None:
+    back = threading.Timer(1.0, own_server.start)
+    with headway.connect(own_server.address, session=session) as hw, hw.job() as job:
+        job.advance(5)
+        own_server.kill()
+        back.start()
+    back.join()
+    with headway.connect(own_server.address, session=session) as hw:
+        seen = hw.get(None, job.id)
+        assert (seen.status, seen.progress) == (job_pb2.JOB_STATUS_COMPLETED, 5)
+
+
+def test_a_watch_follows_a_restart(own_server: ServerProcess, session: str) -> None:
+    with headway.connect(own_server.address, session=session) as hw:
+        job = hw.job()
+        revisions = []
+        for state in hw.watch(None, job.id, timeout=20):
+            revisions.append(state.revision)
+            if len(revisions) == 1:
+                own_server.kill()
+                own_server.start()
+                job.advance(3)
+                job.finish()
+        assert state.status == job_pb2.JOB_STATUS_COMPLETED
+        assert revisions == sorted(set(revisions))
+
+
+def test_a_server_that_hangs_in_the_middle(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headway.engine.PATIENCE", 0.3)
+    release = threading.Event()
+
+    def hang_once(request: rpc.StreamProgressRequest, position: int) -> rpc.StreamProgressResponse:
+        if not release.is_set() and any(report.progress for report in request.reports):
+            release.wait(5)
+        return acknowledge(request, position)
+
+    fake.service.answer = hang_once
+    with headway.connect(fake.address, session="s") as hw, hw.job() as job:
+        job.advance(5)
+        first = next(r for r in iter(fake.service.reports, None) if r[0].progress)[0]
+        again = next(r for r in iter(fake.service.reports, None) if r[0].progress)[0]
+        assert again == first
+        release.set()
+        assert job.flush()
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND])
+def test_what_no_headway_server_says_ends_nothing(fake: FakeServer, code: grpc.StatusCode) -> None:
+    rubbish = iter([code, code, code])
+
+    def refuse(context: grpc.ServicerContext) -> None:
+        for wrong in rubbish:
+            context.abort(wrong, "what?\nwhat?")
+
+    fake.service.on_create = refuse
+    with headway.connect(fake.address, session="s") as hw, hw.job() as job:
+        job.advance()
+    assert fake.service.finished.qsize() == 1
+    assert fake.service.created.qsize() == 4
+
+
+def test_acknowledgements_that_make_no_sense(fake: FakeServer) -> None:
+    def lying(request: rpc.StreamProgressRequest, position: int) -> rpc.StreamProgressResponse:
+        response = rpc.StreamProgressResponse(acked=position + 1000)
+        response.failures.add(request=77, report=-1)
+        response.failures.add(request=position - 1, report=999_999)
+        response.cancellations.add(job_id="nobody")
+        response.next_report_after.seconds = -(10**9)
+        return response
+
+    fake.service.answer = lying
+    with headway.connect(fake.address, session="s") as hw, hw.job() as job:
+        job.advance()
+        assert job.flush()
+    assert fake.service.finished.qsize() == 1
+
+
+def test_a_million_updates_without_a_server_are_exact_later(own_server: ServerProcess, session: str) -> None:
+    own_server.kill()
+    with headway.connect(own_server.address, session=session) as hw:
+        with hw.job() as job:
+            for _ in range(1_000_000):
+                job.advance()
+        own_server.start()
+        assert job.flush()
+        assert hw.get(None, job.id).progress == 1_000_000

@@ -1,0 +1,224 @@
+"""Exits and forks: the interpreter never hangs, and nothing is lost that could be delivered."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import headway
+from headway.v1 import job_pb2
+
+from tests.client.fakes import Proxy
+from tests.support.server import ServerProcess
+
+
+def run(script: str, address: str, session: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    environment = {
+        # gRPC may speak: on a fork with a channel open it does.
+        **{name: value for name, value in os.environ.items() if not name.startswith(("HEADWAY_", "GRPC_"))},
+        "HEADWAY_TARGET": address,
+        "HEADWAY_SESSION": session,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def only_job(hw: headway.Client) -> job_pb2.Job:
+    (job,) = hw.list()
+    return job
+
+
+def test_an_exit_without_goodbye_delivers_the_last_state(
+    server: ServerProcess, session: str, hw: headway.Client
+) -> None:
+    script = "import headway; hw = headway.connect(); job = hw.job(); job.advance(12); job.count('added', 3)"
+    done = run(script, server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = only_job(hw)
+    assert (seen.status, seen.progress, seen.counters["added"]) == (job_pb2.JOB_STATUS_RUNNING, 12, 3)
+
+
+def test_an_uncaught_exception_keeps_its_exit_status(server: ServerProcess, session: str, hw: headway.Client) -> None:
+    script = """
+import headway
+with headway.connect() as hw, hw.job() as job:
+    job.advance(2)
+    raise RuntimeError("broken")
+"""
+    done = run(script, server.address, session)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "RuntimeError: broken"
+    assert only_job(hw).error.message == "RuntimeError: broken"
+
+
+def test_an_interrupt_cancels_the_job(server: ServerProcess, session: str, hw: headway.Client) -> None:
+    script = """
+import headway, os, signal
+with headway.connect() as hw, hw.job() as job:
+    for _ in job.track(range(10)):
+        if job.progress == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = run(script, server.address, session)
+    assert done.returncode == -2
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    seen = only_job(hw)
+    assert (seen.status, seen.progress) == (job_pb2.JOB_STATUS_CANCELLED, 4)
+
+
+def test_a_daemon_thread_at_work_does_not_hold_the_exit(
+    server: ServerProcess, session: str, hw: headway.Client
+) -> None:
+    script = """
+import headway, threading
+hw = headway.connect()
+job = hw.job()
+begun = threading.Event()
+def work():
+    while True:
+        job.advance()
+        begun.set()
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+"""
+    done = run(script, server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert only_job(hw).progress > 0
+
+
+def test_an_exit_with_the_server_away_is_bounded(session: str) -> None:
+    script = """
+import headway, headway.process
+headway.process.EXIT_TIMEOUT = 0.5
+job = headway.connect().job()
+job.advance()
+"""
+    began = time.monotonic()
+    done = run(script, "127.0.0.1:9", session)
+    assert time.monotonic() - began < 8
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert all(line.startswith("headway: ") for line in done.stderr.splitlines())
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_an_exit_in_the_middle_of_an_answer_does_not_hang(server: ServerProcess, session: str) -> None:
+    script = """
+import headway, headway.process, sys
+headway.process.EXIT_TIMEOUT = 0.5
+job = headway.connect().job()
+job.advance()
+job.flush()
+print("ready", flush=True)
+sys.stdin.readline()
+job.advance()
+sys.exit(7)
+"""
+    with Proxy(server.address) as proxy:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            env={**os.environ, "HEADWAY_TARGET": proxy.address, "HEADWAY_SESSION": session},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        with process:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            proxy.swallow()
+            process.communicate("\n", timeout=10)
+        assert process.returncode == 7
+
+
+FORK = """
+import headway, os, sys, signal
+signal.alarm(15)
+with headway.connect() as hw, hw.job(size=30) as job:
+    job.advance(10)
+    assert job.flush()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        job.advance(5)
+        job.part("child").advance(7)
+        sys.exit(0)
+    job.advance(1)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, status
+    job.advance(1)
+"""
+
+
+def test_a_forked_child_reports_a_part_of_its_own(server: ServerProcess, session: str, hw: headway.Client) -> None:
+    done = run(FORK, server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = only_job(hw)
+    assert seen.status == job_pb2.JOB_STATUS_COMPLETED
+    assert sorted(seen.parts.values()) == [5, 7, 12]
+    assert (seen.parts[""], seen.parts["child"], seen.progress) == (12, 7, 24)
+
+
+MULTIPROCESSING = """
+import headway, multiprocessing, signal
+signal.alarm(18)
+
+def forked(job, n):
+    for _ in job.track(range(n)):
+        pass
+
+def spawned(session, job_id, n):
+    signal.alarm(15)
+    with headway.connect(session=session) as hw:
+        hw.fetch(None, job_id).part(f"spawned {n}").advance(n)
+
+if __name__ == "__main__":
+    with headway.connect() as hw, hw.job(size=60) as job:
+        fork = multiprocessing.get_context("METHOD")
+        arguments = [(job, n) for n in (10, 20, 30)] if "METHOD" == "fork" else [
+            (job.session, job.id, n) for n in (10, 20, 30)]
+        target = forked if "METHOD" == "fork" else spawned
+        children = [fork.Process(target=target, args=a) for a in arguments]
+        for child in children: child.start()
+        for child in children: child.join()
+        assert [child.exitcode for child in children] == [0, 0, 0]
+"""
+
+
+def test_multiprocessing_by_fork(server: ServerProcess, session: str, hw: headway.Client) -> None:
+    done = run(MULTIPROCESSING.replace("METHOD", "fork"), server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert only_job(hw).progress == 60
+
+
+def test_multiprocessing_by_spawn(server: ServerProcess, session: str, hw: headway.Client, tmp_path: Path) -> None:
+    path = tmp_path / "spawning.py"
+    path.write_text(MULTIPROCESSING.replace("METHOD", "spawn"))
+    done = run(f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')", server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert dict(only_job(hw).parts) == {"spawned 10": 10, "spawned 20": 20, "spawned 30": 30}
+
+
+def test_a_fork_with_the_server_away(session: str) -> None:
+    done = run(
+        FORK.replace("assert job.flush()", "").replace("headway.connect()", "headway.connect(exit_timeout=0.2)"),
+        "127.0.0.1:9",
+        session,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_import_brings_neither_server_nor_display() -> None:
+    script = """
+import sys, headway
+foreign = {"peewee", "rich", "headway_server", "headway.aio", "headway.cli", "platformdirs", "argcomplete"}
+print(sorted(foreign & set(sys.modules)), headway.__version__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[] ")
