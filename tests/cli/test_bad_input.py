@@ -1,0 +1,207 @@
+"""What goes wrong: one line that says what to do, a documented exit status, never a traceback."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.run import HEADWAY, Cli, Result, run, spawn
+from tests.support.server import ServerProcess
+
+NewJob = Callable[..., str]
+JOB = "0" * 32
+
+
+def one_line(result: Result) -> str:
+    """What it complained of, in the one line that it may take."""
+    assert result.out == ""
+    assert result.err.startswith("headway: ")
+    assert result.err.endswith("\n")
+    assert result.err.count("\n") == 1
+    return result.err
+
+
+@pytest.mark.parametrize(
+    "target", ["a:b:c", "host", "host:", ":1", "host:0", "host:70000", "http://h:1/x", "h h:1", "[::1:1", "host:x"]
+)
+def test_a_target_that_is_none(cli: Cli, target: str) -> None:
+    result = cli("list", "--target", target)
+    assert result.status == 2
+    assert "host:port" in one_line(result)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["get"],
+        ["get", JOB, "more"],
+        ["create", "--size", "-1"],
+        ["create", "--size", "many"],
+        ["create", "--label", "a"],
+        ["create", "--heartbeat-timeout", "soon"],
+        ["create", "--nam", "abbreviated"],
+        ["report", JOB, "--progress", "1", "--advance", "1"],
+        ["report", JOB, "--count", "added"],
+        ["report", JOB, "--error", ":CODE"],
+        ["report", JOB, "--set", "x=9007199254740993"],
+        ["finish", JOB, "--results", "not json"],
+        ["finish", JOB, "--results", "1e400"],
+        ["finish", JOB, "--results", "NaN"],
+        ["finish", JOB, "--results", '"\\ud800"'],
+        ["finish", JOB, "--results", "[" * 99 + "]" * 99],
+        ["finish", JOB, "--results", "1", "--results-file", "x"],
+        ["finish", JOB, "--results-file", "/nowhere/at/all"],
+        ["finish", JOB, "--results-file", "/"],
+        ["finish", JOB, "--results-file", "/bin/true"],
+        ["fail", JOB],
+        ["fail", JOB, "--message", "m", "--code", "OK"],
+        ["set", JOB],
+        ["list", "--status", "broken"],
+        ["list", "--timeout", "x"],
+        ["list", "--ca", "/nowhere/ca.pem"],
+        ["completion", "tcsh"],
+        ["--json", "serve"],
+    ],
+    ids=lambda words: " ".join(words)[:60],
+)
+def test_wrong_usage(cli: Cli, words: list[str]) -> None:
+    result = cli(*words)
+    assert result.status == 2
+    one_line(result)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["get", "xyz"],
+        ["get", "../../etc/passwd"],
+        ["create", "--id", "0"],
+        ["create", "--name", "n" * 300],
+        ["list", "--session", "s" * 300],
+        ["list", "--session", "a\x1b[2Jb"],
+        ["list", "--session", "-"],
+    ],
+    ids=lambda words: " ".join(words)[:40],
+)
+def test_what_the_server_refuses(cli: Cli, words: list[str]) -> None:
+    result = cli(*words)
+    assert result.status == 1
+    assert one_line(result).rstrip("\n").isprintable()
+
+
+def test_no_command_shows_the_help(cli: Cli) -> None:
+    result = cli()
+    assert result.status == 2
+    assert "exit status:" in result.out
+
+
+def test_no_session(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADWAY_SESSION")
+    result = cli("list")
+    assert result.status == 2
+    assert "HEADWAY_SESSION" in one_line(result)
+
+
+def test_no_server(cli: Cli) -> None:
+    for words in (["list"], ["watch", JOB]):
+        result = cli(*words, "--target", "127.0.0.1:1")
+        assert result.status == 4
+        assert "headway serve" in one_line(result)
+
+
+def test_what_is_not_utf_8(environment: dict[str, str]) -> None:
+    result = run(b"create", b"--name", b"\xff\xfe", environment=environment)
+    assert result.status == 2
+    assert "UTF-8" in one_line(result)
+    result = run("list", environment={**environment, "HEADWAY_SESSION": "\udcff"})
+    assert result.status == 2
+    one_line(result)
+
+
+@pytest.mark.parametrize("token", ["é", "a\nb", "\x1b[2J"])
+def test_a_token_that_is_none(cli: Cli, token: str) -> None:
+    result = cli("list", "--token", token)
+    assert result.status == 2
+    one_line(result)
+
+
+def test_a_plain_server_where_tls_is_expected(server: ServerProcess, environment: dict[str, str]) -> None:
+    result = run("list", "--target", f"https://{server.address}", environment=environment)
+    assert result.status == 4
+    assert "over TLS" in one_line(result)
+
+
+def test_a_timeout_may_be_long_or_short(cli: Cli) -> None:
+    assert cli("list", "--timeout", "999999999d").status == 0
+    assert cli("list", "--timeout", "0").status == 4
+
+
+def test_results_that_are_not_utf_8(cli: Cli, new_job: NewJob, tmp_path: Path) -> None:
+    file = tmp_path / "latin"
+    file.write_bytes(b'"\xe9"')
+    result = cli("finish", new_job(), "--results-file", str(file))
+    assert result.status == 2
+    assert "UTF-8" in one_line(result)
+
+
+def test_a_closed_output_is_quiet(new_job: NewJob, environment: dict[str, str]) -> None:
+    job = new_job()
+    for words in (["list"], ["get", job], ["watch", job], ["list", "--json"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [*HEADWAY, *words], env=environment, stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_no_output_at_all_is_no_error(new_job: NewJob, environment: dict[str, str]) -> None:
+    new_job()
+    command = f"exec {' '.join(HEADWAY)} list >&-"
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_named(new_job: NewJob, environment: dict[str, str]) -> None:
+    new_job()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*HEADWAY, "list"], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "headway: cannot write the output: No space left on device\n"
+
+
+def test_a_terminal_without_unicode_gets_escapes(new_job: NewJob, environment: dict[str, str]) -> None:
+    new_job("--name", "é📚")
+    result = run("list", environment={**environment, "PYTHONIOENCODING": "ascii"})
+    assert result.status == 0
+    assert "\\xe9\\U0001f4da" in result.out
+
+
+def test_ctrl_c_is_quiet(new_job: NewJob, environment: dict[str, str]) -> None:
+    job = new_job()
+    process = spawn("watch", job, environment=environment)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(2)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_the_server_part_may_be_missing(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "peewee.py").write_text("raise ModuleNotFoundError(\"No module named 'peewee'\", name='peewee')")
+    result = run("serve", environment={**environment, "PYTHONPATH": str(tmp_path)})
+    assert result.status == 1
+    assert "pip install headway" in one_line(result)
+
+
+def test_serve_hands_its_options_on(environment: dict[str, str]) -> None:
+    result = run("serve", "--help", environment=environment)
+    assert result.status == 0
+    assert "--database" in result.out
+    assert run("serve", "--no-such-option", environment=environment).status == 2
