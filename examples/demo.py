@@ -17,12 +17,12 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 
 import grpc
+
+from examples.marc_import.data import NoDataError, fetch, generate
 from headway.channel import Target, open_channel
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-
-from examples.marc_import.data import NoDataError, fetch, generate
 
 KILLED_AT = 0.4
 """Share of the records."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import peewee
+
 from headway.ids import uuid7
 
 

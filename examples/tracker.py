@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Self
 
 import headway
-
 from examples.ledger import Run, TakenOverError, faults_of, leave_job
 
 

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-import headway
 import peewee
 
+import headway
 from examples.ledger import (
     Fault,
     Run,

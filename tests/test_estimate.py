@@ -1,8 +1,9 @@
 """Estimates: absent rather than a guess, and honest when there is one."""
 
-from headway_server.estimate import SECOND, Pace, estimate, observe, resume
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headway_server.estimate import SECOND, Pace, estimate, observe, resume
 
 
 def run(paces: list[float], seconds: int = 1) -> tuple[Pace | None, float, int]:

@@ -3,11 +3,11 @@
 import grpc
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
+
 from headway.v1 import job_service_pb2 as pb
 from headway_server import app as application
 from headway_server.errors import CredentialsInvalid
 from headway_server.guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
-
 from tests.support.app import RunningApp
 
 SERVICES = (application.JOB_SERVICE, application.HEALTH, application.REFLECTION, application.CHANNELZ)

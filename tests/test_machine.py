@@ -3,6 +3,10 @@
 import itertools
 from copy import deepcopy
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from headway_server import machine
 from headway_server.actions import (
     Action,
@@ -27,9 +31,6 @@ from headway_server.job import ENDED, Error, Job, Status
 from headway_server.limits import INT64_MAX, MICROSECONDS
 from headway_server.machine import HISTORY_KEPT, TRANSITIONS, Rules
 from headway_server.report import RecordError, Report
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 RULES = Rules()
 HEARTBEAT = 60 * MICROSECONDS

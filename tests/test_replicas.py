@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-
 from tests.support.app import RunningApp
 from tests.support.postgres import Postgres
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from headway_server.database import StartError
 from headway_server.limits import MICROSECONDS
 from headway_server.settings import read

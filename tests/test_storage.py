@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from headway_server import rows
 from headway_server.database import StartError, migrate, open_engine, session_key
 from headway_server.estimate import Pace
@@ -12,9 +15,6 @@ from headway_server.limits import INT64_MAX
 from headway_server.machine import Change
 from headway_server.store import Filter, Store
 from headway_server.tokens import Sealer, SessionHasher
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.conftest import ENGINES, empty_database
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)

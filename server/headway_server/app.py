@@ -14,8 +14,8 @@ from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from headway.v1 import job_service_pb2
 
+from headway.v1 import job_service_pb2
 from headway_server.clock import Clock, SteadyClock
 from headway_server.database import Engine, StartError, migrate, open_engine, session_key
 from headway_server.errors import ShuttingDown

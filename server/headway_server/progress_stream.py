@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from headway.v1 import job_service_pb2 as pb
-
 from headway_server import replies, requests
 from headway_server.checks import Checks
 from headway_server.errors import Fault, InvalidRequest, JobError, StreamExpired

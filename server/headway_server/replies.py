@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from headway.v1 import job_pb2
 
+from headway.v1 import job_pb2
 from headway_server.errors import InvalidRequest, JobError
 from headway_server.job import Cancellation, Error, Job, Status
 from headway_server.limits import MICROSECONDS

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from google.protobuf import any_pb2, message, struct_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from headway.v1 import job_service_pb2 as pb
 
+from headway.v1 import job_service_pb2 as pb
 from headway_server.actions import Cancel, Create, Fail, Finish, SetVariables, Start, Update
 from headway_server.checks import Checks
 from headway_server.job import Error, Status

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from google.protobuf import empty_pb2
+
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-
 from headway_server import json_values, replies, requests
 from headway_server.actions import Clear
 from headway_server.checks import Checks

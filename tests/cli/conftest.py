@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 
 import pytest
-from headway.cli import main
 
+from headway.cli import main
 from tests.cli.run import Cli, Result
 from tests.support.server import ServerProcess
 

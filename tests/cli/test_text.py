@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from headway.cli import text
 from headway.cli.safe import safe
 from headway.v1 import job_pb2

@@ -4,6 +4,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 
 import pytest
+
 from headway.cli import values
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-import headway
 import pytest
 
+import headway
 from tests.client.fakes import FakeServer, Proxy
 from tests.support.server import ServerProcess
 

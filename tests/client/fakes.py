@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceServicer, add_JobServiceServicer_to_server

@@ -1,11 +1,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import headway
 import pytest
+
+import headway
 from headway import aio
 from headway.v1 import job_pb2
-
 from tests.support.server import ServerProcess
 
 

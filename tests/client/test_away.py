@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 import grpc
-import headway
 import pytest
+
+import headway
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-
 from tests.client.fakes import FakeServer, acknowledge
 from tests.support.server import ServerProcess
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from headway import Target, errors
 from headway.channel import open_aio_channel, open_channel
 from headway.ids import uuid7

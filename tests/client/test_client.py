@@ -1,10 +1,10 @@
 from datetime import timedelta
 
-import headway
 import pytest
+
+import headway
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-
 from tests.client.fakes import Proxy
 from tests.support.server import ServerProcess
 

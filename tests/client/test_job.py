@@ -2,10 +2,10 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import headway
 import pytest
-from headway.v1 import job_pb2
 
+import headway
+from headway.v1 import job_pb2
 from tests.support.server import ServerProcess
 
 

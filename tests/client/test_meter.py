@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
 from headway.meter import Meter
 
 ROOM = 1_000_000

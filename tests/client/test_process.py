@@ -8,7 +8,6 @@ from pathlib import Path
 
 import headway
 from headway.v1 import job_pb2
-
 from tests.client.fakes import Proxy
 from tests.support.server import ServerProcess
 

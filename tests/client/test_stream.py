@@ -5,11 +5,11 @@ from itertools import pairwise
 from queue import Empty
 
 import grpc
-import headway
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from headway.v1 import job_service_pb2 as rpc
 
+import headway
+from headway.v1 import job_service_pb2 as rpc
 from tests.client.fakes import FakeServer, Proxy, acknowledge
 from tests.support.server import ServerProcess
 

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from headway.values import clean, from_value, to_value
 
 

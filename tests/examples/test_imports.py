@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import headway
 import pytest
-from headway.v1 import job_pb2
 
+import headway
 from examples.ledger import Fault, Run, TakenOverError, advance, find_run, new_run, open_ledger, source_of, store
 from examples.marc_import.catalogue import BiblioRow, MarcImport
 from examples.marc_import.data import multiply
 from examples.patron_import import patrons
 from examples.worker import BATCH, import_files
+from headway.v1 import job_pb2
 from tests.support.server import ServerProcess
 
 ROOT = Path(__file__).parents[2]
