@@ -77,6 +77,22 @@ def test_the_worker_in_ten_lines_works(own_server: ServerProcess) -> None:
     assert "Stage MARC records" in listed.stdout
 
 
+def test_the_shell_script_works(own_server: ServerProcess) -> None:
+    (script,) = [block for block in blocks("sh") if "JOB=$(headway create" in block]
+    binaries = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "HEADWAY_TARGET": own_server.address,
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+    }
+    check = 'headway results "$JOB"'
+    result = subprocess.run(
+        ["bash", "-euc", script + check], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert '"files": 3' in result.stdout
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_every_link_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()

@@ -8,6 +8,7 @@ import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import grpc.aio
 from grpc_channelz.v1 import channelz, channelz_pb2
@@ -149,8 +150,9 @@ class App:
             for name in ("", JOB_SERVICE.full_name):
                 await self._health.set(name, serving)
 
-    async def stop(self) -> None:
-        """Send callers elsewhere, commit what was accepted, close. Takes at most the shutdown grace, and a commit."""
+    async def drain(self) -> None:
+        """Send callers elsewhere, commit what was accepted, close the database. Takes at most the shutdown grace, and
+        a commit. The port stays open, and answers UNAVAILABLE."""
         self._draining = True
         await self._tell_health(False)
         self.hub.close()
@@ -158,9 +160,13 @@ class App:
         if self._upkeep_task is not None:
             self._upkeep_task.cancel()
         await self._guard.close(self.settings.shutdown_grace / MICROSECONDS)
+        await self._close_database()
+
+    async def stop(self) -> None:
+        """Drain, and close the port."""
+        await self.drain()
         # What is still open are calls that never sent their message, and watches of the health: nobody waits for those.
         await self._server.stop(LAST_WORDS)
-        await self._close_database()
 
     async def _close_database(self) -> None:
         await self.readers.close()
@@ -209,8 +215,8 @@ def _say(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises StartError."""
+async def serve(settings: Settings) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then drain, and end the process. Raises StartError."""
     app = App(settings)
     stopped = asyncio.Event()
 
@@ -225,4 +231,10 @@ async def serve(settings: Settings) -> None:
     await app.start()
     _say(_greeting(app))
     await stopped.wait()
-    await app.stop()
+    await app.drain()
+    await asyncio.sleep(LAST_WORDS)
+    # Without gRPC's own stop: it answers a call that arrives meanwhile with CANCELLED, which nobody tries again.
+    # Callers see their connection close instead, and go elsewhere.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -36,6 +36,10 @@ ON_THEIR_WAY = 0.25
 """Seconds in which calls may still arrive from callers that have not heard of the end."""
 
 
+DEADLINE_OVER = 0.001
+"""A deadline that is less than this (seconds) away is over: gRPC rounds what is left up."""
+
+
 class Scope(enum.Enum):
     """What a caller may do. OPEN methods ask nothing of anybody."""
 
@@ -231,7 +235,7 @@ class Guard:
             if self._closed and scope is not Scope.OPEN:
                 raise ShuttingDown
             remaining = context.time_remaining()
-            if remaining is not None and remaining <= 0:
+            if remaining is not None and remaining < DEADLINE_OVER:
                 raise DeadlinePassed
             caller = ANYBODY
             if scope is not Scope.OPEN:

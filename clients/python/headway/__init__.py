@@ -10,23 +10,23 @@
 `headway.aio` is the same for asyncio.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from headway.channel import Target
-from headway.client import Client, connect
-from headway.errors import (
-    HeadwayError,
-    InvalidError,
-    JobCancelled,
-    NotFoundError,
-    StateError,
-    UnavailableError,
-)
-from headway.job import Job, Status
-from headway.meter import Meter
 
 if TYPE_CHECKING:
     from headway import aio as aio
+    from headway.channel import Target
+    from headway.client import Client, connect
+    from headway.errors import (
+        HeadwayError,
+        InvalidError,
+        JobCancelled,
+        NotFoundError,
+        StateError,
+        UnavailableError,
+    )
+    from headway.job import Job, Status
+    from headway.meter import Meter
 
 __all__ = [
     "Client",
@@ -46,15 +46,36 @@ __all__ = [
 
 __version__: str
 
+_HOMES = {
+    "Client": "client",
+    "HeadwayError": "errors",
+    "InvalidError": "errors",
+    "Job": "job",
+    "JobCancelled": "errors",
+    "Meter": "meter",
+    "NotFoundError": "errors",
+    "StateError": "errors",
+    "Status": "job",
+    "Target": "channel",
+    "UnavailableError": "errors",
+    "connect": "client",
+}
+
 
 def __getattr__(name: str) -> object:
-    # Both cost more than most programs need.
+    # The command line and the server need the stubs in here without the client, and gRPC costs more than all else.
     if name == "aio":
-        import importlib
-
-        return importlib.import_module("headway.aio")
+        return import_module("headway.aio")
     if name == "__version__":
         from importlib.metadata import version
 
         return version("headway")
+    if name in _HOMES:
+        found: object = getattr(import_module(f"headway.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module 'headway' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "aio"})
