@@ -37,6 +37,8 @@ class Sample(NamedTuple):
     size: int | None
     more: bool
     """True: something is left for a further sample."""
+    pressing: bool
+    """True: what is left grows with every sample that is put off, record errors that is."""
 
 
 class Meter:
@@ -222,6 +224,7 @@ class Meter:
                 message=self._message,
                 size=self._size,
                 more=cut is not None or waiting > 0,
+                pressing=waiting > 0,
             )
 
 

@@ -24,11 +24,12 @@ class Reporter:
         self._counters: dict[str, int] = {}
         self._pending: rpc.ReportProgressRequest | None = None
         self._more = False
+        self._pressing = False
 
     @property
     def busy(self) -> bool:
-        """Whether a report is unsettled, or known to be followed by another."""
-        return self._pending is not None or self._more
+        """Whether a report is unsettled, or another must follow before its turn."""
+        return self._pending is not None or self._pressing
 
     @property
     def unsettled(self) -> bool:
@@ -57,7 +58,7 @@ class Reporter:
 
     def _draft(self, session: str, job_id: str, attempt: int) -> rpc.ReportProgressRequest | None:
         sample = self.meter._sample(_ERRORS_ROOM)
-        self._more = sample.more
+        self._more, self._pressing = sample.more, sample.pressing
         report = rpc.ReportProgressRequest(session_id=session, job_id=job_id, attempt=attempt, part=self.meter._part)
         empty = report.ByteSize()
         if sample.progress != self._progress:
