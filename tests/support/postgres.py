@@ -58,10 +58,9 @@ class Postgres:
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *flags],
+                [*self._as_user(), str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *flags],
                 stdout=log,
                 stderr=log,
-                user=self._user,
                 cwd=self._folder,
             )
         self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-t", "30", retry=True)
@@ -86,11 +85,16 @@ class Postgres:
             self._process.wait(timeout=30)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _as_user(self) -> list[str]:
+        """By a program of its own: with Popen's `user`, Python forks, and gRPC's threads do not survive that."""
+        if self._user is None:
+            return []
+        return ["setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--clear-groups", "--"]
+
     def _run(self, program: str, *arguments: str, retry: bool = False) -> None:
         for tries_left in reversed(range(300 if retry else 1)):
             result = subprocess.run(
-                [str(self._binaries / program), *arguments],
-                user=self._user,
+                [*self._as_user(), str(self._binaries / program), *arguments],
                 cwd=self._folder,
                 capture_output=True,
                 text=True,
