@@ -20,6 +20,7 @@ from headway_server.actions import (
     Tick,
     Update,
 )
+from headway_server.change import Change, Rules
 from headway_server.errors import (
     InvalidRequest,
     JobEnded,
@@ -29,7 +30,7 @@ from headway_server.errors import (
 )
 from headway_server.job import ENDED, Error, Job, Status
 from headway_server.limits import INT64_MAX, MICROSECONDS
-from headway_server.machine import HISTORY_KEPT, TRANSITIONS, Rules
+from headway_server.machine import HISTORY_KEPT, TRANSITIONS
 from headway_server.report import RecordError, Report
 
 RULES = Rules()
@@ -38,7 +39,7 @@ PARTS = st.sampled_from(["", "a", "b"])
 AMOUNTS = st.integers(0, 1000)
 
 
-def make(*, pending: bool = False, heartbeat: int = HEARTBEAT) -> machine.Change:
+def make(*, pending: bool = False, heartbeat: int = HEARTBEAT) -> Change:
     return machine.create("session", "0" * 32, Create("digest", pending=pending, heartbeat_timeout=heartbeat), 1, RULES)
 
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway_server import rows
+from headway_server.change import Change
 from headway_server.database import StartError, migrate, open_engine, session_key
 from headway_server.estimate import Pace
 from headway_server.job import Cancellation, Error, Job, Status, StatusChange
 from headway_server.limits import INT64_MAX
-from headway_server.machine import Change
 from headway_server.store import Filter, Store
 from headway_server.tokens import Sealer, SessionHasher
 from tests.conftest import ENGINES, empty_database

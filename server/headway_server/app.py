@@ -17,13 +17,13 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
+from headway_server.change import Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.database import Engine, StartError, migrate, open_engine, session_key
 from headway_server.errors import ShuttingDown
 from headway_server.guard import Credentials, Guard
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
-from headway_server.machine import Rules
 from headway_server.readers import Readers
 from headway_server.servicer import JobServicer
 from headway_server.settings import Settings

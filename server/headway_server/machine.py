@@ -5,7 +5,6 @@ A step is all or nothing: it raises before it changes anything, or it has done e
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field
 
 from headway_server import estimate
 from headway_server.actions import (
@@ -20,6 +19,7 @@ from headway_server.actions import (
     Tick,
     Update,
 )
+from headway_server.change import Change, Rules
 from headway_server.errors import (
     Fault,
     InvalidRequest,
@@ -31,9 +31,8 @@ from headway_server.errors import (
     StaleAttempt,
 )
 from headway_server.job import ENDED, Cancellation, Error, Job, Status, StatusChange
-from headway_server.limits import MICROSECONDS, Limits
+from headway_server.limits import MICROSECONDS
 from headway_server.report import (
-    RecordError,
     Report,
     add_counters,
     apply_amount,
@@ -57,35 +56,6 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.FAILED: frozenset(),
     Status.CANCELLED: frozenset(),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the operator has set: limits, and the spans (µs) that jobs without their own follow."""
-
-    limits: Limits = field(default_factory=Limits)
-    retention: int = 30 * 86_400 * MICROSECONDS
-    abandon_after: int = 30 * 86_400 * MICROSECONDS
-
-
-@dataclass(slots=True)
-class Change:
-    """A job on its way through one commit, with what the commit must store beside its row."""
-
-    job: Job
-    created: bool = False
-    removed: bool = False
-    changed: bool = False
-    """Whether callers can see a difference."""
-    rewritten: bool = False
-    """Whether more changed than what every report changes."""
-    relabelled: bool = False
-    variables: Mapping[str, str] | None = None
-    """Name to JSON text; loaded for the actions that `touches_variables` names."""
-    variables_changed: bool = False
-    results: str | None = None
-    record_errors: tuple[RecordError, ...] = ()
-    """New ones; the last of them is number `job.error_count`."""
 
 
 def create(session_hash: str, job_id: str, action: Create, now: int, rules: Rules) -> Change:

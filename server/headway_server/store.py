@@ -16,11 +16,11 @@ from peewee import EXCLUDED, Expression, Model, Query, Value, fn
 from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
 from headway_server import rows
+from headway_server.change import Change
 from headway_server.database import Engine
 from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
 from headway_server.job import Job, Status
 from headway_server.limits import MICROSECONDS
-from headway_server.machine import Change
 from headway_server.models import (
     FactRow,
     JobRow,
@@ -31,6 +31,7 @@ from headway_server.models import (
     VariablesRow,
 )
 from headway_server.report import RecordError
+from headway_server.statements import Statement, any_of, is_key, named
 
 Key = tuple[str, str]
 """(session_hash, job_id)."""
@@ -69,36 +70,6 @@ class CommitFailed(Exception):
     """The COMMIT itself failed: whether it took effect is not known. The cause is the database's own error."""
 
 
-class _Statement:
-    """SQL that peewee compiled once. Parameters are taken by name from each row."""
-
-    def __init__(self, database: peewee.Database, query: Query) -> None:
-        self.sql, self.names = database.get_sql_context().sql(query).query()
-
-    def parameters(self, row: Mapping[str, rows.SqlValue]) -> tuple[rows.SqlValue, ...]:
-        return tuple([row[name] for name in self.names])
-
-
-def _named(name: str) -> Value:
-    """A parameter that `_Statement` fills in by this name."""
-    return Value(name, converter=False)
-
-
-def _is_key(model: type[Model], id_column: str) -> Expression:
-    columns = model._meta.columns
-    condition: Expression = (columns["session_hash"] == _named("session_hash")) & (columns[id_column] == _named("id"))
-    return condition
-
-
-def _any_of(conditions: Sequence[Expression]) -> Expression:
-    """One of these. As a balanced tree: SQLite's parser takes no more than 100 parentheses within each other."""
-    if len(conditions) == 1:
-        return conditions[0]
-    middle = len(conditions) // 2
-    either: Expression = _any_of(conditions[:middle]) | _any_of(conditions[middle:])
-    return either
-
-
 class Store:
     """One database. Each thread that calls it has a connection of its own."""
 
@@ -107,16 +78,16 @@ class Store:
         self.database = engine.database
         columns = JobRow._meta.columns
         compiled = self.database
-        self._insert_job = _Statement(compiled, JobRow.insert({columns[c]: _named(c) for c in rows.COLUMNS}))
-        self._update_reported = _Statement(compiled, self._update(rows.REPORTED))
-        self._update_all = _Statement(
+        self._insert_job = Statement(compiled, JobRow.insert({columns[c]: named(c) for c in rows.COLUMNS}))
+        self._update_reported = Statement(compiled, self._update(rows.REPORTED))
+        self._update_all = Statement(
             compiled, self._update([c for c in rows.COLUMNS if c not in (*rows.KEY, "create_time")])
         )
-        self._select_job = _Statement(compiled, JobRow.select().where(_is_key(JobRow, "id")))
-        self._save_variables = _Statement(
+        self._select_job = Statement(compiled, JobRow.select().where(is_key(JobRow, "id")))
+        self._save_variables = Statement(
             compiled,
             VariablesRow.insert(
-                session_hash=_named("session_hash"), job_id=_named("id"), variables=_named("variables")
+                session_hash=named("session_hash"), job_id=named("id"), variables=named("variables")
             ).on_conflict(
                 conflict_target=[VariablesRow.session_hash, VariablesRow.job_id],
                 update={VariablesRow.variables: EXCLUDED.variables},
@@ -126,7 +97,7 @@ class Store:
 
     def _update(self, names: Sequence[str]) -> Query:
         columns = JobRow._meta.columns
-        return JobRow.update({columns[name]: _named(name) for name in names}).where(_is_key(JobRow, "id"))
+        return JobRow.update({columns[name]: named(name) for name in names}).where(is_key(JobRow, "id"))
 
     # Connections and transactions.
 
@@ -182,12 +153,12 @@ class Store:
         """The statement for `wanted` keys or a few more, and how many it takes."""
         count = 1 << (wanted - 1).bit_length()
         if count not in self._by_count:
-            keys = [(JobRow.session_hash == _named("session_hash")) & (JobRow.id == _named("id")) for _ in range(count)]
-            query = JobRow.select().where(_any_of(keys))
+            keys = [(JobRow.session_hash == named("session_hash")) & (JobRow.id == named("id")) for _ in range(count)]
+            query = JobRow.select().where(any_of(keys))
             if lock:
                 # One order for all servers, so that they cannot wait for each other in a circle.
                 query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
-            self._by_count[count] = (_Statement(self.database, query).sql, count)
+            self._by_count[count] = (Statement(self.database, query).sql, count)
         return self._by_count[count]
 
     def count_jobs(self, session_hash: str, limit: int) -> int:
@@ -264,7 +235,7 @@ class Store:
             model.delete().where((columns["session_hash"] == job.session_hash) & (columns["job_id"] == job.id))
         )
 
-    def _run_many(self, statement: _Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
+    def _run_many(self, statement: Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
         if many:
             with exception_wrapper:
                 self.database.cursor().executemany(statement.sql, [statement.parameters(row) for row in many])

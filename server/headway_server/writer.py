@@ -16,10 +16,10 @@ import peewee
 
 from headway_server import machine
 from headway_server.actions import Action, Create, touches_variables
+from headway_server.change import Change, Rules
 from headway_server.clock import Clock
 from headway_server.errors import DatabaseUnavailable, JobError, JobNotFound, Overloaded, SessionJobsLimit, ShuttingDown
 from headway_server.job import Job
-from headway_server.machine import Change, Rules
 from headway_server.store import CommitFailed, Key, Removal, Store, as_job_error
 
 BATCH_MAX = 2000

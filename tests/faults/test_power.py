@@ -13,9 +13,9 @@ import pytest
 from playhouse.apsw_ext import APSWDatabase
 
 from headway_server.actions import Create
+from headway_server.change import Rules
 from headway_server.clock import SteadyClock
 from headway_server.database import SQLITE_PRAGMAS, Engine, migrate
-from headway_server.machine import Rules
 from headway_server.report import Report
 from headway_server.store import Store
 from headway_server.writer import Writer

@@ -1,0 +1,37 @@
+"""What goes through one commit: a job, with what must be stored beside its row, and the operator's rules for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headway_server.job import Job
+from headway_server.limits import MICROSECONDS, Limits
+from headway_server.report import RecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator has set: limits, and the spans (µs) that jobs without their own follow."""
+
+    limits: Limits = field(default_factory=Limits)
+    retention: int = 30 * 86_400 * MICROSECONDS
+    abandon_after: int = 30 * 86_400 * MICROSECONDS
+
+
+@dataclass(slots=True)
+class Change:
+    """A job on its way through one commit, with what the commit must store beside its row."""
+
+    job: Job
+    created: bool = False
+    removed: bool = False
+    changed: bool = False
+    """Whether callers can see a difference."""
+    rewritten: bool = False
+    """Whether more changed than what every report changes."""
+    relabelled: bool = False
+    variables: Mapping[str, str] | None = None
+    """Name to JSON text; loaded for the actions that `touches_variables` names."""
+    variables_changed: bool = False
+    results: str | None = None
+    record_errors: tuple[RecordError, ...] = ()
+    """New ones; the last of them is number `job.error_count`."""

@@ -1,0 +1,38 @@
+"""SQL that peewee compiles once and the store then reuses: compiling costs more than running it."""
+
+from collections.abc import Mapping, Sequence
+
+import peewee
+from peewee import Expression, Model, Query, Value
+
+from headway_server import rows
+
+
+class Statement:
+    """SQL that peewee compiled once. Parameters are taken by name from each row."""
+
+    def __init__(self, database: peewee.Database, query: Query) -> None:
+        self.sql, self.names = database.get_sql_context().sql(query).query()
+
+    def parameters(self, row: Mapping[str, rows.SqlValue]) -> tuple[rows.SqlValue, ...]:
+        return tuple([row[name] for name in self.names])
+
+
+def named(name: str) -> Value:
+    """A parameter that `Statement` fills in by this name."""
+    return Value(name, converter=False)
+
+
+def is_key(model: type[Model], id_column: str) -> Expression:
+    columns = model._meta.columns
+    condition: Expression = (columns["session_hash"] == named("session_hash")) & (columns[id_column] == named("id"))
+    return condition
+
+
+def any_of(conditions: Sequence[Expression]) -> Expression:
+    """One of these. As a balanced tree: SQLite's parser takes no more than 100 parentheses within each other."""
+    if len(conditions) == 1:
+        return conditions[0]
+    middle = len(conditions) // 2
+    either: Expression = any_of(conditions[:middle]) | any_of(conditions[middle:])
+    return either
