@@ -53,7 +53,7 @@ class Display:
         jobs.sort(key=lambda job: (job.status in text.ENDED, -job.create_time.seconds))
         if not jobs:
             blocks: list[RenderableType] = [Text("no jobs in this session yet", "dim")]
-        elif self.single:
+        elif len(jobs) == 1:
             blocks = list(_block(jobs[0], self.errors.get(jobs[0].id, []), now))
         else:
             room = max(1, self.console.height - 3)
