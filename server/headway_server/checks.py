@@ -54,13 +54,13 @@ class Checks:
             self.fault(field, "must not be negative")
         return value
 
-    def span(self, field: str, value: duration_pb2.Duration) -> int:
-        """Microseconds; less than one counts as one, so that it is not taken for 0."""
+    def span(self, field: str, value: duration_pb2.Duration, *, capped: bool = False) -> int:
+        """Microseconds; less than one counts as one, so that it is not taken for 0. `capped`: no span is too long."""
         if not 0 <= value.nanos < 1_000_000_000 or value.seconds < 0:
             self.fault(field, "must be a duration of 0 or more, with nanos from 0 to 999,999,999")
             return 0
         length = value.seconds * MICROSECONDS - -value.nanos // 1000
-        if length > DURATION_MAX:
+        if length > DURATION_MAX and not capped:
             self.fault(field, "must be at most 3650 days")
         return length
 

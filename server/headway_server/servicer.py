@@ -70,7 +70,7 @@ class JobServicer:
     async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> job_pb2.Job:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
-        wait = checks.span("wait", request.wait)
+        wait = checks.span("wait", request.wait, capped=True)
         checks.done()
         return replies.job(await self._jobs.get(name, after_revision, wait))
 
