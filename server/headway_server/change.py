@@ -33,5 +33,5 @@ class Change:
     """Name to JSON text; loaded for the actions that `touches_variables` names."""
     variables_changed: bool = False
     results: str | None = None
-    record_errors: tuple[RecordError, ...] = ()
+    record_errors: list[RecordError] = field(default_factory=list)
     """New ones; the last of them is number `job.error_count`."""

@@ -10,7 +10,6 @@ from headway_server.clock import Clock
 from headway_server.errors import (
     Fault,
     InvalidRequest,
-    JobError,
     JobIdAmbiguous,
     JobNotFound,
     ResumeTokenExpired,
@@ -19,11 +18,11 @@ from headway_server.ids import Ids
 from headway_server.job import Job, Status
 from headway_server.limits import MICROSECONDS
 from headway_server.readers import Readers
-from headway_server.report import RecordError, Report
+from headway_server.report import RecordError
 from headway_server.store import RECORD_ERRORS_KEPT, Filter, Key, Removal, Store
 from headway_server.tokens import Position, Sealer
 from headway_server.watch import OVERLAP, Hub, Seen, moment
-from headway_server.writer import Outcome, Step, Writer
+from headway_server.writer import Lane, Outcome, Step, Writer
 
 WATCHED_PACE = MICROSECONDS // 4
 """µs between the reports of a job that somebody looks at."""
@@ -87,18 +86,13 @@ class Jobs:
         """Do something with a job; the job as it was committed. `size` is the action's weight in bytes."""
         return await self._writer.apply(await self._key(name), action, size)
 
-    async def report(self, reports: Sequence[tuple[Name, Report]], size: int) -> list[Outcome]:
-        """Apply reports, in their order and in one commit; what became of each."""
-        steps: list[Step] = []
-        unnamed: dict[int, JobError] = {}
-        for index, (name, report) in enumerate(reports):
-            try:
-                key = (name.session_hash, name.job_id) if name.session_hash else await self._key(name)
-                steps.append(Step(key, report))
-            except JobError as error:
-                unnamed[index] = error
-        outcomes = iter(await self._writer.submit(steps, size) if steps else ())
-        return [unnamed[index] if index in unnamed else next(outcomes) for index in range(len(reports))]
+    async def locate(self, name: Name) -> Key:
+        """The key of a job. Raises JobNotFound and JobIdAmbiguous for one that is named EVERYWHERE."""
+        return await self._key(name)
+
+    async def report(self, steps: Sequence[Step], size: int, lane: Lane) -> list[Outcome]:
+        """Apply reports, in their order and in one commit; what became of each. `size` is their weight in bytes."""
+        return await self._writer.submit(steps, size, lane=lane) if steps else []
 
     def pace(self, job: Job) -> int:
         """How long (µs) the worker of this job does well to wait before its next report."""

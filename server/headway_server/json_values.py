@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from google.protobuf import struct_pb2
 
-from headway_server.errors import Fault
+from headway_server.errors import FAULTS_SHOWN, FIELD_SHOWN, Fault
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -14,47 +14,67 @@ EXACT_INTEGERS = 2**53
 """Doubles hold integers up to here exactly."""
 
 
+Path = tuple["Path | None", str]
+"""Where a value stands: the path of what holds it, and its own name. Written out for a fault alone: that is slow."""
+
+
 def to_text(value: struct_pb2.Value, field: str, faults: list[Fault]) -> str:
     """The value as JSON text; what JSON or a database cannot hold is added to `faults`."""
-    plain = _to_plain(value, field, faults)
+    plain = _to_plain(value, (None, field), faults)
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
-def _to_plain(value: struct_pb2.Value, field: str, faults: list[Fault]) -> Json:
+def _to_plain(value: struct_pb2.Value, path: Path, faults: list[Fault]) -> Json:
     match value.WhichOneof("kind"):
         case "null_value":
             return None
         case "bool_value":
             return value.bool_value
         case "number_value":
-            return _number(value.number_value, field, faults)
+            return _number(value.number_value, path, faults)
         case "string_value":
-            return _text(value.string_value, field, faults)
+            return _text(value.string_value, path, faults)
         case "list_value":
-            return [_to_plain(item, f"{field}[{index}]", faults) for index, item in enumerate(value.list_value.values)]
+            items = value.list_value.values
+            return [_to_plain(item, (path, f"[{index}]"), faults) for index, item in enumerate(items)]
         case "struct_value":
             return {
-                _text(name, field, faults): _to_plain(item, f"{field}.{name}", faults)
+                _text(name, path, faults): _to_plain(item, (path, name), faults)
                 for name, item in value.struct_value.fields.items()
             }
         case _:
-            faults.append(Fault(field, "must have a value of some kind; null is one"))
+            _add(faults, path, "must have a value of some kind; null is one")
             return None
 
 
-def _number(number: float, field: str, faults: list[Fault]) -> int | float:
+def _number(number: float, path: Path, faults: list[Fault]) -> int | float:
     if not math.isfinite(number):
-        faults.append(Fault(field, "must be a finite number; JSON has no NaN or infinity"))
+        _add(faults, path, "must be a finite number; JSON has no NaN or infinity")
         return 0
     if number.is_integer() and abs(number) < EXACT_INTEGERS and math.copysign(1, number) > 0:
         return int(number)
     return number
 
 
-def _text(text: str, field: str, faults: list[Fault]) -> str:
+def _text(text: str, path: Path, faults: list[Fault]) -> str:
     if "\0" in text:
-        faults.append(Fault(field, "must not contain U+0000"))
+        _add(faults, path, "must not contain U+0000")
     return text
+
+
+def _add(faults: list[Fault], path: Path, description: str) -> None:
+    if len(faults) >= FAULTS_SHOWN:
+        faults.append(Fault("", description))
+        return
+    names: list[str] = []
+    here: Path | None = path
+    while here is not None:
+        here, name = here
+        names.append(name[:FIELD_SHOWN])
+    field = names.pop()
+    for name in reversed(names):
+        field += name if name.startswith("[") else f".{name}"
+    faults.append(Fault(field, description))
 
 
 def to_value(text: str) -> struct_pb2.Value:

@@ -157,7 +157,7 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
     if report.message is not None:
         job.message = report.message
     if report.record_errors:
-        change.record_errors += report.record_errors
+        change.record_errors.extend(report.record_errors)
         job.error_count += len(report.record_errors)
     if job.cancellation is not None and not job.cancellation.seen:
         job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline, seen=True)

@@ -13,7 +13,7 @@ from headway_server.job import Job
 from headway_server.jobs import Jobs, Name
 from headway_server.limits import Limits
 from headway_server.report import Report
-from headway_server.writer import Outcome
+from headway_server.writer import Lane, Outcome, Step
 
 WINDOW = 64
 """Requests of one stream that may wait for their commit; further ones wait with the sender."""
@@ -40,8 +40,9 @@ class ProgressStream:
         self._limits = limits
         self._namer = namer
         self._room = asyncio.Semaphore(WINDOW)
-        self._waiting: deque[_Waiting | JobError | None] = deque()
+        self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
+        self._lane = Lane()
         self._acked = 0
 
     def close(self, error: JobError) -> None:
@@ -60,13 +61,14 @@ class ProgressStream:
                 end = await self._next(batch)
                 if batch:
                     yield self._response(batch)
-                if isinstance(end, JobError):
+                if isinstance(end, Exception):
                     raise end
                 if end:
                     return
         finally:
             expiry.cancel()
             receiver.cancel()
+            self._lane.close(StreamExpired())
             for item in self._waiting:
                 if isinstance(item, _Waiting):
                     item.outcomes.cancel()
@@ -75,34 +77,48 @@ class ProgressStream:
         try:
             async for request in incoming:
                 await self._room.acquire()
-                self._put(self._accept(request))
+                self._put(await self._accept(request))
             self._put(None)
-        except JobError as error:
+        except Exception as error:
             self._put(error)
 
-    def _put(self, item: "_Waiting | JobError | None") -> None:
+    def _put(self, item: "_Waiting | Exception | None") -> None:
         self._waiting.append(item)
         self._arrived.set()
 
-    def _accept(self, request: pb.StreamProgressRequest) -> _Waiting:
+    async def _accept(self, request: pb.StreamProgressRequest) -> _Waiting:
         limit = self._limits.reports_a_message
         if len(request.reports) > limit:
             raise InvalidRequest(
                 Fault("reports", f"must be at most {limit} in one message, not {len(request.reports)}")
             )
-        reports: list[tuple[Name, Report]] = []
+        size = request.ByteSize()
+        read = self._read(request) if size < requests.LARGE else await asyncio.to_thread(self._read, request)
+        steps: list[Step] = []
         refused: dict[int, JobError] = {}
-        for index, message in enumerate(request.reports):
+        for index, item in enumerate(read):
+            try:
+                if isinstance(item, JobError):
+                    raise item
+                # One after the other, so that no request overtakes another while its jobs are looked up.
+                steps.append(Step(await self._jobs.locate(item[0]), item[1]))
+            except JobError as error:
+                refused[index] = error
+        return _Waiting(asyncio.create_task(self._jobs.report(steps, size, self._lane)), refused)
+
+    def _read(self, request: pb.StreamProgressRequest) -> list[tuple[Name, Report] | JobError]:
+        read: list[tuple[Name, Report] | JobError] = []
+        for message in request.reports:
             try:
                 name, checks = self._namer(message)
                 report = requests.report(message, checks)
                 checks.done()
-                reports.append((name, report))
+                read.append((name, report))
             except JobError as error:
-                refused[index] = error
-        return _Waiting(asyncio.create_task(self._jobs.report(reports, request.ByteSize())), refused)
+                read.append(error)
+        return read
 
-    async def _next(self, batch: list[_Waiting]) -> JobError | bool:
+    async def _next(self, batch: list[_Waiting]) -> Exception | bool:
         """Wait until the next request is committed, and take along those committed with it; what ends the stream."""
         failures = 0
         while (self._waiting or not batch) and failures < FAILURES_MAX:
@@ -115,7 +131,7 @@ class ProgressStream:
             self._waiting.popleft()
             if item is None:
                 return True
-            if isinstance(item, JobError):
+            if isinstance(item, Exception):
                 return item
             try:
                 outcomes = await item.outcomes

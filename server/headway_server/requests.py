@@ -17,6 +17,12 @@ from headway_server.replies import STATUSES
 from headway_server.report import RecordError, Report
 from headway_server.store import Filter
 
+LARGE = 64 * 1024
+"""Requests of more bytes than this are converted in a thread, so that nobody waits for them."""
+
+WIRE_OVER_JSON = 6
+"""A number takes up to so many times more bytes on the wire than as JSON."""
+
 PAGE_SIZE = 50
 """Jobs on a page unless the caller says otherwise."""
 
@@ -134,7 +140,7 @@ def _variables(struct: struct_pb2.Struct, checks: Checks) -> dict[str, str]:
     limits = checks.limits
     if not checks.count("variables", len(struct.fields), limits.variables):
         return {}
-    if struct.ByteSize() > 2 * limits.variables_bytes:
+    if struct.ByteSize() > WIRE_OVER_JSON * limits.variables_bytes:
         checks.fault("variables", f"must take at most {limits.variables_bytes} bytes as JSON")
         return {}
     texts = {}

@@ -2,11 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2, message
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
@@ -34,6 +34,7 @@ PAGE_BYTES = 3 * 1024 * 1024
 """A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
 
 T = TypeVar("T")
+R = TypeVar("R", bound=message.Message)
 
 
 class JobServicer:
@@ -55,7 +56,7 @@ class JobServicer:
         checks = Checks(self._limits)
         session = self._session(request.session_id, caller, checks)
         action = requests.create(request, checks)
-        if session is EVERYWHERE and not checks.faults:
+        if session is EVERYWHERE:
             checks.fault("session_id", "must be a session of its own: '-' is no session id")
         checks.done()
         assert session is not None
@@ -103,7 +104,7 @@ class JobServicer:
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> pb.ReportProgressResponse:
         name, checks = self._name(request, caller)
-        report = requests.report(request, checks)
+        report = await _converted(requests.report, request, checks)
         checks.done()
         job = await self._jobs.apply(name, report, request.ByteSize())
         return pb.ReportProgressResponse(
@@ -128,7 +129,7 @@ class JobServicer:
 
     async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> job_pb2.Job:
         name, checks = self._name(request, caller)
-        action = requests.finish(request, checks)
+        action = await _converted(requests.finish, request, checks)
         checks.done()
         return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
 
@@ -146,7 +147,7 @@ class JobServicer:
 
     async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> job_pb2.Job:
         name, checks = self._name(request, caller)
-        action = requests.set_variables(request, checks)
+        action = await _converted(requests.set_variables, request, checks)
         checks.done()
         return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
 
@@ -237,6 +238,13 @@ _NamesJob = (
     | pb.ClearJobRequest
     | pb.WatchJobRequest
 )
+
+
+async def _converted(convert: Callable[[R, Checks], T], request: R, checks: Checks) -> T:
+    """What the request asks for; large ones are converted off the event loop."""
+    if request.ByteSize() < requests.LARGE:
+        return convert(request, checks)
+    return await asyncio.to_thread(convert, request, checks)
 
 
 async def _mortal(stream: AsyncGenerator[T, None], life: float) -> AsyncGenerator[T, None]:

@@ -47,12 +47,28 @@ class Step:
     action: Action
 
 
+class Lane:
+    """Calls that build on each other: once one of them has failed, those behind it are refused with its error.
+
+    Without that a stream whose second request fails and third succeeds would send the second again, and its sequences
+    would then be taken for old ones.
+    """
+
+    def __init__(self) -> None:
+        self.error: JobError | None = None
+
+    def close(self, error: JobError) -> None:
+        """Refuse what has not been worked on yet."""
+        self.error = self.error or error
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     steps: Sequence[Step]
     future: "asyncio.Future[list[Outcome]]"
     size: int = 0
     chore: Callable[[], None] | None = None
+    lane: Lane | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     failure: Exception | None = None
 
@@ -84,15 +100,23 @@ class Writer:
         limit = self._rules.limits.pending_writes
         return max(len(self._waiting) / limit, self._pending_bytes / PENDING_BYTES_MAX)
 
-    async def submit(self, steps: Sequence[Step], size: int = 0) -> list[Outcome]:
+    async def submit(
+        self, steps: Sequence[Step], size: int = 0, *, lane: Lane | None = None, urgent: bool = False
+    ) -> list[Outcome]:
         """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
 
-        An outcome that is a Job is the job as it was committed. Raises Overloaded, DatabaseUnavailable, StorageFull or
+        `lane`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the job as it was committed. Raises Overloaded, DatabaseUnavailable, StorageFull or
         ShuttingDown, and then nothing was acknowledged.
         """
-        if len(self._waiting) >= self._rules.limits.pending_writes or self._pending_bytes > PENDING_BYTES_MAX:
-            raise Overloaded
-        return await self._put(_Call(steps, self._loop.create_future(), size))
+        if lane is not None and lane.error is not None:
+            raise lane.error
+        crowded = len(self._waiting) >= self._rules.limits.pending_writes or self._pending_bytes > PENDING_BYTES_MAX
+        if crowded and not urgent:
+            overloaded = Overloaded()
+            if lane is not None:
+                lane.close(overloaded)
+            raise overloaded
+        return await self._put(_Call(steps, self._loop.create_future(), size, lane=lane))
 
     async def chore(self, work: Callable[[], None]) -> None:
         """Run writes that belong to no job, in a commit like any other."""
@@ -109,6 +133,8 @@ class Writer:
     def give_up(self) -> None:
         """The database hangs: answer all that waits with DatabaseUnavailable. Some of it may yet be committed."""
         for call in self._waiting:
+            if call.lane is not None:
+                call.lane.close(DatabaseUnavailable())
             if not call.future.done():
                 call.future.set_exception(DatabaseUnavailable())
 
@@ -188,6 +214,8 @@ class Writer:
                 # One call that the database cannot digest must not take its neighbours with it.
                 if len(batch) == 1:
                     batch[0].failure = error
+                    if batch[0].lane is not None:
+                        batch[0].lane.close(DatabaseUnavailable())
                     return []
                 log.exception("a commit of %d calls failed; trying them one by one", len(batch))
                 return [item for call in batch for item in self._commit([call])]
@@ -199,6 +227,8 @@ class Writer:
         failure = as_job_error(error)
         for call in batch:
             call.failure = failure
+            if call.lane is not None:
+                call.lane.close(failure)
         return []
 
     def _transact(self, batch: list[_Call]) -> list[Published]:
@@ -224,9 +254,12 @@ class Writer:
         for index, call in enumerate(batch):
             if self._must_wait(call, changes):
                 # A job cannot be removed and created anew in one commit: the rest has its turn in the next.
-                self._carried = batch[index:]
+                self._carried = batch[index:] + self._carried
                 del batch[index:]
                 break
+            if call.lane is not None and call.lane.error is not None:
+                call.failure = call.lane.error
+                continue
             if call.chore is not None:
                 call.chore()
             for step in call.steps:
