@@ -1,6 +1,7 @@
 """Puts the server together: settings → database → service → doors; starts it, drains it, stops it."""
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
@@ -46,6 +47,11 @@ CONNECTION_AGE_MS = 30 * 60 * 1000
 CONNECTION_GRACE_MS = 70 * 60 * 1000
 """Longer than any stream lives by itself."""
 
+
+log = logging.getLogger(__name__)
+
+CLOSING = 5.0
+"""Seconds for the last commit when the server ends."""
 
 LAST_WORDS = 0.2
 """Seconds for the answers that are on their way when the port closes."""
@@ -103,6 +109,7 @@ class App:
         self._servicer = JobServicer(jobs, SessionHasher(key), settings.limits, settings.cancel_grace)
         self._health = HealthServicer()
         self._healthy = False
+        self._database_answers = True
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
         self._guard = guard = Guard(Credentials(self.admin_token))
@@ -143,6 +150,7 @@ class App:
         return f"{host}:{port}"
 
     async def _tell_health(self, healthy: bool) -> None:
+        self._database_answers = healthy or (self._draining and self._database_answers)
         healthy = healthy and not self._draining
         if healthy != self._healthy:
             self._healthy = healthy
@@ -160,7 +168,14 @@ class App:
         if self._upkeep_task is not None:
             self._upkeep_task.cancel()
         await self._guard.close(self.settings.shutdown_grace / MICROSECONDS)
-        await self._close_database()
+        if not self._database_answers:
+            self.readers.give_up()
+            self.writer.give_up()
+        try:
+            async with asyncio.timeout(CLOSING):
+                await self._close_database()
+        except TimeoutError:
+            log.warning("the database does not answer; leaving without it")
 
     async def stop(self) -> None:
         """Drain, and close the port."""

@@ -82,6 +82,7 @@ class Job:
     stalled: bool = False
     pace: estimate.Pace | None = None
     attempt: int = 1
+    attempt_time: int | None = None
     history: tuple[StatusChange, ...] = ()
     revision: int = 0
     create_digest: str = ""

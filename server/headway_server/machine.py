@@ -79,7 +79,7 @@ def create(session_hash: str, job_id: str, action: Create, now: int, rules: Rule
         job.history = (StatusChange(Status.PENDING, now, 1, "created"),)
         _seal(change, now, rules)
     else:
-        job.start_time = job.last_contact_time = now
+        job.start_time = job.attempt_time = job.last_contact_time = now
         _move(change, Status.RUNNING, "created", now)
         _seal(change, now, rules)
     return change
@@ -210,7 +210,7 @@ def _start(change: Change, action: Start, now: int, rules: Rules) -> None:
             job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline)
         if job.status is Status.LOST:
             _move(change, Status.RUNNING, f"taken over, attempt {job.attempt}", now)
-    job.last_contact_time = now
+    job.last_contact_time = job.attempt_time = now
     job.stalled = False
     change.rewritten = True
     _seal(change, now, rules)
@@ -270,7 +270,7 @@ def _tick(change: Change, action: Tick, now: int, rules: Rules) -> None:
     listened = max(heard, action.listening_since)
     if job.cancellation is not None and now >= job.cancellation.deadline:
         _end_cancelled(change, "grace period over", now, rules)
-    elif now >= heard + rules.abandon_after:
+    elif now >= listened + rules.abandon_after:
         error = Error(CODE_DEADLINE_EXCEEDED, "Nothing was heard of the job's worker for too long.", reason="ABANDONED")
         _end(change, Status.FAILED, "abandoned", error, now, rules)
     elif job.status is Status.RUNNING and job.heartbeat_timeout and now >= listened + job.heartbeat_timeout:
@@ -345,8 +345,7 @@ def _seal(change: Change, now: int, rules: Rules) -> None:
 
 
 def _moved(job: Job) -> int:
-    times = (job.create_time, job.start_time or 0, job.last_progress_time or 0)
-    return max(times)
+    return max(job.create_time, job.attempt_time or 0, job.last_progress_time or 0)
 
 
 def _removal_time(job: Job, rules: Rules) -> int:
@@ -365,7 +364,7 @@ def _wake(change: Change, rules: Rules, *, refresh: bool = False, listening_sinc
         due = _removal_time(job, rules)
     else:
         heard = job.create_time if job.last_contact_time is None else job.last_contact_time
-        due = heard + rules.abandon_after
+        due = max(heard, listening_since) + rules.abandon_after
         if job.cancellation is not None:
             due = min(due, job.cancellation.deadline)
         if job.status is Status.RUNNING and job.heartbeat_timeout:

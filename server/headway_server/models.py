@@ -81,6 +81,8 @@ class JobRow(_Table):
     """JSON array of estimate.Pace. By progress."""
     attempt = IntegerField()
     """By creation (1) and take-overs."""
+    attempt_time = BigIntegerField(null=True)
+    """When the present attempt began, for its worker owes no progress from before. By starts and take-overs."""
     history = TextField()
     """JSON array of StatusChange in job.py. By every transition."""
     revision = BigIntegerField()

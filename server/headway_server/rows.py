@@ -90,6 +90,7 @@ def to_row(job: Job) -> dict[str, SqlValue]:
         "stall_timeout": job.stall_timeout,
         "retention": job.retention,
         "attempt": job.attempt,
+        "attempt_time": job.attempt_time,
         "history": _encode([[str(h.status), h.time, h.revision, h.reason] for h in job.history]),
         "create_digest": job.create_digest,
         "results_digest": job.results_digest,

@@ -34,6 +34,14 @@ def span(text: Raw) -> int:
     return length
 
 
+def positive_span(text: Raw) -> int:
+    """As `span`, but not 0: it would end every job at once."""
+    length = span(text)
+    if length == 0:
+        raise ValueError("must be more than 0")
+    return length
+
+
 def switch(text: Raw) -> bool:
     """True of `1`, `true`, `yes` and `on`."""
     words = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("", "0", "false", "no", "off"), False)
@@ -112,11 +120,11 @@ class Settings:
     )
     retention: int = field(
         default=30 * 86_400 * MICROSECONDS,
-        metadata=_metadata(span, "how long an ended job is kept, unless it says otherwise itself", "30d"),
+        metadata=_metadata(positive_span, "how long an ended job is kept, unless it says otherwise itself", "30d"),
     )
     abandon_after: int = field(
         default=30 * 86_400 * MICROSECONDS,
-        metadata=_metadata(span, "a job without any contact for so long ends as FAILED", "30d"),
+        metadata=_metadata(positive_span, "a job without any contact for so long ends as FAILED", "30d"),
     )
     cancel_grace: int = field(
         default=60 * MICROSECONDS,

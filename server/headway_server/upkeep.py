@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeVar
 
 from headway_server.actions import Tick
 from headway_server.clock import Clock, SteadyClock
@@ -26,11 +27,16 @@ LATE = 3 * MICROSECONDS
 PATIENCE = 4.0
 """Seconds after which a database that does not answer counts as away."""
 
+ROUND = 2.0
+"""Seconds after which a sweep with a backlog lets other work pass."""
+
 BATCH = 200
 """Jobs in one commit of the sweep: few enough that no report waits for them."""
 
 REMOVALS_KEPT = 86_400 * MICROSECONDS
 """How long removals are remembered for watches that are taken up again (µs)."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -46,31 +52,43 @@ class Upkeep:
         self._clock = clock
         self._listening_since = clock.now()
         self._last_forget = 0
+        self._looked_until = clock.now()
 
     async def sweep(self) -> None:
         """Bring every job up to the present time."""
         now = self._clock.now()
         tick = Tick(self._listening_since)
-        while due := await self._readers.read(lambda: self._store.due(now, BATCH)):
-            outcomes = await self._writer.submit([Step(key, tick) for key in due])
+        end = asyncio.get_running_loop().time() + ROUND
+        while due := await self._read(partial(self._store.due, now, BATCH)):
+            async with asyncio.timeout(PATIENCE):
+                outcomes = await self._writer.submit([Step(key, tick) for key in due], urgent=True)
             if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
+                break
+            if asyncio.get_running_loop().time() > end:
+                # A backlog: the next round goes on, and news from other servers has its turn before.
                 break
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
-            await self._writer.chore(lambda: self._store.forget_removals(now - REMOVALS_KEPT))
+            async with asyncio.timeout(PATIENCE):
+                await self._writer.chore(lambda: self._store.forget_removals(now - REMOVALS_KEPT))
 
     def deaf_until_now(self) -> None:
         """Nobody could be heard until now: grant every worker its full timeout from here."""
         self._listening_since = self._clock.now()
 
     async def look_around(self) -> None:
-        """Tell those who watch what other servers have written."""
-        since = self._clock.now() - OVERLAP
+        """Tell those who watch what other servers have written since the last look that succeeded."""
+        now = self._clock.now()
+        since = self._looked_until - OVERLAP
         watched = self._hub.everything_watched()
         sessions = watched.sessions | {session_hash for session_hash, _ in watched.jobs}
         for session_hash in {None} if None in sessions else sessions:
-            changes = await self._readers.read(partial(self._store.changed_since, session_hash, since))
-            self._hub.publish(changes)
+            self._hub.publish(await self._read(partial(self._store.changed_since, session_hash, since)))
+        self._looked_until = now
+
+    async def _read(self, query: Callable[[], T]) -> T:
+        async with asyncio.timeout(PATIENCE):
+            return await self._readers.read(query)
 
     async def run(self, healthy: Callable[[bool], Awaitable[None]]) -> None:
         """Sweep for ever; `healthy` is told after each round whether the database answered."""
@@ -81,18 +99,20 @@ class Upkeep:
                 # This process was stopped, or the machine slept.
                 self.deaf_until_now()
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await self.sweep()
-                    if self._store.engine.shared:
-                        await self.look_around()
+                await self.sweep()
+                if self._store.engine.shared:
+                    await self.look_around()
                 await healthy(True)
             except TimeoutError:
                 await healthy(False)
                 log.warning("the database has not answered for %g s", PATIENCE)
                 self._readers.give_up()
                 self._writer.give_up()
+                self.deaf_until_now()
             except JobError as error:
                 await healthy(False)
                 log.warning("upkeep: %s", error)
+                # Reports were refused meanwhile.
+                self.deaf_until_now()
             except Exception:
                 log.exception("upkeep failed; the next round tries again")

@@ -105,8 +105,9 @@ class Writer:
     ) -> list[Outcome]:
         """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
 
-        `lane`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the job as it was committed. Raises Overloaded, DatabaseUnavailable, StorageFull or
-        ShuttingDown, and then nothing was acknowledged.
+        `lane`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the
+        job as it was committed. Raises Overloaded, DatabaseUnavailable, StorageFull or ShuttingDown, and then nothing
+        was acknowledged.
         """
         if lane is not None and lane.error is not None:
             raise lane.error

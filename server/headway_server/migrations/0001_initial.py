@@ -39,6 +39,7 @@ def up(migrator, db):  # type: ignore[no-untyped-def]  # called by playhouse.mig
         stalled = pw.BooleanField()
         pace = pw.TextField(null=True)
         attempt = pw.IntegerField()
+        attempt_time = pw.BigIntegerField(null=True)
         history = pw.TextField()
         revision = pw.BigIntegerField()
         create_digest = pw.CharField(64)
