@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway_server import rows
-from headway_server.change import Change
+from headway_server import facts, rows
+from headway_server.change import Change, Rules
 from headway_server.database import StartError, migrate, open_engine, session_key
 from headway_server.estimate import Pace
 from headway_server.job import Cancellation, Error, Job, Status, StatusChange
-from headway_server.limits import INT64_MAX
+from headway_server.limits import INT64_MAX, MICROSECONDS
 from headway_server.store import Filter, Store
 from headway_server.tokens import Sealer, SessionHasher
 from tests.conftest import ENGINES, empty_database
@@ -137,3 +137,24 @@ def test_a_token_holds_for_its_purpose_and_scope_alone() -> None:
 def test_a_session_hash_depends_on_the_key() -> None:
     assert SessionHasher(b"a" * 32)("session") != SessionHasher(b"b" * 32)("session")
     assert SessionHasher(b"a" * 32)("session") != SessionHasher(b"a" * 32)("session ")
+
+
+def test_a_clock_that_was_set_back_starts_behind_what_is_stored(store: Store) -> None:
+    assert abs(facts.start_time(store) - store.now()) < 60 * MICROSECONDS
+    tomorrow = store.now() + 86_400 * MICROSECONDS
+    with store.transaction():
+        facts.note_time(store, tomorrow)
+    assert facts.start_time(store) > tomorrow
+    with store.transaction():
+        facts.note_time(store, 1)
+
+
+def test_jobs_are_looked_at_anew_when_the_rules_change(store: Store) -> None:
+    facts.follow_rules(store, Rules(retention=7))
+    job = Job("e" * 32, "f" * 32, wake_time=INT64_MAX)
+    with store.transaction():
+        store.save([Change(job, created=True, changed=True)])
+    facts.follow_rules(store, Rules(retention=7))
+    assert store.due(INT64_MAX - 1, 10) == []
+    facts.follow_rules(store, Rules(retention=8))
+    assert store.due(0, 10) == [("e" * 32, "f" * 32)]

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import grpc.aio
+import peewee
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
+from headway_server import facts
 from headway_server.change import Rules
 from headway_server.clock import Clock, SteadyClock
-from headway_server.database import Engine, StartError, migrate, open_engine, session_key
+from headway_server.database import StartError, first_line, migrate, open_engine, session_key
 from headway_server.errors import ShuttingDown
 from headway_server.guard import Credentials, Guard
 from headway_server.jobs import Jobs
@@ -96,11 +98,10 @@ class App:
     async def start(self) -> None:
         """Open the database and the port. Raises StartError."""
         settings = self.settings
-        self.engine, key = await asyncio.to_thread(_prepare, settings)
-        self.store = Store(self.engine)
-        anchor = await asyncio.to_thread(self._anchor)
-        clock = self._clock or SteadyClock(anchor)
         rules = Rules(settings.limits, settings.retention, settings.abandon_after)
+        self.store, key, anchor = await asyncio.to_thread(_prepare, settings, rules)
+        self.engine = self.store.engine
+        clock = self._clock or SteadyClock(anchor)
         self.hub = Hub(settings.limits)
         self.readers = Readers(self.store)
         self.writer = Writer(self.store, clock, rules, self.hub.publish)
@@ -128,12 +129,6 @@ class App:
         self._upkeep_task: asyncio.Task[None] | None = None
         if self._clock is None:
             self._upkeep_task = asyncio.create_task(self.upkeep.run(self._tell_health))
-
-    def _anchor(self) -> int:
-        try:
-            return self.store.now()
-        finally:
-            self.store.disconnect()
 
     async def _bind(self) -> str:
         host = self.settings.listen.rpartition(":")[0]
@@ -189,17 +184,24 @@ class App:
         self.engine.close()
 
 
-def _prepare(settings: Settings) -> tuple[Engine, bytes]:
+def _prepare(settings: Settings, rules: Rules) -> tuple[Store, bytes, int]:
+    """The store, the session key, and the time to start the clock at. Raises StartError."""
     engine = open_engine(settings.database)
     try:
         migrate(engine)
         key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
+        store = Store(engine)
+        facts.follow_rules(store, rules)
+        anchor = facts.start_time(store)
+    except peewee.PeeweeException as error:
+        engine.close()
+        raise StartError(f"--database: {engine.name} failed: {first_line(error)}") from None
     except BaseException:
         engine.close()
         raise
     # Each thread has a connection of its own from here on; this one's is done.
     engine.database.close()
-    return engine, key
+    return store, key, anchor
 
 
 def _command() -> str:

@@ -144,7 +144,7 @@ def _open_postgresql(url: str) -> Engine:
         (full_page_writes,) = database.execute_sql("SHOW full_page_writes").fetchone()
         (encoding,) = database.execute_sql("SHOW server_encoding").fetchone()
     except peewee.DatabaseError as error:
-        raise StartError(f"--database: {name} cannot be reached: {_first_line(error)}") from None
+        raise StartError(f"--database: {name} cannot be reached: {first_line(error)}") from None
     if fsync != "on" or full_page_writes != "on":
         raise StartError(
             f"--database: {name} runs with fsync or full_page_writes off and would lose acknowledged writes; "
@@ -155,7 +155,8 @@ def _open_postgresql(url: str) -> Engine:
     return engine
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a database says, as a notice can hold it."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -177,6 +178,9 @@ def _file_system(folder: Path) -> str:
 def migrate(engine: Engine) -> list[str]:
     """Bring an older schema up to date; the names of the steps taken. A newer one raises StartError."""
     if engine.shared:
+        # Another server may be migrating: that can take its time, and so may this.
+        engine.database.execute_sql("SET lock_timeout = 0")
+        engine.database.execute_sql("SET statement_timeout = 0")
         engine.database.execute_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
     try:
         runner = Runner(engine.database, str(MIGRATIONS))
@@ -188,7 +192,7 @@ def migrate(engine: Engine) -> list[str]:
             )
         steps: list[str] = runner.up()
     except peewee.DatabaseError as error:
-        raise StartError(f"--database: {engine.name} could not be migrated: {_first_line(error)}") from None
+        raise StartError(f"--database: {engine.name} could not be migrated: {first_line(error)}") from None
     finally:
         if engine.shared:
             engine.database.execute_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))

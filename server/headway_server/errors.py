@@ -1,6 +1,6 @@
 """What can go wrong, in domain terms: one exception for each reason a caller is told.
 
-The reasons are those of protos/headway/v1/error_reason.proto, letter for letter; guard.py gives each its gRPC code.
+The reasons are those of protos/headway/v1/error_reason.proto, letter for letter; replies.py gives each its gRPC code.
 """
 
 from dataclasses import dataclass

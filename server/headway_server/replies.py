@@ -1,4 +1,4 @@
-"""Domain to proto: what callers are answered. With requests.py the only module that knows both vocabularies."""
+"""Domain to proto: what callers are answered; requests.py is the way in."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Proto to domain: what callers ask for, checked. With replies.py the only module that knows both vocabularies."""
+"""Proto to domain: what callers ask for, checked; replies.py is the way back."""
 
 import hashlib
 import json

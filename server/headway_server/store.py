@@ -93,6 +93,28 @@ class Store:
                 update={VariablesRow.variables: EXCLUDED.variables},
             ),
         )
+        self._select_variables = Statement(
+            compiled, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
+        )
+        self._removals = [
+            Statement(compiled, model.delete().where(is_key(model, column)))
+            for model, column in (
+                (LabelRow, "job_id"),
+                (VariablesRow, "job_id"),
+                (ResultsRow, "job_id"),
+                (RecordErrorRow, "job_id"),
+                (JobRow, "id"),
+            )
+        ]
+        self._note_removal = Statement(
+            compiled,
+            RemovedRow.insert(
+                session_hash=named("session_hash"), job_id=named("id"), remove_time=named("update_time")
+            ).on_conflict(
+                conflict_target=[RemovedRow.session_hash, RemovedRow.job_id],
+                update={RemovedRow.remove_time: EXCLUDED.remove_time},
+            ),
+        )
         self._by_count: dict[int, tuple[str, int]] = {}
 
     def _update(self, names: Sequence[str]) -> Query:
@@ -135,6 +157,27 @@ class Store:
                 self.disconnect()
             raise
 
+    def fact(self, name: str) -> str | None:
+        """What the database remembers under this name."""
+        for (value,) in self._fetch(FactRow.select(FactRow.value).where(FactRow.name == name)):
+            return str(value)
+        return None
+
+    def remember(self, name: str, value: str) -> None:
+        """Let the database remember it; the transaction is the caller's."""
+        self.database.execute(FactRow.delete().where(FactRow.name == name))
+        self.database.execute(FactRow.insert(name=name, value=value))
+
+    def latest_times(self) -> tuple[int, int]:
+        """When the newest job was created and the last one removed (µs); 0 = never."""
+        ((created,),) = self._fetch(JobRow.select(fn.MAX(JobRow.create_time)))
+        ((removed,),) = self._fetch(RemovedRow.select(fn.MAX(RemovedRow.remove_time)))
+        return created or 0, removed or 0
+
+    def wake_all(self) -> None:
+        """Let the sweep look at every job anew; the transaction is the caller's."""
+        self.database.execute(JobRow.update({JobRow.wake_time: 0}))
+
     # What the writer needs, within its transaction.
 
     def load(self, keys: Sequence[Key], *, lock: bool) -> dict[Key, Job]:
@@ -170,9 +213,13 @@ class Store:
     def save(self, changes: Iterable[Change]) -> None:
         """Write what the changes hold; the transaction is the caller's."""
         changes = list(changes)
-        for change in changes:
-            if change.removed:
-                self._remove(change)
+        gone: list[dict[str, rows.SqlValue]] = [
+            {"session_hash": c.job.session_hash, "id": c.job.id, "update_time": c.job.update_time}
+            for c in changes
+            if c.removed and not c.created
+        ]
+        for statement in (*self._removals, self._note_removal):
+            self._run_many(statement, gone)
         kept = [change for change in changes if not change.removed]
         self._run_many(self._insert_job, [rows.to_row(c.job) for c in kept if c.created])
         stored = [c for c in kept if not c.created]
@@ -215,20 +262,6 @@ class Store:
             )
         )
 
-    def _remove(self, change: Change) -> None:
-        job = change.job
-        if change.created:
-            return
-        for model in (LabelRow, VariablesRow, ResultsRow, RecordErrorRow):
-            self._delete(model, job)
-        self.database.execute(JobRow.delete().where((JobRow.session_hash == job.session_hash) & (JobRow.id == job.id)))
-        self.database.execute(
-            RemovedRow.insert(session_hash=job.session_hash, job_id=job.id, remove_time=job.update_time).on_conflict(
-                conflict_target=[RemovedRow.session_hash, RemovedRow.job_id],
-                update={RemovedRow.remove_time: EXCLUDED.remove_time},
-            )
-        )
-
     def _delete(self, model: type[Model], job: Job) -> None:
         columns = model._meta.columns
         self.database.execute(
@@ -247,16 +280,13 @@ class Store:
         if latest is None:
             return
         self.database.execute(RemovedRow.delete().where(old))
-        self.database.execute(FactRow.delete().where(FactRow.name == REMOVALS_FORGOTTEN))
-        self.database.execute(FactRow.insert(name=REMOVALS_FORGOTTEN, value=str(latest)))
+        self.remember(REMOVALS_FORGOTTEN, str(latest))
 
     # Reads.
 
     def removals_forgotten(self) -> int:
         """Of removals up to this time (µs) some are no longer known; 0 = all are."""
-        for (value,) in self._fetch(FactRow.select(FactRow.value).where(FactRow.name == REMOVALS_FORGOTTEN)):
-            return int(value)
-        return 0
+        return int(self.fact(REMOVALS_FORGOTTEN) or 0)
 
     def get(self, key: Key) -> Job | None:
         session_hash, job_id = key
@@ -313,10 +343,8 @@ class Store:
         """The variables of those of these jobs that have any."""
         found: dict[Key, dict[str, str]] = {}
         for key in keys:
-            query = VariablesRow.select(VariablesRow.variables).where(
-                (VariablesRow.session_hash == key[0]) & (VariablesRow.job_id == key[1])
-            )
-            for (text,) in self._fetch(query):
+            parameters = self._select_variables.parameters({"session_hash": key[0], "id": key[1]})
+            for (text,) in self._fetch_sql(self._select_variables.sql, parameters):
                 found[key] = json.loads(text)
         return found
 

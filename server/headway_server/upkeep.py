@@ -12,6 +12,7 @@ from typing import TypeVar
 from headway_server.actions import Tick
 from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import JobError
+from headway_server.facts import NOTE_INTERVAL, note_time
 from headway_server.limits import MICROSECONDS
 from headway_server.readers import Readers
 from headway_server.store import Store
@@ -52,6 +53,7 @@ class Upkeep:
         self._clock = clock
         self._listening_since = clock.now()
         self._last_forget = 0
+        self._time_noted = 0
         self._looked_until = clock.now()
 
     async def sweep(self) -> None:
@@ -67,6 +69,10 @@ class Upkeep:
             if asyncio.get_running_loop().time() > end:
                 # A backlog: the next round goes on, and news from other servers has its turn before.
                 break
+        if now - self._time_noted >= NOTE_INTERVAL:
+            self._time_noted = now
+            async with asyncio.timeout(PATIENCE):
+                await self._writer.chore(partial(note_time, self._store, now))
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
             async with asyncio.timeout(PATIENCE):
