@@ -100,3 +100,18 @@ def test_reports_from_both_servers_all_count(replicas: tuple[RunningApp, Running
     final = replicas[0].stub.GetJob(pb.GetJobRequest(session_id=session, job_id=job.id))
     assert final.progress == final.counters["done"] == 400
     assert final.revision == 401
+
+
+def test_a_server_that_could_not_look_for_a_while_misses_nothing(
+    replicas: tuple[RunningApp, RunningApp], session: str
+) -> None:
+    one, other = replicas
+    other.run(other.app.upkeep.look_around())
+    job = one.stub.CreateJob(pb.CreateJobRequest(session_id=session))
+    watch = other.stub.WatchJob(pb.WatchJobRequest(session_id=session, job_id=job.id))
+    assert next(watch).job.revision == 1
+    one.stub.FinishJob(pb.FinishJobRequest(session_id=session, job_id=job.id))
+    one.clock.forward(60)
+    other.clock.forward(60)
+    other.run(other.app.upkeep.look_around())
+    assert [update.job.status for update in watch] == [job_pb2.JOB_STATUS_COMPLETED]
