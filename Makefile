@@ -5,10 +5,10 @@ GRPCURL_VERSION := v1.9.3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/headway/v1/*.proto)
 STUBS := clients/python/headway/v1
-SOURCES := server clients/python tests examples
+SOURCES := server clients/python tests examples benchmarks
 
 .DEFAULT_GOAL := check
-.PHONY: check help run demo test lint format stubs breaking lock clean
+.PHONY: check help run bench demo test lint format stubs breaking lock clean
 
 check: lint test ## Lint, then test
 
@@ -17,6 +17,9 @@ help: ## Show this list
 
 run: .venv/.run ## Start the server (settings from HEADWAY_* variables; see also: headway serve --help)
 	@exec $(BIN)/headway serve
+
+bench: .venv/.dev ## Measure what an update costs a worker, beside tqdm if it is installed
+	$(BIN)/python -m benchmarks.client
 
 demo: .venv/.dev ## Import real MARC records, killed and resumed midway, while a terminal watches
 	@$(BIN)/python -m examples.demo

@@ -16,6 +16,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 ENGINES = ("sqlite", "postgresql")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test leaves anything in the state folder of who runs it."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 def missing(what: str) -> None:
     """Skip for want of a program; under CI that is a failure."""
     message = f"{what} is not installed"

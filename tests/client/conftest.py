@@ -1,12 +1,21 @@
 """Connections to real servers, and to such as misbehave."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import headway
 from tests.client.fakes import FakeServer, Proxy
 from tests.support.server import ServerProcess
+
+
+@pytest.fixture(autouse=True)
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's workers write what they could not deliver."""
+    folder = tmp_path / "spool"
+    monkeypatch.setenv("HEADWAY_SPOOL", str(folder))
+    return folder
 
 
 @pytest.fixture

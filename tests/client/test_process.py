@@ -18,6 +18,7 @@ def run(script: str, address: str, session: str, timeout: float = 20) -> subproc
         **{name: value for name, value in os.environ.items() if not name.startswith(("HEADWAY_", "GRPC_"))},
         "HEADWAY_TARGET": address,
         "HEADWAY_SESSION": session,
+        "HEADWAY_SPOOL": os.environ["HEADWAY_SPOOL"],
     }
     return subprocess.run(
         [sys.executable, "-c", script],

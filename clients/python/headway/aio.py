@@ -5,7 +5,16 @@ The same thread in the background reports for both; what does not wait is the ve
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, overload
@@ -16,7 +25,7 @@ from google.rpc import code_pb2
 from headway import requests
 from headway.channel import Target, open_aio_channel
 from headway.course import Step
-from headway.errors import NotFoundError, from_rpc_error, translated
+from headway.errors import HeadwayError, JobCancelled, NotFoundError, from_rpc_error, translated
 from headway.job import UNSET, BaseJob, Status, failure
 from headway.meter import Item
 from headway.process import EXIT_TIMEOUT, Connection
@@ -25,6 +34,7 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway.values import Json, from_struct, from_value
+from headway.wishes import Interruption
 
 if TYPE_CHECKING:
     from headway.v1.job_service_pb2_grpc import JobServiceAsyncStub
@@ -71,13 +81,28 @@ class Client(Connection):
             self._channel = open_aio_channel(self.target)
         return JobServiceStub(self._channel)
 
-    def job(self, session: str | None = None, name: str = "", **options: Unpack[JobOptions]) -> "Job":
+    def job(
+        self,
+        session: str | None = None,
+        name: str = "",
+        *,
+        cancel_task: bool = False,
+        on_stopped: Callable[[HeadwayError], object] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> "Job":
         """Creates a job and starts to work on it; see `headway.Client.job`. `async with` and `await` wait for the
-        server's answer, as long as `headway.Client.job` does, and raise what it raises."""
+        server's answer, as long as `headway.Client.job` does, and raise what it raises.
+
+        `cancel_task`: once somebody wants the job to end early, the task is cancelled inside the `async with` block,
+        which JobCancelled then leaves, and the job ends CANCELLED. As with `asyncio.timeout` the task itself goes on.
+        """
         request = requests.create(self._in(session), name, options)
         heartbeat = requests.heartbeat(request)
         job = Job(self, request.session_id, requests.described(request), heartbeat=heartbeat, started=False)
         job._creation = job._begin_with(request)
+        job._cancel_task = cancel_task
+        if on_stopped is not None:
+            job.on_stopped = on_stopped
         return job
 
     async def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> "Job":
@@ -88,6 +113,7 @@ class Client(Connection):
         """See `headway.Client.resume`."""
         session = self._in(session)
         request = rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True)
+        await asyncio.to_thread(self._catch_up, job_id, EXIT_TIMEOUT)
         with translated():
             state = await self.stub.StartJob(request)
         job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
@@ -205,36 +231,50 @@ class Job(BaseJob):
     """A job in the hands of an asyncio worker; see `headway.Job`. Ending it waits without blocking the event loop."""
 
     _creation: Step | None = None
+    _cancel_task = False
+    _interruption: Interruption | None = None
 
     def __init__(self, client: Client, session: str, job: job_pb2.Job, *, heartbeat: float, started: bool) -> None:
         super().__init__(client, session, job, heartbeat=heartbeat, started=started)
         self._client = client
 
     def __await__(self) -> Generator[object, None, Self]:
-        return self.__aenter__().__await__()
+        return self._created().__await__()
 
     async def __aenter__(self) -> Self:
+        await self._created()
+        if self._cancel_task:
+            self._interruption = Interruption(self._course)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._interruption is not None and self._interruption.end(error):
+            try:
+                self.raise_if_cancelled()
+            except JobCancelled as wish:
+                await self._settle(self._leave(wish))
+                raise
+        await self._settle(self._leave(error))
+
+    async def _created(self) -> Self:
         if self._creation is not None:
             await _tried(self._creation, CREATE_PATIENCE)
             if self._creation.answer.done():
                 self._creation.answer.result()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._settle(self._leave(error))
-
     @overload
-    def track(self, iterable: Iterable[Item]) -> "Items[Item]": ...
+    def track(self, iterable: Iterable[Item], *, cancellable: bool = False) -> "Items[Item]": ...
     @overload
-    def track(self, iterable: AsyncIterable[Item]) -> "Items[Item]": ...
-    def track(self, iterable: Iterable[Item] | AsyncIterable[Item]) -> "Items[Item]":
-        """As `headway.Meter.track`. The answer goes with `async for`, and with `for` if the iterable does."""
+    def track(self, iterable: AsyncIterable[Item], *, cancellable: bool = False) -> "Items[Item]": ...
+    def track(self, iterable: Iterable[Item] | AsyncIterable[Item], *, cancellable: bool = False) -> "Items[Item]":
+        """As `headway.Job.track`. The answer goes with `async for`, and with `for` if the iterable does."""
         # An overloaded function does not take a union of what its overloads take.
         if isinstance(iterable, AsyncIterable):
-            return Items(super().track(iterable))
-        return Items(super().track(iterable))
+            return Items(super().track(iterable, cancellable=cancellable))
+        return Items(super().track(iterable, cancellable=cancellable))
 
     async def finish(self, results: object = UNSET) -> None:
         """See `headway.Job.finish`."""
@@ -295,13 +335,13 @@ class Items(Iterable[Item], AsyncIterable[Item]):
             return iter(self._items)
         raise TypeError("This is an asynchronous iterable: loop over it with 'async for'.")
 
-    async def __aiter__(self) -> AsyncIterator[Item]:
-        if isinstance(self._items, AsyncIterable):
-            async for item in self._items:
-                yield item
-        else:
-            for item in self._items:
-                yield item
+    def __aiter__(self) -> AsyncIterator[Item]:
+        # Not a generator around the other: that would double what an item costs.
+        return aiter(self._items) if isinstance(self._items, AsyncIterable) else self._each(self._items)
+
+    async def _each(self, items: Iterable[Item]) -> AsyncIterator[Item]:
+        for item in items:
+            yield item
 
 
 async def _tried(step: Step, patience: float) -> None:

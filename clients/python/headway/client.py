@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import wait
 from types import TracebackType
 from typing import Self, Unpack
@@ -11,7 +11,7 @@ import grpc
 
 from headway import requests
 from headway.channel import Target, open_channel
-from headway.errors import NotFoundError, from_rpc_error, translated
+from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job, Status
 from headway.process import EXIT_TIMEOUT, Connection
 from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
@@ -74,16 +74,26 @@ class Client(Connection):
             self._channel = open_channel(self.target)
         return JobServiceStub(self._channel)
 
-    def job(self, session: str | None = None, name: str = "", **options: Unpack[JobOptions]) -> Job:
+    def job(
+        self,
+        session: str | None = None,
+        name: str = "",
+        *,
+        on_stopped: Callable[[HeadwayError], object] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job:
         """Creates a job and starts to work on it.
 
         If the server does not answer, the job is created in the background, under the id that it has already; that
-        takes a refused connection, or at most a second. The options are described at `JobOptions`.
+        takes a refused connection, or at most a second. `on_stopped`: see `Job.on_stopped`. The other options are
+        described at `JobOptions`.
 
         ValueError without a session. HeadwayError if the server answers at once that this can not be: InvalidError
         for a malformed request, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
         """
         request = requests.create(self._in(session), name, options)
+        if options.get("job_id"):
+            self._catch_up(request.job_id, CREATE_PATIENCE)
         job = Job(
             self, request.session_id, requests.described(request), heartbeat=requests.heartbeat(request), started=False
         )
@@ -91,6 +101,8 @@ class Client(Connection):
         wait([step.tried], CREATE_PATIENCE)
         if step.answer.done():
             step.answer.result()
+        if on_stopped is not None:
+            job.on_stopped = on_stopped
         return job
 
     def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> Job:
@@ -104,6 +116,7 @@ class Client(Connection):
         NotFoundError; StateError if it has ended; HeadwayError if the server does not answer.
         """
         session = self._in(session)
+        self._catch_up(job_id, EXIT_TIMEOUT)
         with translated():
             state = self.stub.StartJob(rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True))
         job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)

@@ -2,16 +2,21 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
+from headway.contact import log
 from headway.errors import HeadwayError
 from headway.meter import Meter
 from headway.report import Reporter
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
+
+if TYPE_CHECKING:
+    from headway.spool import Letter
 
 Request: TypeAlias = (
     rpc.CreateJobRequest | rpc.StartJobRequest | rpc.UpdateJobRequest | rpc.FinishJobRequest | rpc.FailJobRequest
@@ -74,7 +79,15 @@ class Course:
         self.over = False
         self.given_up = False
         """Whether somebody has waited in vain for the last of it to be delivered."""
+        self.letter: Letter | None = None
+        """Where that is written down for a later process, until it is delivered from here after all."""
         self.cancelled = Signal()
+        self.unwanted = False
+        """Whether somebody wants it to end early, or there is an `error`."""
+        self.on_cancelled: Callable[[], object] | None = None
+        """Called once, in the engine's thread, when the wish becomes known."""
+        self.on_stopped: Callable[[HeadwayError], object] | None = None
+        """Called once, in the engine's thread, with the `error`."""
         self.calling = False
         self.due = 0.0
         """When to look for something to report; in the engine's monotonic seconds, as all times here."""
@@ -140,6 +153,32 @@ class Course:
         """Whether more should go out without waiting for the next turn."""
         return bool(self._steps) or any(reporter.busy for reporter in list(self._reporters.values()))
 
+    def remains(self) -> list[Request | rpc.ReportProgressRequest]:
+        """All calls that are left to make, in order."""
+        left: list[Request | rpc.ReportProgressRequest] = []
+        started, fresh = self.started, True
+        for step in self._steps:
+            fresh = fresh and not step.sampled
+            match step.request:
+                case None:
+                    continue
+                case rpc.CreateJobRequest() as request:
+                    started = not request.pending
+                case rpc.FinishJobRequest() | rpc.FailJobRequest() as request:
+                    if started and step.after_reports:
+                        left += self._drain(fresh)
+                    request.attempt = self.attempt or 1
+                    return [*left, request]
+            left.append(step.request)
+        if started:
+            left += self._drain(fresh)
+        return left
+
+    def _drain(self, fresh: bool) -> list[rpc.ReportProgressRequest]:
+        # A job that nobody has answered for yet begins with its first attempt.
+        about = self.session, self.job.id, self.attempt or 1
+        return [report for reporter in list(self._reporters.values()) for report in reporter.drain(*about, fresh)]
+
     def answered(self, step: Step, job: job_pb2.Job | None) -> None:
         """A step is done."""
         self._steps.popleft()
@@ -156,7 +195,8 @@ class Course:
         """In a forked child: what the parent has counted is the parent's to report."""
         steps = [step for step in self._steps if isinstance(step.request, rpc.CreateJobRequest)]
         self._steps = deque(Step(step.request) for step in steps)
-        self.calling, self.retry_at, self.heartbeat = False, 0.0, -1.0
+        self.calling, self.retry_at, self.heartbeat, self.letter = False, 0.0, -1.0, None
+        self.on_cancelled = None
         meters = [reporter.meter for reporter in self._reporters.values()]
         for meter in meters:
             meter.adopt(pid)
@@ -165,7 +205,17 @@ class Course:
     def cancel(self, wish: job_pb2.Cancellation) -> None:
         """The server says that the job shall end early."""
         self.job.cancellation.CopyFrom(wish)
+        self.unwanted = True
         self.cancelled.set()
+        told, self.on_cancelled = self.on_cancelled, None
+        if told is not None:
+            _safely(told)
+
+    def tell(self) -> None:
+        """Calls `on_stopped` if it is time for that."""
+        if self.error is not None and self.on_stopped is not None:
+            told, self.on_stopped = self.on_stopped, None
+            _safely(partial(told, self.error))
 
     def stop(self, error: HeadwayError | None) -> None:
         """Nothing more is sent for this job."""
@@ -175,6 +225,16 @@ class Course:
             step = self._steps.popleft()
             if not step.answer.done():
                 step.settle(None, error)
+        self.unwanted = self.unwanted or error is not None
+        self.tell()
 
     def waiting(self) -> list[Step]:
         return list(self._steps)
+
+
+def _safely(callback: Callable[[], object]) -> None:
+    """A fault in the worker's callback is the worker's, and stops no reports."""
+    try:
+        callback()
+    except Exception:
+        log.exception("headway: a callback failed")

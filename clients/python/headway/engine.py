@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -32,8 +32,13 @@ from headway.verdict import Verdict, judge, keeps_out, too_large
 if TYPE_CHECKING:
     from grpc import _CallFuture
 
+    from headway.postman import Postman
+
 PATIENCE = 10.0
 """Seconds that the server has for an answer before the connection counts as broken."""
+
+WRITING = 5.0
+"""Seconds that the disk has to take what is left."""
 
 _CALLS = 16
 _FIRST_PACE = 0.25
@@ -62,12 +67,20 @@ class Engine:
         self._calls: set[_CallFuture[job_pb2.Job]] = set()
         self._pace = _FIRST_PACE
         self.contact = Contact(self.target.address)
+        self._postman: Postman | None = None
+        self._looked = False
+        """Whether it was seen what earlier processes left for this server."""
 
     # What the worker's threads call.
 
     def submit(self, course: Course, *steps: Step) -> None:
         """Takes a course in charge and queues steps for it."""
         self._post(partial(self._take, course, steps))
+
+    def listen(self, course: Course, callback: Callable[[HeadwayError], object] | None) -> None:
+        """Whom to tell when the server takes no more of this job, at once if it does not now."""
+        course.on_stopped = callback
+        self._post(course.tell)
 
     def linger(self, courses: Iterable[Course], timeout: float) -> list[Course]:
         """Waits until all that these jobs have to say has been delivered; returns those of which something is left."""
@@ -80,6 +93,16 @@ class Engine:
         finally:
             self._post(partial(self._hurry, -1))
         return [course for course, step in waiting.items() if not step.answer.done()]
+
+    def write_down(self, courses: Iterable[Course]) -> dict[Course, str]:
+        """Puts what these jobs have left to say in the spool, for a later process. Says for each that has something
+        left where it is, or "" if it could not be written."""
+        chosen = list(courses)
+        places: Future[dict[Course, str]] = Future()
+        if chosen:
+            self._post(partial(self._write_down, chosen, places))
+            wait([places], WRITING)
+        return places.result() if places.done() else dict.fromkeys(chosen, "")
 
     def hold(self, change: int) -> None:
         """One connection more, or one less, that keeps the thread and the channel at hand."""
@@ -102,6 +125,9 @@ class Engine:
     def rest(self) -> "threading.Event":
         """Closes all that gRPC has open and holds still until the returned event is set; see fork.py."""
         go_on, resting = threading.Event(), threading.Event()
+        postman, self._postman = self._postman, None
+        if postman is not None:
+            postman.stop()
         with self._lock:
             if self._thread is None:
                 return go_on
@@ -170,6 +196,8 @@ class Engine:
             self._outage(HeadwayError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer"))
         for course in [course for course in self._courses if course.over]:
             del self._courses[course]
+            if course.letter is not None:
+                course.letter.remove() if course.error is None else course.letter.refuse()
         if now < self.contact.retry_at:
             return
         if self._batch is None:
@@ -214,7 +242,7 @@ class Engine:
         if not isinstance(arrival, rpc.StreamProgressResponse):
             self._broken(arrival)
             return
-        self.contact.heard()
+        self._heard()
         for failure in arrival.failures:
             if self._batch is not None and failure.request == stream.sent - 1:
                 self._batch.failures[failure.report] = from_status(failure.status)
@@ -247,6 +275,22 @@ class Engine:
             turn = now + self._turn(course)
             course.beat_at = min(course.beat_at, turn)
             course.due = now if course.urgent else min(course.due, turn)
+
+    def _heard(self) -> None:
+        self.contact.heard()
+        if not self._looked:
+            self._looked = True
+            self._inbox.put(self._look)
+
+    def _look(self) -> None:
+        from headway.postman import collect
+
+        self._postman = collect(self.target)
+
+    def _write_down(self, courses: list[Course], places: "Future[dict[Course, str]]") -> None:
+        from headway.postman import write_down
+
+        places.set_result(write_down(courses, self.target))
 
     def _broken(self, error: HeadwayError | None) -> None:
         unanswered = self._batch is not None
@@ -303,7 +347,7 @@ class Engine:
 
     def _answer(self, course: Course, step: Step, answer: job_pb2.Job | HeadwayError) -> None:
         if isinstance(answer, job_pb2.Job):
-            self.contact.heard()
+            self._heard()
             course.answered(step, answer)
             course.due, course.beat_at = 0.0, time.monotonic() + self._turn(course)
             return

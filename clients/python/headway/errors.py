@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import ClassVar
 
 import grpc
@@ -63,7 +64,14 @@ HeadwayError.kinds.update(
 
 
 class JobCancelled(Exception):
-    """From `raise_if_cancelled`: somebody wants the job to end early. Let it pass; the job ends CANCELLED."""
+    """Somebody wants the job to end early. Let it pass; the job ends CANCELLED."""
+
+    def __init__(self, reason: str = "", deadline: datetime | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """Why, in the words of whom wants it."""
+        self.deadline = deadline
+        """When the server ends the job itself, in UTC; None if that is not known."""
 
 
 def from_status(status: status_pb2.Status) -> HeadwayError:

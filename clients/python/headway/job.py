@@ -4,19 +4,21 @@ import concurrent.futures
 import enum
 import os
 from asyncio import CancelledError
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
+from datetime import UTC
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, overload
 
 from google.rpc import code_pb2, status_pb2
 
 from headway.course import Course, Signal, Step
 from headway.errors import HeadwayError, JobCancelled
-from headway.meter import Meter
+from headway.meter import Item, Meter
 from headway.process import Connection
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.values import Json, clean, to_value
+from headway.wishes import while_wanted, while_wanted_async
 
 if TYPE_CHECKING:
     from headway.client import Client
@@ -129,12 +131,52 @@ class BaseJob(Meter):
     def raise_if_cancelled(self) -> None:
         """Raises JobCancelled, with the reason, once somebody wants the job to end early."""
         if self._course.cancelled:
-            raise JobCancelled(self._course.job.cancellation.reason)
+            wish = self._course.job.cancellation
+            deadline = wish.deadline.ToDatetime(UTC) if wish.HasField("deadline") else None
+            raise JobCancelled(wish.reason, deadline)
 
     @property
     def stopped(self) -> HeadwayError | None:
         """Why the server takes no more reports of this worker (reasons STALE_ATTEMPT, JOB_ENDED, …), or None."""
         return self._course.error
+
+    def raise_if_stopped(self) -> None:
+        """Raises why the server takes no more reports of this worker: StateError if another has taken the job over, or
+        it has ended without this one; NotFoundError if it was cleared."""
+        if self._course.error is not None:
+            raise self._course.error.with_traceback(None)
+
+    @property
+    def on_stopped(self) -> Callable[[HeadwayError], object] | None:
+        """Called once, from a thread in the background, with what `raise_if_stopped` raises; at once if it is set too
+        late. It should return soon: no job of this process is reported meanwhile. None after that."""
+        return self._course.on_stopped
+
+    @on_stopped.setter
+    def on_stopped(self, callback: Callable[[HeadwayError], object] | None) -> None:
+        self._engine.listen(self._course, callback)
+
+    @overload
+    def track(self, iterable: Iterable[Item], *, cancellable: bool = False) -> Iterable[Item]: ...
+    @overload
+    def track(self, iterable: AsyncIterable[Item], *, cancellable: bool = False) -> AsyncIterable[Item]: ...
+    def track(
+        self, iterable: Iterable[Item] | AsyncIterable[Item], *, cancellable: bool = False
+    ) -> Iterable[Item] | AsyncIterable[Item]:
+        """As `Meter.track`. `cancellable`: raises before the next item, which is not counted, once the work is for
+        nothing: JobCancelled if somebody wants the job to end early, or what `raise_if_stopped` raises. That costs some
+        50 ns an item."""
+        # An overloaded function does not take a union of what its overloads take.
+        if not cancellable:
+            if isinstance(iterable, AsyncIterable):
+                return super().track(iterable)
+            return super().track(iterable)
+        self._touch()
+        if isinstance(iterable, Sized):
+            self._expect(len(iterable))
+        if isinstance(iterable, AsyncIterable):
+            return while_wanted_async(self, iterable)
+        return while_wanted(self, iterable)
 
     @property
     def results(self) -> Json | object:

@@ -1,4 +1,5 @@
-"""What a process has of engines: one for each target, at rest while it forks, flushed when it ends."""
+"""What a process has of engines: one for each target, at rest while it forks. At its end all that they have left to say
+is delivered, or else written down."""
 
 import atexit
 import os
@@ -42,6 +43,12 @@ class Connection:
             raise ValueError("No session: give one, or set HEADWAY_SESSION.")
         return found
 
+    def _catch_up(self, job_id: str, patience: float) -> None:
+        """A job that is taken up again goes on from the last word of its former worker, wherever that is."""
+        from headway.postman import catch_up
+
+        catch_up(self.target, job_id, patience)
+
     def _deliver(self) -> None:
         if not self._closed:
             self._closed = True
@@ -62,21 +69,30 @@ def engine_for(target: Target) -> Engine:
 
 
 def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> None:
-    """Waits until all that these jobs have to say is stored, `timeout` seconds at most; then notes what is left, which
-    goes on in the background until the process ends. A job is waited for in this way once."""
+    """Waits until all that these jobs have to say is stored, `timeout` seconds at most; then writes what is left to the
+    spool, and notes it. It goes on in the background until the process ends. A job is waited for in this way once."""
     waiting = [course for course in courses if not course.over and not course.given_up]
-    for course in engine.linger(waiting, timeout):
-        course.given_up = True
-        log.warning(
-            "headway: %s has not answered in time; the last state of job %s is not delivered",
-            engine.target.address,
-            course.job.id,
-        )
+    late = waiting
+    try:
+        late = engine.linger(waiting, timeout)
+    finally:
+        # Also if an impatient user breaks off the wait.
+        for course in late:
+            course.given_up = True
+        for course, place in engine.write_down(late).items():
+            log.warning(
+                "headway: %s has not answered in time; the last state of job %s is not delivered%s",
+                engine.target.address,
+                course.job.id,
+                f" yet, and waits in {place} for `headway flush` or the next run" if place else "",
+            )
 
 
 def _at_exit() -> None:
     deadline = time.monotonic() + EXIT_TIMEOUT
     for engine in list(_engines.values()):
+        # Their connection was closed before, and some have gone on.
+        engine.write_down(course for course in engine.live() if course.given_up)
         deliver(engine, engine.live(), max(deadline - time.monotonic(), 0.0))
         engine.rest()
 

@@ -1,6 +1,7 @@
 """What was reported of one meter and what was not: the numbered reports that make a retry count once."""
 
 import time
+from collections import deque
 from itertools import islice
 
 from headway.meter import Meter
@@ -22,39 +23,53 @@ class Reporter:
         self._size = size
         self._message = ""
         self._counters: dict[str, int] = {}
-        self._pending: rpc.ReportProgressRequest | None = None
+        self._unsettled: deque[rpc.ReportProgressRequest] = deque()
         self._more = False
         self._pressing = False
 
     @property
     def busy(self) -> bool:
         """Whether a report is unsettled, or another must follow before its turn."""
-        return self._pending is not None or self._pressing
+        return bool(self._unsettled) or self._pressing
 
     @property
     def unsettled(self) -> bool:
         """Whether a report is on its way."""
-        return self._pending is not None
+        return bool(self._unsettled)
 
     def report(self, session: str, job_id: str, attempt: int, fresh: bool) -> rpc.ReportProgressRequest | None:
         """The unsettled report, or a new one, or None if nothing has changed. Not `fresh`: a new one only to
         complete the one before."""
-        if self._pending is None and (fresh or self._more):
-            self._pending = self._draft(session, job_id, attempt)
-        return self._pending
+        if not self._unsettled and (fresh or self._more):
+            self._freeze(session, job_id, attempt)
+        return self._unsettled[0] if self._unsettled else None
+
+    def drain(self, session: str, job_id: str, attempt: int, fresh: bool) -> list[rpc.ReportProgressRequest]:
+        """All that this meter has left to say, frozen as it will be sent, if it is still sent from here."""
+        more = self._freeze(session, job_id, attempt) if fresh else True
+        while more and self._more:
+            more = self._freeze(session, job_id, attempt)
+        return list(self._unsettled)
 
     def settle(self) -> None:
         """The report was applied."""
-        self._pending = None
+        self._unsettled.popleft()
 
     def refused(self) -> None:
         """The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest
         goes out again without them."""
-        if self._pending is not None and self._pending.HasField("variables"):
-            self._pending.ClearField("variables")
-            self._number(self._pending)
-        else:
-            self._pending = None
+        if self._unsettled and self._unsettled[0].HasField("variables"):
+            self._unsettled[0].ClearField("variables")
+            for report in self._unsettled:
+                self._number(report)
+        elif self._unsettled:
+            self.settle()
+
+    def _freeze(self, session: str, job_id: str, attempt: int) -> bool:
+        report = self._draft(session, job_id, attempt)
+        if report is not None:
+            self._unsettled.append(report)
+        return report is not None
 
     def _draft(self, session: str, job_id: str, attempt: int) -> rpc.ReportProgressRequest | None:
         sample = self.meter._sample(_ERRORS_ROOM)

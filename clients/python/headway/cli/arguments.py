@@ -31,9 +31,12 @@ exit status:
   6    of watch: the job is CANCELLED
   130  interrupted with Ctrl-C
   141  whoever read the output went away
+  of run: the program's own; 128+n if signal n killed it, 127 if it is not found, 126 if it cannot be executed
+  of pipe: as cat; 128+n after signal n
 
 environment:
   HEADWAY_SESSION, HEADWAY_TARGET, HEADWAY_TOKEN, HEADWAY_CA   as the options
+  HEADWAY_SPOOL   the folder of what `headway flush` sends; empty: keep nothing
 
 durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
   JOB=$(headway create --name "Nightly export" --size 3 --unit files)
@@ -97,6 +100,8 @@ def build() -> argparse.ArgumentParser:
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
     add("--plain", action="store_true", help="one line a change, as on a pipe, also on a terminal")
     _report(command("report", "Report progress; with no amount just that the worker is there."))
+    _run(command("run", "Run any program as a job; its exit status, output and signals stay its own.", job=False))
+    _pipe(command("pipe", "Copy standard input to standard output as a job.", job=False))
     add = command("finish", "End a job as COMPLETED.")
     add("--results", metavar="JSON", type=values.results, default=..., help="what came of it")
     add("--results-file", metavar="FILE", help="the same from a file; - is standard input")
@@ -117,6 +122,8 @@ def build() -> argparse.ArgumentParser:
     command("errors", "Show the records that failed: the first and the last 100.")
     add = command("clear", "Remove a job with all that belongs to it.")
     add("--allow-missing", action="store_true", help="a job that is not there is no error")
+    add = command("flush", "Send what workers could not deliver while their server was away.", job=False)
+    add("--list", action="store_true", help="only show what waits")
     add = command("completion", "Print what makes a shell complete `headway`.", job=False)
     add("shell", choices=("bash", "zsh", "fish"), help='bash: eval "$(headway completion bash)"')
     return parser
@@ -144,6 +151,28 @@ def _create(add: Callable[..., argparse.Action]) -> None:
     add("--stall-timeout", metavar="DURATION", type=values.seconds, help="no progress for this long: stalled")
     add("--retention", metavar="DURATION", type=values.seconds, help="how long it is kept after its end")
     add("--pending", action="store_true", help="wait for `headway start`")
+
+
+def _work(add: Callable[..., argparse.Action]) -> None:
+    add("--name", default="", help="what the job is")
+    add("--invoker", default="", help="who or what started it")
+    add("--size", metavar="N", type=values.amount, default=0, help="how much there is to do; 0 = as found out")
+    add("--unit", default="", help="what is counted: records, bytes, …")
+    add("--label", metavar="K=V", action="append", type=values.pair, default=[], help="may be repeated")
+    add("--quiet", action="store_true", help="not a word about the tracker")
+    add("--verbose", action="store_true", help="tell the job's id on standard error")
+
+
+def _run(add: Callable[..., argparse.Action]) -> None:
+    _work(add)
+    add("--pattern", metavar="REGEX", help="how it prints progress: (?P<done>…) and (?P<total>…), or (?P<percent>…)")
+    add("command_line", metavar="-- COMMAND", nargs=argparse.REMAINDER,
+        help="the program and its arguments; in $HEADWAY_PROGRESS_FILE it may write N/M")  # fmt: skip
+
+
+def _pipe(add: Callable[..., argparse.Action]) -> None:
+    _work(add)
+    add("--lines", action="store_true", help="count lines, not bytes")
 
 
 def _list(add: Callable[..., argparse.Action]) -> None:

@@ -1,0 +1,146 @@
+"""`headway pipe`: a meter in a pipeline."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import threading
+import time
+from argparse import Namespace
+from contextlib import suppress
+from types import FrameType
+
+from headway.cli.safe import notice
+from headway.cli.tracker import End, Tracker, job_id
+
+OK, ERROR, PIPE_CLOSED = 0, 1, 141
+
+_BLOCK = 1024 * 1024
+_NEWLINE = ord("\n")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Broken(BaseException):
+    """Why the copying ended before its end, and headway's exit status because of it."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+
+
+def pipe(args: Namespace) -> int:
+    """Copies standard input to standard output and counts bytes, or lines.
+
+    Gives the exit status of `cat`: 0 at the end of the input, 1 if it cannot be read or the output not be written,
+    128+n after signal n, 141 if nobody reads the output. If somebody wants the job to end early, it ends as by SIGTERM.
+    """
+    unit = "lines" if args.lines else "bytes"
+    if not args.lines and not args.size:
+        args.size = _left(0)
+    tracker = Tracker(args, job_id(), f"headway pipe ({unit})", unit, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if args.verbose:
+        notice(f"job {tracker.id}")
+    meter = _Meter(tracker, unit)
+    started = time.monotonic()
+    status, ending = OK, None
+    handlers = {number: signal.signal(number, _stop) for number in _ENDING if _is_heeded(number)}
+    try:
+        try:
+            tracker.start()
+            meter.copy()
+        finally:
+            for number in handlers:
+                # From here on only the tracker is waited for, and not for long.
+                signal.signal(number, lambda *_: meter.hurry.set())
+    except _Broken as broken:
+        status = broken.status
+        cancelled = tracker.kill_in is not None
+        ending = End(message=f"cancelled {tracker.reason}".strip() if cancelled else broken.text, cancelled=cancelled)
+        if status == ERROR:
+            notice(broken.text)
+    if ending is None:
+        ending = End(results={unit: meter.done, "seconds": round(time.monotonic() - started, 3)})
+    _let_go(1)
+    tracker.end(ending, meter.hurry.wait)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return status
+
+
+class _Meter:
+    """Counts what it copies."""
+
+    def __init__(self, tracker: Tracker, unit: str) -> None:
+        self.done = 0
+        self.hurry = threading.Event()
+        self._tracker = tracker
+        self._unit = unit
+
+    def copy(self) -> None:
+        lines = self._unit == "lines"
+        # One buffer for all: a new one for each block would cost more than the copying.
+        store = bytearray(_BLOCK)
+        last = _NEWLINE
+        while size := _read(store):
+            self._write(memoryview(store)[:size], 0 if lines else 1)
+            last = store[size - 1]
+            if lines:
+                self._add(store.count(_NEWLINE, 0, size))
+        if lines and last != _NEWLINE:
+            self._add(1)
+
+    def _write(self, left: memoryview, each: int) -> None:
+        while left:
+            try:
+                written = os.write(1, left)
+            except BlockingIOError:
+                select.select([], [1], [])
+                continue
+            except BrokenPipeError:
+                raise _Broken("whoever read the output went away", PIPE_CLOSED) from None
+            except OSError as error:
+                raise _Broken(f"cannot write the output: {error.strerror}", ERROR) from None
+            left = left[written:]
+            self._add(written * each)
+
+    def _add(self, n: int) -> None:
+        self.done += n
+        self._tracker.show(self.done, unit=self._unit)
+
+
+def _read(store: bytearray) -> int:
+    while True:
+        try:
+            return os.readv(0, [store])
+        except BlockingIOError:
+            select.select([0], [], [])
+        except OSError as error:
+            raise _Broken(f"cannot read the input: {error.strerror}", ERROR) from None
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise _Broken(f"killed by {signal.Signals(number).name}", 128 + number)
+
+
+def _is_heeded(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is not signal.SIG_IGN
+
+
+def _left(fd: int) -> int:
+    """Bytes that a regular file still has to give; 0 where that is not known."""
+    try:
+        state = os.fstat(fd)
+        return max(state.st_size - os.lseek(fd, 0, os.SEEK_CUR), 0) if stat.S_ISREG(state.st_mode) else 0
+    except OSError:
+        return 0
+
+
+def _let_go(fd: int) -> None:
+    """Whoever reads the output gets its end now, and not after that of the job."""
+    with suppress(OSError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, fd)
+        os.close(nothing)

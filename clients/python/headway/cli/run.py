@@ -1,0 +1,207 @@
+"""`headway run`: tracks a program that knows nothing of Headway."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import tempfile
+import time
+from argparse import Namespace
+from contextlib import suppress
+
+from headway.cli import patterns
+from headway.cli.program import Program
+from headway.cli.safe import notice
+from headway.cli.tail import Tail
+from headway.cli.tracker import PACE, End, Tracker, job_id
+
+USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
+
+_SHORT = 100
+"""Characters of a command line that name a job well enough."""
+_LAST_LINES, _LAST_CHARACTERS = 20, 900
+"""What the error of a job tells of standard error, so that it has at most 1,000 characters in all."""
+_FILE_AT_MOST = 4096
+_IN_FILE = re.compile(r"(\d{1,18})(?:\s*/\s*(\d{1,18}))?")
+
+
+def run(args: Namespace) -> int:
+    """Runs the command and gives its exit status, 128+n if signal n killed it; 127 if there is no such program, 126 if
+    it cannot be executed. Nothing that happens to the tracker changes that."""
+    command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
+    if not command:
+        notice("no command: write `headway run -- COMMAND…`")
+        return USAGE
+    try:
+        styles = (patterns.own(args.pattern),) if args.pattern is not None else patterns.STYLES
+    except ValueError as error:
+        notice(f"--pattern: {error}")
+        return USAGE
+    job = job_id()
+    if args.verbose:
+        notice(f"job {job}")
+    with _ProgressFile() as file:
+        return _Run(args, command, job, patterns.Finder(styles), file).run()
+
+
+class _Run:
+    def __init__(
+        self, args: Namespace, command: list[str], job: str, finder: patterns.Finder, file: _ProgressFile
+    ) -> None:
+        self._command = command
+        self._environment = _environment(args, job, file.path)
+        self._finder = finder
+        self._file = file
+        self._out, self._err = Tail(), Tail()
+        self._tracker = Tracker(args, job, _name(command))
+        self._program = Program(self._out.feed, self._err.feed)
+        self._asked = self._killed = False
+
+    def run(self) -> int:
+        started = time.monotonic()
+        try:
+            try:
+                self._program.start(self._command, self._environment)
+            except OSError as error:
+                self._tracker.start()
+                return self._not_started(error)
+            # Not before: to fork, a process had best have one thread.
+            self._tracker.start()
+            while (status := self._program.wait(PACE)) is None:
+                self._look()
+                self._obey()
+            seconds = time.monotonic() - started
+            self._program.finish_output()
+            self._look(last=True)
+            ending = self._ending(status, seconds)
+        finally:
+            self._program.close_terminal()
+        try:
+            self._tracker.end(ending, self._program.interrupted)
+        finally:
+            self._program.close()
+        return status
+
+    def _not_started(self, error: OSError) -> int:
+        status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        message = f"{self._command[0]}: {error.strerror}"
+        notice(message)
+        self._tracker.end(End(message=message), self._program.interrupted)
+        self._program.close()
+        return status
+
+    def _look(self, last: bool = False) -> None:
+        for tail in (self._out, self._err):
+            if last:
+                tail.end(self._finder)
+            else:
+                tail.look(self._finder)
+        told = self._file.read()
+        if told:
+            self._tracker.show(*told)
+        elif not self._file.used and (reading := self._finder.reading):
+            self._show(reading)
+
+    def _show(self, reading: patterns.Reading) -> None:
+        size = self._tracker.size_given
+        if size and reading.unit == "%":
+            self._tracker.show(int(reading.done * size / 100))
+        else:
+            self._tracker.show(int(reading.done), int(reading.total or 0), reading.unit)
+
+    def _obey(self) -> None:
+        left = self._tracker.kill_in
+        if left is None:
+            return
+        if not self._asked:
+            self._asked = True
+            self._program.send(signal.SIGTERM)
+            # One that is stopped could not even end.
+            self._program.send(signal.SIGCONT)
+        elif left == 0 and not self._killed:
+            self._killed = True
+            self._program.send(signal.SIGKILL)
+
+    def _ending(self, status: int, seconds: float) -> End:
+        if self._asked:
+            reason = self._tracker.reason
+            return End(message=f"cancelled: {reason}" if reason else "cancelled", cancelled=True)
+        if status == 0:
+            return End(results={"exit_status": 0, "seconds": round(seconds, 3)})
+        killed_by = self._program.killed_by
+        message = f"killed by {_name_of(killed_by)}" if killed_by else f"exit status {status}"
+        last = self._err if self._program.has_own_stderr else self._out
+        words = last.words(_LAST_LINES, _LAST_CHARACTERS)
+        return End(message=f"{message}\n{words}" if words else message)
+
+
+class _ProgressFile:
+    """Where a program may write how far it is: `N/M` or `N`, in the last line of the file."""
+
+    def __init__(self) -> None:
+        self._folder = ""
+        self._size = 0
+        self.used = False
+        """Whether it has ever told anything: then what the program prints counts no more."""
+
+    def __enter__(self) -> _ProgressFile:
+        with suppress(OSError):
+            self._folder = tempfile.mkdtemp(prefix="headway-")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def path(self) -> str:
+        """Empty if there is no room for one."""
+        return os.path.join(self._folder, "progress") if self._folder else ""  # noqa: PTH118
+
+    def read(self) -> tuple[int, int] | None:
+        """Progress and size (0 = not known), as last written; None if there is nothing to read, or no number."""
+        if not self._folder:
+            return None
+        try:
+            # Whatever the program has put there, a named pipe for example: this does not wait.
+            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            os.lseek(file, max(os.fstat(file).st_size - _FILE_AT_MOST, 0), os.SEEK_SET)
+            lines = os.read(file, _FILE_AT_MOST).decode(errors="replace").split("\n")
+        except OSError:
+            return None
+        finally:
+            os.close(file)
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        match = _IN_FILE.fullmatch(last.strip())
+        if not match:
+            return None
+        self.used = True
+        self._size = int(match[2] or self._size)
+        return int(match[1]), self._size
+
+
+def _environment(args: Namespace, job: str, file: str) -> dict[str, str]:
+    """The program's: its own, and where it can report more if it wants to."""
+    given = {name: getattr(args, name, None) for name in ("session", "target", "token", "ca")}
+    told = {f"HEADWAY_{name.upper()}": value for name, value in given.items() if value}
+    environment = {**os.environ, **told, "HEADWAY_JOB": job, "HEADWAY_PROGRESS_FILE": file}
+    environment.setdefault("HEADWAY_TARGET", "127.0.0.1:50051")
+    return environment
+
+
+def _name(command: list[str]) -> str:
+    line = shlex.join(command)
+    return line if len(line) <= _SHORT else line[: _SHORT - 1] + "…"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

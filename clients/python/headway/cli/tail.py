@@ -1,0 +1,69 @@
+"""The latest of what a program writes, as lines: drawn over, in colours, and split wherever a write ended."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+from headway.cli.patterns import Finder
+
+KEPT = 8192
+"""Bytes of a program's latest output that are kept, and so looked at: progress that was passed is of no use."""
+
+_BREAK = re.compile(rb"(?:[\r\n\b\f\v]|\x1b\[[0-9;]*[A-JSTdf])+")
+_INVISIBLE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B]|[=>78])")
+
+
+class Tail:
+    """The latest bytes of one stream: fed by the thread that copies it, looked at now and then by another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept = b""
+        self._fed = 0
+        self._looked = 0
+        self._open = b""
+        """The line that is not at its end yet."""
+
+    def feed(self, data: bytes) -> None:
+        """Costs the same for any amount of data."""
+        with self._lock:
+            self._fed += len(data)
+            self._kept = (self._kept + data[-KEPT:])[-KEPT:]
+
+    def look(self, finder: Finder) -> None:
+        """Shows the lines that came since the last look. A line without an end, such as a bar that is drawn anew only
+        when it moves, counts once nothing has come after it for the time between two looks."""
+        with self._lock:
+            unseen, kept = self._fed - self._looked, self._kept
+            self._looked = self._fed
+        if not unseen:
+            finder.line(_visible(self._open))
+            self._open = b""
+            return
+        lines = _BREAK.split(self._open + kept[-unseen:])
+        if unseen > len(kept):
+            # Something was passed over, so the first line has lost its beginning.
+            lines = _BREAK.split(kept)[1:] or [b""]
+        self._open = lines.pop()[-KEPT:]
+        for line in lines:
+            if b"\0" not in line:
+                finder.line(_visible(line))
+
+    def end(self, finder: Finder) -> None:
+        """The last look: what is there is complete."""
+        self.look(finder)
+        finder.line(_visible(self._open))
+        self._open = b""
+
+    def words(self, lines: int, characters: int) -> str:
+        """The last lines that are not empty, for people; of a line that was drawn over, what it last said."""
+        with self._lock:
+            kept = self._kept
+        shown = [_visible(line.rstrip(b"\r").rpartition(b"\r")[2]).rstrip() for line in kept.split(b"\n")]
+        text = "\n".join([line for line in shown if line][-lines:])
+        return "".join(char for char in text if char.isprintable() or char in "\n\t")[-characters:]
+
+
+def _visible(line: bytes) -> str:
+    return _INVISIBLE.sub(b"", line).decode(errors="replace")

@@ -1,0 +1,215 @@
+"""The tracker beside a program or a pipe: it is told how far that has come, and never in its way.
+
+All that can wait or fail happens in a thread of its own, the import of gRPC included.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from headway.cli.safe import notice
+
+if TYPE_CHECKING:
+    from headway.client import Client
+    from headway.job import Job
+
+PACE = 0.2
+"""Seconds between two looks at what is new."""
+DELIVERY = 0.75
+"""Seconds that each of the two waits at the end may take: for the server's answer, and for all that is left."""
+
+_PATIENCE = 3.0
+"""Seconds: both of them, and before that the second that a new job may take."""
+_DETAILS = re.compile(r" \(.*\)")
+_NAME, _UNIT = 256, 32
+_CANCELLED, _UNKNOWN = 1, 2
+
+
+def job_id() -> str:
+    """A new job's id, known before there is a server to create it."""
+    from headway.ids import uuid7
+
+    return uuid7()
+
+
+@dataclass(frozen=True)
+class End:
+    """How the work ended: COMPLETED with results, or with a message FAILED, or CANCELLED if `cancelled`."""
+
+    results: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    cancelled: bool = False
+
+
+class Tracker:
+    """One job, reported in the background. No method waits but `end`, and none raises."""
+
+    def __init__(
+        self, args: Namespace, job: str, name: str, unit: str = "", on_cancel: Callable[[], None] | None = None
+    ) -> None:
+        """`args`: the options of the command line; `size` and `unit` there go before what is found out.
+        `on_cancel` is called from the background once somebody wants the job to end early."""
+        self.id = job
+        self._args = args
+        self._name = (args.name or name)[:_NAME]
+        self._size: int = args.size
+        self._unit: str = args.unit
+        self._unit_found = unit
+        self._progress = 0
+        self._job: Job | None = None
+        self._on_cancel = on_cancel
+        self._endings: SimpleQueue[End] = SimpleQueue()
+        self._over = threading.Event()
+        self._complaint = ""
+        self._cut_off = False
+        """Whether somebody has ended the job as CANCELLED without waiting for the work."""
+        self._thread = threading.Thread(target=self._run, name="headway-tracker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def size_given(self) -> int:
+        """The size that the person gave; 0 = none."""
+        size: int = self._args.size
+        return size
+
+    def show(self, progress: int, size: int = 0, unit: str = "") -> None:
+        """How far it is, in units; `size` and `unit` if the work itself has told them."""
+        self._progress = progress
+        self._size = self.size_given or size
+        self._unit_found = unit
+        if self._job is not None:
+            self._apply(self._job)
+
+    @property
+    def kill_in(self) -> float | None:
+        """Seconds until the work must be over, because somebody wants it to end early; None as long as nobody does."""
+        job = self._job
+        if job is None or not (job.cancelled or self._cut_off):
+            return None
+        wish = job.cancellation
+        if wish is None or not wish.HasField("deadline"):
+            return 0.0
+        return max(wish.deadline.seconds + wish.deadline.nanos / 1e9 - time.time(), 0.0)
+
+    @property
+    def reason(self) -> str:
+        """Why it shall end early."""
+        wish = self._job.cancellation if self._job else None
+        return wish.reason if wish else ""
+
+    def end(self, ending: End, impatient: Callable[[float], bool]) -> None:
+        """Ends the job and waits until the server knows, for 3 s at most.
+
+        `impatient` waits so many seconds and says whether to go at once.
+        """
+        self._endings.put(ending)
+        deadline = time.monotonic() + _PATIENCE
+        while not self._over.is_set() and time.monotonic() < deadline and not impatient(0.01):
+            pass
+        if not self._over.is_set():
+            self._complain("the server has not answered in time; the end of the job may be missing there")
+        if self._complaint and not self._args.quiet:
+            notice(self._complaint)
+
+    def _complain(self, text: str) -> None:
+        # One is enough, and it waits for the end: until then, the terminal is the program's.
+        self._complaint = self._complaint or _DETAILS.sub("", text.splitlines()[0])[:200]
+
+    def _run(self) -> None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        _Listener.install(self._complain)
+        try:
+            from headway import process
+            from headway.client import connect
+
+            # Whoever cannot wait for the end here shall not wait for it there.
+            process.EXIT_TIMEOUT = DELIVERY
+            args = self._args
+            target, token, ca = (getattr(args, name, None) for name in ("target", "token", "ca"))
+            session = getattr(args, "session", None)
+            with connect(target, token=token, ca=ca, session=session, exit_timeout=DELIVERY) as client:
+                self._work(client)
+        except Exception as error:
+            self._complain(f"not tracked: {str(error) or type(error).__name__}")
+        self._over.set()
+
+    def _work(self, client: Client) -> None:
+        self._job = job = client.job(
+            name=self._name,
+            job_id=self.id,
+            invoker=self._args.invoker,
+            size=self._size,
+            unit=self._unit[:_UNIT],
+            labels=dict(self._args.label),
+        )
+        self._apply(job)
+        ending = None
+        while ending is None:
+            try:
+                ending = self._endings.get(timeout=PACE)
+            except Empty:
+                self._look_around(client, job)
+        self._name_unit(client, job)
+        if ending.message:
+            job.fail(ending.message, _CANCELLED if ending.cancelled else _UNKNOWN)
+        else:
+            job.finish(ending.results)
+
+    def _apply(self, job: Job) -> None:
+        job.progress = self._progress
+        if job.size != self._size:
+            job.size = self._size
+
+    def _look_around(self, client: Client, job: Job) -> None:
+        self._name_unit(client, job)
+        if job.stopped and job.stopped.reason == "JOB_ENDED" and not self._cut_off:
+            from headway.job import Status
+
+            self._cut_off = job.refresh().status is Status.CANCELLED
+        if self.kill_in is not None and self._on_cancel:
+            on_cancel, self._on_cancel = self._on_cancel, None
+            on_cancel()
+
+    def _name_unit(self, client: Client, job: Job) -> None:
+        """Tells what is counted, once that is known. Only for people, so one attempt will do."""
+        if self._unit or not self._unit_found:
+            return
+        self._unit = self._unit_found
+        from grpc import RpcError
+
+        from headway.v1 import job_pb2
+        from headway.v1.job_service_pb2 import UpdateJobRequest
+
+        request = UpdateJobRequest(session_id=job.session, job=job_pb2.Job(id=job.id, unit=self._unit))
+        try:
+            client.stub.UpdateJob(request, timeout=1.0)
+        except RpcError as error:
+            logging.getLogger("headway").debug("headway: the unit was not taken: %s", error)
+
+
+class _Listener(logging.Handler):
+    """Keeps what the client has to say from standard error, which is the program's."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(record.getMessage().removeprefix("headway: "))
+
+    @classmethod
+    def install(cls, hear: Callable[[str], None]) -> None:
+        log = logging.getLogger("headway")
+        log.handlers = [handler for handler in log.handlers if not isinstance(handler, cls)] + [cls(hear)]
+        log.propagate = False

@@ -1,0 +1,178 @@
+"""Leaves in the spool what this process could not deliver, and sends what earlier ones left."""
+
+import enum
+import threading
+from collections.abc import Iterable, Sequence
+
+import grpc
+
+from headway import spool
+from headway.channel import Target, open_channel
+from headway.contact import log
+from headway.course import Course
+from headway.errors import HeadwayError, translated
+from headway.v1 import job_service_pb2 as rpc
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from headway.verdict import Verdict, judge
+
+PATIENCE = 10.0
+"""Seconds that the server has for each answer."""
+
+_ENDS = rpc.FinishJobRequest | rpc.FailJobRequest
+
+
+class Outcome(enum.StrEnum):
+    """What became of a letter."""
+
+    SENT = "sent"
+    REFUSED = "refused"
+    WAITING = "waiting"
+
+
+def write_down(courses: Iterable[Course], target: Target) -> dict[Course, str]:
+    """Writes what these jobs have left to say. For each that has something left: where it is, or "" if it cannot be
+    written. One notice says why, however many jobs there are. Belongs in the engine's thread."""
+    left: dict[Course, str] = {}
+    fault: Exception | None = None
+    for course in courses:
+        try:
+            if course.over or not (requests := course.remains()):
+                continue
+            left[course] = ""
+            if spool.folder() is not None:
+                words = spool.Words(target.address, target.tls, course.job.id, course.job.name, requests)
+                course.letter = spool.write(words, course.letter)
+                left[course] = str(course.letter.path)
+        except Exception as error:
+            fault = error
+    if fault is not None:
+        log.warning("headway: what is left to say cannot be written down: %s", fault)
+    return left
+
+
+def collect(target: Target) -> "Postman | None":
+    """Starts to send what waits for this server, if anything does."""
+    if next(spool.letters(target), None) is None:
+        return None
+    postman = Postman(target)
+    postman.start()
+    return postman
+
+
+def catch_up(target: Target, job_id: str, patience: float) -> None:
+    """Sends what earlier processes left to say of this job, before it is another's turn; waits at most `patience`
+    seconds for that."""
+    if next(spool.letters(target, job_id), None) is not None:
+        postman = Postman(target, job_id)
+        postman.start()
+        postman.join(patience)
+
+
+class Postman(threading.Thread):
+    """Goes once through the letters for one server, or of one job there, one after the other, over a channel of its
+    own. If the server does not answer, the rest stays for a later process."""
+
+    def __init__(self, target: Target, job_id: str = "") -> None:
+        super().__init__(name="headway-spool", daemon=True)
+        self._target = target
+        self._job_id = job_id
+        self._channel = open_channel(target, retry=False)
+        self._stopped = False
+
+    def run(self) -> None:
+        try:
+            for path in spool.letters(self._target, self._job_id):
+                letter = None if self._stopped else spool.Letter.claim(path)
+                if letter is not None and deliver(letter, self._channel)[0] is Outcome.WAITING:
+                    return
+        except Exception:
+            log.debug("headway: the spool is left for later", exc_info=True)
+        finally:
+            self._channel.close()
+
+    def stop(self) -> None:
+        """Breaks off, and waits for that at most a second."""
+        self._stopped = True
+        self._channel.close()
+        self.join(1.0)
+
+
+def deliver(letter: spool.Letter, channel: grpc.Channel) -> tuple[Outcome, str]:
+    """Sends a letter and removes it, puts it aside if the server will never take it, or else leaves it where it is;
+    and why, in words."""
+    try:
+        try:
+            words = letter.read()
+        except ValueError as error:
+            return _refuse(letter, str(error))
+        send(JobServiceStub(channel), words.requests)
+    except HeadwayError as error:
+        reason = error.message or error.code.name
+        final = judge(error) in (Verdict.GONE, Verdict.REFUSED)
+        return _refuse(letter, reason) if final else (Outcome.WAITING, reason)
+    except (OSError, ValueError) as error:
+        # gRPC raises ValueError for a channel that was closed under its hands.
+        return Outcome.WAITING, str(error)
+    else:
+        log.info("headway: what was left to say of job %s is delivered", words.job_id)
+        letter.remove()
+        return Outcome.SENT, ""
+    finally:
+        letter.release()
+
+
+def _refuse(letter: spool.Letter, reason: str) -> tuple[Outcome, str]:
+    log.warning("headway: what was left to say of a job is refused, see %s: %s", letter.refuse(), reason)
+    return Outcome.REFUSED, reason
+
+
+def send(stub: JobServiceStub, requests: Sequence[spool.Request]) -> None:
+    """Makes these calls in order. HeadwayError if one fails that matters."""
+    ended: HeadwayError | None = None
+    for request in requests:
+        try:
+            _call(stub, request)
+        except HeadwayError as error:
+            # If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
+            if isinstance(request, _ENDS) or error.reason != "JOB_ENDED":
+                raise
+            ended = error
+        else:
+            ended = None if isinstance(request, _ENDS) else ended
+    if ended is not None:
+        raise ended
+
+
+def _call(stub: JobServiceStub, request: spool.Request) -> None:
+    try:
+        _call_once(stub, request)
+    except HeadwayError as error:
+        # As the engine does: what is refused of a job must not keep the rest of it back.
+        if judge(error) is not Verdict.REFUSED:
+            raise
+        if isinstance(request, rpc.ReportProgressRequest) and request.HasField("variables"):
+            request.ClearField("variables")
+        elif isinstance(request, rpc.FinishJobRequest) and request.HasField("results"):
+            request.ClearField("results")
+        elif isinstance(request, rpc.ReportProgressRequest | rpc.UpdateJobRequest):
+            return
+        else:
+            raise
+        _call_once(stub, request)
+
+
+def _call_once(stub: JobServiceStub, request: spool.Request) -> None:
+    with translated():
+        match request:
+            case rpc.CreateJobRequest():
+                stub.CreateJob(request, timeout=PATIENCE)
+            case rpc.StartJobRequest():
+                stub.StartJob(request, timeout=PATIENCE)
+            case rpc.UpdateJobRequest():
+                stub.UpdateJob(request, timeout=PATIENCE)
+            case rpc.ReportProgressRequest():
+                stub.ReportProgress(request, timeout=PATIENCE)
+            case rpc.FinishJobRequest():
+                stub.FinishJob(request, timeout=PATIENCE)
+            case rpc.FailJobRequest():
+                stub.FailJob(request, timeout=PATIENCE)

@@ -1,0 +1,64 @@
+"""How the wish that a job end early, or the news that its work is for nothing, reaches the worker's code."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from headway.course import Course
+
+if TYPE_CHECKING:
+    from headway.job import BaseJob
+    from headway.meter import Item
+
+
+def while_wanted(job: "BaseJob", items: "Iterable[Item]") -> "Iterator[Item]":
+    """Counts items as `Meter.track` does, and raises before the next one once the job is unwanted."""
+    course = job._course
+    for item in items:
+        if course.unwanted:
+            job.raise_if_cancelled()
+            job.raise_if_stopped()
+        yield item
+        job._done += 1
+
+
+async def while_wanted_async(job: "BaseJob", items: "AsyncIterable[Item]") -> "AsyncIterator[Item]":
+    """The same for `async for`."""
+    course = job._course
+    async for item in items:
+        if course.unwanted:
+            job.raise_if_cancelled()
+            job.raise_if_stopped()
+        yield item
+        job._done += 1
+
+
+class Interruption:
+    """Cancels the running task once somebody wants the job to end early; to be made in that task."""
+
+    def __init__(self, course: Course) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task else 0
+        self._over = self._happened = False
+        course.on_cancelled = self._wished
+        if course.cancelled:
+            self._loop.call_soon(self._interrupt)
+
+    def end(self, error: BaseException | None) -> bool:
+        """The block has ended. Whether `error` is this interruption, and nobody else's cancellation of the task."""
+        self._over = True
+        if self._task is None or not self._happened:
+            return False
+        return self._task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError)
+
+    def _wished(self) -> None:
+        # The loop may be closed meanwhile, and the block with it.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._task is not None and not self._over and not self._happened:
+            self._happened = True
+            self._task.cancel()

@@ -1,0 +1,252 @@
+"""Progress found in what programs print: lines captured from the real ones, and what must not be taken for it."""
+
+import random
+
+import pytest
+
+from headway.cli.patterns import STYLES, Finder, Reading, Style, amount, own
+from headway.cli.tail import KEPT, Tail
+
+MEANT = {
+    "tqdm": Reading(14, 30, ""),
+    "tqdm without a total": Reading(10, None, ""),
+    "wget": Reading(33, 100, "%"),
+    "wget without a length": Reading(6.37 * 2**20, None, "bytes"),
+    "wget in dots": Reading(97, 100, "%"),
+    "rsync": Reading(60, 100, "%"),
+    "pip": Reading(24_700_000, 40_000_000, "bytes"),
+    "dd": Reading(20_388_511_744, None, "bytes"),
+    "pv": Reading(50, 100, "%"),
+    "curl without a length": Reading(3840 * 1024, None, "bytes"),
+    "curl": Reading(3840 * 1024, 19 * 2**20, "bytes"),
+    "ffmpeg": Reading(13, None, "seconds"),
+    "sizes": Reading(1.5 * 2**20, 5 * 2**20, "bytes"),
+    "N/M": Reading(9, 20, ""),
+    "N of M": Reading(1200, 5000, ""),
+    "N %": Reading(45, 100, "%"),
+}
+
+
+def found(output: bytes, step: int = 64, styles: tuple[Style, ...] = STYLES) -> list[Reading]:
+    """Each reading in turn, where a program writes so many bytes at a time."""
+    finder, tail = Finder(styles), Tail()
+    readings: list[Reading] = []
+    for start in range(0, len(output), step):
+        tail.feed(output[start : start + step])
+        tail.look(finder)
+        readings += [finder.reading] if finder.reading else []
+    tail.end(finder)
+    readings += [finder.reading] if finder.reading else []
+    return [reading for i, reading in enumerate(readings) if i == 0 or reading != readings[i - 1]]
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
+def test_each_style_reads_its_example(style: Style) -> None:
+    finder = Finder()
+    finder.line(style.example)
+    if style.sightings == 1:
+        assert finder.reading == MEANT[style.name]
+    else:
+        assert finder.reading is None
+        reading = Finder()._read(style, match) if (match := style.expression.search(style.example)) else None
+        assert reading == MEANT[style.name]
+
+
+CAPTURED: dict[str, tuple[bytes, Reading]] = {
+    "tqdm": (
+        b"load:   0%|          | 0/30 [00:00<?, ?it/s]\rload:  10%|\xe2\x96\x88         | 3/30 [00:00<00:01, 19.90it/s]"
+        b"\rload: 100%|\xe2\x96\x88\xe2\x96\x88\xe2\x96\x88| 30/30 [00:01<00:00, 19.60it/s]\n",
+        Reading(30, 30, ""),
+    ),
+    "tqdm in a colour, of bytes": (
+        b"a.bin:  25%|\x1b[32m##4       \x1b[0m| 1.50M/6.00M [00:01<00:03, 1.50MB/s]\x1b[A\r",
+        Reading(1_500_000, 6_000_000, ""),
+    ),
+    "wget": (
+        b"Length: 20000000 (19M) [application/octet-stream]\nSaving to: \xe2\x80\x98/dev/null\xe2\x80\x99\n\n"
+        b"\r/dev/null             0%[                    ]       0  --.-KB/s               "
+        b"\r/dev/null            54%[=========>          ]  10.47M  9.99MB/s               "
+        b"\r/dev/null           100%[===================>]  19.07M  10.2MB/s    in 1.9s    \n\n"
+        b"2026-11-24 03:57:35 (10.2 MB/s) - '/dev/null' saved [20000000/20000000]\n",
+        Reading(100, 100, "%"),
+    ),
+    "wget in dots": (
+        b"     0K .......... .......... .......... .......... ..........  0% 1.2M 16s\n"
+        b"    50K .......... .......... .......... .......... ..........  1%  703M 8s\n"
+        b" 19500K .......... .......... .......... .                    100%  755M=1.7s\n",
+        Reading(100, 100, "%"),
+    ),
+    "rsync": (
+        b"              0   0%    0.00kB/s    0:00:00  \r"
+        b"      1,000,000   5%   11.31MB/s    0:00:00 (xfr#1, to-chk=19/21)"
+        b"\r     12,000,000  60%   10.67MB/s    0:00:01 (xfr#12, to-chk=8/21)",
+        Reading(60, 100, "%"),
+    ),
+    "pip": (
+        b"\x1b[?25l     \x1b[90m\xe2\x94\x81\xe2\x94\x81\x1b[0m \x1b[32m0.0/40.0 MB\x1b[0m \x1b[31m?\x1b[0m eta "
+        b"\x1b[36m-:--:--\x1b[0m\r\x1b[2K     \x1b[91m\xe2\x94\x81\x1b[0m\x1b[90m\xe2\x94\x81\x1b[0m "
+        b"\x1b[32m24.7/40.0 MB\x1b[0m \x1b[31m159.9 MB/s\x1b[0m eta \x1b[36m0:00:01\x1b[0m",
+        Reading(24_700_000, 40_000_000, "bytes"),
+    ),
+    "dd": (
+        b"\r20388511744 bytes (20 GB, 19 GiB) copied, 1 s, 20.4 GB/s\r"
+        b"55970889728 bytes (56 GB, 52 GiB) copied, 2 s, 28 GB/s"
+        b"\n60000+0 records in\n60000+0 records out\n62914560000 bytes (63 GB, 59 GiB) copied, 2.17123 s, 29.0 GB/s\n",
+        Reading(62_914_560_000, None, "bytes"),
+    ),
+    "pv": (
+        b"10.0MiB 0:00:01 [9.96MiB/s] [================>                 ] 52% ETA 0:00:00\r"
+        b"19.1MiB 0:00:01 [9.98MiB/s] [================================>] 100%            \n",
+        Reading(100, 100, "%"),
+    ),
+    "pv without a size": (
+        b"10.0MiB 0:00:01 [9.97MiB/s] [<=>                      ]\r12.0MiB 0:00:01 [9.98MiB/s] [ <=>               ]\n",
+        Reading(12 * 2**20, None, "bytes"),
+    ),
+    "curl": (
+        b"  % Total    % Received % Xferd  Average Speed   Time    Time     Time  Current\n"
+        b"                                 Dload  Upload   Total   Spent    Left  Speed\n"
+        b"\r  0     0    0     0    0     0      0      0 --:--:-- --:--:-- --:--:--     0"
+        b"\r 19 19.0M   19 3840k    0     0   9.9M      0  0:00:01 --:--:--  0:00:01  9.9M"
+        b"\r100 19.0M  100 19.0M    0     0  14.3M      0  0:00:01  0:00:01 --:--:-- 14.3M\n",
+        Reading(19 * 2**20, 19 * 2**20, "bytes"),
+    ),
+    "curl -#": (
+        b"\r###                      21.6%\r######                   42.6%\r###############          94.3%\r"
+        b"##### 100.0%\n",
+        Reading(100, 100, "%"),
+    ),
+    "ffmpeg": (
+        b"  Duration: 00:00:20.00, start: 0.000000, bitrate: 302 kb/s\n"
+        b"frame=    1 fps=0.0 q=5.5 size=      24kB time=00:00:00.04 bitrate=4921.2kbits/s speed=51.3x    \r"
+        b"frame=  344 fps=0.0 q=23.8 size=     512kB time=00:00:13.76 bitrate= 304.8kbits/s speed=27.4x    \r"
+        b"frame=  500 fps=0.0 q=26.4 Lsize=     795kB time=00:00:20.00 bitrate= 325.5kbits/s speed=  29x    \n",
+        Reading(20, 20, "seconds"),
+    ),
+    "apt": (
+        b"\x1b7\x1b[24;0f\x1b[42m\x1b[30mProgress: [ 12%]\x1b[49m\x1b[39m [#.......] \x1b8Unpacking pv (1.6.20-1) ...\n"
+        b"\x1b7\x1b[24;0f\x1b[42mProgress: [ 37%]\x1b[49m [###.....] \x1b8Setting up pv (1.6.20-1) ...\n"
+        b"\x1b7\x1b[24;0f\x1b[42mProgress: [ 62%]\x1b[49m [#####...] \x1b8\n",
+        Reading(62, 100, "%"),
+    ),
+    "ninja": (
+        b"[1/20] Building A.o\n[2/20] Building B.o\n[3/20] Building C.o\n[4/20] Linking\n",
+        Reading(4, 20, ""),
+    ),
+    "git": (
+        b"Receiving objects:  10% (100/1000)\rReceiving objects:  45% (450/1000), 1.2 MiB | 2.4 MiB/s\r"
+        b"Receiving objects: 100% (1000/1000), 3.0 MiB | 2.4 MiB/s, done.\n",
+        Reading(1000, 1000, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 5000])
+@pytest.mark.parametrize("program", CAPTURED)
+def test_what_programs_print_is_read_however_it_is_split(program: str, step: int) -> None:
+    output, last = CAPTURED[program]
+    readings = found(output, step)
+    assert readings[-1] == last
+    done = [reading.done for reading in readings]
+    assert done == sorted(done)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["2024/11 begins", "2024/12 begins", "2025/01 begins"],
+        ["2024/11/05 12:00:00 one", "2024/11/06 12:00:00 two", "2024/11/07 12:00:00 three"],
+        ["05/11/2024 a", "06/11/2024 b", "07/11/2024 c"],
+        ["see http://a/1/3 first", "/usr/lib/2/3", "a/3/3"],
+        ["1/3 of it is there", "nothing", "more"],
+        ["TCP/IP 1.2/3.4", "TCP/IP 1.3/3.4", "TCP/IP 1.4/3.4"],
+        ["disk 93% full", "disk 93% full", "disk 93% full", "disk 93% full"],
+        ["-3% a", "-2% b", "-1% c"],
+        ["140%", "150%", "160%"],
+        ["9/3", "8/3", "7/3"],
+        ["12:01/30", "12:02/30", "12:03/30"],
+        ["1/0", "1/0", "2/0"],
+    ],
+)
+def test_what_only_looks_like_progress(lines: list[str]) -> None:
+    assert found("\n".join([*lines, ""]).encode()) == []
+
+
+def test_a_stray_line_moves_nothing() -> None:
+    lines = [f"{n}/100 done\nchapter 3/7, page 12 of 90, 5/100, 1% lost\n" for n in range(1, 101)]
+    readings = found("".join(lines).encode())
+    assert {reading.total for reading in readings} == {100}
+    done = [reading.done for reading in readings]
+    assert done == sorted(done)
+    assert done[-1] == 100
+
+
+def test_the_next_file_begins_anew() -> None:
+    first = "".join(f"\ra {percent:3d}%[=>   ] 1.0M 1.0MB/s " for percent in (10, 50, 100))
+    second = "".join(f"\rb {percent:3d}%[=>   ] 1.0M 1.0MB/s " for percent in (0, 20, 40))
+    assert found((first + second + "\n").encode())[-1].done == 40
+
+
+def test_a_count_that_is_dropped_gives_way_to_another() -> None:
+    output = "".join(f"step {n}/1000\n" for n in range(1, 10)) + "".join(f"item {n}/50\n" for n in range(1, 51))
+    assert found(output.encode())[-1] == Reading(50, 50, "")
+
+
+def test_a_line_without_an_end_takes_no_more_room() -> None:
+    finder, tail = Finder(), Tail()
+    for _ in range(200):
+        tail.feed(random.Random(1).randbytes(65536).replace(b"\n", b"").replace(b"\r", b"").replace(b"\0", b""))
+        tail.look(finder)
+        assert len(tail._kept) <= KEPT
+        assert len(tail._open) <= KEPT
+    tail.feed(b"\n" + b"".join(b"%d/9\n" % n for n in range(1, 10)))
+    tail.look(finder)
+    assert finder.reading == Reading(9, 9, "")
+
+
+def test_binary_output_is_no_text() -> None:
+    assert found(b"".join(b"\0\1%d/9\n" % n for n in range(1, 10))) == []
+
+
+def test_a_bar_that_stands_still_is_read() -> None:
+    finder, tail = Finder(), Tail()
+    tail.feed(b"\rload:  47%|#####     | 14/30 [00:00<00:00, 19.66it/s]")
+    tail.look(finder)
+    tail.look(finder)
+    assert finder.reading == Reading(14, 30, "")
+
+
+def test_a_pattern_of_ones_own() -> None:
+    pattern = own(r"^(?P<done>[\d,]+) rows, (?P<total>\d+) expected")
+    assert found(b"1/3\n1,000 rows, 4000 expected\n", styles=(pattern,)) == [Reading(1000, 4000, "")]
+    assert found(b"at 12.5\n", styles=(own(r"at (?P<percent>[\d.]+)"),)) == [Reading(12.5, 100, "%")]
+    assert found(b"at x\n", styles=(own(r"at (?P<done>\w)"),)) == []
+    back = own(r"left (?P<done>\d+)")
+    assert [reading.done for reading in found(b"left 3\nleft 2\n", 7, (back,))] == [3, 2]
+    for wrong in ("(", r"\d+", "(?P<total>x)"):
+        with pytest.raises(ValueError, match=r"regular expression|has no group"):
+            own(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1,234", 1234),
+        ("12.5k", 12500),
+        ("1.5MiB", 1.5 * 2**20),
+        ("3 GB", 3e9),
+        ("0:01:30", 90),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_amounts(text: str, number: float | None) -> None:
+    assert amount(text) == number
+
+
+def test_the_last_words() -> None:
+    tail = Tail()
+    tail.feed(b"".join(b"line %d\n" % n for n in range(100)) + b"10%\r\x1b[31m20%\x1b[0m\r\n\n\xff\a!")
+    words = tail.words(3, 100).splitlines()
+    assert words == ["line 99", "20%", "\N{REPLACEMENT CHARACTER}!"]
+    assert tail.words(20, 10) == tail.words(20, 1000)[-10:]
