@@ -307,3 +307,15 @@ def test_clear_removes_in_every_state() -> None:
 
 def test_job_defaults_are_not_shared() -> None:
     assert Job("s", "1").labels is not Job("s", "2").labels
+
+
+def test_time_in_which_nobody_could_listen_abandons_no_job() -> None:
+    change = make(heartbeat=0)
+    back = 2 * RULES.abandon_after
+    seen = []
+    for now in (back, back + RULES.abandon_after - 1, back + RULES.abandon_after):
+        machine.step(change, Tick(listening_since=back), now, RULES)
+        seen.append(change.job.status)
+    assert seen == [Status.RUNNING, Status.RUNNING, Status.FAILED]
+    assert change.job.error is not None
+    assert change.job.error.reason == "ABANDONED"

@@ -35,6 +35,7 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(tmp_path: Path) -> N
         (["--listen", "[::]:50051"], {}, "--insecure"),
         ([], {"HEADWAY_LISTEN": "example.org:1"}, "--insecure"),
         ([], {"HEADWAY_RETENTION": "soon"}, "HEADWAY_RETENTION must be a time"),
+        (["--abandon-after", "0"], {}, "--abandon-after must be more than 0"),
         (["--max-parts", "0"], {}, "--max-parts must be 1 or more"),
         (["--log", "xml"], {}, "--log must be text or json"),
         (["--config", "/does/not/exist"], {}, "cannot be read"),
