@@ -125,10 +125,10 @@ class App:
         )
         self.address = await self._bind()
         await self._server.start()
-        await self._tell_health(True)
+        await self._show_health()
         self._upkeep_task: asyncio.Task[None] | None = None
         if self._clock is None:
-            self._upkeep_task = asyncio.create_task(self.upkeep.run(self._tell_health))
+            self._upkeep_task = asyncio.create_task(self.upkeep.run(self._note_database))
 
     async def _bind(self) -> str:
         host = self.settings.listen.rpartition(":")[0]
@@ -144,9 +144,12 @@ class App:
             )
         return f"{host}:{port}"
 
-    async def _tell_health(self, healthy: bool) -> None:
-        self._database_answers = healthy or (self._draining and self._database_answers)
-        healthy = healthy and not self._draining
+    async def _note_database(self, answers: bool) -> None:
+        self._database_answers = answers
+        await self._show_health()
+
+    async def _show_health(self) -> None:
+        healthy = self._database_answers and not self._draining
         if healthy != self._healthy:
             self._healthy = healthy
             serving = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -157,7 +160,7 @@ class App:
         """Send callers elsewhere, commit what was accepted, close the database. Takes at most the shutdown grace, and
         a commit. The port stays open, and answers UNAVAILABLE."""
         self._draining = True
-        await self._tell_health(False)
+        await self._show_health()
         self.hub.close()
         self._servicer.close_streams(ShuttingDown())
         if self._upkeep_task is not None:

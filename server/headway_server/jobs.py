@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from headway_server.actions import Action, Create
 from headway_server.clock import Clock
@@ -35,6 +36,8 @@ SLOWEST_PACE = 30 * MICROSECONDS
 
 WAIT_MAX = 60 * MICROSECONDS
 """The longest that `get` waits (µs)."""
+
+T = TypeVar("T")
 
 EVERYWHERE = None
 """In the place of a session: a job named by its id alone, or the jobs of all sessions."""
@@ -84,11 +87,7 @@ class Jobs:
 
     async def apply(self, name: Name, action: Action, size: int = 0) -> Job:
         """Do something with a job; the job as it was committed. `size` is the action's weight in bytes."""
-        return await self._writer.apply(await self._key(name), action, size)
-
-    async def locate(self, name: Name) -> Key:
-        """The key of a job. Raises JobNotFound and JobIdAmbiguous for one that is named EVERYWHERE."""
-        return await self._key(name)
+        return await self._writer.apply(await self.locate(name), action, size)
 
     async def report(self, steps: Sequence[Step], size: int, lane: Lane) -> list[Outcome]:
         """Apply reports, in their order and in one commit; what became of each. `size` is their weight in bytes."""
@@ -103,7 +102,7 @@ class Jobs:
 
     async def get(self, name: Name, after_revision: int = 0, wait: int = 0) -> Job:
         """The job; with `wait` (µs), once it is newer than `after_revision` or has ended."""
-        key = await self._key(name)
+        key = await self.locate(name)
         if not wait:
             return await self._get(key)
         with self._hub.job(key) as inbox:
@@ -141,26 +140,17 @@ class Jobs:
 
     async def variables(self, name: Name, names: Sequence[str]) -> dict[str, str]:
         """Variables of a job, name to JSON text: those asked for that are set; all if none is named."""
-        key = await self._key(name)
-        job, variables = await self._readers.read(lambda: (self._store.get(key), self._store.variables(key)))
-        if job is None:
-            raise JobNotFound
+        _, variables = await self._with(name, self._store.variables)
         return {name: variables[name] for name in names if name in variables} if names else variables
 
     async def results(self, name: Name) -> str | None:
         """The results of a job as JSON text, or None unless it is COMPLETED with some."""
-        key = await self._key(name)
-        job, results = await self._readers.read(lambda: (self._store.get(key), self._store.results(key)))
-        if job is None:
-            raise JobNotFound
+        job, results = await self._with(name, self._store.results)
         return results if job.status is Status.COMPLETED else None
 
     async def record_errors(self, name: Name) -> RecordErrors:
         """The record errors of a job."""
-        key = await self._key(name)
-        job, kept = await self._readers.read(lambda: (self._store.get(key), self._store.record_errors(key)))
-        if job is None:
-            raise JobNotFound
+        job, kept = await self._with(name, self._store.record_errors)
         total = max([job.error_count, *(number for number, _ in kept)])
         first = [error for number, error in kept if number <= RECORD_ERRORS_KEPT]
         last = [error for number, error in kept if number > total - RECORD_ERRORS_KEPT]
@@ -168,7 +158,7 @@ class Jobs:
 
     async def watch(self, name: Name, after_revision: int) -> AsyncGenerator[Job, None]:
         """The job now, unless it is no newer than `after_revision`; then each newer state; ends with the final one."""
-        key = await self._key(name)
+        key = await self.locate(name)
         with self._hub.job(key) as inbox:
             job = await self._get(key)
             if after_revision > job.revision:
@@ -225,13 +215,22 @@ class Jobs:
         update_time, job_id = position
         return int(update_time), str(job_id)
 
+    async def _with(self, name: Name, query: Callable[[Key], T]) -> tuple[Job, T]:
+        """A job, and what the query finds of it."""
+        key = await self.locate(name)
+        job, found = await self._readers.read(lambda: (self._store.get(key), query(key)))
+        if job is None:
+            raise JobNotFound
+        return job, found
+
     async def _get(self, key: Key) -> Job:
         job = await self._readers.read(partial(self._store.get, key))
         if job is None:
             raise JobNotFound
         return job
 
-    async def _key(self, name: Name) -> Key:
+    async def locate(self, name: Name) -> Key:
+        """The key of a job. Raises JobNotFound and JobIdAmbiguous for one that is named EVERYWHERE."""
         if name.session_hash is not None:
             return name.session_hash, name.job_id
         sessions = await self._readers.read(partial(self._store.sessions_with, name.job_id))

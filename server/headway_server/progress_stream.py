@@ -97,9 +97,10 @@ class ProgressStream:
         steps: list[Step] = []
         refused: dict[int, JobError] = {}
         for index, item in enumerate(read):
+            if isinstance(item, JobError):
+                refused[index] = item
+                continue
             try:
-                if isinstance(item, JobError):
-                    raise item
                 # One after the other, so that no request overtakes another while its jobs are looked up.
                 steps.append(Step(await self._jobs.locate(item[0]), item[1]))
             except JobError as error:
@@ -147,11 +148,10 @@ class ProgressStream:
         response = pb.StreamProgressResponse()
         jobs: dict[tuple[str, str], Job] = {}
         for waiting in batch:
-            outcomes = iter(waiting.outcomes.result())
-            errors = dict(waiting.refused)
-            total = len(waiting.outcomes.result()) + len(errors)
-            for index in range(total):
-                outcome = errors[index] if index in errors else next(outcomes)
+            applied = waiting.outcomes.result()
+            outcomes = iter(applied)
+            for index in range(len(applied) + len(waiting.refused)):
+                outcome = waiting.refused[index] if index in waiting.refused else next(outcomes)
                 if isinstance(outcome, JobError):
                     response.failures.add(request=self._acked, report=index, status=replies.status(outcome))
                 else:

@@ -104,9 +104,10 @@ class JobServicer:
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> pb.ReportProgressResponse:
         name, checks = self._name(request, caller)
-        report = await _converted(requests.report, request, checks)
+        size = request.ByteSize()
+        report = await _converted(requests.report, request, checks, size)
         checks.done()
-        job = await self._jobs.apply(name, report, request.ByteSize())
+        job = await self._jobs.apply(name, report, size)
         return pb.ReportProgressResponse(
             status=replies.STATUSES[job.status],
             progress=job.progress,
@@ -129,9 +130,10 @@ class JobServicer:
 
     async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> job_pb2.Job:
         name, checks = self._name(request, caller)
-        action = await _converted(requests.finish, request, checks)
+        size = request.ByteSize()
+        action = await _converted(requests.finish, request, checks, size)
         checks.done()
-        return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return replies.job(await self._jobs.apply(name, action, size))
 
     async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> job_pb2.Job:
         name, checks = self._name(request, caller)
@@ -147,9 +149,10 @@ class JobServicer:
 
     async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> job_pb2.Job:
         name, checks = self._name(request, caller)
-        action = await _converted(requests.set_variables, request, checks)
+        size = request.ByteSize()
+        action = await _converted(requests.set_variables, request, checks, size)
         checks.done()
-        return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return replies.job(await self._jobs.apply(name, action, size))
 
     async def GetVariables(self, request: pb.GetVariablesRequest, caller: Caller) -> pb.GetVariablesResponse:
         name, checks = self._name(request, caller)
@@ -240,9 +243,9 @@ _NamesJob = (
 )
 
 
-async def _converted(convert: Callable[[R, Checks], T], request: R, checks: Checks) -> T:
-    """What the request asks for; large ones are converted off the event loop."""
-    if request.ByteSize() < requests.LARGE:
+async def _converted(convert: Callable[[R, Checks], T], request: R, checks: Checks, size: int) -> T:
+    """What a request of `size` bytes asks for; large ones are converted off the event loop."""
+    if size < requests.LARGE:
         return convert(request, checks)
     return await asyncio.to_thread(convert, request, checks)
 

@@ -66,6 +66,13 @@ class Removal:
     update_time: int
 
 
+def _belongs(model: type[Model], key: Key) -> Expression:
+    """Rows of another table that belong to a job."""
+    columns = model._meta.columns
+    condition: Expression = (columns["session_hash"] == key[0]) & (columns["job_id"] == key[1])
+    return condition
+
+
 class CommitFailed(Exception):
     """The COMMIT itself failed: whether it took effect is not known. The cause is the database's own error."""
 
@@ -115,7 +122,7 @@ class Store:
                 update={RemovedRow.remove_time: EXCLUDED.remove_time},
             ),
         )
-        self._by_count: dict[int, tuple[str, int]] = {}
+        self._by_count: dict[int, str] = {}
 
     def _update(self, names: Sequence[str]) -> Query:
         columns = JobRow._meta.columns
@@ -180,28 +187,27 @@ class Store:
 
     # What the writer needs, within its transaction.
 
-    def load(self, keys: Sequence[Key], *, lock: bool) -> dict[Key, Job]:
-        """The jobs with these keys that exist; with `lock`, nobody else changes them before the transaction ends."""
+    def load(self, keys: Sequence[Key]) -> dict[Key, Job]:
+        """The jobs with these keys that exist; nobody else changes them before the transaction ends."""
         jobs: dict[Key, Job] = {}
         for start in range(0, len(keys), KEYS_A_QUERY):
             chunk = keys[start : start + KEYS_A_QUERY]
-            sql, count = self._select_by_keys(len(chunk), lock=lock and self.engine.shared)
+            # To the next power of two, so that few statements serve all.
+            count = 1 << (len(chunk) - 1).bit_length()
             padded = [*chunk, *[chunk[-1]] * (count - len(chunk))]
-            for row in self._fetch_sql(sql, [part for key in padded for part in key]):
+            for row in self._fetch_sql(self._select_by_keys(count), [part for key in padded for part in key]):
                 job = rows.from_row(row)
                 jobs[job.session_hash, job.id] = job
         return jobs
 
-    def _select_by_keys(self, wanted: int, *, lock: bool) -> tuple[str, int]:
-        """The statement for `wanted` keys or a few more, and how many it takes."""
-        count = 1 << (wanted - 1).bit_length()
+    def _select_by_keys(self, count: int) -> str:
         if count not in self._by_count:
             keys = [(JobRow.session_hash == named("session_hash")) & (JobRow.id == named("id")) for _ in range(count)]
             query = JobRow.select().where(any_of(keys))
-            if lock:
+            if self.engine.shared:
                 # One order for all servers, so that they cannot wait for each other in a circle.
                 query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
-            self._by_count[count] = (Statement(self.database, query).sql, count)
+            self._by_count[count] = Statement(self.database, query).sql
         return self._by_count[count]
 
     def count_jobs(self, session_hash: str, limit: int) -> int:
@@ -231,7 +237,7 @@ class Store:
             key = {"session_hash": job.session_hash, "job_id": job.id}
             if change.relabelled:
                 if not change.created:
-                    self._delete(LabelRow, job)
+                    self.database.execute(LabelRow.delete().where(_belongs(LabelRow, (job.session_hash, job.id))))
                 if job.labels:
                     labels = [{**key, "key": name, "value": value} for name, value in job.labels.items()]
                     self.database.execute(LabelRow.insert_many(labels))
@@ -255,17 +261,10 @@ class Store:
         self.database.execute(RecordErrorRow.insert_many(new))
         self.database.execute(
             RecordErrorRow.delete().where(
-                (RecordErrorRow.session_hash == key["session_hash"])
-                & (RecordErrorRow.job_id == key["job_id"])
+                _belongs(RecordErrorRow, (key["session_hash"], key["job_id"]))
                 & (RecordErrorRow.number > RECORD_ERRORS_KEPT)
                 & (RecordErrorRow.number <= total - RECORD_ERRORS_KEPT)
             )
-        )
-
-    def _delete(self, model: type[Model], job: Job) -> None:
-        columns = model._meta.columns
-        self.database.execute(
-            model.delete().where((columns["session_hash"] == job.session_hash) & (columns["job_id"] == job.id))
         )
 
     def _run_many(self, statement: Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
@@ -350,9 +349,7 @@ class Store:
 
     def results(self, key: Key) -> str | None:
         """A job's results as JSON text, or None if it has none."""
-        query = ResultsRow.select(ResultsRow.results).where(
-            (ResultsRow.session_hash == key[0]) & (ResultsRow.job_id == key[1])
-        )
+        query = ResultsRow.select(ResultsRow.results).where(_belongs(ResultsRow, key))
         for (text,) in self._fetch(query):
             return str(text)
         return None
@@ -363,7 +360,7 @@ class Store:
             RecordErrorRow.select(
                 RecordErrorRow.number, RecordErrorRow.record, RecordErrorRow.code, RecordErrorRow.message
             )
-            .where((RecordErrorRow.session_hash == key[0]) & (RecordErrorRow.job_id == key[1]))
+            .where(_belongs(RecordErrorRow, key))
             .order_by(RecordErrorRow.number)
         )
         return [(number, RecordError(*rest)) for number, *rest in self._fetch(query)]

@@ -61,9 +61,8 @@ class Upkeep:
         now = self._clock.now()
         tick = Tick(self._listening_since)
         end = asyncio.get_running_loop().time() + ROUND
-        while due := await self._read(partial(self._store.due, now, BATCH)):
-            async with asyncio.timeout(PATIENCE):
-                outcomes = await self._writer.submit([Step(key, tick) for key in due], urgent=True)
+        while due := await _patiently(self._readers.read(partial(self._store.due, now, BATCH))):
+            outcomes = await _patiently(self._writer.submit([Step(key, tick) for key in due], urgent=True))
             if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
                 break
             if asyncio.get_running_loop().time() > end:
@@ -71,12 +70,10 @@ class Upkeep:
                 break
         if now - self._time_noted >= NOTE_INTERVAL:
             self._time_noted = now
-            async with asyncio.timeout(PATIENCE):
-                await self._writer.chore(partial(note_time, self._store, now))
+            await _patiently(self._writer.chore(partial(note_time, self._store, now)))
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
-            async with asyncio.timeout(PATIENCE):
-                await self._writer.chore(lambda: self._store.forget_removals(now - REMOVALS_KEPT))
+            await _patiently(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
 
     def deaf_until_now(self) -> None:
         """Nobody could be heard until now: grant every worker its full timeout from here."""
@@ -89,12 +86,9 @@ class Upkeep:
         watched = self._hub.everything_watched()
         sessions = watched.sessions | {session_hash for session_hash, _ in watched.jobs}
         for session_hash in {None} if None in sessions else sessions:
-            self._hub.publish(await self._read(partial(self._store.changed_since, session_hash, since)))
+            query = partial(self._store.changed_since, session_hash, since)
+            self._hub.publish(await _patiently(self._readers.read(query)))
         self._looked_until = now
-
-    async def _read(self, query: Callable[[], T]) -> T:
-        async with asyncio.timeout(PATIENCE):
-            return await self._readers.read(query)
 
     async def run(self, healthy: Callable[[bool], Awaitable[None]]) -> None:
         """Sweep for ever; `healthy` is told after each round whether the database answered."""
@@ -122,3 +116,9 @@ class Upkeep:
                 self.deaf_until_now()
             except Exception:
                 log.exception("upkeep failed; the next round tries again")
+
+
+async def _patiently(work: Awaitable[T]) -> T:
+    """The result of the work. Raises TimeoutError if the database does not answer."""
+    async with asyncio.timeout(PATIENCE):
+        return await work

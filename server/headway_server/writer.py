@@ -72,6 +72,12 @@ class _Call:
     outcomes: list[Outcome] = field(default_factory=list)
     failure: Exception | None = None
 
+    def fail(self, error: Exception) -> None:
+        """Fail this call, and those that build on it."""
+        self.failure = error
+        if self.lane is not None:
+            self.lane.close(error if isinstance(error, JobError) else DatabaseUnavailable())
+
 
 class Writer:
     """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return."""
@@ -214,9 +220,7 @@ class Writer:
             except Exception as error:
                 # One call that the database cannot digest must not take its neighbours with it.
                 if len(batch) == 1:
-                    batch[0].failure = error
-                    if batch[0].lane is not None:
-                        batch[0].lane.close(DatabaseUnavailable())
+                    batch[0].fail(error)
                     return []
                 log.exception("a commit of %d calls failed; trying them one by one", len(batch))
                 return [item for call in batch for item in self._commit([call])]
@@ -227,9 +231,7 @@ class Writer:
         self._store.disconnect()
         failure = as_job_error(error)
         for call in batch:
-            call.failure = failure
-            if call.lane is not None:
-                call.lane.close(failure)
+            call.fail(failure)
         return []
 
     def _transact(self, batch: list[_Call]) -> list[Published]:
@@ -245,7 +247,7 @@ class Writer:
 
     def _work(self, batch: list[_Call], now: int) -> list[Change]:
         keys = sorted({step.key for call in batch for step in call.steps})
-        changes = {key: machine.working_copy(job) for key, job in self._store.load(keys, lock=True).items()}
+        changes = {key: machine.working_copy(job) for key, job in self._store.load(keys).items()}
         touched = {step.key for call in batch for step in call.steps if touches_variables(step.action)}
         if touched:
             variables = self._store.variables_of(sorted(touched & changes.keys()))
