@@ -2,6 +2,7 @@ import asyncio
 import gc
 import sys
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -105,6 +106,30 @@ def test_track_of_an_asynchronous_iterable() -> None:
     assert meter.progress == 3
 
 
+def test_async_items_count_once_the_next_is_asked_for_and_the_source_is_closed() -> None:
+    async def work(meter: Meter) -> None:
+        closed = asyncio.Event()
+
+        async def letters() -> AsyncIterator[str]:
+            try:
+                for letter in "abcde":
+                    yield letter
+            finally:
+                closed.set()
+
+        async for letter in meter.track(letters()):
+            if letter == "c":
+                break
+        await asyncio.wait_for(closed.wait(), 10)
+        assert meter.progress == 2
+        meter.progress = 10
+        async for _ in meter.track(letters()):
+            meter.advance()
+        assert meter.progress == 20
+
+    asyncio.run(work(Meter()))
+
+
 def test_a_sample_takes_what_was_not_taken() -> None:
     meter = Meter()
     meter.advance(3)
@@ -148,6 +173,29 @@ def test_a_checkpoint_waits_for_its_record_errors() -> None:
     assert (len(first.errors), first.variables, first.more) == (1000, None, True)
     assert len(second.errors) == 500
     assert second.variables is not None
+
+
+def test_record_errors_of_a_long_outage_are_counted_and_take_no_memory() -> None:
+    meter = Meter()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(20_000):
+        meter.record_error(number, "x" * 1024)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 4 * 1024 * 1024
+    sent: list[str] = []
+    while True:
+        sample = meter._sample(ROOM)
+        sent += [error.record for error in sample.errors]
+        if not sample.more:
+            break
+    assert len(sent) == 20_000
+    assert sent[:500] == [str(number) for number in range(500)]
+    assert sent[-500:] == [str(number) for number in range(19_500, 20_000)]
+    assert set(sent[500:-500]) == {"?"}
+    meter.record_error("later")
+    assert [error.record for error in meter._sample(ROOM).errors] == ["later"]
 
 
 def test_many_checkpoints_are_one() -> None:

@@ -8,10 +8,10 @@ threads may call `advance()` at the same time and no count is lost.
 import sys
 import threading
 from collections import defaultdict, deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
-from itertools import chain, compress
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sized
+from itertools import chain, compress, repeat
 from operator import length_hint
-from typing import NamedTuple, TypeVar, overload
+from typing import Generic, NamedTuple, Self, TypeVar, overload
 from weakref import ref
 
 from google.protobuf import struct_pb2
@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 _TICKS = range(1, sys.maxsize)
 _INT64 = 2**63 - 1
 _ERRORS_AT_MOST = 1000
+_ERRORS_AT_AN_END = 500
 
 
 class Sample(NamedTuple):
@@ -69,9 +70,9 @@ class Meter:
 
     def _begin(self, progress: int) -> None:
         self._done = progress
-        self._laps: list[_Lap] = []
+        self._laps: list[_Lap | _AsyncLap] = []
         self._counters: defaultdict[str, int] = defaultdict(int)
-        self._errors: deque[job_pb2.RecordError] = deque()
+        self._errors = _Backlog()
         self._errors_taken = 0
         self._variables: struct_pb2.Struct | None = None
         self._cut: _Cut | None = None
@@ -116,19 +117,14 @@ class Meter:
         self._touch()
         if isinstance(iterable, Sized):
             self._expect(len(iterable))
-        if not isinstance(iterable, AsyncIterable):
-            lap = _Lap()
-            counted = lap.around(iterable)
-            with self._lock:
-                self._fold()
-                self._laps.append(lap)
-            return counted
-        return self._track_async(iterable)
-
-    async def _track_async(self, items: AsyncIterable[Item]) -> AsyncIterator[Item]:
-        async for item in items:
-            yield item
-            self._done += 1
+        if isinstance(iterable, AsyncIterable):
+            items = _AsyncItems(iterable)
+            self._begin_lap(items.lap)
+            return items
+        lap = _Lap()
+        counted = lap.around(iterable)
+        self._begin_lap(lap)
+        return counted
 
     def count(self, counter: str, n: int = 1) -> None:
         """Adds to a named tally (`added`, `updated`, `skipped`); at most 64 a job, names of 1 to 128 characters."""
@@ -137,11 +133,17 @@ class Meter:
 
     def record_error(self, record: object, message: object = "", code: object = "") -> None:
         """Notes a record that could not be worked on: which (its first 256 characters), why (1,024), and a code
-        to group by (64)."""
+        to group by (64).
+
+        Each is counted. Of more than 1,000 that wait for the server the first and the last 500 keep their texts; it
+        keeps but the first and the last 100 of a job itself.
+        """
         self._touch()
-        self._errors.append(
-            job_pb2.RecordError(record=clean(record, 256) or "?", message=clean(message, 1024), code=clean(code, 64))
+        error = job_pb2.RecordError(
+            record=clean(record, 256) or "?", message=clean(message, 1024), code=clean(code, 64)
         )
+        with self._lock:
+            self._errors.append(error)
 
     def set(self, variables: Mapping[str, object]) -> None:
         """Merges into the job's variables: at most 256, of 256 KiB in all. Sent with the next report."""
@@ -190,6 +192,11 @@ class Meter:
         """Makes changes of `progress` take the slow way for good."""
         self._laps.append(_Lap())
 
+    def _begin_lap(self, lap: "_Lap | _AsyncLap") -> None:
+        with self._lock:
+            self._fold()
+            self._laps.append(lap)
+
     def _total(self) -> int:
         return self._done + sum(lap.done() for lap in self._laps)
 
@@ -234,6 +241,37 @@ def _whole(number: float) -> int:
         return min(max(int(number), -_INT64), _INT64)
     except (TypeError, ValueError, OverflowError):
         return 0
+
+
+class _Backlog:
+    """Record errors that wait to be sent: all of them counted, those at either end with their texts."""
+
+    __slots__ = ("_first", "_last", "_nameless")
+
+    def __init__(self) -> None:
+        self._first: deque[job_pb2.RecordError] = deque()
+        self._nameless = 0
+        self._last: deque[job_pb2.RecordError] = deque()
+
+    def __len__(self) -> int:
+        return len(self._first) + self._nameless + len(self._last)
+
+    def append(self, error: job_pb2.RecordError) -> None:
+        if not self._last and len(self._first) < _ERRORS_AT_AN_END:
+            self._first.append(error)
+            return
+        self._last.append(error)
+        if len(self._last) > _ERRORS_AT_AN_END:
+            self._last.popleft()
+            self._nameless += 1
+
+    def popleft(self) -> job_pb2.RecordError:
+        if self._first:
+            return self._first.popleft()
+        if self._nameless:
+            self._nameless -= 1
+            return job_pb2.RecordError(record="?")
+        return self._last.popleft()
 
 
 class _Cut(NamedTuple):
@@ -281,3 +319,45 @@ class _End(Iterable[Item]):
     def __iter__(self) -> Iterator[Item]:
         self._lap.finish()
         return iter(())
+
+
+class _AsyncItems(Generic[Item]):
+    """One `track()` of an `async for`. `anext` is called from C: a generator around the source would cost as much as
+    the source does."""
+
+    __slots__ = ("__anext__", "__weakref__", "lap")
+
+    __anext__: Callable[[], Awaitable[Item]]
+
+    def __init__(self, items: AsyncIterable[Item]) -> None:
+        turns = repeat(aiter(items), sys.maxsize)
+        self.__anext__ = map(anext, turns).__next__
+        self.lap = _AsyncLap(self, turns)
+
+    def __aiter__(self) -> Self:
+        return self
+
+
+class _AsyncLap:
+    """How often a source was asked for an item: once more than items are done, also if it had no more to give."""
+
+    __slots__ = ("_asked", "_dropped", "_turns")
+
+    def __init__(self, items: _AsyncItems[Item], turns: "repeat[AsyncIterator[Item]]") -> None:
+        self._turns: repeat[AsyncIterator[Item]] | None = turns
+        self._asked = 0
+        self._dropped = ref(items, self._finish)
+
+    def _finish(self, _: object) -> None:
+        # The source is in the turns, and has to be closed when the loop is left.
+        self._asked, self._turns = self._count(), None
+
+    def _count(self) -> int:
+        turns = self._turns
+        return self._asked if turns is None else sys.maxsize - length_hint(turns)
+
+    def over(self) -> bool:
+        return self._turns is None
+
+    def done(self) -> int:
+        return max(self._count() - 1, 0)
