@@ -45,6 +45,7 @@ def test_there_is_none_without_size_without_enough_seen_or_at_the_end() -> None:
 
 def test_a_gap_between_two_workers_does_not_slow_the_estimate() -> None:
     pace, done, now = run([10] * 30)
+    assert pace is not None
     later = now + 3600 * SECOND
     taken = resume(pace, int(done), later)
     for step in range(1, 6):

@@ -18,6 +18,9 @@ MIN_WINDOW = 10 * SECOND
 """The pace forgets what lies further back than this, or than a quarter of the run if that is longer (µs)."""
 
 
+UNSAID = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """What is remembered of a job's progress: enough for an estimate, small enough to store with every report."""
@@ -25,7 +28,7 @@ class Pace:
     time: int
     """When progress was last taken in (µs)."""
     progress: int
-    """The job's progress then."""
+    """The job's progress then; `UNSAID` while a new worker has not said where it begins."""
     elapsed: int = 0
     """For how long progress was observed (µs): time lost between two workers does not count."""
     folds: int = 0
@@ -51,6 +54,8 @@ def observe(pace: Pace | None, progress: int, now: int) -> Pace:
     """The pace after the meter moved to `progress` at `now`."""
     if pace is None or progress < pace.progress:
         return Pace(now, progress)
+    if pace.progress == UNSAID:
+        return resume(pace, progress, now)
     span = now - pace.time
     if span < FOLD_INTERVAL:
         return pace
@@ -68,9 +73,12 @@ def observe(pace: Pace | None, progress: int, now: int) -> Pace:
     )
 
 
-def resume(pace: Pace | None, progress: int, now: int) -> Pace | None:
-    """The pace after a gap in which nobody worked: what was learnt stays, the gap itself is not held against it."""
-    return None if pace is None else replace(pace, time=now, progress=progress)
+def resume(pace: Pace, progress: int, now: int) -> Pace:
+    """The pace after a gap in which nobody worked: what was learnt stays, the gap itself is not held against it.
+
+    `progress`: where the work goes on; `UNSAID` if the next report tells, as of a worker that takes over and may go
+    back to its checkpoint first."""
+    return replace(pace, time=now, progress=progress)
 
 
 def estimate(pace: Pace | None, size: int, progress: int, as_of: int | None) -> Estimate | None:

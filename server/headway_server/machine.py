@@ -163,7 +163,7 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
         job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline, seen=True)
         change.rewritten = True
     if job.status is Status.LOST:
-        job.pace = estimate.resume(job.pace, job.progress, now)
+        job.pace = job.pace and estimate.resume(job.pace, job.progress, now)
         _move(change, Status.RUNNING, "in contact again", now)
     job.last_contact_time = now
     _seal(change, now, rules)
@@ -205,7 +205,7 @@ def _start(change: Change, action: Start, now: int, rules: Rules) -> None:
         job.attempt += 1
         # The successor counts its own reports from 1.
         job.sequences = {}
-        job.pace = estimate.resume(job.pace, job.progress, now)
+        job.pace = job.pace and estimate.resume(job.pace, estimate.UNSAID, now)
         if job.cancellation is not None:
             job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline)
         if job.status is Status.LOST:

@@ -281,6 +281,22 @@ def test_time_lost_between_two_workers_is_not_held_against_the_pace(caller: Call
     assert caller.get(job.id).estimate.rate == pytest.approx(10, rel=0.1)
 
 
+def test_a_successor_that_goes_back_to_its_checkpoint_keeps_the_estimate(caller: Caller) -> None:
+    job = caller.create(size=1000)
+    for number in range(1, 31):
+        caller.app.clock.forward(1)
+        caller.report(job.id, progress=10 * number)
+    caller.app.clock.forward(3600)
+    caller.start(job.id, take_over=True)
+    caller.report(job.id, progress=250, attempt=2)
+    now = caller.get(job.id)
+    assert now.estimate.rate == pytest.approx(10, rel=0.1)
+    assert now.estimate.remaining_likely.seconds == pytest.approx(75, rel=0.1)
+    caller.app.clock.forward(1)
+    caller.report(job.id, progress=260, attempt=2)
+    assert caller.get(job.id).estimate.rate == pytest.approx(10, rel=0.1)
+
+
 @pytest.mark.parametrize("kind", ["PENDING", "RUNNING", "LOST"])
 def test_every_job_ends(caller: Caller, kind: str) -> None:
     """Without any contact for 30 days it is abandoned: then and not before."""
