@@ -54,29 +54,96 @@ def at(second: int) -> Timestamp:
     return Timestamp(seconds=int(NOW.timestamp()) + second)
 
 
+def running(progress: int = 0, size: int = 0, unit: str = "") -> job_pb2.Job:
+    """A job that has run for a minute."""
+    job = job_pb2.Job(id="0" * 32, status=job_pb2.JOB_STATUS_RUNNING, progress=progress, size=size, unit=unit)
+    job.start_time.CopyFrom(at(-60))
+    job.last_progress_time.CopyFrom(at(0))
+    return job
+
+
+def estimated(rate: float, low: float, high: float, age: int = 0) -> job_pb2.Job:
+    """A running job with an estimate that was made `age` seconds ago."""
+    job = running()
+    job.estimate.rate = rate
+    job.estimate.as_of.CopyFrom(at(-age))
+    job.estimate.remaining_low.FromMilliseconds(int(low * 1000))
+    job.estimate.remaining_high.FromMilliseconds(int(high * 1000))
+    return job
+
+
 def test_a_line_shows_what_matters() -> None:
-    job = job_pb2.Job(
-        id="0" * 32,
-        name="Import\x1b[31m",
-        size=200,
-        progress=50,
-        unit="records",
-        status=job_pb2.JOB_STATUS_RUNNING,
-        counters={"added": 1500},
-        error_count=1,
-        attempt=2,
-        message="marc.dat",
-        stalled=True,
-        last_progress_time=at(-70),
-    )
-    job.estimate.rate = 12.34
-    job.estimate.as_of.CopyFrom(at(-5))
-    job.estimate.remaining_low.seconds = 15
-    job.estimate.remaining_high.seconds = 25
+    job = estimated(12.34, 15, 25)
+    job.MergeFrom(job_pb2.Job(name="Import\x1b[31m", size=200, progress=50, unit="records", attempt=2, error_count=1))
+    job.counters["added"] = 1500
+    job.message = "marc.dat"
     assert text.line(job, NOW) == (
-        "00000000000000000000000000000000 RUNNING   Import\\u001b[31m · 50/200 records (25 %) · 12.3 records/s · "
-        "10 s to 20 s left · added 1,500, 1 record error · attempt 2 · STALLED: no progress for 70 s · marc.dat"
+        "00000000000000000000000000000000 RUNNING   Import\\u001b[31m · 50/200 records (25 %) · 12 records/s · "
+        "15 to 25 s left · added 1,500, 1 record error · attempt 2 · marc.dat"
     )
+
+
+def test_nothing_is_foretold_of_a_job_that_does_not_move() -> None:
+    job = estimated(12.34, 15, 25)
+    job.MergeFrom(job_pb2.Job(unit="records", stalled=True, last_progress_time=at(-70)))
+    assert text.line(job, NOW).endswith(" · 0 records · STALLED: no progress for 70 s")
+    job.stalled, job.status = False, job_pb2.JOB_STATUS_LOST
+    assert (text.rate(job), text.remaining(job, NOW)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (15, 15, "15 s left"),
+        (41.2, 52.9, "40 to 55 s left"),
+        (0.3, 0.9, "up to 1 s left"),
+        (83, 131, "80 s to 2:20 min left"),
+        (397, 427, "6:30 to 7:10 min left"),
+        (725, 815, "12 to 14 min left"),
+        (8000, 9000, "2:10 to 2:30 h left"),
+        (30 * 86_400, 40 * 86_400, "30 to 40 d left"),
+    ],
+)
+def test_an_estimate_is_told_no_finer_than_it_is_steady(low: float, high: float, shown: str) -> None:
+    assert text.remaining(estimated(100, low, high), NOW) == shown
+
+
+def test_an_estimate_ages() -> None:
+    # Units take a quarter of a second each: silence for longer than that is no progress.
+    assert text.remaining(estimated(4, 10, 18, age=4), NOW) == "6 to 18 s left"
+    assert text.remaining(estimated(4, 10, 18, age=15), NOW) == "up to 18 s left"
+    assert text.remaining(estimated(4, 10, 18, age=19), NOW) is None
+    # Units take a minute each: for that long, silence means nothing.
+    assert text.remaining(estimated(1 / 60, 580, 590, age=30), NOW) == "9:10 to 9:20 min left"
+
+
+@pytest.mark.parametrize(
+    ("job", "shown"),
+    [
+        (running(progress=50, size=200, unit="records"), "50/200 records (25 %)"),
+        (running(progress=1500), "1,500"),
+        (running(progress=40, size=100, unit="%"), "40 %"),
+        (running(progress=3_400_000_000, size=10_000_000_000, unit="bytes"), "3.40/10 GB (34 %)"),
+        (running(progress=999, unit="bytes"), "999 bytes"),
+        (running(unit="bytes"), "0 bytes"),
+    ],
+)
+def test_meters(job: job_pb2.Job, shown: str) -> None:
+    assert text.meter(job) == shown
+
+
+@pytest.mark.parametrize(
+    ("job", "shown"),
+    [
+        (running(progress=1200, unit="rows"), "20 rows/s"),
+        (running(progress=2), "2 units/min"),
+        (running(progress=90_000_000, unit="bytes"), "1.50 MB/s"),
+        (running(progress=50, unit="%"), None),
+        (running(), None),
+    ],
+)
+def test_without_an_estimate_the_pace_is_that_of_the_whole_run(job: job_pb2.Job, shown: str | None) -> None:
+    assert text.rate(job) == shown
 
 
 def test_what_is_not_known_is_not_shown() -> None:
@@ -91,7 +158,7 @@ def test_lost_and_cancelled_are_explained() -> None:
     job.cancellation.deadline.CopyFrom(at(9))
     lost, cancelled = text.warnings(job, NOW)
     assert lost == "no contact for 61 s"
-    assert cancelled.endswith("wrong\\nfile")
+    assert cancelled == "to be cancelled within 9 s: wrong\\nfile"
 
 
 def test_a_status_of_the_future_is_a_number() -> None:

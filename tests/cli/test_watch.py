@@ -123,7 +123,7 @@ def test_a_watch_goes_on_over_a_database_that_was_set_back(
         run("report", job, "--progress", progress, environment=environment)
     watch = spawn("watch", job, environment=environment)
     assert watch.stdout is not None
-    assert watch.stdout.readline().endswith(" · 3\n")
+    assert " · 3" in watch.stdout.readline()
     own_server.kill()
     for file in own_server.folder.glob("headway.db-*"):
         file.unlink()
@@ -189,13 +189,13 @@ class Terminal:
 def test_on_a_terminal_it_is_a_live_display(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
     job = new_job("--name", "Import [red]\x1b[31mred", "--size", "10", "--unit", "records")
     terminal = Terminal("watch", job, environment=environment)
-    terminal.read_until("0/10 records (0 %)")
+    terminal.read_until("0/10 records")
     cli("report", job, "--progress", "4", "--part", "one", "--count", "added=3", "--message", "marc.dat")
     cli("report", job, "--error", "rec1:BAD_LEADER:no leader\x1b[2J")
     shown = terminal.read_until("rec1  BAD_LEADER")
     assert "Import [red]\\u001b[31mred" in shown
     assert "no leader\\u001b[2J" in shown
-    for wanted in ("RUNNING", "4/10 records (40 %)", "added 3", "1 record error", "marc.dat", "━"):
+    for wanted in ("RUNNING", "4/10 records", "40 %", "added 3", "1 record error", "marc.dat", "━━━"):
         assert wanted in shown
     cli("finish", job)
     assert terminal.close() == 0

@@ -161,12 +161,19 @@ class Client(Connection):
             request.page_token = page.next_page_token
 
     def watch(
-        self, session: str | None, job_id: str, *, after_revision: int = 0, timeout: float | None = None
+        self,
+        session: str | None,
+        job_id: str,
+        *,
+        after_revision: int = 0,
+        timeout: float | None = None,
+        on_broken: Callable[[HeadwayError], object] | None = None,
     ) -> Generator[job_pb2.Job, None, None]:
         """The job as it stands, then each newer state, until it has ended. A connection that breaks is taken up again
         where it broke off, for as long as it takes.
 
-        `timeout`: seconds in all, then TimeoutError. NotFoundError, also if the job is cleared meanwhile.
+        `timeout`: seconds in all, then TimeoutError. `on_broken` is called each time before the connection is taken up
+        again; what it raises ends the watch. NotFoundError, also if the job is cleared meanwhile.
         """
         request = rpc.WatchJobRequest(
             session_id=self._in(session),
@@ -185,17 +192,26 @@ class Client(Connection):
                         return
                 return
             except grpc.RpcError as error:
-                time.sleep(deadline.pause(from_rpc_error(error)))
+                broken = from_rpc_error(error)
+                pause = deadline.pause(broken)
+                if on_broken is not None:
+                    on_broken(broken)
+                time.sleep(pause)
             finally:
                 call.cancel()
 
     def watch_session(
-        self, session: str | None = None, *, resume_token: str = ""
+        self,
+        session: str | None = None,
+        *,
+        resume_token: str = "",
+        on_broken: Callable[[HeadwayError], object] | None = None,
     ) -> Generator[rpc.WatchJobsResponse, None, None]:
         """The jobs of the session as they stand, then each change: a `job`, or the `removed_job_id` of one that was
         removed. Goes on for ever, over broken connections too.
 
         `resume_token`: that of the last change received. StateError, RESUME_TOKEN_EXPIRED, if it is too old.
+        `on_broken`: see `watch`.
         """
         request = rpc.WatchJobsRequest(session_id=self._in(session), resume_token=resume_token)
         deadline = Deadline(None)
@@ -207,7 +223,11 @@ class Client(Connection):
                     request.resume_token = change.resume_token
                     yield change
             except grpc.RpcError as error:
-                time.sleep(deadline.pause(from_rpc_error(error)))
+                broken = from_rpc_error(error)
+                pause = deadline.pause(broken)
+                if on_broken is not None:
+                    on_broken(broken)
+                time.sleep(pause)
             finally:
                 call.cancel()
 

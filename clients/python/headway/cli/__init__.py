@@ -122,9 +122,8 @@ def _call(args: argparse.Namespace) -> int:
             return _complain("the token must be printable ASCII", USAGE)
         address = f"{target.address} over TLS" if target.tls else target.address
         with open_channel(target) as channel:
-            caller = Caller(
-                JobServiceStub(channel), session, getattr(args, "timeout", None), getattr(args, "json", False)
-            )
+            timeout, as_json = getattr(args, "timeout", None), getattr(args, "json", False)
+            caller = Caller(target, JobServiceStub(channel), session, timeout, as_json)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
         return _refused(from_rpc_error(error), address)

@@ -22,15 +22,17 @@ STATUSES = ("PENDING", "RUNNING", "LOST", "COMPLETED", "FAILED", "CANCELLED")
 
 EPILOG = """\
 exit status:
-  0    done; of watch: the job is COMPLETED
+  0    done; of watch and wait: the job is COMPLETED
   1    refused by the server, or another error
   2    wrong usage
   3    there is no such job in this session
   4    the server does not answer
-  5    of watch: the job is FAILED
-  6    of watch: the job is CANCELLED
+  5    of watch and wait: the job is FAILED
+  6    of watch and wait: the job is CANCELLED
+  124  of wait: a job has not ended within --timeout
   130  interrupted with Ctrl-C
   141  whoever read the output went away
+  of wait for several jobs: the highest of theirs
   of run: the program's own; 128+n if signal n killed it, 127 if it is not found, 126 if it cannot be executed
   of pipe: as cat; 128+n after signal n
 
@@ -61,7 +63,8 @@ def build() -> argparse.ArgumentParser:
     options.add_argument("--session", metavar="ID", help="the session that the job is in")
     options.add_argument(
         "--timeout", metavar="DURATION", type=values.seconds,
-        help="how long a call may take (10s); of watch: how long the server may be away (5m)",
+        help="how long a call may take (10s); of watch: how long the server may be away (5m); "
+        "of wait: how long to wait at all (as long as it takes)",
     )  # fmt: skip
     options.add_argument("--json", action="store_true", help="print the reply as JSON, fields as in the proto")
 
@@ -99,6 +102,8 @@ def build() -> argparse.ArgumentParser:
     add = command("watch", "Follow a job until it ends, or all jobs of the session.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
     add("--plain", action="store_true", help="one line a change, as on a pipe, also on a terminal")
+    add = command("wait", "Wait until jobs have ended; the exit status tells how.", job=False)
+    _complete(add("jobs", metavar="JOB", nargs="+", help="the job's id"))
     _report(command("report", "Report progress; with no amount just that the worker is there."))
     _run(command("run", "Run any program as a job; its exit status, output and signals stay its own.", job=False))
     _pipe(command("pipe", "Copy standard input to standard output as a job.", job=False))

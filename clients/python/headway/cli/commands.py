@@ -13,7 +13,8 @@ from pathlib import Path
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
-from headway.cli import arguments, text, values, watch
+from headway.channel import Target
+from headway.cli import arguments, text, values
 from headway.cli.safe import notice, safe
 from headway.ids import uuid7
 from headway.v1 import job_pb2
@@ -30,6 +31,7 @@ LONGEST_TIMEOUT = 30 * 86400.0
 class Caller:
     """The server, and what every call to it has in common."""
 
+    target: Target
     stub: JobServiceStub
     session: str
     timeout: float | None
@@ -224,15 +226,25 @@ def clear(args: Namespace, hw: Caller) -> int:
 
 
 def watch_jobs(args: Namespace, hw: Caller) -> int:
-    changes = watch.Watch(hw.stub, hw.session, args.job, hw.timeout)
-    if hw.json:
-        return watch.as_json(changes)
-    on_terminal = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    if args.plain or not on_terminal:
-        return watch.as_lines(changes)
-    from headway.cli.live import as_display
+    from headway.cli import watch
+    from headway.client import Client
 
-    return as_display(changes)
+    patience = watch.PATIENCE if hw.timeout is None else hw.timeout
+    with Client(hw.target) as client:
+        changes = watch.Watch(client, hw.session, args.job, patience=patience)
+        if hw.json:
+            return watch.as_json(changes)
+        if args.plain or not _on_terminal():
+            return watch.as_lines(changes)
+        from headway.cli.live import as_display
+
+        return as_display(changes)
+
+
+def wait(args: Namespace, hw: Caller) -> int:
+    from headway.cli.wait import wait_for
+
+    return wait_for(args.jobs, hw.target, hw.session, hw.timeout, as_json=hw.json)
 
 
 COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
@@ -241,6 +253,7 @@ COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
     "get": get,
     "list": list_jobs,
     "watch": watch_jobs,
+    "wait": wait,
     "report": report,
     "finish": finish,
     "fail": fail,
@@ -251,6 +264,14 @@ COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
     "errors": show_errors,
     "clear": clear,
 }
+
+
+def _on_terminal() -> bool:
+    """Whether the output goes to a terminal that can be drawn on."""
+    out = sys.stdout
+    if out is None or not out.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    return (out.encoding or "").lower().startswith("utf")
 
 
 def _read(name: str) -> str:

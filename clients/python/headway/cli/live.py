@@ -5,29 +5,34 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from headway.cli import text
 from headway.cli.safe import safe
-from headway.cli.watch import EXIT, Anew, Away, Back, Watch
+from headway.cli.watch import EXIT, Watch
 from headway.v1 import job_pb2
 
 LAST_ERRORS = 3
 """Record errors shown below a job."""
 MOST_PARTS = 8
 """Parts with a bar of their own."""
+BESIDE = 46
+"""Columns of facts beside a bar. Where there is no room for them they stand below it."""
+SHORTEST_BAR, LONGEST_BAR = 10, 24
+"""Columns beside facts; no bar need be longer than the eye does."""
+QUIET = 1.0
+"""Seconds before a word is said about what does not come: a restart of the server takes less, the first job too."""
 TERMINATED = 143
 """Exit status by custom after SIGTERM."""
 
 _COLOURS = {
-    job_pb2.JOB_STATUS_PENDING: "dim",
+    job_pb2.JOB_STATUS_PENDING: "bright_black",
     job_pb2.JOB_STATUS_RUNNING: "cyan",
     job_pb2.JOB_STATUS_LOST: "yellow",
     job_pb2.JOB_STATUS_COMPLETED: "green",
@@ -39,146 +44,226 @@ _COLOURS = {
 class Display:
     """What the terminal shows now. The thread that watches changes it, another draws it 8 times a second."""
 
-    def __init__(self, console: Console, *, single: bool) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.single = single
         self.jobs: dict[str, job_pb2.Job] = {}
         self.errors: dict[str, list[job_pb2.RecordError]] = {}
-        self.away = False
+        self._begun = time.monotonic()
+        self._away_since: float | None = None
+
+    def miss(self) -> None:
+        """The server does not answer just now."""
+        self._away_since = time.monotonic()
+
+    def meet(self) -> None:
+        """The server answers again."""
+        self._away_since = None
 
     def __rich__(self) -> RenderableType:
         now = datetime.now(UTC)
         # Copied in one step: the other thread may add a job meanwhile.
-        jobs = list(self.jobs.values())
-        jobs.sort(key=lambda job: (job.status in text.ENDED, -job.create_time.seconds))
+        jobs = sorted(self.jobs.values(), key=_place)
+        # One line is the cursor's, one for what may have to be said below.
+        width, height = self.console.width, max(self.console.height - 2, 2)
         if not jobs:
-            blocks: list[RenderableType] = [Text("no jobs in this session yet", "dim")]
+            quiet = time.monotonic() - self._begun < QUIET
+            lines = [Text("" if quiet else "no jobs in this session yet", "dim")]
         elif len(jobs) == 1:
-            blocks = list(_block(jobs[0], self.errors.get(jobs[0].id, []), now))
+            lines = list(_in_full(jobs[0], self.errors.get(jobs[0].id, []), now, width))[:height]
         else:
-            room = max(1, self.console.height - 3)
-            blocks = [_overview(jobs[:room], now)]
-            if len(jobs) > room:
-                blocks.append(Text(f"… {len(jobs) - room} more", "dim"))
-        if self.away:
-            blocks.append(Text("the server does not answer; trying again", "yellow"))
-        return Group(*blocks)
+            lines = self._overview(jobs, now, width, height)
+        away_since = self._away_since
+        if away_since is not None and time.monotonic() - away_since > QUIET:
+            lines.append(Text("the server does not answer; trying again", "yellow"))
+        for line in lines:
+            line.truncate(width, overflow="ellipsis")
+        return Group(*lines)
+
+    def _overview(self, jobs: list[job_pb2.Job], now: datetime, width: int, height: int) -> list[Text]:
+        """A line a job, and more of those that go on while there is room."""
+        shown, hidden = jobs, jobs[:0]
+        if len(jobs) > height:
+            shown, hidden = jobs[: height - 1], jobs[height - 1 :]
+        columns = _Columns(width, max(Text(_name(job)).cell_len for job in shown))
+        room = max(height - len(jobs), 0)
+        lines = []
+        for job in shown:
+            facts = _facts(job, now)
+            lines.append(_in_line(job, now, columns, Text() if columns.narrow else facts))
+            if job.status in text.ENDED:
+                continue
+            said = list(_details(job, self.errors.get(job.id, []), facts if columns.narrow else Text()))
+            parts = list(_parts(job, columns.name + 10, columns.bar))
+            more = next(choice for choice in ([*said, *parts], said, said[:1], []) if len(choice) <= room)
+            room -= len(more)
+            lines += more
+        if hidden:
+            kinds = Counter(_status(job)[0].lower() for job in hidden)
+            told = ", ".join(f"{text.number(count)} {kind}" for kind, count in kinds.items())
+            lines.append(Text(f"… and {told}", "dim"))
+        return lines
+
+
+class _Columns:
+    """How wide what is: the name, after it 9 columns of status, the bar, 6 of percentage."""
+
+    def __init__(self, width: int, longest_name: int) -> None:
+        self.name = max(min(longest_name, width // 4, 32), 1)
+        left = width - self.name - 18
+        self.narrow = left < SHORTEST_BAR + BESIDE
+        self.bar = max(min(left, width // 2), 1) if self.narrow else min(left - BESIDE, LONGEST_BAR)
 
 
 def as_display(watch: Watch) -> int:
     """Shows the watch on the terminal. Returns the exit status."""
     console = Console(markup=False, emoji=False, highlight=False)
-    display = Display(console, single=watch.job_id is not None)
+    display = Display(console)
+    watch.on_away, watch.on_back, watch.on_anew = display.miss, display.meet, display.jobs.clear
+    single = watch.job_id is not None
     # The default action would leave the terminal without its cursor.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     errors_read = 0.0
+    known_errors: dict[str, int] = {}
     with Live(display, console=console, refresh_per_second=8) as live:
         for change in watch:
-            if isinstance(change, Away | Back):
-                display.away = isinstance(change, Away)
-            elif isinstance(change, Anew):
-                display.jobs = {}
-            elif change.HasField("job"):
-                job = change.job
-                before = display.jobs.get(job.id)
-                display.jobs[job.id] = job
-                status = EXIT.get(job.status) if display.single else None
-                news = job.error_count and (before is None or before.error_count != job.error_count)
-                # At most one call a second for them, but the last ones always.
-                if display.single and (status is not None or (news and time.monotonic() - errors_read > 1)):
-                    display.errors[job.id] = watch.last_errors(job.id, LAST_ERRORS) if job.error_count else []
-                    errors_read = time.monotonic()
-                if status is not None:
-                    live.refresh()
-                    return status
-            else:
+            if not change.HasField("job"):
                 display.jobs.pop(change.removed_job_id, None)
+                continue
+            job = change.job
+            display.jobs[job.id] = job
+            status = EXIT.get(job.status) if single else None
+            # At most one call a second for them, but the last ones of a single job always.
+            if job.error_count != known_errors.get(job.id, 0) and (
+                status is not None or time.monotonic() - errors_read > 1
+            ):
+                display.errors[job.id] = watch.last_errors(job.id, LAST_ERRORS)
+                known_errors[job.id] = job.error_count
+                errors_read = time.monotonic()
+            if status is not None:
+                live.refresh()
+                return status
     return 1
 
 
-def _block(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime) -> Iterator[RenderableType]:
-    colour = _COLOURS.get(job.status, "")
-    head = Table.grid(expand=True, padding=(0, 1))
-    head.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
-    head.add_column(justify="right", no_wrap=True)
+def _place(job: job_pb2.Job) -> tuple[int, float]:
+    """What goes on stands first, then what waits, then what has ended; the newest of each on top."""
+    if job.status in text.ENDED:
+        return 2, -text.moment(job.end_time).timestamp()
+    return int(job.status == job_pb2.JOB_STATUS_PENDING), -text.moment(job.create_time).timestamp()
+
+
+def _in_full(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime, width: int) -> Iterator[Text]:
+    word, style = _status(job)
     attempt = f" · attempt {job.attempt}" if job.attempt > 1 else ""
-    head.add_row(Text(safe(job.name) or job.id, "bold"), Text(text.status(job) + attempt, f"bold {colour}"))
-    yield head
-    yield _row(_bar(job, now))
-    facts = [text.meter(job), text.rate(job), text.remaining(job, now), _time(job, now)]
-    yield _line(" · ".join(fact for fact in facts if fact))
-    parts = sorted((name, done) for name, done in job.parts.items() if name)
-    if parts:
-        yield _parts(parts)
+    status = Text(word + attempt, f"bold {style}")
+    yield _cell(_name(job), width - status.cell_len - 1, "bold") + " " + status
+    yield _bar(job, now, width - 6) + _percent(job)
+    yield _joined(text.count(job), text.rate(job), text.remaining(job, now), _time(job, now))
+    yield from _parts(job, min(width // 4, 32), width - min(width // 4, 32) - 12)
     if job.counters:
-        yield _line(" · ".join(f"{safe(name)} {text.number(count)}" for name, count in sorted(job.counters.items())))
-    for warning in text.warnings(job, now):
-        yield _line(warning, "bold yellow")
+        yield Text(_counters(job))
+    for warning in _warnings(job, now):
+        yield Text(warning, "bold yellow")
     if job.error_count:
-        yield _line(f"{text.number(job.error_count)} record error{'s' if job.error_count > 1 else ''}", "red")
+        yield Text(_error_count(job), "red")
         for error in errors:
-            yield _line("  " + text.record_error(error), "red")
+            yield Text("  " + text.record_error(error), "red")
     if reason := text.ending(job):
-        yield _line(reason, f"bold {colour}")
+        yield Text(reason, f"bold {style}")
     elif job.message:
-        yield _line(safe(job.message), "dim")
+        yield Text(safe(job.message), "dim")
 
 
-def _overview(jobs: list[job_pb2.Job], now: datetime) -> RenderableType:
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(ratio=2, overflow="ellipsis", no_wrap=True)
-    grid.add_column(no_wrap=True)
-    grid.add_column(ratio=2, min_width=10)
-    grid.add_column(ratio=3, overflow="ellipsis", no_wrap=True)
-    for job in jobs:
-        facts = [text.meter(job), text.remaining(job, now), *text.warnings(job, now), *text.tallies(job)]
-        facts.append(text.ending(job))
-        colour = "yellow" if job.stalled else _COLOURS.get(job.status, "")
-        grid.add_row(
-            Text(safe(job.name) or job.id),
-            Text(text.status(job), colour),
-            _bar(job, now),
-            Text(" · ".join(fact for fact in facts if fact), overflow="ellipsis"),
-        )
-    return grid
+def _in_line(job: job_pb2.Job, now: datetime, columns: _Columns, facts: Text) -> Text:
+    word, style = _status(job)
+    name = _cell(_name(job), columns.name, "" if job.status in text.ENDED else "bold")
+    line = Text(" ").join([name, _cell(word, 9, style), _bar(job, now, columns.bar) + _percent(job)])
+    return line + "  " + facts if facts else line
 
 
-def _parts(parts: list[tuple[str, int]]) -> RenderableType:
-    """A bar for each part, the longest one full: parts have no size of their own."""
-    longest = max(1, *(done for _, done in parts))
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(overflow="ellipsis", no_wrap=True, max_width=24)
-    grid.add_column(ratio=1)
-    grid.add_column(justify="right", no_wrap=True)
+def _details(job: job_pb2.Job, errors: list[job_pb2.RecordError], facts: Text) -> Iterator[Text]:
+    """What else there is to say of a job that goes on."""
+    if facts:
+        yield Text("  ") + facts
+    if said := _joined(safe(job.message), _counters(job), style="dim"):
+        yield Text("  ") + said
+    if job.error_count:
+        last = f", the last: {text.record_error(errors[-1])}" if errors else ""
+        yield Text(f"  {_error_count(job)}{last}", "red")
+
+
+def _facts(job: job_pb2.Job, now: datetime) -> Text:
+    """What stands beside a bar, the most urgent first."""
+    count = text.count(job)
+    if job.status in text.ENDED:
+        reason = Text(text.ending(job) or "", _status(job)[1])
+        return _joined(reason, count, _time(job, now), _counters(job), _error_count(job))
+    attempt = f"attempt {job.attempt}" if job.attempt > 1 else None
+    if warnings := _warnings(job, now):
+        return _joined(*(Text(warning, "yellow") for warning in warnings), count, attempt)
+    pace = text.rate(job, with_unit=False)
+    return _joined(count, pace, text.remaining(job, now) or _time(job, now), attempt)
+
+
+def _parts(job: job_pb2.Job, indent: int, width: int) -> Iterator[Text]:
+    """A bar for each part. Parts have no size of their own: full is an even share of the job's, or the longest part."""
+    parts = sorted((name, done) for name, done in job.parts.items() if name)
+    full = max(1, *(done for _, done in parts), job.size // len(parts)) if parts else 1
     for name, done in parts[:MOST_PARTS]:
-        bar = ProgressBar(total=longest, completed=done, complete_style="blue", finished_style="blue")
-        grid.add_row(Text("  " + safe(name)), bar, Text(text.number(done)))
+        bar = _drawn(done / full, width, "blue")
+        yield _cell(f"  {safe(name)}", indent) + " " + bar + f" {text.number(done)}"
     if len(parts) > MOST_PARTS:
-        grid.add_row(Text(f"  … {len(parts) - MOST_PARTS} more", "dim"))
-    return grid
+        yield Text(f"  … {len(parts) - MOST_PARTS} more parts", "dim")
 
 
-def _row(bar: ProgressBar) -> Table:
-    """The bar on a line of its own: by itself it does not end its line."""
-    grid = Table.grid(expand=True)
-    grid.add_row(bar)
-    return grid
-
-
-def _bar(job: job_pb2.Job, now: datetime) -> ProgressBar:
-    done, size = job.progress, job.size
-    colour = _COLOURS.get(job.status, "")
-    running = job.status == job_pb2.JOB_STATUS_RUNNING
-    if not size and job.status == job_pb2.JOB_STATUS_COMPLETED:
-        done = size = 1
-    return ProgressBar(
-        total=size or None if running else size or 1,
-        completed=min(done, size) if size else 0,
-        pulse=running and not size,
-        animation_time=now.timestamp() % 1000,
-        complete_style=colour,
-        finished_style=colour,
+def _bar(job: job_pb2.Job, now: datetime, width: int) -> Text:
+    _, style = _status(job)
+    if job.size or job.status != job_pb2.JOB_STATUS_RUNNING:
+        done = job.status == job_pb2.JOB_STATUS_COMPLETED
+        return _drawn(job.progress / job.size if job.size else float(done), width, style)
+    # Nobody knows how far it is; what moves says that it goes on.
+    length = max(width // 5, 1)
+    begin = int(now.timestamp() * 8) % (width + length) - length
+    before, after = max(begin, 0), max(width - begin - length, 0)
+    return Text.assemble(
+        ("─" * before, "bright_black"), ("━" * (width - before - after), style), ("─" * after, "bright_black")
     )
+
+
+def _drawn(share: float, width: int, style: str) -> Text:
+    """A bar that shows its end without colours too."""
+    halves = int(min(max(share, 0.0), 1.0) * width * 2)
+    done = "━" * (halves // 2) + "╾" * (halves % 2)
+    return Text.assemble((done, style), ("─" * (width - len(done)), "bright_black"))
+
+
+def _percent(job: job_pb2.Job) -> Text:
+    share = text.share(job)
+    return Text("      " if share is None else f"{f'{share} %':>6}")
+
+
+def _status(job: job_pb2.Job) -> tuple[str, str]:
+    """The word for where the job stands, and its colour."""
+    if job.stalled:
+        return "STALLED", "yellow"
+    return text.status(job), _COLOURS.get(job.status, "")
+
+
+def _name(job: job_pb2.Job) -> str:
+    return safe(job.name) or job.id
+
+
+def _warnings(job: job_pb2.Job, now: datetime) -> list[str]:
+    # What the status says already is not said again.
+    return [warning.removeprefix("STALLED: ") for warning in text.warnings(job, now)]
+
+
+def _counters(job: job_pb2.Job) -> str:
+    return " · ".join(f"{safe(name)} {text.number(count)}" for name, count in sorted(job.counters.items()))
+
+
+def _error_count(job: job_pb2.Job) -> str:
+    return f"{text.number(job.error_count)} record error{'s' * (job.error_count != 1)}" if job.error_count else ""
 
 
 def _time(job: job_pb2.Job, now: datetime) -> str | None:
@@ -189,5 +274,11 @@ def _time(job: job_pb2.Job, now: datetime) -> str | None:
     return f"took {length}" if job.HasField("end_time") else f"running {length}"
 
 
-def _line(words: str, style: str = "") -> Text:
-    return Text(words, style, no_wrap=True, overflow="ellipsis")
+def _joined(*facts: str | Text | None, style: str = "") -> Text:
+    return Text(" · ", style).join(fact if isinstance(fact, Text) else Text(fact, style) for fact in facts if fact)
+
+
+def _cell(words: str, width: int, style: str = "") -> Text:
+    cell = Text(words, style)
+    cell.truncate(max(width, 1), overflow="ellipsis", pad=True)
+    return cell

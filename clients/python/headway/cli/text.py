@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.struct_pb2 import Value
     from google.protobuf.timestamp_pb2 import Timestamp
+
+_EACH = ((1, "s"), (60, "min"), (3600, "h"))
+_STEPS = ((20, 1), (100, 5), (600, 10), (6000, 60), (360_000, 300))
+"""Seconds: up to which length an estimate is told in which steps; finer ones would only flicker."""
 
 ENDED = (job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED)
 
@@ -58,8 +63,8 @@ def status_name(value: int) -> str:
 
 
 def number(value: float) -> str:
-    """1,234,567 · 12.3 · 0.012: thousands apart, and no more digits than mean something."""
-    if value == int(value) or abs(value) >= 100:
+    """1,234,567 · 12 · 1.2 · 0.012: thousands apart, and no more digits than mean something."""
+    if value == int(value) or abs(value) >= 10:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
 
@@ -89,32 +94,67 @@ def clock(time: Timestamp) -> str:
     return moment(time).astimezone().isoformat(" ", "seconds")
 
 
+def share(job: job_pb2.Job) -> int | None:
+    """25, of a hundred; None if the size is not known."""
+    return job.progress * 100 // job.size if job.size else None
+
+
+def count(job: job_pb2.Job) -> str:
+    """50/200 records · 3.40/10.2 GB · 25 %"""
+    amounts = [job.progress, job.size] if job.size else [job.progress]
+    if job.unit == "%":
+        return f"{number(job.progress)} %"
+    if job.unit == "bytes":
+        power, name = _scale(max(amounts))
+        return f"{'/'.join(_short(amount / power) for amount in amounts)} {name}"
+    return f"{'/'.join(number(amount) for amount in amounts)} {safe(job.unit)}".rstrip()
+
+
 def meter(job: job_pb2.Job) -> str:
     """50/200 records (25 %)"""
-    size = f"/{number(job.size)}" if job.size else ""
-    unit = f" {safe(job.unit)}" if job.unit else ""
-    share = f" ({job.progress * 100 // job.size} %)" if job.size else ""
-    return f"{number(job.progress)}{size}{unit}{share}"
+    return count(job) if job.unit == "%" or not job.size else f"{count(job)} ({share(job)} %)"
 
 
 def remaining(job: job_pb2.Job, now: datetime) -> str | None:
-    """40 s to 2:00 min left; None without an estimate."""
-    if not job.HasField("estimate"):
+    """40 to 50 s left; None without an estimate, or once it is refuted.
+
+    The longer nothing is heard, the sooner it may be over: but not at the latest, once progress is overdue.
+    """
+    if not job.HasField("estimate") or not _moves(job):
         return None
-    passed = (now - moment(job.estimate.as_of)).total_seconds()
-    low = span(seconds(job.estimate.remaining_low) - passed)
-    high = span(seconds(job.estimate.remaining_high) - passed)
-    return f"{high} left" if low == high else f"{low} to {high} left"
+    estimate = job.estimate
+    passed = max((now - moment(estimate.as_of)).total_seconds(), 0.0)
+    low, high = seconds(estimate.remaining_low), seconds(estimate.remaining_high)
+    if passed > high:
+        return None
+    due = 1 / estimate.rate if estimate.rate > 0 else 0.0
+    soonest, latest = _rough(low - passed, math.floor), _rough(high - min(passed, due), math.ceil)
+    if soonest == latest:
+        return f"{latest} left"
+    if soonest == "0 s":
+        return f"up to {latest} left"
+    first, _, unit = soonest.partition(" ")
+    return f"{first if latest.endswith(f' {unit}') else soonest} to {latest} left"
 
 
-def rate(job: job_pb2.Job) -> str | None:
-    """120 records/s: now, or on the whole if the job has ended; None if it is not known."""
-    if job.HasField("end_time") and job.HasField("start_time"):
-        length = (moment(job.end_time) - moment(job.start_time)).total_seconds()
+def rate(job: job_pb2.Job, *, with_unit: bool = True) -> str | None:
+    """120 records/s, or 120/s: now, or on the whole if the job has ended or has no size; None if it is not known."""
+    ended = job.HasField("end_time")
+    if job.unit == "%" or not (ended or _moves(job)):
+        return None
+    pace = job.estimate.rate
+    if ended or not job.HasField("estimate"):
+        end = job.end_time if ended else job.last_progress_time
+        length = (moment(end) - moment(job.start_time)).total_seconds() if job.HasField("start_time") else 0.0
         pace = job.progress / length if length >= 1 else 0.0
-    else:
-        pace = job.estimate.rate
-    return f"{number(pace)} {safe(job.unit) or 'units'}/s" if pace > 0 else None
+    if pace <= 0:
+        return None
+    if job.unit == "bytes":
+        power, name = _scale(pace)
+        return f"{_short(pace / power)} {name}/s"
+    per, name = next((each for each in _EACH if pace * each[0] >= 1), _EACH[-1])
+    unit = f" {safe(job.unit) or 'units'}" if with_unit else ""
+    return f"{number(pace * per)}{unit}/{name}"
 
 
 def tallies(job: job_pb2.Job) -> list[str]:
@@ -134,7 +174,8 @@ def warnings(job: job_pb2.Job, now: datetime) -> list[str]:
         found.append(f"STALLED: no progress for {span((now - moment(since)).total_seconds())}")
     if job.cancellation.requested and job.status not in ENDED:
         reason = f": {safe(job.cancellation.reason)}" if job.cancellation.reason else ""
-        found.append(f"to be cancelled by {clock(job.cancellation.deadline)}{reason}")
+        left = (moment(job.cancellation.deadline) - now).total_seconds()
+        found.append(f"to be cancelled within {span(left)}{reason}")
     return found
 
 
@@ -204,3 +245,27 @@ def _limits(job: job_pb2.Job) -> list[tuple[str, Duration]]:
 def record_error(error: job_pb2.RecordError) -> str:
     """A record error in one line: record, code, message."""
     return "  ".join(safe(part) for part in (error.record, error.code, error.message) if part)
+
+
+def _moves(job: job_pb2.Job) -> bool:
+    """Whether somebody works on it now, as far as the server knows."""
+    return job.status == job_pb2.JOB_STATUS_RUNNING and not job.stalled
+
+
+def _rough(length: float, whole: Callable[[float], int]) -> str:
+    length = max(length, 0.0)
+    step = next((step for most, step in _STEPS if length < most), 86_400)
+    return span(whole(length / step) * step).replace(":00 ", " ")
+
+
+def _scale(amount: float) -> tuple[int, str]:
+    """The power of 1000 that so many bytes are told in, and its name."""
+    power = min(int(math.log10(amount) // 3), 5) if amount >= 1 else 0
+    return 1000**power, ("bytes", "kB", "MB", "GB", "TB", "PB")[power]
+
+
+def _short(amount: float) -> str:
+    """Three digits: 3.40, 34.0, 340."""
+    if amount == int(amount):
+        return f"{amount:.0f}"
+    return f"{amount:.{max(0, 2 - int(math.log10(max(amount, 1))))}f}"
