@@ -1,0 +1,43 @@
+"""Workers of other libraries, in processes of their own, that report to a real server."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import headway
+from headway.v1 import job_pb2
+from tests.support.server import ServerProcess
+
+Jobs = Callable[[], dict[str, job_pb2.Job]]
+
+
+@pytest.fixture
+def environment(server: ServerProcess, session: str, tmp_path: Path) -> dict[str, str]:
+    """What points a worker at the server and a session of its own."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("HEADWAY_")}
+    return {
+        **others,
+        "HEADWAY_TARGET": server.address,
+        "HEADWAY_SESSION": session,
+        "HEADWAY_SPOOL": str(tmp_path / "spool"),
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONWARNINGS": "default",
+    }
+
+
+@pytest.fixture
+def hw(
+    server: ServerProcess, session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[headway.Client]:
+    """A connection that looks into the worker's session."""
+    monkeypatch.setenv("HEADWAY_SPOOL", str(tmp_path / "spool"))
+    with headway.connect(server.address, session=session) as connection:
+        yield connection
+
+
+@pytest.fixture
+def jobs(hw: headway.Client) -> Jobs:
+    """The session's jobs by name; of several with one name, the newest."""
+    return lambda: {job.name: job for job in reversed(list(hw.list(page_size=1000)))}
