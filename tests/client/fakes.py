@@ -72,10 +72,10 @@ class FakeService(JobServiceServicer):
 class FakeServer:
     """A FakeService on a free port."""
 
-    def __init__(self) -> None:
+    def __init__(self, *interceptors: grpc.ServerInterceptor) -> None:
         # The generated types call abstract what answers UNIMPLEMENTED when it is left out.
         self.service = FakeService()  # type: ignore[abstract]
-        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=list(interceptors))
         add_JobServiceServicer_to_server(self.service, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 

@@ -5,16 +5,23 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 import headway
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from tests.client.fakes import FakeServer, acknowledge
+from headway.values import to_value
+from tests.client.fakes import FakeServer, Proxy, acknowledge
 from tests.support.server import ServerProcess
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
 @pytest.fixture
@@ -163,6 +170,79 @@ def test_what_no_headway_server_says_ends_nothing(fake: FakeServer, code: grpc.S
         job.advance()
     assert fake.service.finished.qsize() == 1
     assert fake.service.created.qsize() == 4
+
+
+def test_a_connection_that_is_spoilt_is_replaced(fake: FakeServer) -> None:
+    first: list[str] = []
+
+    def refuse(context: grpc.ServicerContext) -> None:
+        first.append(context.peer())
+        if context.peer() == first[0]:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "what?")
+
+    fake.service.on_create = refuse
+    with headway.connect(fake.address, session="s") as hw, hw.job() as job:
+        job.advance()
+        assert job.flush(5)
+    assert len(set(first)) == 2
+
+
+def test_a_connection_that_fell_silent_is_replaced(proxy: Proxy, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headway.engine.PATIENCE", 0.3)
+    with headway.connect(proxy.address, session=session) as hw, hw.job() as job:
+        assert job.flush()
+        proxy.swallow()
+        job.advance()
+        assert job.flush(5)
+
+
+def test_an_answer_without_a_message_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    """gRPC passes a call that ended well for an answered one, whether a message came or not."""
+    wordless = iter(["/headway.v1.JobService/CreateJob", "/headway.v1.JobService/FinishJob"])
+    next_one = next(wordless)
+
+    class Wordless(grpc.ServerInterceptor):
+        def intercept_service(
+            self,
+            continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Request, Response] | None"],
+            handler_call_details: grpc.HandlerCallDetails,
+        ) -> "grpc.RpcMethodHandler[Request, Response] | None":
+            nonlocal next_one
+            if handler_call_details.method != next_one:
+                return continuation(handler_call_details)
+            next_one = next(wordless, "")
+            return grpc.unary_stream_rpc_method_handler(lambda request, context: iter(()))
+
+    with FakeServer(Wordless()) as fake:
+        with headway.connect(fake.address, session="s") as hw, hw.job() as job:
+            job.results = {"n": 1}
+        assert [request.results for request in fake.service.finished.queue] == [to_value({"n": 1})]
+        assert job.status is headway.Status.COMPLETED
+    assert not caplog.records
+
+
+def test_a_pause_beyond_all_bounds(fake: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    refusal = status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0])
+    refusal.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=-(2**62))))
+    calls, reports = iter([True]), iter([True])
+
+    def refuse(context: grpc.ServicerContext) -> None:
+        if next(calls, False):
+            context.set_trailing_metadata((("grpc-status-details-bin", refusal.SerializeToString()),))
+            context.abort(grpc.StatusCode.INTERNAL, "")
+
+    def answer(request: rpc.StreamProgressRequest, position: int) -> rpc.StreamProgressResponse:
+        response = acknowledge(request, position)
+        if next(reports, False):
+            response.failures.add(request=position - 1, status=refusal)
+        return response
+
+    fake.service.on_finish, fake.service.answer = refuse, answer
+    with headway.connect(fake.address, session="s", exit_timeout=5) as hw, hw.job() as job:
+        job.advance()
+        assert job.flush()
+    assert fake.service.finished.qsize() == 2
+    assert not any(record.exc_info for record in caplog.records)
 
 
 def test_acknowledgements_that_make_no_sense(fake: FakeServer) -> None:

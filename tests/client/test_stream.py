@@ -144,6 +144,21 @@ def test_overload_is_waited_out(fake: FakeServer) -> None:
     assert fake.service.finished.qsize() == 2
 
 
+def test_what_arrived_in_pieces_is_sent_again_as_it_was(fake: FakeServer) -> None:
+    spoilt = iter([True])
+
+    def malformed(context: grpc.ServicerContext) -> None:
+        for _ in spoilt:
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+
+    fake.service.on_finish = malformed
+    with headway.connect(fake.address, session="s") as hw, hw.job() as job:
+        job.results = {"n": 1}
+    first, again = fake.service.finished.queue
+    assert first == again
+    assert job.stopped is None
+
+
 @pytest.mark.parametrize("reason", ["JOB_ENDED", "STALE_ATTEMPT", "JOB_NOT_FOUND"])
 def test_a_job_that_is_gone_is_reported_no_more(
     fake: FakeServer, caplog: pytest.LogCaptureFixture, reason: str

@@ -152,18 +152,22 @@ class Engine:
                     self._inbox.get_nowait()()
             except Empty:
                 pass
-            except Exception:
-                log.warning("headway: a fault of its own; the work goes on", exc_info=True)
+            except Exception as fault:
+                self._own_fault(fault)
             try:
                 self._pump(time.monotonic())
-            except Exception as error:
-                log.debug("headway: pump failed", exc_info=True)
-                self._outage(HeadwayError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}"))
+            except Exception as fault:
+                self._own_fault(fault)
             with self._lock:
                 if not self._courses and not self._holders and self._inbox.empty():
                     self._disconnect()
                     self._thread = None
                     return
+
+    def _own_fault(self, fault: Exception) -> None:
+        """What should not happen stops nothing, and is not tried again at once."""
+        log.debug("headway: a fault of its own", exc_info=fault)
+        self._outage(HeadwayError(grpc.StatusCode.UNKNOWN, f"{type(fault).__name__}: {fault}"))
 
     def _take(self, course: Course, steps: tuple[Step, ...]) -> None:
         if not course.over and course not in self._courses:
@@ -339,11 +343,15 @@ class Engine:
         self._calls.remove(call)
         course.calling = False
         try:
-            self._answer(course, step, call.result())
+            # What the types do not say: None for a call that ended well and brought no message.
+            answer: job_pb2.Job | None = call.result()
         except grpc.RpcError as error:
             self._answer(course, step, from_rpc_error(error))
         except grpc.FutureCancelledError:
             pass
+        else:
+            nothing = HeadwayError(grpc.StatusCode.UNKNOWN, "an answer without a message")
+            self._answer(course, step, nothing if answer is None else answer)
 
     def _answer(self, course: Course, step: Step, answer: job_pb2.Job | HeadwayError) -> None:
         if isinstance(answer, job_pb2.Job):
@@ -393,17 +401,20 @@ class Engine:
         log.warning("headway: " + text, course.job.id, error.message)
 
     def _outage(self, error: HeadwayError) -> None:
-        self._drop_stream()
+        # Whoever says these is well, or else gRPC connects anew by itself. After all else the connection is not believed
+        # any more: what went wrong once, in its compressed headers for example, stays wrong for all later calls on it.
+        if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            self._drop_stream()
+        else:
+            self._hang_up()
         self.contact.lost(error, time.monotonic())
         for course in self._courses:
             for step in course.waiting():
                 step.give_up_waiting()
 
-    def _disconnect(self) -> None:
-        stream = self._stream
+    def _hang_up(self) -> None:
+        """Closes the connection, and with it all calls that are under way."""
         self._drop_stream()
-        if stream is not None:
-            stream.join(1.0)
         calls, self._calls = self._calls, set()
         for call in calls:
             call.cancel()
@@ -412,6 +423,12 @@ class Engine:
         if self._channel is not None:
             self._channel.close()
         self._channel = None
+
+    def _disconnect(self) -> None:
+        stream = self._stream
+        self._hang_up()
+        if stream is not None:
+            stream.join(1.0)
 
     def _hold(self, resting: threading.Event, go_on: threading.Event) -> None:
         self._disconnect()

@@ -88,7 +88,8 @@ def from_status(status: status_pb2.Status) -> HeadwayError:
         elif detail.Unpack(bad):
             fields = [(violation.field, violation.description) for violation in bad.field_violations]
         elif detail.Unpack(retry):
-            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+            # Not by way of a timedelta, which cannot hold what a Duration can say.
+            retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     return HeadwayError.kinds.get(code, HeadwayError)(
         code, status.message, reason=reason, fields=fields, retry_after=retry_after

@@ -31,6 +31,9 @@ def judge(error: HeadwayError) -> Verdict:
     """Only what a Headway server says, with a reason, can end something: a proxy's 404 ends nothing."""
     if error.reason in _GONE:
         return Verdict.GONE
+    if error.reason == "MALFORMED_MESSAGE":
+        # It was well-formed when it was sent.
+        return Verdict.AWAY
     if error.reason and error.code in _REFUSED:
         return Verdict.REFUSED
     if error.reason and error.code == grpc.StatusCode.RESOURCE_EXHAUSTED:
