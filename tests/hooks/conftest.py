@@ -8,6 +8,8 @@ import pytest
 
 import headway
 from headway.v1 import job_pb2
+from tests.conftest import missing
+from tests.support.redis import RedisServer, find_binary
 from tests.support.server import ServerProcess
 
 Jobs = Callable[[], dict[str, job_pb2.Job]]
@@ -41,3 +43,14 @@ def hw(
 def jobs(hw: headway.Client) -> Jobs:
     """The session's jobs by name; of several with one name, the newest."""
     return lambda: {job.name: job for job in reversed(list(hw.list(page_size=1000)))}
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A broker."""
+    binary = find_binary()
+    if binary is None:
+        missing("Redis (Debian: apt-get install redis-server)")
+    assert binary is not None
+    with RedisServer(binary, tmp_path_factory.mktemp("redis")) as running:
+        yield running

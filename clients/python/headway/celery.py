@@ -1,0 +1,147 @@
+"""Celery tasks as jobs.
+
+    from headway.celery import current_job, track
+
+    app = Celery("imports", broker="redis://localhost")
+    track(app)
+
+    @app.task
+    def stage(batch):
+        for record in current_job().track(batch):
+            ...
+
+A task that a worker runs becomes a job of the same name, RUNNING from its first run on; its id is that of the task,
+without the dashes. It ends COMPLETED with what the task returns, FAILED with the task's exception, or CANCELLED if that
+is JobCancelled, or if the task was revoked. A retry, or a delivery after a worker was lost, takes the job over as its
+next attempt: it counts from 0 again, and finds the variables of the attempt before. While it waits for that, the job
+is LOST as soon as its heartbeats have been missing for 60 s.
+
+Whether the server is there changes nothing for the task. A run waits a second at most, where the server hangs, before
+it begins and after its result is stored; what could not be delivered then is sent later.
+"""
+
+import os
+import signal
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from headway.job import Job
+from headway.tasks import Runs, complete, fail, pause, untracked
+
+try:
+    from celery import current_task, signals, states
+    from celery.exceptions import Reject
+except ImportError as error:
+    raise ImportError("headway.celery needs celery: pip install 'headway[celery]'", name=error.name) from None
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+    from celery.app.task import Context
+
+__all__ = ["current_job", "track"]
+
+_running: dict[str, Job] = {}
+
+
+def current_job() -> Job:
+    """The job of the task that runs here: to advance, to set variables, to ask whether it shall end early.
+
+    Where nothing is tracked, outside of a worker for example, it is a job that only this process knows.
+    """
+    return _running.get((current_task and current_task.request.id) or "") or untracked()
+
+
+def track(
+    app: "Celery",
+    *,
+    session: str | None = None,
+    target: str | None = None,
+    token: str | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    tasks: Container[str] | None = None,
+) -> None:
+    """Makes jobs of the app's tasks, or of those that have one of these names, in every worker that imports this call.
+
+    `session`: else HEADWAY_SESSION; without either nothing is tracked, which is a warning of the logger `headway`. The
+    rest is as for `headway.connect`. Tasks that are called eagerly are not tracked.
+    """
+    tracker = _Tracker(app, Runs(session, target, token, ca), tasks)
+    for event, receiver in (
+        (signals.task_prerun, tracker.begins),
+        (signals.task_postrun, tracker.ends),
+        (signals.task_failure, tracker.fails),
+        (signals.task_revoked, tracker.is_revoked),
+        (signals.worker_process_shutdown, tracker.leaves),
+    ):
+        event.connect(receiver, weak=False, dispatch_uid=f"headway {id(app)}")
+
+
+class _Tracker:
+    """What Celery's signals do, which are sent in the process that runs the task unless told otherwise here."""
+
+    def __init__(self, app: "Celery", runs: Runs, tasks: Container[str] | None) -> None:
+        self._app = app
+        self._runs = runs
+        self._tasks = tasks
+
+    def begins(self, sender: "Task[..., object]", task_id: str, **_: object) -> None:
+        if self._is_tracked(sender):
+            _running[task_id] = self._runs.begin(task_id, sender.name, _labels(sender.request))
+
+    def ends(self, task_id: str, state: str | None, retval: object, **_: object) -> None:
+        job = _running.pop(task_id, None)
+        if job is None:
+            return
+        match state:
+            case states.SUCCESS:
+                complete(job, retval)
+            case states.FAILURE:
+                fail(job, retval)
+            case states.IGNORED:
+                job.finish()
+            case states.REJECTED if not getattr(retval, "requeue", False):
+                fail(job, retval)
+            case states.RETRY | states.REJECTED:
+                pause(job, str(retval))
+            case _:
+                # The process is about to end, and only the one that has forked it will know how.
+                pause(job, job.message)
+
+    def fails(self, sender: "Task[..., object]", task_id: str, exception: object, **_: object) -> None:
+        """Sent in the main process of a worker too: when the one that ran the task was lost, or had to be killed."""
+        if task_id not in _running and not isinstance(exception, Reject) and self._is_tracked(sender):
+            self._runs.end(task_id, sender.name, _labels(sender.request), exception)
+
+    def is_revoked(
+        self,
+        sender: "Task[..., object]",
+        request: "Context",
+        terminated: bool,
+        signum: int | str | None,
+        expired: bool,
+        **_: object,
+    ) -> None:
+        """Sent in the main process of a worker."""
+        if request.id and self._is_tracked(sender):
+            reason = f"terminated by {_name_of(signum)}" if terminated else "expired" if expired else "revoked"
+            self._runs.end(request.id, sender.name, _labels(request), reason, cancelled=True)
+
+    def leaves(self, **_: object) -> None:
+        """Sent in each process of a pool as it ends, which it does without its atexit handlers."""
+        self._runs.close()
+
+    def _is_tracked(self, task: "Task[..., object]") -> bool:
+        wanted = self._tasks is None or task.name in self._tasks
+        return wanted and task.app is self._app and not task.request.is_eager
+
+
+def _labels(request: "Context") -> dict[str, str]:
+    delivery = request.delivery_info or {}
+    return {"queue": str(delivery.get("routing_key") or ""), "worker": request.hostname or ""}
+
+
+def _name_of(signum: int | str | None) -> str:
+    try:
+        return signal.Signals(int(signum or 0)).name
+    except ValueError:
+        return str(signum)

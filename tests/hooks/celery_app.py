@@ -1,0 +1,91 @@
+"""Tasks as a user would write them. A worker imports this file under the name `celery_app`."""
+
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from celery import Celery, Task
+
+from headway.celery import current_job, track
+
+URL = os.environ["BROKER"]
+
+app = Celery("imports", broker=URL, backend=URL)
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+)
+track(app, tasks=os.environ["TASKS"].split() if "TASKS" in os.environ else None)
+
+
+@app.task
+def stage(size: int) -> dict[str, int]:
+    job = current_job()
+    for _ in job.track(range(size)):
+        job.count("added")
+    return {"added": size}
+
+
+@app.task
+def wait_for(path: str) -> None:
+    job = current_job()
+    job.size = 10
+    job.advance(3)
+    while not Path(path).exists():
+        time.sleep(0.01)
+    job.advance(7)
+
+
+@app.task
+def fail() -> None:
+    current_job().advance(2)
+    raise ValueError("bad record")
+
+
+@app.task(bind=True, max_retries=3)
+def retry(self: "Task[..., str]") -> str:
+    job = current_job()
+    done = job.get("done") or 0
+    assert isinstance(done, int)
+    job.progress = done
+    job.advance(4)
+    job.checkpoint({"done": job.progress})
+    if self.request.retries < 2:
+        raise self.retry(exc=OSError("no disk"), countdown=0.1)
+    return "at last"
+
+
+@app.task
+def until_cancelled() -> None:
+    job = current_job()
+    job.advance()
+    while True:
+        job.raise_if_cancelled()
+        time.sleep(0.01)
+
+
+@app.task
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def killed_once(path: str) -> str:
+    current_job().advance()
+    if not Path(path).exists():
+        Path(path).touch()
+        current_job().flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+@app.task
+def no_json() -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@app.task
+def large() -> str:
+    return "x" * 2 * 1024 * 1024
