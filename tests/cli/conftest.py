@@ -1,7 +1,9 @@
 """The command line run against a real server."""
 
+import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -46,3 +48,15 @@ def new_job(cli: Cli) -> Callable[..., str]:
         return result.out.strip()
 
     return create
+
+
+@pytest.fixture
+def job(cli: Cli) -> Callable[[], dict[str, Any]]:
+    """The one job of the session, as it stands, in JSON; empty before there is one."""
+
+    def get() -> dict[str, Any]:
+        jobs: list[dict[str, Any]] = json.loads(cli("list", "--json").out).get("jobs", [])
+        assert len(jobs) <= 1
+        return jobs[0] if jobs else {}
+
+    return get

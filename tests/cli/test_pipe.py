@@ -16,17 +16,6 @@ from tests.support.waiting import until
 Job = dict[str, Any]
 
 
-@pytest.fixture
-def job(cli: Cli) -> Callable[[], Job]:
-    """The one job of the session, as it stands."""
-
-    def get() -> Job:
-        found: list[Job] = json.loads(cli("list", "--json").out).get("jobs", [])
-        return found[0] if found else {}
-
-    return get
-
-
 def state(job: Job) -> tuple[str, str, str, str]:
     return job["status"].removeprefix("JOB_STATUS_"), job["progress"], job["size"], job["unit"]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -11,11 +13,11 @@ import tempfile
 import time
 from argparse import Namespace
 from contextlib import suppress
+from pathlib import Path
 
 from headway.cli import patterns
 from headway.cli.program import Program
 from headway.cli.safe import notice
-from headway.cli.tail import Tail
 from headway.cli.tracker import PACE, End, Tracker, job_id
 
 USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
@@ -29,8 +31,9 @@ _IN_FILE = re.compile(r"(\d{1,18})(?:\s*/\s*(\d{1,18}))?")
 
 
 def run(args: Namespace) -> int:
-    """Runs the command and gives its exit status, 128+n if signal n killed it; 127 if there is no such program, 126 if
-    it cannot be executed. Nothing that happens to the tracker changes that."""
+    """Runs the command and gives its exit status; 127 if there is no such program, 126 if it cannot be executed. If
+    signal n killed it, gives 128+n, and the process will end by that signal too. Nothing that happens to the tracker
+    changes that."""
     command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
     if not command:
         notice("no command: write `headway run -- COMMAND…`")
@@ -40,11 +43,18 @@ def run(args: Namespace) -> int:
     except ValueError as error:
         notice(f"--pattern: {error}")
         return USAGE
+    # What is registered first has its turn last.
+    death = _Death()
+    atexit.register(death)
     job = job_id()
     if args.verbose:
         notice(f"job {job}")
     with _ProgressFile() as file:
-        return _Run(args, command, job, patterns.Finder(styles), file).run()
+        status = _Run(args, command, job, patterns.Finder(styles), file).run()
+    if status < 0:
+        death.signal = -status
+        return 128 - status
+    return status
 
 
 class _Run:
@@ -55,30 +65,26 @@ class _Run:
         self._environment = _environment(args, job, file.path)
         self._finder = finder
         self._file = file
-        self._out, self._err = Tail(), Tail()
         self._tracker = Tracker(args, job, _name(command))
-        self._program = Program(self._out.feed, self._err.feed)
+        self._program = Program()
         self._asked = self._killed = False
 
     def run(self) -> int:
         started = time.monotonic()
         try:
-            try:
-                self._program.start(self._command, self._environment)
-            except OSError as error:
-                self._tracker.start()
-                return self._not_started(error)
-            # Not before: to fork, a process had best have one thread.
+            self._program.start(self._command, self._environment)
+        except OSError as error:
             self._tracker.start()
-            while (status := self._program.wait(PACE)) is None:
-                self._look()
-                self._obey()
-            seconds = time.monotonic() - started
-            self._program.finish_output()
-            self._look(last=True)
-            ending = self._ending(status, seconds)
-        finally:
-            self._program.close_terminal()
+            return self._not_started(error)
+        # Not before: to fork, a process had best have one thread.
+        self._tracker.start()
+        while (status := self._program.wait(PACE)) is None:
+            self._look()
+            self._obey()
+        seconds = time.monotonic() - started
+        self._program.finish_output()
+        self._look(last=True)
+        ending = self._ending(status, seconds)
         try:
             self._tracker.end(ending, self._program.interrupted)
         finally:
@@ -89,12 +95,13 @@ class _Run:
         status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         message = f"{self._command[0]}: {error.strerror}"
         notice(message)
+        self._program.finish_output()
         self._tracker.end(End(message=message), self._program.interrupted)
         self._program.close()
         return status
 
     def _look(self, last: bool = False) -> None:
-        for tail in (self._out, self._err):
+        for tail in self._program.outputs.look():
             if last:
                 tail.end(self._finder)
             else:
@@ -118,12 +125,12 @@ class _Run:
             return
         if not self._asked:
             self._asked = True
-            self._program.send(signal.SIGTERM)
+            self._program.send_all(signal.SIGTERM)
             # One that is stopped could not even end.
-            self._program.send(signal.SIGCONT)
+            self._program.send_all(signal.SIGCONT)
         elif left == 0 and not self._killed:
             self._killed = True
-            self._program.send(signal.SIGKILL)
+            self._program.send_all(signal.SIGKILL)
 
     def _ending(self, status: int, seconds: float) -> End:
         if self._asked:
@@ -131,10 +138,8 @@ class _Run:
             return End(message=f"cancelled: {reason}" if reason else "cancelled", cancelled=True)
         if status == 0:
             return End(results={"exit_status": 0, "seconds": round(seconds, 3)})
-        killed_by = self._program.killed_by
-        message = f"killed by {_name_of(killed_by)}" if killed_by else f"exit status {status}"
-        last = self._err if self._program.has_own_stderr else self._out
-        words = last.words(_LAST_LINES, _LAST_CHARACTERS)
+        message = f"killed by {_name_of(-status)}" if status < 0 else f"exit status {status}"
+        words = self._program.outputs.last_words(_LAST_LINES, _LAST_CHARACTERS)
         return End(message=f"{message}\n{words}" if words else message)
 
 
@@ -186,13 +191,41 @@ class _ProgressFile:
         return int(match[1]), self._size
 
 
+class _Death:
+    """Ends this process at its very end by the signal that killed the program, if one did, so that whoever waits for it
+    learns the same: a shell, for example, ends its loop when Ctrl-C has killed a program in it."""
+
+    signal = 0
+
+    def __call__(self) -> None:
+        if not self.signal:
+            return
+        # One memory image is enough.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        with suppress(OSError, ValueError):
+            signal.signal(self.signal, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {self.signal})
+        os.kill(os.getpid(), self.signal)
+
+
 def _environment(args: Namespace, job: str, file: str) -> dict[str, str]:
     """The program's: its own, and where it can report more if it wants to."""
     given = {name: getattr(args, name, None) for name in ("session", "target", "token", "ca")}
     told = {f"HEADWAY_{name.upper()}": value for name, value in given.items() if value}
     environment = {**os.environ, **told, "HEADWAY_JOB": job, "HEADWAY_PROGRESS_FILE": file}
     environment.setdefault("HEADWAY_TARGET", "127.0.0.1:50051")
+    if not _was_given("LC_CTYPE"):
+        # In the locale C, as in a cron job, Python sets it for itself.
+        environment.pop("LC_CTYPE", None)
     return environment
+
+
+def _was_given(name: str) -> bool:
+    """Whether this process was started with that variable."""
+    try:
+        return f"\0{name}=".encode() in b"\0" + Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return True
 
 
 def _name(command: list[str]) -> str:

@@ -25,11 +25,11 @@ class Tail:
         self._open = b""
         """The line that is not at its end yet."""
 
-    def feed(self, data: bytes) -> None:
-        """Costs the same for any amount of data."""
+    def feed(self, data: bytes, skipped: int = 0) -> None:
+        """Costs the same for any amount of data; `skipped`: bytes in between that nobody has looked at."""
         with self._lock:
-            self._fed += len(data)
-            self._kept = (self._kept + data[-KEPT:])[-KEPT:]
+            self._fed += skipped + len(data)
+            self._kept = ((b"" if skipped else self._kept) + data[-KEPT:])[-KEPT:]
 
     def look(self, finder: Finder) -> None:
         """Shows the lines that came since the last look. A line without an end, such as a bar that is drawn anew only

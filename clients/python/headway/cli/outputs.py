@@ -1,0 +1,373 @@
+"""What a program writes, on its way to where its standard output and error lead; headway looks on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import stat
+import struct
+import termios
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+from headway.cli.tail import KEPT, Tail
+
+_BLOCK = 64 * 1024
+_PIPE_SIZE = 1024 * 1024
+"""Bytes; a pipe of 64 KiB, as they come, makes a fast program wait for every block."""
+_LAST_WORDS = 0.1
+"""Seconds for output that is still on its way through a terminal when the program has ended."""
+_A_MOMENT = 1.0
+"""Seconds between a program's last file and its last breath."""
+
+
+class Output:
+    """What goes to one place, from standard output, standard error, or both."""
+
+    def __init__(self, fd: int) -> None:
+        self.fds = [fd]
+        self.end: int | None = None
+        """What the program gets in their stead; None if it keeps them."""
+        self.tail = Tail()
+
+    def begin(self) -> None:
+        """Called once the program has its end."""
+
+    def look(self) -> None:
+        """Brings the tail up to date."""
+
+    def resize(self) -> bool:
+        """Whether it is a terminal and the size of its window has changed."""
+        return False
+
+    def finish(self, patience: float) -> bool:
+        """Waits so many seconds; whether all that the program wrote has been passed on."""
+        return True
+
+
+class File(Output):
+    """A regular file stays the program's own, which may seek in it, or take care not to read what it writes."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._file = -1
+        # No right to read it: then its progress stays unknown.
+        with suppress(OSError):
+            self._file = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+        self._seen = os.fstat(fd).st_size
+
+    def look(self) -> None:
+        if self._file < 0:
+            return
+        with suppress(OSError):
+            size = os.fstat(self._file).st_size
+            # It may have been cut, as logs are that grow too long.
+            seen = self._seen if self._seen <= size else 0
+            start = max(seen, size - KEPT)
+            data = os.pread(self._file, size - start, start)
+            self._seen = start + len(data)
+            if data:
+                self.tail.feed(data, start - seen)
+
+
+class Pipe(Output):
+    """Passed on by a thread as it comes."""
+
+    def __init__(self, fd: int, ended: _Ended) -> None:
+        super().__init__(fd)
+        self._ended = ended
+        self._sink = fd
+        self._source, self.end = self._open()
+        self._skipped = 0
+        self._in_bulk = hasattr(os, "splice")
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+
+    def _open(self) -> tuple[int, int]:
+        source, end = os.pipe()
+        # Who has many pipes may have no more room.
+        with suppress(OSError):
+            fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        return source, end
+
+    def begin(self) -> None:
+        if self.end is not None:
+            os.close(self.end)
+        self._thread.start()
+
+    def finish(self, patience: float) -> bool:
+        self._thread.join(patience)
+        return not self._thread.is_alive()
+
+    def _copy(self) -> None:
+        try:
+            if self._copy_all():
+                self._let_go()
+            else:
+                # What the program has started still writes, as it would if headway were not there.
+                cat(self._source, self._sink, setsid=True)
+        except OSError:
+            # Nobody reads what headway writes: the program learns of it from its own next write.
+            pass
+        finally:
+            os.close(self._source)
+
+    def _copy_all(self) -> bool:
+        """False if the program has ended, and others still may write."""
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        poll.register(self._ended.fd, select.POLLIN)
+        # Tells only that nobody reads there any more, and that at once.
+        poll.register(self._sink, 0)
+        left = _PIPE_SIZE
+        patience: float | None = None
+        while left > 0:
+            ready = {fd for fd, _ in poll.poll(patience)}
+            if self._sink in ready:
+                raise BrokenPipeError
+            if self._ended.fd in ready:
+                poll.unregister(self._ended.fd)
+                patience = _LAST_WORDS * 1000
+            elif not ready:
+                return False
+            if self._source in ready:
+                size = self._pass_on()
+                if size == 0:
+                    return True
+                if patience is not None:
+                    left -= size
+        return False
+
+    def _pass_on(self) -> int:
+        """Passes some of what has come on; how many bytes, 0 at the end."""
+        if self._in_bulk and (size := _waiting(self._source) - _BLOCK) > 0:
+            # Nobody could read progress at such a speed; what comes last is looked at.
+            try:
+                size = os.splice(self._source, self._sink, size)
+            except BlockingIOError:
+                _wait_for(self._sink)
+            except OSError as error:
+                if isinstance(error, BrokenPipeError):
+                    raise
+                self._in_bulk = False
+            else:
+                self._skipped += size
+                return size
+        data = self._read()
+        if data:
+            _write(self._sink, data)
+            self.tail.feed(data, self._skipped)
+            self._skipped = 0
+        return len(data)
+
+    def _read(self) -> bytes:
+        return os.read(self._source, _BLOCK)
+
+    def _let_go(self) -> None:
+        """Whoever reads there learns now that this was all."""
+        if 2 in self.fds and self._ended.wait(_A_MOMENT):
+            # Headway itself may have to say something there.
+            self.fds.remove(2)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for fd in self.fds:
+            os.dup2(nothing, fd, inheritable=False)
+        os.close(nothing)
+
+
+class Terminal(Pipe):
+    """A terminal for the program to write to, as large as headway's own, and with its modes.
+
+    All else that makes a terminal stays with headway's own: keys, echo, signals, job control, and what becomes of a
+    newline.
+    """
+
+    def __init__(self, fd: int, ended: _Ended) -> None:
+        super().__init__(fd, ended)
+        self._in_bulk = False
+        self._size = b""
+        self._modes: list[object] = []
+        with suppress(OSError, termios.error):
+            modes = termios.tcgetattr(fd)
+            modes[1] &= ~termios.OPOST
+            termios.tcsetattr(self._source, termios.TCSANOW, modes)
+            self._modes = termios.tcgetattr(self._source)
+        self.resize()
+
+    def _open(self) -> tuple[int, int]:
+        return os.openpty()
+
+    def resize(self) -> bool:
+        with suppress(OSError):
+            size = fcntl.ioctl(self._sink, termios.TIOCGWINSZ, b"\0" * 8)
+            if size != self._size:
+                fcntl.ioctl(self._source, termios.TIOCSWINSZ, size)
+                self._size = size
+                return True
+        return False
+
+    def _let_go(self) -> None:
+        """Nobody waits for the end of a terminal."""
+
+    def _read(self) -> bytes:
+        try:
+            data = super()._read()
+        except OSError:
+            # So ends a terminal that nobody has open any more.
+            data = b""
+        self._follow()
+        return data
+
+    def _follow(self) -> None:
+        """Some programs set the modes of their terminal where they write, before they draw on it."""
+        with suppress(OSError, termios.error):
+            modes = termios.tcgetattr(self._source)
+            if modes != self._modes and in_front():
+                own = termios.tcgetattr(self._sink)
+                self._modes = list(modes)
+                modes[1] |= own[1] & termios.OPOST
+                termios.tcsetattr(self._sink, termios.TCSANOW, modes)
+
+
+class _Ended:
+    """Tells the threads that the program has ended."""
+
+    def __init__(self) -> None:
+        self.fd, self._other = os.pipe()
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        self._event.set()
+        os.close(self._other)
+
+    def wait(self, patience: float) -> bool:
+        return self._event.wait(patience)
+
+
+class Outputs:
+    """What takes up standard output and error, if they are open; one and the same if they lead to one place, so that
+    what is written there keeps its order."""
+
+    def __init__(self) -> None:
+        closed = _fill()
+        self._ended = _Ended()
+        self._of: dict[int, Output] = {}
+        places: dict[tuple[int, int], Output] = {}
+        for fd in sorted({1, 2} - closed):
+            state = os.fstat(fd)
+            place = state.st_dev, state.st_ino
+            if place in places:
+                places[place].fds.append(fd)
+            else:
+                places[place] = _take_up(fd, state, self._ended)
+            self._of[fd] = places[place]
+        self._all = list(places.values())
+
+    def end(self, fd: int) -> int | None:
+        """What the program gets in place of that descriptor; None if it keeps what headway has."""
+        return self._of[fd].end if fd in self._of else None
+
+    def begin(self) -> None:
+        """Call this once the program has its ends."""
+        for output in self._all:
+            output.begin()
+
+    def look(self) -> list[Tail]:
+        """The tails of all, up to date."""
+        for output in self._all:
+            output.look()
+        return [output.tail for output in self._all]
+
+    def last_words(self, lines: int, characters: int) -> str:
+        """The last of standard error, or where that is not open, of standard output."""
+        output = self._of.get(2) or self._of.get(1)
+        return output.tail.words(lines, characters) if output else ""
+
+    def resize(self) -> bool:
+        """Whether there is a terminal among them whose window has changed its size."""
+        return True in [output.resize() for output in self._all]
+
+    def finish(self, interrupted: Callable[[], bool]) -> None:
+        """Call this once the program has ended: waits until all that it wrote is passed on, or `interrupted`."""
+        self._ended.set()
+        for output in self._all:
+            while not output.finish(_LAST_WORDS) and not interrupted():
+                pass
+
+
+def _take_up(fd: int, state: os.stat_result, ended: _Ended) -> Output:
+    # Where there are no terminals or pipes to be had, the program writes where headway would.
+    with suppress(OSError):
+        if stat.S_ISREG(state.st_mode):
+            return File(fd)
+        if os.isatty(fd):
+            return Terminal(fd, ended)
+        flows = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
+        if flows or os.path.samestat(state, Path(os.devnull).stat()):
+            return Pipe(fd, ended)
+    # A disk or a tape: there it matters who writes, and how much at a time.
+    return Output(fd)
+
+
+def cat(source: int, sink: int, *, setsid: bool = False, blocked: Collection[signal.Signals] = ()) -> int:
+    """Starts a process that copies, with no more than these two files; its id."""
+    return os.posix_spawnp(
+        "cat",
+        ["cat"],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, source, 0),
+            (os.POSIX_SPAWN_DUP2, sink, 1),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+        ],
+        setsid=setsid,
+        setsigmask=blocked,
+        setsigdef={signal.SIGPIPE},
+    )
+
+
+def in_front() -> bool:
+    """Whether headway is in the foreground of its terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _fill() -> set[int]:
+    """Which of the standard descriptors are closed. Headway has nothing there from now on, so that nothing that it
+    opens is taken for one; for the program, they stay closed."""
+    closed: set[int] = set()
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        closed.add(fd)
+    os.close(fd)
+    return closed
+
+
+def _waiting(source: int) -> int:
+    """Bytes that could be read at once."""
+    (size,) = struct.unpack("i", fcntl.ioctl(source, termios.FIONREAD, b"\0" * 4))
+    return int(size)
+
+
+def _wait_for(sink: int) -> None:
+    poll = select.poll()
+    poll.register(sink, select.POLLOUT)
+    poll.poll()
+
+
+def _write(sink: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(sink, left) :]
+        except BlockingIOError:
+            _wait_for(sink)
