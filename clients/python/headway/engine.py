@@ -401,8 +401,8 @@ class Engine:
         log.warning("headway: " + text, course.job.id, error.message)
 
     def _outage(self, error: HeadwayError) -> None:
-        # Whoever says these is well, or else gRPC connects anew by itself. After all else the connection is not believed
-        # any more: what went wrong once, in its compressed headers for example, stays wrong for all later calls on it.
+        # Who says these is well, or gRPC connects anew by itself. After all else the connection is not believed: what
+        # went wrong on it once, in its compressed headers for example, stays wrong for all later calls.
         if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
             self._drop_stream()
         else:
