@@ -21,7 +21,7 @@ run: .venv/.run ## Start the server (settings from HEADWAY_* variables; see also
 bench: .venv/.dev ## Measure what an update costs a worker, beside tqdm if it is installed
 	$(BIN)/python -m benchmarks.client
 
-demo: .venv/.dev ## Import real MARC records, killed and resumed midway, while a terminal watches
+demo: .venv/.dev ## Show all that a worker can rely on: kills, restarts, run, pipe and cancel, in a minute
 	@$(BIN)/python -m examples.demo
 
 test: .venv/.dev .tools/bin/grpcurl ## Run all tests; PYTEST_ARGS="-k name" narrows them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -30,6 +31,8 @@ QUIET = 1.0
 """Seconds before a word is said about what does not come: a restart of the server takes less, the first job too."""
 TERMINATED = 143
 """Exit status by custom after SIGTERM."""
+_WHOLE_PICTURE = 1 << 18
+"""Bytes; more than the largest terminal takes."""
 
 _COLOURS = {
     job_pb2.JOB_STATUS_PENDING: "bright_black",
@@ -39,6 +42,7 @@ _COLOURS = {
     job_pb2.JOB_STATUS_FAILED: "red",
     job_pb2.JOB_STATUS_CANCELLED: "magenta",
 }
+_ORDER = {job_pb2.JOB_STATUS_RUNNING: 0, job_pb2.JOB_STATUS_LOST: 1, job_pb2.JOB_STATUS_PENDING: 2}
 
 
 class Display:
@@ -116,7 +120,9 @@ class _Columns:
 
 def as_display(watch: Watch) -> int:
     """Shows the watch on the terminal. Returns the exit status."""
-    console = Console(markup=False, emoji=False, highlight=False)
+    # A terminal's own stream is written to line by line, and half a picture would flicker.
+    stream = os.fdopen(sys.stdout.fileno(), "w", _WHOLE_PICTURE, "utf-8", "backslashreplace", closefd=False)
+    console = Console(file=stream, markup=False, emoji=False, highlight=False)
     display = Display(console)
     watch.on_away, watch.on_back, watch.on_anew = display.miss, display.meet, display.jobs.clear
     single = watch.job_id is not None
@@ -146,10 +152,11 @@ def as_display(watch: Watch) -> int:
 
 
 def _place(job: job_pb2.Job) -> tuple[int, float]:
-    """What goes on stands first, then what waits, then what has ended; the newest of each on top."""
+    """What goes on stands first, in the order that it began, so that lines keep their places; what ended last comes
+    before what ended earlier."""
     if job.status in text.ENDED:
-        return 2, -text.moment(job.end_time).timestamp()
-    return int(job.status == job_pb2.JOB_STATUS_PENDING), -text.moment(job.create_time).timestamp()
+        return len(_ORDER), -text.moment(job.end_time).timestamp()
+    return _ORDER.get(job.status, 0), text.moment(job.create_time).timestamp()
 
 
 def _in_full(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime, width: int) -> Iterator[Text]:
@@ -158,7 +165,8 @@ def _in_full(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime,
     status = Text(word + attempt, f"bold {style}")
     yield _cell(_name(job), width - status.cell_len - 1, "bold") + " " + status
     yield _bar(job, now, width - 6) + _percent(job)
-    yield _joined(text.count(job), text.rate(job), text.remaining(job, now), _time(job, now))
+    count = None if job.unit == "%" else text.count(job)
+    yield _joined(count, text.rate(job), text.remaining(job, now), _time(job, now))
     yield from _parts(job, min(width // 4, 32), width - min(width // 4, 32) - 12)
     if job.counters:
         yield Text(_counters(job))
@@ -193,8 +201,8 @@ def _details(job: job_pb2.Job, errors: list[job_pb2.RecordError], facts: Text) -
 
 
 def _facts(job: job_pb2.Job, now: datetime) -> Text:
-    """What stands beside a bar, the most urgent first."""
-    count = text.count(job)
+    """What stands beside a bar and its percentage, the most urgent first."""
+    count = None if job.unit == "%" else text.count(job)
     if job.status in text.ENDED:
         reason = Text(text.ending(job) or "", _status(job)[1])
         return _joined(reason, count, _time(job, now), _counters(job), _error_count(job))

@@ -1,0 +1,29 @@
+"""A worker that can be told to stop: `python -m examples.notices`, and then `headway cancel JOB`.
+
+It only pretends to send notices, 100 a second; what it has sent stays sent.
+"""
+
+import sys
+import time
+
+import headway
+
+COUNT = 3000
+
+
+def main() -> int:
+    """Exit status 0 if all were sent, 1 if somebody wanted it to end early."""
+    with headway.connect() as hw:
+        try:
+            with hw.job(name="Send overdue notices", size=COUNT, unit="notices") as job:
+                print(f"job {job.id}", flush=True)
+                for _ in job.track(range(COUNT), cancellable=True):
+                    time.sleep(0.01)
+        except headway.JobCancelled as wish:
+            print(f"stopped after {job.progress} notices: {wish.reason}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
