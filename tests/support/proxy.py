@@ -1,8 +1,10 @@
-"""A TCP proxy whose connections a test cuts."""
+"""A TCP proxy whose connections a test cuts, slows down or garbles."""
 
+import random
 import socket
 import struct
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import Self
 
@@ -18,9 +20,15 @@ class Proxy:
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.delay = 0.0
+        """Seconds that whatever passes is held back, each way."""
+        self.chance: random.Random | None = None
+        """While it is there, each new connection is garbled once, in a way and at a moment that it chooses."""
+        self.damage: Counter[str] = Counter()
+        """How often a connection was garbled, by the way that was done."""
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._closed = False
+        self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
 
     def __enter__(self) -> Self:
@@ -28,7 +36,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed = True
+        self._closed.set()
         # Wakes the thread that accepts, which a close alone would not.
         with suppress(OSError):
             socket.create_connection(self._listener.getsockname(), timeout=1).close()
@@ -56,7 +64,7 @@ class Proxy:
     def _accept(self) -> None:
         while True:
             client, _ = self._listener.accept()
-            if self._closed:
+            if self._closed.is_set():
                 client.close()
                 return
             try:
@@ -68,14 +76,24 @@ class Proxy:
             with self._lock:
                 self._open |= {client, server}
             ends = threading.Barrier(2)
+            chance = self.chance
+            garbled = chance.choice((client, client, server)) if chance else None
             for source, target in ((client, server), (server, client)):
-                self._threads.append(threading.Thread(target=self._hand_on, args=(source, target, ends)))
+                garbler = None
+                if chance and source is garbled:
+                    garbler = Garbler(chance, source is client, self.damage)
+                arguments = (source, target, ends, garbler)
+                self._threads.append(threading.Thread(target=self._hand_on, args=arguments))
                 self._threads[-1].start()
 
-    def _hand_on(self, source: socket.socket, target: socket.socket, ends: threading.Barrier) -> None:
+    def _hand_on(
+        self, source: socket.socket, target: socket.socket, ends: threading.Barrier, garbler: "Garbler | None"
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
-                target.sendall(data)
+                if self.delay:
+                    self._closed.wait(self.delay)
+                target.sendall(garbler.garbled(data) if garbler else data)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -84,3 +102,80 @@ class Proxy:
         with self._lock:
             self._open.discard(source)
         source.close()
+
+
+_HEADER = 9
+_HEADERS, _CONTINUATION = 1, 9
+_PREFACE = 24
+_METHOD = b"/headway.v1.JobService/"
+
+
+class Garbler:
+    """Garbles one direction of an HTTP/2 connection once, so that frames break, get lost or go astray.
+
+    It leaves alone what is inside of messages. Without TLS nothing in gRPC tells that a bit of them has changed: a
+    number that is another number is not promised to be noticed.
+    """
+
+    def __init__(self, chance: random.Random, asking: bool, damage: "Counter[str]") -> None:
+        self._damage = damage
+        self._position = 0
+        self._next_frame = _PREFACE if asking else 0
+        self._header = bytearray()
+        ways = ["early", "length", "length", "lost", "astray"] + ["method"] * 2 * asking
+        self._way = chance.choice(ways)
+        self._byte = chance.randrange(60 if asking else 30)
+        self._bit = 1 << chance.randrange(8)
+        self._frames = chance.randrange(4, 16)
+        """So many pass before one is garbled."""
+
+    def garbled(self, data: bytes) -> bytes:
+        """The same bytes, but for one. Those of a frame's header wait until all of them are there."""
+        if not self._way:
+            return data
+        begin, data = self._position, bytes(self._header) + data
+        begin -= len(self._header)
+        changed = bytearray(data)
+        self._header.clear()
+        if self._way == "early" and begin <= self._byte < begin + len(data):
+            changed[self._byte - begin] ^= self._bit
+            self._done()
+        end = begin + len(data)
+        while self._way and self._next_frame < end:
+            at = self._next_frame - begin
+            if end - self._next_frame < _HEADER:
+                self._header += changed[at:]
+                del changed[at:]
+                break
+            length = int.from_bytes(data[at : at + 3], "big")
+            self._garble(changed, at, length)
+            self._next_frame += _HEADER + length
+        self._position = end
+        return bytes(changed)
+
+    def _garble(self, data: bytearray, at: int, length: int) -> None:
+        """Garbles the frame that begins at `at`, if it is its turn."""
+        self._frames -= 1
+        kind = data[at + 3]
+        if self._frames > 0 and self._way != "method":
+            return
+        match self._way:
+            case "length":
+                # 8 MiB more than any frame may have.
+                data[at] ^= 0x80
+            case "lost" if kind not in (_HEADERS, _CONTINUATION):
+                # Of an unknown kind, and so passed over. What headers say is kept by both sides for later calls: a
+                # call whose headers were passed over would make those after it mean something else.
+                data[at + 3] ^= 0x80
+            case "astray":
+                data[at + 5] ^= 0x40
+            case "method" if kind == _HEADERS and (found := data.find(_METHOD, at, at + _HEADER + length)) >= 0:
+                # Both sides keep it for later calls: none to this method arrives over this connection any more.
+                data[found + 1] ^= 1
+            case _:
+                return
+        self._done()
+
+    def _done(self) -> None:
+        self._damage[self._way] += 1
+        self._way = ""
