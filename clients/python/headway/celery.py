@@ -67,6 +67,7 @@ def track(
     """
     tracker = _Tracker(app, Runs(session, target, token, ca), tasks)
     for event, receiver in (
+        (signals.celeryd_after_setup, tracker.is_ready),
         (signals.task_prerun, tracker.begins),
         (signals.task_postrun, tracker.ends),
         (signals.task_failure, tracker.fails),
@@ -83,6 +84,10 @@ class _Tracker:
         self._app = app
         self._runs = runs
         self._tasks = tasks
+
+    def is_ready(self, **_: object) -> None:
+        """Sent in the main process of a worker, before it has others."""
+        self._runs.check()
 
     def begins(self, sender: "Task[..., object]", task_id: str, **_: object) -> None:
         if self._is_tracked(sender):

@@ -47,6 +47,13 @@ class Runs:
         self._complained = False
         atexit.register(self.close)
 
+    def check(self) -> None:
+        """Says now, in a process that will fork, what each of its children would have to say: nothing is tracked."""
+        try:
+            self._connect()._in(None)
+        except Exception as error:
+            self._complain(error)
+
     def begin(self, task: str, name: str, labels: Mapping[str, str]) -> Job:
         """The job of a run that begins. A further run of the same task takes the job over from the one before; if the
         job has ended with that, it gets one of its own. The labels are those of this run.
@@ -120,8 +127,12 @@ def complete(job: Job, result: object) -> None:
 
 def fail(job: Job, error: object, *, cancelled: bool = False) -> None:
     """The run has ended because of this exception, or for a reason in words."""
-    cancelled = cancelled or isinstance(error, JobCancelled)
-    job.fail(error, code_pb2.CANCELLED if cancelled else code_pb2.UNKNOWN)
+    code = code_pb2.CANCELLED if cancelled or isinstance(error, JobCancelled) else code_pb2.UNKNOWN
+    try:
+        job.fail(error, code)
+    except Exception:
+        # An exception that cannot even say what it is.
+        job.fail(type(error).__name__, code)
 
 
 def pause(job: Job, message: str) -> None:
@@ -179,5 +190,5 @@ def _label(job: Job, labels: Mapping[str, str]) -> None:
 def _fits(result: object) -> bool:
     try:
         return result is not None and len(json.dumps(result, allow_nan=False)) <= _RESULTS
-    except (TypeError, ValueError, RecursionError):
+    except Exception:
         return False
