@@ -8,7 +8,7 @@ STUBS := clients/python/headway/v1
 SOURCES := server clients/python tests examples benchmarks
 
 .DEFAULT_GOAL := check
-.PHONY: check help run bench demo test lint format stubs breaking lock clean
+.PHONY: check help run bench demo picture test lint format stubs breaking lock clean
 
 check: lint test ## Lint, then test
 
@@ -23,6 +23,9 @@ bench: .venv/.dev ## Measure what an update costs a worker, beside tqdm if it is
 
 demo: .venv/.dev ## Show all that a worker can rely on: kills, restarts, run, pipe and cancel, in a minute
 	@$(BIN)/python -m examples.demo
+
+picture: .venv/.dev ## Record the demo as the README's moving picture
+	$(BIN)/python -m examples.picture
 
 test: .venv/.dev .tools/bin/grpcurl ## Run all tests; PYTEST_ARGS="-k name" narrows them
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)

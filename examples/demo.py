@@ -68,9 +68,13 @@ class Demo:
             self._so_has_a_pipe()
             self._a_cancel_reaches_the_code()
             self._tell("And now both imports to their end, to see whether they agree.")
-            self._expect(first.wait(PATIENCE) == 0, "the killed import ended well")
-            self._expect(second.wait(PATIENCE) == 0, "so did the one that began without a server")
-            self._compare(self._outcome(job, "first.db"), self._outcome(other, "second.db"))
+            ended = first.wait(PATIENCE) == second.wait(PATIENCE) == 0
+            one, two = self._outcome(job, "first.db"), self._outcome(other, "second.db")
+            counts = ", ".join(f"{name} {count:,}" for name, count in sorted(one.counters.items()))
+            self._expect(
+                ended and one.status == "COMPLETED" and one == two,
+                f"both imports agree: {counts}, {len(one.errors)} bad, {len(one.catalogue):,} rows",
+            )
             self.narrator.advance()
             self.narrator.results = {"wrong": sum(not true for true, _ in self.truths)}
         # Until the end is displayed too.
@@ -121,18 +125,16 @@ class Demo:
             command = ["rsync", "--info=progress2", "--bwlimit=10m", str(self.largest), str(copy)]
         else:
             command = ["dd", f"if={self.largest}", f"of={copy}", "bs=64k", "status=progress"]
-        name = f"Copy the records with {command[0]}"
+        name = f"Copy with {command[0]}"
         self._tell(f"headway run: {command[0]}, which knows nothing of Headway, gets a bar too.")
-        self.copying = self.stage.start("-m", "headway.cli", "run", "--name", name, "--", *command)
-        self._expect(
-            self.copying.wait(PATIENCE) == 0 and _digest(copy) == _digest(self.largest),
-            f"{command[0]} copied all of it",
-        )
-        self._expect(self._named(name).status == job_pb2.JOB_STATUS_COMPLETED, "and its job is COMPLETED")
+        copying = self.stage.start("-m", "headway.cli", "run", "--name", name, "--", *command)
+        copied = copying.wait(PATIENCE) == 0 and _digest(copy) == _digest(self.largest)
+        completed = self._named(name).status == job_pb2.JOB_STATUS_COMPLETED
+        self._expect(copied and completed, f"{command[0]} copied all of it, and its job is COMPLETED")
         self._next()
 
     def _so_has_a_pipe(self) -> None:
-        name, packed = "Pack the records with gzip", self.folder / "records.gz"
+        name, packed = "Pack with gzip", self.folder / "records.gz"
         self._tell("headway pipe: a meter between a file and gzip.")
         with self.largest.open("rb") as source, packed.open("wb") as target:
             piping = self.stage.start("-m", "headway.cli", "pipe", "--name", name, stdin=source)
@@ -160,11 +162,6 @@ class Demo:
             REASON in said and state.status == job_pb2.JOB_STATUS_CANCELLED, f"the cancelled worker {said.strip()}"
         )
         self._next()
-
-    def _compare(self, first: Outcome, second: Outcome) -> None:
-        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(first.counters.items()))
-        told = f"{counts}, {len(first.errors)} bad, {len(first.catalogue):,} rows"
-        self._expect(first.status == "COMPLETED" and first == second, f"both imports agree: {told}")
 
     def _import(self, catalogue: str) -> tuple[Process, str]:
         paths = [str(file) for file in self.files * TIMES]

@@ -23,7 +23,7 @@ LAST_ERRORS = 3
 """Record errors shown below a job."""
 MOST_PARTS = 8
 """Parts with a bar of their own."""
-BESIDE = 46
+BESIDE = 50
 """Columns of facts beside a bar. Where there is no room for them they stand below it."""
 SHORTEST_BAR, LONGEST_BAR = 10, 24
 """Columns beside facts; no bar need be longer than the eye does."""
@@ -161,8 +161,7 @@ def _place(job: job_pb2.Job) -> tuple[int, float]:
 
 def _in_full(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime, width: int) -> Iterator[Text]:
     word, style = _status(job)
-    attempt = f" · attempt {job.attempt}" if job.attempt > 1 else ""
-    status = Text(word + attempt, f"bold {style}")
+    status = _joined(word, _attempt(job), style=f"bold {style}")
     yield _cell(_name(job), width - status.cell_len - 1, "bold") + " " + status
     yield _bar(job, now, width - 6) + _percent(job)
     count = None if job.unit == "%" else text.count(job)
@@ -193,7 +192,7 @@ def _details(job: job_pb2.Job, errors: list[job_pb2.RecordError], facts: Text) -
     """What else there is to say of a job that goes on."""
     if facts:
         yield Text("  ") + facts
-    if said := _joined(safe(job.message), _counters(job), style="dim"):
+    if said := _joined(_attempt(job), safe(job.message), _counters(job), style="dim"):
         yield Text("  ") + said
     if job.error_count:
         last = f", the last: {text.record_error(errors[-1])}" if errors else ""
@@ -206,11 +205,9 @@ def _facts(job: job_pb2.Job, now: datetime) -> Text:
     if job.status in text.ENDED:
         reason = Text(text.ending(job) or "", _status(job)[1])
         return _joined(reason, count, _time(job, now), _counters(job), _error_count(job))
-    attempt = f"attempt {job.attempt}" if job.attempt > 1 else None
     if warnings := _warnings(job, now):
-        return _joined(*(Text(warning, "yellow") for warning in warnings), count, attempt)
-    pace = text.rate(job, with_unit=False)
-    return _joined(count, pace, text.remaining(job, now) or _time(job, now), attempt)
+        return _joined(*(Text(warning, "yellow") for warning in warnings), count)
+    return _joined(count, text.rate(job, with_unit=False), text.remaining(job, now) or _time(job, now))
 
 
 def _parts(job: job_pb2.Job, indent: int, width: int) -> Iterator[Text]:
@@ -264,6 +261,10 @@ def _name(job: job_pb2.Job) -> str:
 def _warnings(job: job_pb2.Job, now: datetime) -> list[str]:
     # What the status says already is not said again.
     return [warning.removeprefix("STALLED: ") for warning in text.warnings(job, now)]
+
+
+def _attempt(job: job_pb2.Job) -> str:
+    return f"attempt {job.attempt}" if job.attempt > 1 else ""
 
 
 def _counters(job: job_pb2.Job) -> str:
