@@ -6,7 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import headway
+from headway.spool import Words
 from headway.v1 import job_pb2
 from tests.client.fakes import Proxy
 from tests.support.server import ServerProcess
@@ -58,6 +61,71 @@ with headway.connect() as hw, hw.job() as job:
     assert only_job(hw).error.message == "RuntimeError: broken"
 
 
+@pytest.mark.parametrize(
+    ("code", "exit_status", "status", "message"),
+    [
+        ("0", 0, job_pb2.JOB_STATUS_COMPLETED, ""),
+        ("3", 3, job_pb2.JOB_STATUS_FAILED, "SystemExit: 3"),
+        ("'no such file'", 1, job_pb2.JOB_STATUS_FAILED, "SystemExit: no such file"),
+    ],
+)
+def test_an_exit_in_the_middle_ends_the_job_by_its_status(
+    server: ServerProcess,
+    session: str,
+    hw: headway.Client,
+    code: str,
+    exit_status: int,
+    status: job_pb2.JobStatus,
+    message: str,
+) -> None:
+    script = f"""
+import headway, sys
+with headway.connect() as hw, hw.job() as job:
+    job.advance(2)
+    sys.exit({code})
+"""
+    done = run(script, server.address, session)
+    assert (done.returncode, done.stderr) == (exit_status, "no such file\n" if exit_status == 1 else "")
+    seen = only_job(hw)
+    assert (seen.status, seen.error.message, seen.progress) == (status, message, 2)
+
+
+def test_a_process_that_stops_dead_hangs_nowhere_and_keeps_what_was_acknowledged(
+    server: ServerProcess, session: str, hw: headway.Client
+) -> None:
+    script = """
+import headway, os
+with headway.connect() as hw, hw.job() as job:
+    job.advance(12)
+    job.checkpoint({"offset": 12})
+    assert job.flush()
+    job.advance(5)
+    os._exit(9)
+"""
+    done = run(script, server.address, session)
+    assert (done.returncode, done.stderr) == (9, "")
+    seen = only_job(hw)
+    assert seen.status == job_pb2.JOB_STATUS_RUNNING
+    assert seen.progress in (12, 17)
+    assert hw.variables(None, seen.id) == {"offset": 12}
+
+
+def test_what_was_said_just_before_the_exit_is_delivered(
+    server: ServerProcess, session: str, hw: headway.Client
+) -> None:
+    """The reporting thread is busy, and hears of it when the exit has begun."""
+    job = hw.job()
+    script = f"""
+import headway, time
+connection = headway.connect()
+connection._engine._post(lambda: time.sleep(0.3))
+connection.fetch(None, {job.id!r}).part("p").advance(3)
+"""
+    done = run(script, server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert dict(hw.get(None, job.id).parts) == {"p": 3}
+
+
 def test_an_interrupt_cancels_the_job(server: ServerProcess, session: str, hw: headway.Client) -> None:
     script = """
 import headway, os, signal
@@ -107,6 +175,46 @@ job.advance()
     assert "Traceback" not in done.stderr
     assert all(line.startswith("headway: ") for line in done.stderr.splitlines())
     assert len(done.stderr.splitlines()) == 2
+
+
+IMPATIENT = """
+import headway, headway.spool, os, signal, threading
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+hw = headway.connect()
+job = hw.job()
+job.advance(7)
+linger, write = hw._engine.linger, headway.spool.write
+
+def lingering(*arguments):
+    threading.Timer(0.2, interrupt).start()
+    return linger(*arguments)
+
+def writing(*arguments):
+    interrupt()
+    return write(*arguments)
+
+hw._engine.linger, headway.spool.write = lingering, writing
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("last_line", "exit_status"), [("", 0), ("hw.close()", -2)])
+def test_whoever_is_impatient_twice_loses_nothing(session: str, spool: Path, last_line: str, exit_status: int) -> None:
+    """Ctrl-C while the exit waits for the server, and once more while it writes down what is left."""
+    began = time.monotonic()
+    done = run(IMPATIENT + last_line, "127.0.0.1:9", session)
+    assert time.monotonic() - began < 8
+    assert (done.returncode, done.stdout) == (exit_status, "done\n")
+    foreign = [line for line in done.stderr.splitlines() if not line.startswith("headway: ")]
+    assert foreign[-1:] == (["KeyboardInterrupt"] if last_line else [])
+    (letter,) = spool.iterdir()
+    assert [type(request).__name__ for request in Words.decode(letter.read_bytes()).requests] == [
+        "CreateJobRequest",
+        "ReportProgressRequest",
+    ]
 
 
 def test_an_exit_in_the_middle_of_an_answer_does_not_hang(server: ServerProcess, session: str) -> None:
@@ -203,6 +311,66 @@ def test_multiprocessing_by_spawn(server: ServerProcess, session: str, hw: headw
     done = run(f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')", server.address, session)
     assert (done.returncode, done.stderr) == (0, "")
     assert dict(only_job(hw).parts) == {"spawned 10": 10, "spawned 20": 20, "spawned 30": 30}
+
+
+POOLS = """
+import headway, multiprocessing, os, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+
+signal.alarm(18)
+connections = {}
+
+def work(task):
+    job_id, n = task
+    if os.getpid() not in connections:
+        connections[os.getpid()] = headway.connect()
+    job = connections[os.getpid()].fetch(None, job_id)
+    part = job.part(f"part {n}")
+    for _ in part.track(range(n)):
+        part.count("seen")
+    if KIND == "terminated":
+        job.flush()
+    return n
+
+METHOD, KIND = sys.argv[1:]
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(METHOD)
+    with headway.connect() as hw, hw.job(size=60) as job:
+        tasks = [(job.id, n) for n in (10, 20, 30)]
+        if KIND == "executor":
+            with ProcessPoolExecutor(2, mp_context=context) as executor:
+                assert list(executor.map(work, tasks)) == [10, 20, 30]
+        elif KIND == "processes":
+            children = [context.Process(target=work, args=(task,)) for task in tasks]
+            for child in children: child.start()
+            for child in children: child.join()
+            assert [child.exitcode for child in children] == [0, 0, 0]
+        else:
+            # Whoever leaves the block of a Pool kills its processes, who then have to flush what they want to say.
+            with context.Pool(2) as pool:
+                assert pool.map(work, tasks) == [10, 20, 30]
+                if KIND == "closed":
+                    pool.close()
+                    pool.join()
+"""
+
+
+@pytest.mark.parametrize("kind", ["processes", "closed", "terminated", "executor"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_deliver_what_they_say_whoever_starts_them(
+    server: ServerProcess, session: str, hw: headway.Client, tmp_path: Path, method: str, kind: str
+) -> None:
+    path = tmp_path / "pools.py"
+    path.write_text(POOLS)
+    script = f"import runpy, sys; sys.argv = [{str(path)!r}, {method!r}, {kind!r}]"
+    script += f"; runpy.run_path({str(path)!r}, run_name='__main__')"
+    done = run(script, server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = only_job(hw)
+    assert seen.status == job_pb2.JOB_STATUS_COMPLETED
+    assert dict(seen.parts) == {"part 10": 10, "part 20": 20, "part 30": 30}
+    assert dict(seen.counters) == {"seen": 60}
 
 
 def test_a_fork_with_the_server_away(session: str) -> None:

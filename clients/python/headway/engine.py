@@ -38,7 +38,7 @@ PATIENCE = 10.0
 """Seconds that the server has for an answer before the connection counts as broken."""
 
 WRITING = 5.0
-"""Seconds that the disk has to take what is left."""
+"""Seconds that the engine, and the disk, have to take down what is left."""
 
 _CALLS = 16
 _FIRST_PACE = 0.25
@@ -112,14 +112,24 @@ class Engine:
 
     def adopt(self) -> None:
         """In a forked child: begins anew. The parent's jobs are reported by a part of this process's own."""
-        jobs = self.live()
+        jobs = self._live()
         self._reset()
         self._holders = max(self._holders, 1)
         for course in jobs:
             course.adopt(os.getpid())
             self.submit(course)
 
-    def live(self) -> list[Course]:
+    def jobs(self) -> list[Course]:
+        """All that there is something to say of, those included that were handed over just now."""
+        found: Future[list[Course]] = Future()
+        with self._lock:
+            if self._thread is None:
+                return []
+            self._inbox.put(lambda: found.set_result(self._live()))
+        wait([found], WRITING)
+        return found.result() if found.done() else self._live()
+
+    def _live(self) -> list[Course]:
         return [course for course in list(self._courses) if not course.over]
 
     def rest(self) -> "threading.Event":

@@ -20,8 +20,9 @@ EXIT_TIMEOUT = 10.0
 _lock = threading.Lock()
 _engines: dict[Target, Engine] = {}
 _resting: list[threading.Event] = []
-_multiprocessing_told = False
 _connections: "WeakSet[Connection]" = WeakSet()
+_forks_seen_to = False
+_ended = False
 
 
 class Connection:
@@ -36,6 +37,7 @@ class Connection:
         self._courses: WeakSet[Course] = WeakSet()
         self._closed = False
         _connections.add(self)
+        _see_to_multiprocessing()
 
     def _in(self, session: str | None) -> str:
         found = session or self._session or os.environ.get("HEADWAY_SESSION")
@@ -89,11 +91,20 @@ def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> None:
 
 
 def _at_exit() -> None:
+    global _ended
+    if _ended:
+        return
+    _ended = True
     deadline = time.monotonic() + EXIT_TIMEOUT
     for engine in list(_engines.values()):
-        # Their connection was closed before, and some have gone on.
-        engine.write_down(course for course in engine.live() if course.given_up)
-        deliver(engine, engine.live(), max(deadline - time.monotonic(), 0.0))
+        try:
+            jobs = engine.jobs()
+            # Their connection was closed before, and some have gone on.
+            engine.write_down(course for course in jobs if course.given_up)
+            deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
+        except KeyboardInterrupt:
+            # The work is done, and this is no part of it: to be impatient here ends the wait, and is no error.
+            deadline = 0.0
         engine.rest()
 
 
@@ -103,7 +114,7 @@ def _before_fork() -> None:
     for connection in list(_connections):
         connection._close_channel()
     _resting.extend(engine.rest() for engine in _engines.values())
-    _flush_multiprocessing_children()
+    _see_to_multiprocessing()
 
 
 def _after_fork_in_parent() -> None:
@@ -114,19 +125,26 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _ended
+    _ended = False
     _resting.clear()
     for engine in _engines.values():
         engine.adopt()
     _lock.release()
 
 
-def _flush_multiprocessing_children() -> None:
-    """A child of multiprocessing leaves without atexit, but runs the finalizers that it has itself."""
-    global _multiprocessing_told
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None and not _multiprocessing_told:
-        _multiprocessing_told = True
+def _see_to_multiprocessing() -> None:
+    """Children of multiprocessing leave without atexit, but run the finalizers that they have themselves."""
+    global _forks_seen_to
+    if "multiprocessing.util" not in sys.modules:
+        return
+    from multiprocessing import parent_process, util
+
+    if not _forks_seen_to:
+        _forks_seen_to = True
         util.register_after_fork(_connections, lambda _: util.Finalize(None, _at_exit, exitpriority=100))
+    if parent_process() is not None:
+        util.Finalize(None, _at_exit, exitpriority=100)
 
 
 atexit.register(_at_exit)
