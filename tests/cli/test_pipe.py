@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -55,6 +56,29 @@ def test_nothing(environment: dict[str, str], job: Callable[[], Job]) -> None:
     assert state(job())[:2] == ("COMPLETED", "0")
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "printf 'a\\0b' | $CAT; echo $?",
+        "echo x >file; $CAT <file; $CAT <file | tr x y; $CAT <file >new; echo y | $CAT >>new; tail new",
+        "yes | $CAT | head -n 2; echo ${PIPESTATUS[@]}",
+        "$CAT </dev/zero | head -c 3 | od -c; echo ${PIPESTATUS[@]}",
+        "$CAT <&- 2>/dev/null; echo $?; echo x | $CAT 2>/dev/null >&-; echo $?; echo x | $CAT 2>&-",
+        "timeout 0.5 $CAT </dev/zero >/dev/null; echo $?",
+    ],
+)
+def test_it_is_as_cat(environment: dict[str, str], tmp_path: Path, script: str) -> None:
+    def outcome(cat: str) -> tuple[int, str, str]:
+        given = {**environment, "CAT": cat}
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=given, capture_output=True, text=True, timeout=30, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    expected = outcome("cat")
+    assert outcome(f"{shlex.join(HEADWAY)} pipe") == expected
+
+
 def open_pipe(environment: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*HEADWAY, "pipe", *words], env=environment, stdin=-1, stdout=-1, stderr=-1)
 
@@ -81,11 +105,11 @@ def test_a_reader_that_goes_away(environment: dict[str, str], job: Callable[[], 
     process.stdin.write(b"abc")
     process.stdin.flush()
     _, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (141, b"")
+    assert (process.returncode, err) == (-signal.SIGPIPE, b"")
     assert job()["status"] == "JOB_STATUS_FAILED"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_end_it(environment: dict[str, str], job: Callable[[], Job], number: signal.Signals) -> None:
     process = open_pipe(environment)
     assert process.stdin is not None
@@ -94,7 +118,7 @@ def test_signals_end_it(environment: dict[str, str], job: Callable[[], Job], num
     process.stdin.flush()
     process.stdout.read(3)
     process.send_signal(number)
-    assert process.wait(timeout=10) == 128 + number
+    assert process.wait(timeout=10) == -number
     process.communicate()
     assert job()["error"]["message"] == f"killed by {number.name}"
 
@@ -117,7 +141,7 @@ def test_cancellation(cli: Cli, environment: dict[str, str], job: Callable[[], J
     process = open_pipe(environment)
     until(lambda: bool(job()))
     assert cli("cancel", job()["id"], "--reason", "enough").status == 0
-    assert process.wait(timeout=20) == 143
+    assert process.wait(timeout=20) == -signal.SIGTERM
     process.communicate()
     assert job()["status"] == "JOB_STATUS_CANCELLED"
 

@@ -134,6 +134,16 @@ def test_ctrl_c_ends_a_scripts_loop(environment: dict[str, str], prefix: str) ->
         assert b"ready" not in rest
 
 
+def test_ctrl_c_ends_a_loop_of_pipes_too(environment: dict[str, str]) -> None:
+    pipe = shlex.join([*HEADWAY, "pipe"])
+    script = f"for n in 1 2 3; do (echo ready; exec sleep 60) | {pipe}; done; echo survived"
+    with Terminal(["bash", "-c", script], environment) as terminal:
+        terminal.read_until(b"ready\r\n")
+        terminal.type(b"\x03")
+        _, rest = terminal.end()
+        assert b"survived" not in rest
+
+
 def test_ctrl_z_stops_it_and_fg_goes_on(shell: Terminal, prefix: str) -> None:
     shell.type(f"{prefix} sh -c 'echo rea\"\"dy; read x; echo got $x'\r".encode())
     shell.read_until(b"ready\r\n")

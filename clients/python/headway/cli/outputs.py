@@ -14,10 +14,11 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
+from headway.cli.conduct import fill, let_go
 from headway.cli.tail import KEPT, Tail
 
 _BLOCK = 64 * 1024
-_PIPE_SIZE = 1024 * 1024
+_PIPE_SIZE = 256 * 1024
 """Bytes; a pipe of 64 KiB, as they come, makes a fast program wait for every block."""
 _LAST_WORDS = 0.1
 """Seconds for output that is still on its way through a terminal when the program has ended."""
@@ -171,10 +172,7 @@ class Pipe(Output):
         if 2 in self.fds and self._ended.wait(_A_MOMENT):
             # Headway itself may have to say something there.
             self.fds.remove(2)
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        for fd in self.fds:
-            os.dup2(nothing, fd, inheritable=False)
-        os.close(nothing)
+        let_go(*self.fds)
 
 
 class Terminal(Pipe):
@@ -251,7 +249,7 @@ class Outputs:
     what is written there keeps its order."""
 
     def __init__(self) -> None:
-        closed = _fill()
+        closed = fill()
         self._ended = _Ended()
         self._of: dict[int, Output] = {}
         places: dict[tuple[int, int], Output] = {}
@@ -340,16 +338,6 @@ def in_front() -> bool:
         return False
     finally:
         os.close(terminal)
-
-
-def _fill() -> set[int]:
-    """Which of the standard descriptors are closed. Headway has nothing there from now on, so that nothing that it
-    opens is taken for one; for the program, they stay closed."""
-    closed: set[int] = set()
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        closed.add(fd)
-    os.close(fd)
-    return closed
 
 
 def _waiting(source: int) -> int:

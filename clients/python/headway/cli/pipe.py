@@ -9,34 +9,37 @@ import stat
 import threading
 import time
 from argparse import Namespace
-from contextlib import suppress
 from types import FrameType
 
+from headway.cli.conduct import Death, fill, let_go
 from headway.cli.safe import notice
 from headway.cli.tracker import End, Tracker, job_id
 
-OK, ERROR, PIPE_CLOSED = 0, 1, 141
+OK, ERROR = 0, 1
 
 _BLOCK = 1024 * 1024
 _NEWLINE = ord("\n")
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Broken(BaseException):
-    """Why the copying ended before its end, and headway's exit status because of it."""
+    """Why the copying ended before its end, and the signal that ends headway because of it; 0 = it has failed."""
 
-    def __init__(self, text: str, status: int) -> None:
+    def __init__(self, text: str, number: int = 0) -> None:
         super().__init__(text)
         self.text = text
-        self.status = status
+        self.number = number
 
 
 def pipe(args: Namespace) -> int:
     """Copies standard input to standard output and counts bytes, or lines.
 
-    Gives the exit status of `cat`: 0 at the end of the input, 1 if it cannot be read or the output not be written,
-    128+n after signal n, 141 if nobody reads the output. If somebody wants the job to end early, it ends as by SIGTERM.
+    Gives the exit status of `cat`: 0 at the end of the input, 1 if it cannot be read or the output not be written, and
+    128+n after signal n, by which the process will end too: SIGPIPE if nobody reads the output. If somebody wants the
+    job to end early, it ends as by SIGTERM.
     """
+    death = Death()
+    closed = fill()
     unit = "lines" if args.lines else "bytes"
     if not args.lines and not args.size:
         args.size = _left(0)
@@ -50,20 +53,23 @@ def pipe(args: Namespace) -> int:
     try:
         try:
             tracker.start()
+            if closed & {0, 1}:
+                raise _Broken(f"standard {'input' if 0 in closed else 'output'} is closed")
             meter.copy()
         finally:
             for number in handlers:
                 # From here on only the tracker is waited for, and not for long.
                 signal.signal(number, lambda *_: meter.hurry.set())
     except _Broken as broken:
-        status = broken.status
+        death.signal = broken.number
+        status = 128 + broken.number if broken.number else ERROR
         cancelled = tracker.kill_in is not None
         ending = End(message=f"cancelled {tracker.reason}".strip() if cancelled else broken.text, cancelled=cancelled)
         if status == ERROR:
             notice(broken.text)
     if ending is None:
         ending = End(results={unit: meter.done, "seconds": round(time.monotonic() - started, 3)})
-    _let_go(1)
+    let_go(0, 1)
     tracker.end(ending, meter.hurry.wait)
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -81,6 +87,8 @@ class _Meter:
 
     def copy(self) -> None:
         lines = self._unit == "lines"
+        if not lines and self._splice():
+            return
         # One buffer for all: a new one for each block would cost more than the copying.
         store = bytearray(_BLOCK)
         last = _NEWLINE
@@ -92,6 +100,16 @@ class _Meter:
         if lines and last != _NEWLINE:
             self._add(1)
 
+    def _splice(self) -> bool:
+        """Has the kernel move the bytes, which it can where one side is a pipe; whether that was all of them."""
+        try:
+            while size := os.splice(0, 1, _BLOCK):
+                self._add(size)
+        except OSError:
+            # Copying goes on from here, and meets the error again if it is one.
+            return False
+        return True
+
     def _write(self, left: memoryview, each: int) -> None:
         while left:
             try:
@@ -100,9 +118,9 @@ class _Meter:
                 select.select([], [1], [])
                 continue
             except BrokenPipeError:
-                raise _Broken("whoever read the output went away", PIPE_CLOSED) from None
+                raise _Broken("whoever read the output went away", signal.SIGPIPE) from None
             except OSError as error:
-                raise _Broken(f"cannot write the output: {error.strerror}", ERROR) from None
+                raise _Broken(f"cannot write the output: {error.strerror}") from None
             left = left[written:]
             self._add(written * each)
 
@@ -118,11 +136,11 @@ def _read(store: bytearray) -> int:
         except BlockingIOError:
             select.select([0], [], [])
         except OSError as error:
-            raise _Broken(f"cannot read the input: {error.strerror}", ERROR) from None
+            raise _Broken(f"cannot read the input: {error.strerror}") from None
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    raise _Broken(f"killed by {signal.Signals(number).name}", 128 + number)
+    raise _Broken(f"killed by {signal.Signals(number).name}", number)
 
 
 def _is_heeded(number: signal.Signals) -> bool:
@@ -136,11 +154,3 @@ def _left(fd: int) -> int:
         return max(state.st_size - os.lseek(fd, 0, os.SEEK_CUR), 0) if stat.S_ISREG(state.st_mode) else 0
     except OSError:
         return 0
-
-
-def _let_go(fd: int) -> None:
-    """Whoever reads the output gets its end now, and not after that of the job."""
-    with suppress(OSError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, fd)
-        os.close(nothing)

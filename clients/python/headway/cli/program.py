@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from headway.cli.conduct import let_go
 from headway.cli.outputs import Outputs, cat, in_front
 
 _STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN})
@@ -202,9 +203,7 @@ def _descendants(pid: int) -> list[int]:
 
 def _leave_to_the_program() -> None:
     """Closes what headway has inherited and has no use for: the program alone shall decide how long it is open."""
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0, inheritable=False)
-    os.close(nothing)
+    let_go(0)
     for fd in [int(file.name) for file in Path("/proc/self/fd").iterdir()]:
         with suppress(OSError):
             if fd > 2 and os.get_inheritable(fd):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -16,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from headway.cli import patterns
+from headway.cli.conduct import Death
 from headway.cli.program import Program
 from headway.cli.safe import notice
 from headway.cli.tracker import PACE, End, Tracker, job_id
@@ -43,9 +42,7 @@ def run(args: Namespace) -> int:
     except ValueError as error:
         notice(f"--pattern: {error}")
         return USAGE
-    # What is registered first has its turn last.
-    death = _Death()
-    atexit.register(death)
+    death = Death()
     job = job_id()
     if args.verbose:
         notice(f"job {job}")
@@ -189,23 +186,6 @@ class _ProgressFile:
         self.used = True
         self._size = int(match[2] or self._size)
         return int(match[1]), self._size
-
-
-class _Death:
-    """Ends this process at its very end by the signal that killed the program, if one did, so that whoever waits for it
-    learns the same: a shell, for example, ends its loop when Ctrl-C has killed a program in it."""
-
-    signal = 0
-
-    def __call__(self) -> None:
-        if not self.signal:
-            return
-        # One memory image is enough.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        with suppress(OSError, ValueError):
-            signal.signal(self.signal, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {self.signal})
-        os.kill(os.getpid(), self.signal)
 
 
 def _environment(args: Namespace, job: str, file: str) -> dict[str, str]:
