@@ -1,19 +1,13 @@
-"""`headway watch`: on a pipe, as JSON, on a terminal, and through restarts of the server."""
+"""`headway watch`: on a pipe, as JSON, and through restarts of the server. On a terminal: test_live."""
 
 import json
-import os
-import pty
-import re
-import select
 import signal
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cli.run import HEADWAY, Cli, run, spawn
+from tests.cli.run import Cli, run, spawn
 from tests.support.server import ServerProcess
 
 NewJob = Callable[..., str]
@@ -45,6 +39,19 @@ def test_on_a_pipe_each_change_is_a_line(cli: Cli, new_job: NewJob, environment:
     out, err = watch.communicate(timeout=10)
     assert " COMPLETED Import" in out
     assert (watch.returncode, err) == (0, "")
+
+
+def test_what_is_no_news_is_no_line(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
+    job = new_job("--name", "Import")
+    watch = spawn("watch", job, environment=environment)
+    assert watch.stdout is not None
+    watch.stdout.readline()
+    for _ in range(3):
+        cli("report", job, "--set", "offset=7")
+    cli("report", job, "--progress", "1")
+    assert " · 1" in watch.stdout.readline()
+    cli("finish", job)
+    watch.communicate(timeout=10)
 
 
 def test_json_is_one_object_a_line(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
@@ -145,85 +152,3 @@ def test_a_watch_gives_up_after_the_timeout(own_server: ServerProcess, environme
     _, err = watch.communicate(timeout=30)
     assert watch.returncode == 4
     assert "no server answers" in err.splitlines()[-1]
-
-
-class Terminal:
-    """A `headway` on a terminal of 100 columns, and what the terminal received."""
-
-    def __init__(self, *words: str, environment: dict[str, str]) -> None:
-        master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [*HEADWAY, *words],
-            env={**environment, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"},
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-        )
-        os.close(slave)
-        self._master = master
-        self.raw = ""
-
-    def read_until(self, wanted: str) -> str:
-        """All that was shown so far, without its styles, once it holds `wanted`."""
-        deadline = time.monotonic() + 15
-        while wanted not in self.shown:
-            assert select.select([self._master], [], [], deadline - time.monotonic())[0], self.shown
-            self.raw += os.read(self._master, 65536).decode()
-        return self.shown
-
-    @property
-    def shown(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
-
-    def close(self) -> int:
-        """Waits for the end; its exit status."""
-        try:
-            while data := os.read(self._master, 65536):
-                self.raw += data.decode()
-        except OSError:
-            pass  # how Linux says that nobody writes any more
-        os.close(self._master)
-        return self.process.wait(timeout=10)
-
-
-def test_on_a_terminal_it_is_a_live_display(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
-    job = new_job("--name", "Import [red]\x1b[31mred", "--size", "10", "--unit", "records")
-    terminal = Terminal("watch", job, environment=environment)
-    terminal.read_until("0/10 records")
-    cli("report", job, "--progress", "4", "--part", "one", "--count", "added=3", "--message", "marc.dat")
-    cli("report", job, "--error", "rec1:BAD_LEADER:no leader\x1b[2J")
-    shown = terminal.read_until("rec1  BAD_LEADER")
-    assert "Import [red]\\u001b[31mred" in shown
-    assert "no leader\\u001b[2J" in shown
-    for wanted in ("RUNNING", "4/10 records", "40 %", "added 3", "1 record error", "marc.dat", "━━━"):
-        assert wanted in shown
-    cli("finish", job)
-    assert terminal.close() == 0
-    assert "COMPLETED" in terminal.shown
-    assert "\x1b[2J" not in terminal.raw
-    assert "\x1b[31mred" not in terminal.raw
-    assert terminal.raw.rstrip().endswith("\x1b[?25h"), "the cursor is back"
-
-
-def test_a_terminal_shows_a_session_without_colours_where_those_are_unwanted(
-    cli: Cli, new_job: NewJob, environment: dict[str, str]
-) -> None:
-    terminal = Terminal("watch", environment={**environment, "NO_COLOR": "1"})
-    terminal.read_until("no jobs in this session yet")
-    job = new_job("--name", "Export", "--heartbeat-timeout", "0.5s")
-    terminal.read_until("LOST")
-    cli("fail", job, "--message", "gave up")
-    terminal.read_until("gave up")
-    cli("clear", job)
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.close() == 130
-    assert not re.search(r"\x1b\[[0-9;]*(3[0-7]|38)[0-9;]*m", terminal.raw)
-
-
-def test_plain_on_a_terminal(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
-    job = new_job()
-    terminal = Terminal("watch", job, "--plain", environment=environment)
-    terminal.read_until(job)
-    cli("finish", job)
-    assert terminal.close() == 0
-    assert "\x1b" not in terminal.raw

@@ -1,0 +1,237 @@
+"""`headway watch` on a terminal, as a person sees it."""
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import pyte
+import pytest
+
+from tests.cli.run import HEADWAY, Cli, run
+from tests.cli.terminal import PATIENCE, Terminal
+from tests.support.server import ServerProcess
+
+NewJob = Callable[..., str]
+
+
+class Screen(Terminal):
+    """`headway` on a terminal of this size, and what stands there."""
+
+    def __init__(
+        self, words: Sequence[str], environment: dict[str, str], more: dict[str, str], columns: int, rows: int
+    ) -> None:
+        more = {"COLUMNS": str(columns), "LINES": str(rows), **more}
+        super().__init__(["env", *(f"{name}={value}" for name, value in more.items()), *HEADWAY, *words], environment)
+        self._screen = pyte.HistoryScreen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self.raw = b""
+
+    @property
+    def lines(self) -> list[str]:
+        """All that stands there, empty lines left out."""
+        assert not self._screen.history.top, "it has scrolled"
+        return [line.rstrip() for line in self._screen.display if line.strip()]
+
+    def line(self, word: str) -> str:
+        """The one line with this word."""
+        (found,) = (line for line in self.lines if word in line)
+        return found
+
+    def until(self, *words: str) -> None:
+        """Returns once all of these stand there."""
+        self._until(lambda: all(any(word in line for line in self.lines) for word in words))
+
+    def until_gone(self, word: str) -> None:
+        self._until(lambda: not any(word in line for line in self.lines))
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0], self.lines
+            self._feed(os.read(self._master, 65536))
+
+    def _feed(self, output: bytes) -> None:
+        self.raw += output
+        self._stream.feed(output)
+
+    def close(self) -> int:
+        """Waits for the end; its exit status."""
+        status, rest = self.end()
+        self._feed(rest)
+        return status
+
+
+@pytest.fixture
+def watch(environment: dict[str, str]) -> Iterator[Callable[..., Screen]]:
+    """Starts `headway watch` on a terminal."""
+    screens = []
+
+    def start(*words: str, columns: int = 100, rows: int = 30, **more: str) -> Screen:
+        screen = Screen(["watch", *words], environment, more, columns, rows)
+        screens.append(screen)
+        return screen
+
+    yield start
+    for screen in screens:
+        screen.__exit__()
+
+
+Watch = Callable[..., Screen]
+
+
+def share(line: str) -> float:
+    """How much of the bar in a line is done."""
+    bars: list[str] = re.findall("[━╾─]+", line)
+    (bar,) = bars
+    return (bar.count("━") + bar.count("╾") / 2) / len(bar)
+
+
+def test_one_job_in_full(cli: Cli, new_job: NewJob, watch: Watch) -> None:
+    job = new_job("--name", "Import [red]\x1b[31mred", "--size", "10", "--unit", "records")
+    screen = watch(job)
+    screen.until("0/10 records")
+    cli("report", job, "--progress", "1", "--part", "one", "--count", "added=3", "--message", "marc.dat")
+    cli("report", job, "--progress", "4", "--part", "two", "--error", "rec1:BAD_LEADER:no leader\x1b[2J")
+    screen.until("rec1  BAD_LEADER  no leader\\u001b[2J")
+    assert screen.lines[0].startswith("Import [red]\\u001b[31mred  ")
+    assert screen.lines[0].endswith("  RUNNING")
+    assert screen.lines[1].endswith(" 50 %")
+    assert share(screen.lines[1]) == pytest.approx(0.5, abs=0.01)
+    assert screen.lines[2].startswith("5/10 records · ")
+    # A full bar is an even share: five of the ten for each of two parts.
+    assert share(screen.line("  one")) == pytest.approx(0.2, abs=0.02)
+    assert share(screen.line("  two")) == pytest.approx(0.8, abs=0.02)
+    for words in ("added 3", "1 record error", "marc.dat"):
+        assert screen.line(words)
+    cli("finish", job)
+    assert screen.close() == 0
+    assert screen.lines[0].endswith("  COMPLETED")
+    assert " · took " in screen.line("5/10 records")
+    assert b"\x1b[2J" not in screen.raw
+    assert b"\x1b[31mred" not in screen.raw
+    assert screen.raw.rstrip().endswith(b"\x1b[?25h"), "the cursor is back"
+
+
+def test_a_session_in_an_overview(cli: Cli, new_job: NewJob, watch: Watch) -> None:
+    done = new_job("--name", "Weekly report", "--size", "50", "--unit", "pages")
+    cli("report", done, "--progress", "50")
+    cli("finish", done)
+    cli("fail", new_job("--name", "Nightly import", "--size", "4"), "--message", "disk full")
+    new_job("--name", "Not yet", "--pending")
+    new_job("--name", "Mirror the photos", "--heartbeat-timeout", "0.3s")
+    stalled = new_job("--name", "Rebuild the index", "--size", "80", "--stall-timeout", "0.3s")
+    running = new_job("--name", "Stage records", "--size", "200", "--unit", "records")
+    cli("report", running, "--progress", "50", "--part", "a.mrc", "--count", "added=40", "--message", "reading")
+    cli("report", running, "--progress", "10", "--part", "b.mrc", "--error", "ocm7:BAD_LEADER:too short")
+    cli("report", stalled, "--progress", "20")
+    ending = new_job("--name", "Old export", "--size", "10", "--unit", "rows")
+    cli("cancel", ending, "--reason", "wrong file", "--grace", "1h")
+    screen = watch()
+    screen.until("LOST", "STALLED", "ocm7")
+    order = ["Rebuild the index", "Stage records", "Old export", "Mirror the photos", "Not yet", "Nightly", "Weekly"]
+    names = [line for line in screen.lines if not line.startswith("  ")]
+    assert [line.startswith(name) for line, name in zip(names, order, strict=True)] == [True] * len(order), names
+    assert re.search(r"STALLED .* 25 %  no progress for \d+ s · 20/80$", screen.line("Rebuild"))
+    assert re.search(r"LOST .* no contact for \d+ s · 0$", screen.line("Mirror"))
+    assert re.search(
+        r"RUNNING .* 0 %  to be cancelled within (59:\d\d|60:00) min: wrong file", screen.line("Old export")
+    )
+    assert re.search(r"FAILED .* 0 %  disk full · 0/4 · took \d+ s$", screen.line("Nightly"))
+    assert re.search(r"COMPLETED ━+ 100 %  50/50 pages · took \d+ s$", screen.line("Weekly"))
+    line = screen.line("Stage records")
+    assert re.search(r"RUNNING .* 30 %  60/200 records", line)
+    assert share(line) == pytest.approx(0.3, abs=0.04)
+    below = screen.lines[screen.lines.index(line) + 1 :]
+    assert below[0] == "  reading · added 40"
+    assert below[1] == "  1 record error, the last: ocm7  BAD_LEADER  too short"
+    assert re.match(r"  a.mrc +[━╾─]+ 50$", below[2])
+    assert re.match(r"  b.mrc +[━╾─]+ 10$", below[3])
+    screen.process.send_signal(signal.SIGINT)
+    assert screen.close() == 130
+
+
+def test_a_small_terminal_says_what_it_leaves_out(cli: Cli, new_job: NewJob, watch: Watch) -> None:
+    for number in range(40):
+        new_job("--name", f"Part {number}", "--size", "10")
+    for number in range(3):
+        cli("finish", new_job("--name", f"Done {number}"))
+    screen = watch(columns=60, rows=12)
+    screen.until("… and 31 running, 3 completed")
+    assert [line.split("  ")[0].split(" R")[0] for line in screen.lines[:-1]] == [f"Part {n}" for n in range(9)]
+    assert all(line.endswith(" 0 %") for line in screen.lines[:-1])
+
+
+@pytest.mark.parametrize("columns", [40, 60, 90])
+def test_where_it_is_narrow_the_rest_stands_below(cli: Cli, new_job: NewJob, watch: Watch, columns: int) -> None:
+    job = new_job("--name", "An import with quite a long name", "--size", "200", "--unit", "records")
+    new_job("--name", "Another one", "--unit", "rows")
+    cli("report", job, "--progress", "50")
+    screen = watch(columns=columns)
+    screen.until("RUNNING", "Another")
+    assert screen.lines[0].startswith("An impo")
+    assert screen.lines[0].endswith(" 25 %")
+    assert screen.lines[1].startswith("  50/200 records")
+    assert all(len(line) <= columns for line in screen.lines)
+
+
+def test_without_a_size_something_moves(new_job: NewJob, watch: Watch) -> None:
+    job = new_job("--name", "Export")
+    screen = watch(job)
+    screen.until("RUNNING", "━")
+    before = screen.lines[1]
+    screen.until_gone(before)
+
+
+def test_without_colours_the_end_of_a_bar_is_seen(cli: Cli, new_job: NewJob, watch: Watch) -> None:
+    screen = watch(NO_COLOR="1")
+    screen.until("no jobs in this session yet")
+    job = new_job("--name", "Export", "--size", "10")
+    cli("report", job, "--progress", "5")
+    screen.until("50 %")
+    assert share(screen.lines[1]) == pytest.approx(0.5, abs=0.01)
+    cli("fail", job, "--message", "gave up")
+    screen.until("gave up")
+    screen.process.send_signal(signal.SIGINT)
+    assert screen.close() == 130
+    assert not re.search(rb"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38)[0-9;]*m", screen.raw)
+
+
+def test_a_restart_of_the_server_leaves_the_display_as_it_is(
+    own_server: ServerProcess, environment: dict[str, str], watch: Watch
+) -> None:
+    environment["HEADWAY_TARGET"] = own_server.address
+    for name in ("First", "Second"):
+        job = run("create", "--name", name, "--size", "10", environment=environment).out.strip()
+    screen = watch(HEADWAY_TARGET=own_server.address)
+    screen.until("First", "Second")
+    own_server.kill()
+    screen.until("the server does not answer; trying again")
+    assert len(screen.lines) == 3
+    own_server.start()
+    screen.until_gone("does not answer")
+    run("report", job, "--progress", "5", environment=environment)
+    screen.until("50 %")
+    assert [line.split()[0] for line in screen.lines] == ["First", "Second"]
+    assert b"no jobs" not in screen.raw
+
+
+def test_a_terminal_that_cannot_show_bars_gets_lines(new_job: NewJob, cli: Cli, watch: Watch) -> None:
+    job = new_job("--name", "Import")
+    cli("finish", job)
+    for more in ({"PYTHONIOENCODING": "latin-1"}, {"TERM": "dumb"}):
+        screen = watch(job, **more)
+        assert screen.close() == 0
+        assert b"COMPLETED Import" in screen.raw
+        assert b"\x1b" not in screen.raw
+
+
+def test_plain_on_a_terminal(cli: Cli, new_job: NewJob, watch: Watch) -> None:
+    job = new_job()
+    screen = watch(job, "--plain")
+    screen.until(job)
+    cli("finish", job)
+    assert screen.close() == 0
+    assert b"\x1b" not in screen.raw
