@@ -125,6 +125,30 @@ async def test_watches(ahw: aio.Client) -> None:
     await changes.aclose()
 
 
+async def test_watches_and_waits_follow_a_restart(own_server: ServerProcess, session: str) -> None:
+    async with aio.connect(own_server.address, session=session) as hw:
+        job = await hw.job()
+        states, changes = hw.watch(None, job.id), hw.watch_session()
+        first = await anext(states)
+        assert (await anext(changes)).job == first
+        waiting = asyncio.create_task(job.wait())
+        own_server.kill()
+        await asyncio.to_thread(own_server.start)
+        job.advance(3)
+        await job.finish()
+        async with asyncio.timeout(20):
+            seen = [state async for state in states]
+            revisions = [state.revision for state in (first, *seen)]
+            assert seen[-1].status == job_pb2.JOB_STATUS_COMPLETED
+            assert revisions == sorted(set(revisions))
+            async for change in changes:
+                if change.job.status == job_pb2.JOB_STATUS_COMPLETED:
+                    break
+            final = await waiting
+        assert (final.status, final.progress) == (job_pb2.JOB_STATUS_COMPLETED, 3)
+        await changes.aclose()
+
+
 async def test_the_loop_goes_on_while_the_server_is_away(own_server: ServerProcess, session: str) -> None:
     own_server.kill()
     async with aio.connect(own_server.address, session=session) as hw:

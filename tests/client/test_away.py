@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import grpc
@@ -136,6 +137,41 @@ def test_a_watch_follows_a_restart(own_server: ServerProcess, session: str) -> N
                 job.finish()
         assert state.status == job_pb2.JOB_STATUS_COMPLETED
         assert revisions == sorted(set(revisions))
+
+
+def test_a_wait_and_the_watch_of_a_session_follow_a_restart(own_server: ServerProcess, session: str) -> None:
+    broken = list[headway.HeadwayError]()
+    with headway.connect(own_server.address, session=session) as hw:
+        job = hw.job()
+        changes = hw.watch_session(on_broken=broken.append)
+        assert next(changes).job.id == job.id
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(job.wait, 20)
+            own_server.kill()
+            own_server.start()
+            job.advance(3)
+            job.finish()
+            revisions = []
+            for change in changes:
+                revisions.append(change.job.revision)
+                if change.job.status == job_pb2.JOB_STATUS_COMPLETED:
+                    break
+            final = waiting.result(20)
+    assert (final.status, final.progress) == (job_pb2.JOB_STATUS_COMPLETED, 3)
+    assert revisions == sorted(set(revisions))
+    assert {error.code for error in broken} == {grpc.StatusCode.UNAVAILABLE}
+
+
+def test_what_a_broken_watch_raises_ends_it(own_server: ServerProcess, session: str) -> None:
+    def give_up(error: headway.HeadwayError) -> None:
+        raise error
+
+    with headway.connect(own_server.address, session=session) as hw:
+        states = hw.watch(None, hw.job().id, on_broken=give_up)
+        next(states)
+        own_server.kill()
+        with pytest.raises(headway.UnavailableError):
+            next(states)
 
 
 def test_a_server_that_hangs_in_the_middle(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
