@@ -23,10 +23,10 @@ LAST_ERRORS = 3
 """Record errors shown below a job."""
 MOST_PARTS = 8
 """Parts with a bar of their own."""
-BESIDE = 50
-"""Columns of facts beside a bar. Where there is no room for them they stand below it."""
-SHORTEST_BAR, LONGEST_BAR = 10, 24
-"""Columns beside facts; no bar need be longer than the eye does."""
+BESIDE, ENOUGH_BESIDE = 48, 54
+"""Columns of facts beside a bar, at least and if there is room. With fewer they stand below it."""
+SHORTEST_BAR, LONGEST_BAR = 12, 24
+"""Columns of a bar beside facts."""
 QUIET = 1.0
 """Seconds before a word is said about what does not come: a restart of the server takes less, the first job too."""
 TERMINATED = 143
@@ -90,17 +90,19 @@ class Display:
             shown, hidden = jobs[: height - 1], jobs[height - 1 :]
         columns = _Columns(width, max(Text(_name(job)).cell_len for job in shown))
         room = max(height - len(jobs), 0)
-        lines = []
-        for job in shown:
-            facts = _facts(job, now)
-            lines.append(_in_line(job, now, columns, Text() if columns.narrow else facts))
-            if job.status in text.ENDED:
-                continue
-            said = list(_details(job, self.errors.get(job.id, []), facts if columns.narrow else Text()))
-            parts = list(_parts(job, columns.name + 10, columns.bar))
-            more = next(choice for choice in ([*said, *parts], said, said[:1], []) if len(choice) <= room)
-            room -= len(more)
-            lines += more
+        blocks = [(job, [_in_line(job, now, columns)]) for job in shown]
+        if columns.narrow:
+            for job, block in blocks[:room]:
+                block.append(Text("  ") + _facts(job, now))
+            room = max(room - len(blocks), 0)
+        for job, block in blocks:
+            if job.status not in text.ENDED:
+                said = list(_details(job, self.errors.get(job.id, [])))
+                parts = list(_parts(job, columns.name + 10, columns.bar))
+                more = next(choice for choice in ([*said, *parts], said, said[:1], []) if len(choice) <= room)
+                room -= len(more)
+                block += more
+        lines = [line for _, block in blocks for line in block]
         if hidden:
             kinds = Counter(_status(job)[0].lower() for job in hidden)
             told = ", ".join(f"{text.number(count)} {kind}" for kind, count in kinds.items())
@@ -115,7 +117,9 @@ class _Columns:
         self.name = max(min(longest_name, width // 4, 32), 1)
         left = width - self.name - 18
         self.narrow = left < SHORTEST_BAR + BESIDE
-        self.bar = max(min(left, width // 2), 1) if self.narrow else min(left - BESIDE, LONGEST_BAR)
+        self.bar = (
+            max(min(left, width // 2), 1) if self.narrow else min(max(left - ENOUGH_BESIDE, SHORTEST_BAR), LONGEST_BAR)
+        )
 
 
 def as_display(watch: Watch) -> int:
@@ -151,12 +155,12 @@ def as_display(watch: Watch) -> int:
     return 1
 
 
-def _place(job: job_pb2.Job) -> tuple[int, float]:
+def _place(job: job_pb2.Job) -> tuple[int, float, str]:
     """What goes on stands first, in the order that it began, so that lines keep their places; what ended last comes
     before what ended earlier."""
     if job.status in text.ENDED:
-        return len(_ORDER), -text.moment(job.end_time).timestamp()
-    return _ORDER.get(job.status, 0), text.moment(job.create_time).timestamp()
+        return len(_ORDER), -text.moment(job.end_time).timestamp(), job.id
+    return _ORDER.get(job.status, 0), text.moment(job.create_time).timestamp(), job.id
 
 
 def _in_full(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime, width: int) -> Iterator[Text]:
@@ -181,17 +185,15 @@ def _in_full(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime,
         yield Text(safe(job.message), "dim")
 
 
-def _in_line(job: job_pb2.Job, now: datetime, columns: _Columns, facts: Text) -> Text:
+def _in_line(job: job_pb2.Job, now: datetime, columns: _Columns) -> Text:
     word, style = _status(job)
     name = _cell(_name(job), columns.name, "" if job.status in text.ENDED else "bold")
     line = Text(" ").join([name, _cell(word, 9, style), _bar(job, now, columns.bar) + _percent(job)])
-    return line + "  " + facts if facts else line
+    return line if columns.narrow else line + "  " + _facts(job, now)
 
 
-def _details(job: job_pb2.Job, errors: list[job_pb2.RecordError], facts: Text) -> Iterator[Text]:
+def _details(job: job_pb2.Job, errors: list[job_pb2.RecordError]) -> Iterator[Text]:
     """What else there is to say of a job that goes on."""
-    if facts:
-        yield Text("  ") + facts
     if said := _joined(_attempt(job), safe(job.message), _counters(job), style="dim"):
         yield Text("  ") + said
     if job.error_count:
