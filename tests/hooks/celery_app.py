@@ -57,6 +57,11 @@ def retry(self: "Task[..., str]") -> str:
     return "at last"
 
 
+@app.task(autoretry_for=(Exception,), retry_kwargs={"countdown": 0.1, "max_retries": 2})
+def until_cancelled_and_retried() -> None:
+    until_cancelled()
+
+
 @app.task
 def until_cancelled() -> None:
     job = current_job()

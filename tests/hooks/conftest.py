@@ -1,7 +1,10 @@
 """Workers of other libraries, in processes of their own, that report to a real server."""
 
 import os
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,31 @@ from tests.support.redis import RedisServer, find_binary
 from tests.support.server import ServerProcess
 
 Jobs = Callable[[], dict[str, job_pb2.Job]]
+
+
+def end_process(process: "subprocess.Popen[bytes]") -> None:
+    """Asks a worker to end, and makes it if a test has left it at work."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=30)
+        raise
+
+
+@contextmanager
+def watched(jobs: headway.Client, job_id: str) -> Iterator[None]:
+    """Follows a job until it has ended, so that its worker is asked for reports often."""
+
+    def follow() -> None:
+        for _ in jobs.watch(None, job_id, timeout=30):
+            pass
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    yield
+    thread.join()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import headway
 from headway.tasks import job_id
 from headway.v1 import job_pb2
 from tests.cli.run import HEADWAY
+from tests.hooks.conftest import end_process, watched
 from tests.support.redis import RedisServer
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
@@ -58,18 +59,22 @@ class Worker:
             until(lambda: " ready." in self.log, 30)
             yield self
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            end_process(process)
 
     @property
     def log(self) -> str:
         return (self.folder / "worker.log").read_text()
 
     def send(
-        self, task: str, *args: object, task_id: str | None = None, countdown: float | None = None
+        self,
+        task: str,
+        *args: object,
+        task_id: str | None = None,
+        expires: float | None = None,
+        time_limit: int | None = None,
     ) -> "AsyncResult[object]":
         name = f"celery_app.{task}"
-        return self.app.send_task(name, args, queue=self.queue, task_id=task_id, countdown=countdown)
+        return self.app.send_task(name, args, queue=self.queue, task_id=task_id, expires=expires, time_limit=time_limit)
 
 
 SESSION = f"celery-{uuid4().hex}"
@@ -151,14 +156,18 @@ def test_a_retry_takes_the_job_over(worker: Worker, jobs: headway.Client) -> Non
     assert "headway: " not in worker.log
 
 
-def test_who_cancels_the_job_ends_the_task(worker: Worker, jobs: headway.Client) -> None:
-    result = worker.send("until_cancelled")
-    until(lambda: (job := state(jobs, result)) is not None and job.progress == 1, 20)
-    jobs.cancel(None, job_id(result.id), reason="wrong file")
+@pytest.mark.parametrize("task", ["until_cancelled", "until_cancelled_and_retried"])
+def test_who_cancels_the_job_ends_the_task(task: str, worker: Worker, jobs: headway.Client) -> None:
+    result = worker.send(task)
+    until(lambda: state(jobs, result) is not None, 20)
+    with watched(jobs, job_id(result.id)):
+        until(lambda: (job := state(jobs, result)) is not None and job.progress == 1, 20)
+        jobs.cancel(None, job_id(result.id), reason="wrong file")
     job = end(jobs, result)
     assert (job.status, job.error.message) == (CANCELLED, "JobCancelled: wrong file")
     until(lambda: result.state == "FAILURE")
     assert "JobCancelled" in repr(result.result)
+    assert len(list(jobs.list(labels={"task": result.id}))) == 1
 
 
 def test_an_id_of_ones_own_is_as_good(worker: Worker, jobs: headway.Client) -> None:
@@ -186,6 +195,8 @@ def test_a_revoked_task_is_cancelled(worker: Worker, jobs: headway.Client) -> No
     worker.app.control.revoke(task, reply=True, limit=1, timeout=20, destination=[f"celery@{worker.queue}"])
     job = end(jobs, worker.send("stage", 5, task_id=task))
     assert (job.status, job.error.message) == (CANCELLED, "revoked")
+    job = end(jobs, worker.send("stage", 5, expires=-1))
+    assert (job.status, job.error.message) == (CANCELLED, "expired")
 
 
 only_prefork = pytest.mark.parametrize("worker", ["prefork"], indirect=True)
@@ -208,6 +219,12 @@ def test_a_task_whose_process_dies_has_failed(worker: Worker, jobs: headway.Clie
     job = end(jobs, worker.send("killed"))
     assert job.status == FAILED
     assert job.error.message.startswith("WorkerLostError: ")
+
+
+@only_prefork
+def test_a_task_that_exceeds_its_time_limit_has_failed(worker: Worker, jobs: headway.Client) -> None:
+    job = end(jobs, worker.send("wait_for", "/nowhere", time_limit=1))
+    assert (job.status, job.error.message, job.progress) == (FAILED, "TimeLimitExceeded: TimeLimitExceeded(1,)", 3)
 
 
 @only_prefork

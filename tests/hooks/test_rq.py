@@ -20,6 +20,7 @@ import headway
 from headway.tasks import job_id
 from headway.v1 import job_pb2
 from tests.cli.run import HEADWAY
+from tests.hooks.conftest import end_process, watched
 from tests.support.redis import RedisServer
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
@@ -60,8 +61,7 @@ class Worker:
             until(lambda: "Listening on" in self.log, 30)
             yield self
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            end_process(process)
             self.connection.close()
 
     @property
@@ -167,13 +167,17 @@ def test_the_last_retry_fails(worker: Worker, jobs: headway.Client) -> None:
     assert (job.status, job.attempt, job.error.message) == (FAILED, 2, "no retry is left")
 
 
-def test_who_cancels_the_job_ends_the_work(worker: Worker, jobs: headway.Client) -> None:
-    sent = worker.send("until_cancelled")
-    until(lambda: (job := state(jobs, sent)) is not None and job.progress == 1, 20)
-    jobs.cancel(None, job_id(sent.id), reason="wrong file")
+@pytest.mark.parametrize("retry", [None, Retry(max=2)])
+def test_who_cancels_the_job_ends_the_work(retry: Retry | None, worker: Worker, jobs: headway.Client) -> None:
+    sent = worker.send("until_cancelled", retry=retry)
+    until(lambda: state(jobs, sent) is not None, 20)
+    with watched(jobs, job_id(sent.id)):
+        until(lambda: (job := state(jobs, sent)) is not None and job.progress == 1, 20)
+        jobs.cancel(None, job_id(sent.id), reason="wrong file")
     job = end(jobs, sent)
     assert (job.status, job.error.message) == (CANCELLED, "JobCancelled: wrong file")
     until(lambda: worker.status(sent) == JobStatus.FAILED)
+    assert len(list(jobs.list(labels={"task": sent.id}))) == 1
 
 
 def test_an_id_of_ones_own_is_as_good(worker: Worker, jobs: headway.Client) -> None:

@@ -435,7 +435,7 @@ print(time.monotonic() - begun < 1)
 
 
 def test_the_bar_is_drawn_as_tqdm_draws_it(
-    server: ServerProcess, session: str, monkeypatch: pytest.MonkeyPatch
+    server: ServerProcess, session: str, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADWAY_TARGET", server.address)
     monkeypatch.setenv("HEADWAY_SESSION", session)
@@ -453,3 +453,4 @@ def test_the_bar_is_drawn_as_tqdm_draws_it(
         return file.getvalue()
 
     assert drawn(tqdm) == drawn(plain_tqdm)
+    until(lambda: "bar" in jobs() and jobs()["bar"].status == COMPLETED)

@@ -23,13 +23,15 @@ it begins and after its result is stored; what could not be delivered then is se
 import os
 import signal
 from collections.abc import Container
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from headway.errors import JobCancelled
 from headway.job import Job
 from headway.tasks import Runs, complete, fail, pause, untracked
 
 try:
-    from celery import current_task, signals, states
+    from celery import signals, states
     from celery.exceptions import Reject
 except ImportError as error:
     raise ImportError("headway.celery needs celery: pip install 'headway[celery]'", name=error.name) from None
@@ -41,14 +43,16 @@ if TYPE_CHECKING:
 __all__ = ["current_job", "track"]
 
 _running: dict[str, Job] = {}
+_current: ContextVar[Job | None] = ContextVar("_current", default=None)
 
 
 def current_job() -> Job:
     """The job of the task that runs here: to advance, to set variables, to ask whether it shall end early.
 
-    Where nothing is tracked, outside of a worker for example, it is a job that only this process knows.
+    A task that this one calls as a function shares its job. Where nothing is tracked, outside of a worker for example,
+    it is a job that only this process knows.
     """
-    return _running.get((current_task and current_task.request.id) or "") or untracked()
+    return _current.get() or untracked()
 
 
 def track(
@@ -91,12 +95,14 @@ class _Tracker:
 
     def begins(self, sender: "Task[..., object]", task_id: str, **_: object) -> None:
         if self._is_tracked(sender):
-            _running[task_id] = self._runs.begin(task_id, sender.name, _labels(sender.request))
+            job = _running[task_id] = self._runs.begin(task_id, sender.name, _labels(sender.request))
+            _current.set(job)
 
     def ends(self, task_id: str, state: str | None, retval: object, **_: object) -> None:
         job = _running.pop(task_id, None)
         if job is None:
             return
+        _current.set(None)
         match state:
             case states.SUCCESS:
                 complete(job, retval)
@@ -106,6 +112,9 @@ class _Tracker:
                 job.finish()
             case states.REJECTED if not getattr(retval, "requeue", False):
                 fail(job, retval)
+            case states.RETRY if isinstance(reason := getattr(retval, "exc", None), JobCancelled):
+                # What was cancelled has ended, and the runs that Celery may still begin are told so.
+                fail(job, reason)
             case states.RETRY | states.REJECTED:
                 pause(job, str(retval))
             case _:

@@ -22,6 +22,7 @@ not be delivered then is sent later.
 import sys
 from typing import Any
 
+from headway.errors import JobCancelled
 from headway.job import Job
 from headway.tasks import Runs, complete, fail, pause, untracked
 
@@ -81,7 +82,8 @@ class Tracked(BaseWorker):
         stopped = job.get_status(refresh=False) == JobStatus.STOPPED
         error = sys.exc_info()[1] or str(more.get("exc_string", "")).strip("; ")
         run = _running.get(job.id)
-        if again and not stopped:
+        # What was cancelled has ended, and the runs that RQ may still begin are told so.
+        if again and not stopped and not isinstance(error, JobCancelled):
             if run is not None:
                 pause(run, f"Retry after {error!r}")
         elif run is not None:
