@@ -250,7 +250,7 @@ def test_tasks_are_done_while_the_server_is_away(
         assert early.get(timeout=20) == {"added": 50}
         failed = worker.send("fail")
         until(lambda: failed.state == "FAILURE")
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 5
         # It hangs, at first, and then it is back.
         own_server.start()
         own_server.signal(signal.SIGSTOP)

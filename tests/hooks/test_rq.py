@@ -237,7 +237,7 @@ def test_work_is_done_while_the_server_is_away(
         sent = worker.send("stage", 50)
         failed = worker.send("fail")
         until(lambda: worker.status(sent) == JobStatus.FINISHED)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
         until(lambda: worker.status(failed) == JobStatus.FAILED)
         own_server.start()
         own_server.signal(signal.SIGSTOP)
