@@ -62,6 +62,23 @@ def test_its_time_is_over(cli: Cli, new_job: NewJob) -> None:
     result = cli("wait", other, job, "--timeout", "0.3s")
     assert (result.status, result.out) == (124, "")
     assert job in result.err
+    assert cli("wait", job, "--timeout", "0").status == 124
+
+
+@pytest.mark.parametrize("timeout", ["0", "999999999999d"])
+def test_what_has_ended_is_told_whatever_the_time(cli: Cli, new_job: NewJob, timeout: str) -> None:
+    job = new_job()
+    cli("fail", job, "--message", "no")
+    assert cli("wait", job, "--timeout", timeout).status == 5
+
+
+def test_any_time_will_do(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
+    job = new_job()
+    waiting = spawn("wait", job, "--timeout", "999999999999d", environment=environment)
+    watched(job, environment, waiting)
+    cli("finish", job)
+    assert waiting.communicate(timeout=10) == ("", "")
+    assert waiting.returncode == 0
 
 
 def test_a_job_that_is_cleared_is_not_found(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
@@ -83,6 +100,24 @@ def test_it_follows_restarts_of_the_server(own_server: ServerProcess, environmen
     run("finish", job, environment=environment)
     assert waiting.communicate(timeout=20) == ("", "")
     assert waiting.returncode == 0
+
+
+def test_between_two_jobs_the_server_may_be_away_too(own_server: ServerProcess, environment: dict[str, str]) -> None:
+    environment["HEADWAY_TARGET"] = own_server.address
+    first, second = (run("create", environment=environment).out.strip() for _ in range(2))
+    waiting = spawn("wait", first, second, "--json", environment=environment)
+    watched(first, environment, waiting)
+    run("finish", first, environment=environment)
+    assert waiting.stdout is not None
+    assert json.loads(waiting.stdout.readline())["id"] == first
+    own_server.kill()
+    # Longer than gRPC itself tries again.
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(4)
+    own_server.start()
+    run("fail", second, "--message", "no", environment=environment)
+    out, err = waiting.communicate(timeout=20)
+    assert (json.loads(out)["id"], waiting.returncode, err) == (second, 5, "")
 
 
 def test_its_time_is_over_while_the_server_is_away(own_server: ServerProcess, environment: dict[str, str]) -> None:

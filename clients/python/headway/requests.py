@@ -26,6 +26,8 @@ the job is created in the background."""
 ENDED = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
 
 _ANY_LENGTH = 10_000
+_FOR_EVER = 1e9
+"""Seconds; gRPC cannot count much longer ones."""
 # CANCELLED is this process closing its channel, in order to fork.
 _BROKEN_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
@@ -131,7 +133,7 @@ class Deadline:
     """When a watch has to be over, and how long to wait before it is taken up again."""
 
     def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
+        self._end = None if timeout is None or timeout > _FOR_EVER else time.monotonic() + timeout
         self._tries = 0
 
     @property

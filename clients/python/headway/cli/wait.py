@@ -6,36 +6,55 @@ from collections.abc import Sequence
 
 from headway.channel import Target
 from headway.cli import text
-from headway.cli.safe import notice
+from headway.cli.safe import notice, safe
 from headway.cli.watch import EXIT, Watch
 from headway.client import Client
-from headway.errors import NotFoundError
+from headway.errors import NotFoundError, translated
 from headway.requests import Deadline
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as pb
 
 NOT_FOUND, TIMED_OUT = 3, 124
+
+_LOOK_TIMEOUT = 10.0
+"""Seconds."""
 
 
 def wait_for(job_ids: Sequence[str], target: Target, session: str, timeout: float | None, *, as_json: bool) -> int:
     """Waits until all of these jobs have ended, `timeout` seconds in all. Returns the highest of their exit statuses.
 
-    `as_json`: prints each job as it ended, one a line. Raises HeadwayError if the server is away for too long.
+    What has ended already is told however short the time. `as_json`: prints each job as it ended, one a line. Raises
+    HeadwayError if the server does not answer at first, or later for too long.
     """
     deadline = Deadline(timeout)
     statuses = [0]
     with Client(target) as client:
+        jobs = [_look(client, session, job_id) for job_id in job_ids]
         # One after the other takes as long as the longest.
-        for job_id in job_ids:
+        for job_id, job in zip(job_ids, jobs, strict=True):
             try:
-                for change in Watch(client, session, job_id, timeout=deadline.left):
-                    job = change.job
+                if job is not None and job.status not in EXIT:
+                    for change in Watch(client, session, job_id, timeout=deadline.left, met=True):
+                        job = change.job
             except TimeoutError:
                 notice(f"{job_id} has not ended in time")
                 return TIMED_OUT
-            except NotFoundError as error:
-                notice(error.message)
+            except NotFoundError:
+                job = None
+            if job is None:
+                notice(f"there is no job {safe(job_id)} in this session")
                 statuses.append(NOT_FOUND)
-            else:
-                if as_json:
-                    print(text.to_json(job), flush=True)
-                statuses.append(EXIT[job.status])
+                continue
+            if as_json:
+                print(text.to_json(job), flush=True)
+            statuses.append(EXIT[job.status])
     return max(statuses)
+
+
+def _look(client: Client, session: str, job_id: str) -> job_pb2.Job | None:
+    request = pb.GetJobRequest(session_id=session, job_id=job_id)
+    try:
+        with translated():
+            return client.stub.GetJob(request, timeout=_LOOK_TIMEOUT)
+    except NotFoundError:
+        return None

@@ -31,8 +31,8 @@ _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 class Watch:
     """The changes of one job until it ends or, without `job_id`, of all jobs of a session for ever.
 
-    The server may be away for `patience` seconds at a time, but not at the very first call. Iterating raises
-    HeadwayError, and TimeoutError once it has taken `timeout` seconds in all.
+    The server may be away for `patience` seconds at a time, but not at the very first call, unless it was `met` just
+    before. Iterating raises HeadwayError, and TimeoutError once it has taken `timeout` seconds in all.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Watch:
         *,
         patience: float = PATIENCE,
         timeout: float | None = None,
+        met: bool = False,
     ) -> None:
         self.client = client
         self.session = session
@@ -55,9 +56,11 @@ class Watch:
         """Called when what was seen before no longer counts: all jobs come again."""
         self._patience = patience
         self._deadline = Deadline(timeout)
+        self._met = met
 
     def __iter__(self) -> Iterator[pb.WatchJobsResponse]:
-        self._knock()
+        if not self._met:
+            self._knock()
         while True:
             seen = False
             try:
