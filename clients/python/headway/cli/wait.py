@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headway.channel import Target
 from headway.cli import text
-from headway.cli.safe import notice, safe
+from headway.cli.safe import notice
 from headway.cli.watch import EXIT, Watch
 from headway.client import Client
 from headway.errors import NotFoundError, translated
@@ -42,7 +42,7 @@ def wait_for(job_ids: Sequence[str], target: Target, session: str, timeout: floa
             except NotFoundError:
                 job = None
             if job is None:
-                notice(f"there is no job {safe(job_id)} in this session")
+                notice(f"there is no job {job_id} in this session")
                 statuses.append(NOT_FOUND)
                 continue
             if as_json:
