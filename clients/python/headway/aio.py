@@ -29,7 +29,7 @@ from headway.errors import HeadwayError, JobCancelled, NotFoundError, from_rpc_e
 from headway.job import UNSET, BaseJob, Status, failure
 from headway.meter import Item
 from headway.process import EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.requests import CALL_TIMEOUT, CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -115,7 +115,7 @@ class Client(Connection):
         request = rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True)
         await asyncio.to_thread(self._catch_up, job_id, EXIT_TIMEOUT)
         with translated():
-            state = await self.stub.StartJob(request)
+            state = await self.stub.StartJob(request, timeout=CALL_TIMEOUT)
         job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
         job._known.update(await self.variables(session, job_id))
         job._touch()
@@ -137,7 +137,9 @@ class Client(Connection):
     async def get(self, session: str | None, job_id: str) -> job_pb2.Job:
         """See `headway.Client.get`."""
         with translated():
-            return await self.stub.GetJob(rpc.GetJobRequest(session_id=self._in(session), job_id=job_id))
+            return await self.stub.GetJob(
+                rpc.GetJobRequest(session_id=self._in(session), job_id=job_id), timeout=CALL_TIMEOUT
+            )
 
     async def list(
         self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
@@ -146,7 +148,7 @@ class Client(Connection):
         request = requests.jobs(self._in(session), page_size, filters)
         while True:
             with translated():
-                page = await self.stub.ListJobs(request)
+                page = await self.stub.ListJobs(request, timeout=CALL_TIMEOUT)
             for job in page.jobs:
                 yield job
             if not page.next_page_token:
@@ -195,14 +197,16 @@ class Client(Connection):
     async def results(self, session: str | None, job_id: str) -> Json:
         """See `headway.Client.results`."""
         with translated():
-            response = await self.stub.GetResults(rpc.GetResultsRequest(session_id=self._in(session), job_id=job_id))
+            response = await self.stub.GetResults(
+                rpc.GetResultsRequest(session_id=self._in(session), job_id=job_id), timeout=CALL_TIMEOUT
+            )
         return from_value(response.results)
 
     async def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
         """See `headway.Client.variables`."""
         with translated():
             response = await self.stub.GetVariables(
-                rpc.GetVariablesRequest(session_id=self._in(session), job_id=job_id, names=names)
+                rpc.GetVariablesRequest(session_id=self._in(session), job_id=job_id, names=names), timeout=CALL_TIMEOUT
             )
         return from_struct(response.variables)
 
@@ -210,7 +214,7 @@ class Client(Connection):
         """See `headway.Client.record_errors`."""
         with translated():
             return await self.stub.ListRecordErrors(
-                rpc.ListRecordErrorsRequest(session_id=self._in(session), job_id=job_id)
+                rpc.ListRecordErrorsRequest(session_id=self._in(session), job_id=job_id), timeout=CALL_TIMEOUT
             )
 
     async def cancel(
@@ -218,13 +222,15 @@ class Client(Connection):
     ) -> job_pb2.Job:
         """See `headway.Client.cancel`."""
         with translated():
-            return await self.stub.CancelJob(requests.cancel(self._in(session), job_id, reason, grace))
+            return await self.stub.CancelJob(
+                requests.cancel(self._in(session), job_id, reason, grace), timeout=CALL_TIMEOUT
+            )
 
     async def clear(self, session: str | None, job_id: str) -> None:
         """See `headway.Client.clear`."""
         request = rpc.ClearJobRequest(session_id=self._in(session), job_id=job_id, allow_missing=True)
         with translated():
-            await self.stub.ClearJob(request)
+            await self.stub.ClearJob(request, timeout=CALL_TIMEOUT)
 
 
 class Job(BaseJob):

@@ -14,7 +14,7 @@ from headway.channel import Target, open_channel
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job, Status
 from headway.process import EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.requests import CALL_TIMEOUT, CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -34,6 +34,7 @@ def connect(
     `target`: `host:port` or `https://host:port`; else HEADWAY_TARGET, else 127.0.0.1:50051. `token`: else
     HEADWAY_TOKEN. `ca`: a PEM file, else HEADWAY_CA. `session`: the default of all methods, else HEADWAY_SESSION.
     `exit_timeout`: seconds to wait at most, at the end of a job and of the connection, until all is delivered.
+    A call that waits for an answer waits 10 seconds at most, then HeadwayError.
     ValueError if the target is malformed or the CA file cannot be read.
     """
     return Client(Target.from_environment(target, token, ca), session=session, exit_timeout=exit_timeout)
@@ -118,7 +119,9 @@ class Client(Connection):
         session = self._in(session)
         self._catch_up(job_id, EXIT_TIMEOUT)
         with translated():
-            state = self.stub.StartJob(rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True))
+            state = self.stub.StartJob(
+                rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True), timeout=CALL_TIMEOUT
+            )
         job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
         job._known.update(self.variables(session, job_id))
         job._touch()
@@ -144,7 +147,7 @@ class Client(Connection):
         """The job as it stands. NotFoundError."""
         session = self._in(session)
         with translated():
-            return self.stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id))
+            return self.stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id), timeout=CALL_TIMEOUT)
 
     def list(
         self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
@@ -154,7 +157,7 @@ class Client(Connection):
         request = requests.jobs(self._in(session), page_size, filters)
         while True:
             with translated():
-                page = self.stub.ListJobs(request)
+                page = self.stub.ListJobs(request, timeout=CALL_TIMEOUT)
             yield from page.jobs
             if not page.next_page_token:
                 return
@@ -235,21 +238,27 @@ class Client(Connection):
         """What came of the job; None unless it is COMPLETED with results. NotFoundError."""
         session = self._in(session)
         with translated():
-            response = self.stub.GetResults(rpc.GetResultsRequest(session_id=session, job_id=job_id))
+            response = self.stub.GetResults(
+                rpc.GetResultsRequest(session_id=session, job_id=job_id), timeout=CALL_TIMEOUT
+            )
         return from_value(response.results)
 
     def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
         """The job's variables, or those of these names that are set. NotFoundError."""
         session = self._in(session)
         with translated():
-            response = self.stub.GetVariables(rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names))
+            response = self.stub.GetVariables(
+                rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names), timeout=CALL_TIMEOUT
+            )
         return from_struct(response.variables)
 
     def record_errors(self, session: str | None, job_id: str) -> rpc.ListRecordErrorsResponse:
         """The first and the last 100 record errors, and how many there were. NotFoundError."""
         session = self._in(session)
         with translated():
-            return self.stub.ListRecordErrors(rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id))
+            return self.stub.ListRecordErrors(
+                rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id), timeout=CALL_TIMEOUT
+            )
 
     def cancel(
         self, session: str | None, job_id: str, *, reason: str = "", grace: Seconds | None = None
@@ -260,10 +269,12 @@ class Client(Connection):
         """
         session = self._in(session)
         with translated():
-            return self.stub.CancelJob(requests.cancel(session, job_id, reason, grace))
+            return self.stub.CancelJob(requests.cancel(session, job_id, reason, grace), timeout=CALL_TIMEOUT)
 
     def clear(self, session: str | None, job_id: str) -> None:
         """Removes the job with its variables, results and record errors; one that is not there is no error."""
         session = self._in(session)
         with translated():
-            self.stub.ClearJob(rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True))
+            self.stub.ClearJob(
+                rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True), timeout=CALL_TIMEOUT
+            )
