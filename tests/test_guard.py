@@ -72,9 +72,9 @@ def test_a_fault_of_our_own_tells_a_caller_nothing_but_its_id(
         raise RuntimeError("SELECT secret FROM /etc/passwd")
 
     job = app.stub.CreateJob(pb.CreateJobRequest(session_id=session))
-    monkeypatch.setattr(app.app.store, "get", broken)
+    monkeypatch.setattr(app.app.store, "variables", broken)
     with pytest.raises(grpc.RpcError) as caught:
-        app.stub.GetJob(pb.GetJobRequest(session_id=session, job_id=job.id))
+        app.stub.GetVariables(pb.GetVariablesRequest(session_id=session, job_id=job.id))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     details = caught.value.details() or ""
     assert "error id" in details

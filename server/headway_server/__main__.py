@@ -5,6 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+SWITCH_INTERVAL = 0.0002
+"""Seconds that the event loop may keep the writer's thread waiting for its turn (Python's own default is 0.005): a
+commit takes several turns, and calls wait for it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server with these arguments; the exit status."""
@@ -16,9 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wanted = settings.from_process(sys.argv[1:] if arguments is None else arguments)
         logs.configure(wanted.log)
+        import uvloop
+
         from headway_server.app import serve
 
-        asyncio.run(serve(wanted))
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(wanted))
     except StartError as error:
         print(f"headway serve: {error}", file=sys.stderr)
         return 1

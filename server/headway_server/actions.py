@@ -88,4 +88,4 @@ Action = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariable
 
 def touches_variables(action: Action) -> bool:
     """Whether `step` needs the job's variables for this action."""
-    return isinstance(action, SetVariables) or (isinstance(action, Report) and action.variables is not None)
+    return action.variables is not None if isinstance(action, Report) else isinstance(action, SetVariables)

@@ -1,6 +1,7 @@
 """Puts the server together: settings → database → service → doors; starts it, drains it, stops it."""
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -22,6 +23,8 @@ from headway.v1 import job_service_pb2
 from headway_server import facts
 from headway_server.change import Rules
 from headway_server.clock import Clock, SteadyClock
+from headway_server.committed import JOBS as COMMITTED
+from headway_server.committed import Committed
 from headway_server.database import StartError, first_line, migrate, open_engine, session_key
 from headway_server.errors import ShuttingDown
 from headway_server.guard import Credentials, Guard
@@ -49,6 +52,9 @@ CONNECTION_AGE_MS = 30 * 60 * 1000
 CONNECTION_GRACE_MS = 70 * 60 * 1000
 """Longer than any stream lives by itself."""
 
+
+COLLECT_AFTER = (50_000, 20, 50)
+"""The collector's thresholds: a call makes some hundred objects, and hardly any in circles."""
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +110,10 @@ class App:
         clock = self._clock or SteadyClock(anchor)
         self.hub = Hub(settings.limits)
         self.readers = Readers(self.store)
-        self.writer = Writer(self.store, clock, rules, self.hub.publish)
+        committed = Committed(0 if self.engine.shared else COMMITTED)
+        self.writer = Writer(self.store, committed, clock, rules, self.hub.publish)
         self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock)
-        jobs = Jobs(self.store, self.readers, self.writer, self.hub, clock, Sealer(key))
+        jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, Sealer(key))
         self._servicer = JobServicer(jobs, SessionHasher(key), settings.limits, settings.cancel_grace)
         self._health = HealthServicer()
         self._healthy = False
@@ -249,6 +256,9 @@ async def serve(settings: Settings) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     await app.start()
+    # What a start has made stays: the collector need not look through it again and again, nor after every few calls.
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
     _say(_greeting(app))
     await stopped.wait()
     await app.drain()

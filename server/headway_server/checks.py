@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from google.protobuf import duration_pb2
 
@@ -11,6 +12,23 @@ from headway_server.limits import DURATION_MAX, INT64_MAX, MICROSECONDS, Limits
 JOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def session_fault(session_id: str, limits: Limits) -> str | None:
+    """What is wrong with a session id, or None."""
+    if not session_id:
+        return "is missing; send the session's id"
+    if len(session_id.encode()) > limits.session_id_bytes:
+        return f"must be at most {limits.session_id_bytes} bytes"
+    if CONTROL.search(session_id):
+        return "must not contain control characters"
+    return None
+
+
+@lru_cache(16_384)
+def _is_job_id(text: str) -> bool:
+    # Kept, for every report names a job, and there are fewer jobs than reports.
+    return JOB_ID.fullmatch(text) is not None
 
 
 class Checks:
@@ -28,16 +46,8 @@ class Checks:
         if self.faults:
             raise InvalidRequest(*self.faults)
 
-    def session(self, session_id: str) -> None:
-        if not session_id:
-            self.fault("session_id", "is missing; send the session's id")
-        elif len(session_id.encode()) > self.limits.session_id_bytes:
-            self.fault("session_id", f"must be at most {self.limits.session_id_bytes} bytes")
-        elif CONTROL.search(session_id):
-            self.fault("session_id", "must not contain control characters")
-
     def job_id(self, job_id: str, field: str = "job_id") -> None:
-        if not JOB_ID.fullmatch(job_id):
+        if not _is_job_id(job_id):
             self.fault(field, "must be 32 lower-case hexadecimal digits")
 
     def text(self, field: str, value: str, length: int, *, required: bool = False) -> str:

@@ -8,8 +8,8 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -126,10 +126,13 @@ class Credentials:
 Context: TypeAlias = "grpc.aio.ServicerContext[message.Message, message.Message]"
 
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, message.Message]"
+Answer: TypeAlias = message.Message | bytes
+"""What a method answers with; bytes are a message as it goes over the wire."""
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, Answer]"
 _Request = message.Message | AsyncIterator[message.Message]
-_Unary = Callable[[_Request, "Caller | Context"], Awaitable[message.Message]]
-_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[message.Message, None] | Awaitable[None]]
+_Unary = Callable[[_Request, "Caller | Context"], Awaitable[Answer]]
+_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[Answer, None] | Awaitable[None]]
 
 
 class Guard:
@@ -139,7 +142,6 @@ class Guard:
         self._credentials = credentials
         self._running = 0
         self._idle = asyncio.Event()
-        self._idle.set()
         self._closed = False
 
     async def close(self, grace: float) -> None:
@@ -152,18 +154,16 @@ class Guard:
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await asyncio.sleep(ON_THEIR_WAY)
-                await self._idle.wait()
+                if self._running:
+                    await self._idle.wait()
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _begun(self) -> None:
         self._running += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+
+    def _over(self) -> None:
+        self._running -= 1
+        if self._closed and not self._running:
+            self._idle.set()
 
     def service(
         self, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
@@ -186,11 +186,14 @@ class Guard:
     def _unary(self, method: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
         enter, parse = self._entrance(method, wants_context), _parser(method)
 
-        async def handle(raw: bytes, context: Context) -> message.Message:
+        async def handle(raw: bytes, context: Context) -> Answer:
             try:
                 who = enter(context)
-                with self._counted():
+                self._begun()
+                try:
                     return await run(parse(raw), who)
+                finally:
+                    self._over()
             except JobError as error:
                 await _refuse(context, error)
             except (asyncio.CancelledError, grpc.aio.AbortError):
@@ -204,7 +207,7 @@ class Guard:
     def _streaming(self, method: MethodDescriptor, run: _Streaming, wants_context: bool) -> _Handler:
         enter, parse = self._entrance(method, wants_context), _parser(method)
 
-        async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[message.Message]:
+        async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[Answer]:
             try:
                 who = enter(context)
                 request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
@@ -213,10 +216,13 @@ class Guard:
                     # gRPC's own health service writes through the context instead of yielding.
                     await answers
                     return
-                with self._counted():
+                self._begun()
+                try:
                     async with aclosing(answers):
                         async for answer in answers:
                             yield answer
+                finally:
+                    self._over()
             except JobError as error:
                 await _refuse(context, error)
             except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
@@ -259,8 +265,8 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], message.Message]:
     return parse
 
 
-def _serialized(answer: message.Message) -> bytes:
-    return answer.SerializeToString()
+def _serialized(answer: Answer) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 async def _parsed(

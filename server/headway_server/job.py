@@ -2,7 +2,8 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 from headway_server import estimate
 
@@ -17,6 +18,9 @@ class Status(enum.StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
+
+Key = tuple[str, str]
+"""What names a job: (session_hash, id)."""
 
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
@@ -90,7 +94,11 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.status in ENDED
+        return self.end_time is not None
+
+    def copy(self) -> "Job":
+        """The same again: to be changed, while others go on reading this one."""
+        return Job(*_values(self))
 
     @property
     def estimate(self) -> estimate.Estimate | None:
@@ -98,3 +106,6 @@ class Job:
         if self.status is not Status.RUNNING or self.stalled:
             return None
         return estimate.estimate(self.pace, self.size, self.progress, self.last_progress_time)
+
+
+_values = attrgetter(*[field.name for field in fields(Job)])

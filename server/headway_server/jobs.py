@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from headway_server.actions import Action, Create
 from headway_server.clock import Clock
+from headway_server.commit import Outcome, Step
+from headway_server.committed import Committed
 from headway_server.errors import (
     Fault,
     InvalidRequest,
@@ -16,14 +18,15 @@ from headway_server.errors import (
     ResumeTokenExpired,
 )
 from headway_server.ids import Ids
-from headway_server.job import Job, Status
+from headway_server.job import Job, Key, Status
 from headway_server.limits import MICROSECONDS
 from headway_server.readers import Readers
 from headway_server.report import RecordError
-from headway_server.store import RECORD_ERRORS_KEPT, Filter, Key, Removal, Store
+from headway_server.store import Filter, Removal, Store
 from headway_server.tokens import Position, Sealer
 from headway_server.watch import OVERLAP, Hub, Seen, moment
-from headway_server.writer import Lane, Outcome, Step, Writer
+from headway_server.writer import Lane, Writer
+from headway_server.writes import RECORD_ERRORS_KEPT
 
 WATCHED_PACE = MICROSECONDS // 4
 """µs between the reports of a job that somebody looks at."""
@@ -43,12 +46,8 @@ EVERYWHERE = None
 """In the place of a session: a job named by its id alone, or the jobs of all sessions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """How a caller names a job: by session and id, or EVERYWHERE by its id alone."""
-
-    session_hash: str | None
-    job_id: str
+Name = tuple[str | None, str]
+"""How a caller names a job: by (session_hash, job_id), or (EVERYWHERE, job_id) by its id alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,18 @@ class RecordErrors:
 class Jobs:
     """All that can be done with jobs. Raises the errors of errors.py."""
 
-    def __init__(self, store: Store, readers: Readers, writer: Writer, hub: Hub, clock: Clock, sealer: Sealer) -> None:
+    def __init__(
+        self,
+        store: Store,
+        committed: Committed,
+        readers: Readers,
+        writer: Writer,
+        hub: Hub,
+        clock: Clock,
+        sealer: Sealer,
+    ) -> None:
         self._store = store
+        self._committed = committed
         self._readers = readers
         self._writer = writer
         self._hub = hub
@@ -89,9 +98,9 @@ class Jobs:
         """Do something with a job; the job as it was committed. `size` is the action's weight in bytes."""
         return await self._writer.apply(await self.locate(name), action, size)
 
-    async def report(self, steps: Sequence[Step], size: int, lane: Lane) -> list[Outcome]:
+    def report(self, steps: Sequence[Step], size: int, lane: Lane) -> "asyncio.Future[list[Outcome]]":
         """Apply reports, in their order and in one commit; what became of each. `size` is their weight in bytes."""
-        return await self._writer.submit(steps, size, lane=lane) if steps else []
+        return self._writer.submit(steps, size, lane=lane)
 
     def pace(self, job: Job) -> int:
         """How long (µs) the worker of this job does well to wait before its next report."""
@@ -224,6 +233,9 @@ class Jobs:
         return job, found
 
     async def _get(self, key: Key) -> Job:
+        held = self._committed.get(key)
+        if held is not None:
+            return held
         job = await self._readers.read(partial(self._store.get, key))
         if job is None:
             raise JobNotFound
@@ -231,14 +243,15 @@ class Jobs:
 
     async def locate(self, name: Name) -> Key:
         """The key of a job. Raises JobNotFound and JobIdAmbiguous for one that is named EVERYWHERE."""
-        if name.session_hash is not None:
-            return name.session_hash, name.job_id
-        sessions = await self._readers.read(partial(self._store.sessions_with, name.job_id))
+        session_hash, job_id = name
+        if session_hash is not None:
+            return session_hash, job_id
+        sessions = await self._readers.read(partial(self._store.sessions_with, job_id))
         if not sessions:
             raise JobNotFound
         if len(sessions) > 1:
             raise JobIdAmbiguous
-        return sessions[0], name.job_id
+        return sessions[0], job_id
 
 
 def _newer(seen: Seen, job: Job) -> Job:

@@ -4,7 +4,6 @@ A step is all or nothing: it raises before it changes anything, or it has done e
 """
 
 from collections.abc import Mapping
-from copy import copy
 
 from headway_server import estimate
 from headway_server.actions import (
@@ -37,7 +36,6 @@ from headway_server.report import (
     add_counters,
     apply_amount,
     check_part,
-    is_repeat,
     merge_variables,
 )
 
@@ -47,6 +45,9 @@ HISTORY_KEPT = 32
 CODE_CANCELLED = 1
 CODE_DEADLINE_EXCEEDED = 4
 """Numbers of google.rpc.Code."""
+
+RUNNING = Status.RUNNING
+"""At hand for every report: Python looks an enum's members up slowly."""
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
@@ -91,7 +92,8 @@ def step(change: Change, action: Action, now: int, rules: Rules) -> None:
     `change.job` must be a copy of its own. `now` never runs backwards for a job: a clock that did is held.
     """
     job = change.job
-    now = max(now, job.update_time)
+    if now < job.update_time:
+        now = job.update_time
     match action:
         case Report():
             _report(change, action, now, rules)
@@ -122,18 +124,23 @@ def step(change: Change, action: Action, now: int, rules: Rules) -> None:
 
 def working_copy(job: Job) -> Change:
     """A change that `step` may work on while others go on reading `job`."""
-    return Change(copy(job))
+    return Change(job.copy())
 
 
 def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
-    job = change.job
-    _check_attempt(job, report.attempt)
-    _check_working(job)
-    if is_repeat(job.sequences, report):
+    job, part, sequence = change.job, report.part, report.sequence
+    if report.attempt:
+        _check_attempt(job, report.attempt)
+    running = job.status is RUNNING
+    if not running:
+        _check_working(job)
+    if sequence and sequence <= job.sequences.get(part, 0):
+        # It, or a later one of its part, was applied before.
         return
-    if report.sequence or report.progress is not None or report.advance is not None:
-        check_part(job.parts, job.sequences, report.part, rules.limits)
-    amount = apply_amount(job.parts, report)
+    before = job.parts.get(part)
+    amount = apply_amount(before or 0, job.progress, report)
+    if before is None and (sequence or amount is not None):
+        check_part(job.parts, job.sequences, part, rules.limits)
     counters = add_counters(job.counters, report.counters, rules.limits) if report.counters else job.counters
     if report.variables is not None:
         assert change.variables is not None
@@ -141,15 +148,18 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
         change.variables_changed |= merged != change.variables
         change.variables = merged
     # From here on nothing can fail.
+    roused = False
     job.counters = counters
-    if report.sequence:
-        job.sequences = {**job.sequences, report.part: report.sequence}
+    if sequence:
+        job.sequences = {**job.sequences, part: sequence}
     if amount is not None:
-        moved = amount != job.parts.get(report.part, 0)
-        job.parts = {**job.parts, report.part: amount}
+        moved = amount - (before or 0)
+        if moved or before is None:
+            job.parts = {**job.parts, part: amount}
         if moved:
-            job.progress = sum(job.parts.values())
+            job.progress += moved
             job.last_progress_time = now
+            roused = job.stalled
             job.stalled = False
             job.pace = estimate.observe(job.pace, job.progress, now)
     if report.size is not None:
@@ -162,11 +172,15 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
     if job.cancellation is not None and not job.cancellation.seen:
         job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline, seen=True)
         change.rewritten = True
-    if job.status is Status.LOST:
+    if not running:
         job.pace = job.pace and estimate.resume(job.pace, job.progress, now)
         _move(change, Status.RUNNING, "in contact again", now)
+        roused = True
     job.last_contact_time = now
-    _seal(change, now, rules)
+    _revise(change, now)
+    if roused:
+        # Any other report only pushes away the moment at which time alone changes the job.
+        _wake(change, rules)
 
 
 def _finish(change: Change, action: Finish, now: int, rules: Rules) -> None:
@@ -338,10 +352,14 @@ def _remove(change: Change, now: int) -> None:
 
 def _seal(change: Change, now: int, rules: Rules) -> None:
     """Close a step that callers can see."""
+    _revise(change, now)
+    _wake(change, rules)
+
+
+def _revise(change: Change, now: int) -> None:
     change.job.revision += 1
     change.job.update_time = now
     change.changed = True
-    _wake(change, rules)
 
 
 def _moved(job: Job) -> int:

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import replies, requests
 from headway_server.checks import Checks
+from headway_server.commit import Outcome, Step
 from headway_server.errors import Fault, InvalidRequest, JobError, StreamExpired
-from headway_server.job import Job
+from headway_server.job import Job, Key
 from headway_server.jobs import Jobs, Name
 from headway_server.limits import Limits
 from headway_server.report import Report
-from headway_server.writer import Lane, Outcome, Step
+from headway_server.writer import Lane
 
 WINDOW = 64
 """Requests of one stream that may wait for their commit; further ones wait with the sender."""
@@ -21,14 +23,22 @@ WINDOW = 64
 FAILURES_MAX = 500
 """Failures that one response names, or those of a single request: more would not fit into a gRPC message."""
 
-Namer = Callable[[pb.ReportProgressRequest], tuple[Name, Checks]]
+SMALL = 256
+"""Reports of fewer bytes than this on average are converted quickly, however many they are."""
+
+KNOWN = 16_384
+"""Names of jobs that a stream keeps at hand."""
+
+Namer = Callable[[pb.ReportProgressRequest, Checks], Name]
+
+_Named = tuple[Name, Report]
 
 
 @dataclass(slots=True)
 class _Waiting:
     """A request on its way: its reports' outcomes to come, and the reports that were refused at once."""
 
-    outcomes: "asyncio.Task[Sequence[Outcome]]"
+    outcomes: "asyncio.Future[list[Outcome]]"
     refused: dict[int, JobError]
 
 
@@ -43,6 +53,7 @@ class ProgressStream:
         self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
         self._lane = Lane()
+        self._known: dict[tuple[str, str], Name] = {}
         self._acked = 0
 
     def close(self, error: JobError) -> None:
@@ -93,31 +104,50 @@ class ProgressStream:
                 Fault("reports", f"must be at most {limit} in one message, not {len(request.reports)}")
             )
         size = request.ByteSize()
-        read = self._read(request) if size < requests.LARGE else await asyncio.to_thread(self._read, request)
-        steps: list[Step] = []
+        if size < max(requests.LARGE, SMALL * len(request.reports)):
+            named, refused = self._read(request)
+        else:
+            named, refused = await asyncio.to_thread(self._read, request)
+        if _are_located(named):
+            return _Waiting(self._jobs.report(named, size, self._lane), refused)
+        return _Waiting(self._jobs.report(await self._locate(named, refused), size, self._lane), refused)
+
+    def _read(self, request: pb.StreamProgressRequest) -> tuple[Sequence[_Named], dict[int, JobError]]:
+        """The reports, and those that are refused, by their place in the request."""
+        named: list[_Named] = []
         refused: dict[int, JobError] = {}
-        for index, item in enumerate(read):
-            if isinstance(item, JobError):
-                refused[index] = item
-                continue
+        known, checks = self._known, Checks(self._limits)
+        for message in request.reports:
+            # Most reports of a stream are of jobs that it has reported before.
+            words = (message.session_id, message.job_id)
+            name = known.get(words)
+            try:
+                if name is None:
+                    name = self._namer(message, checks)
+                report = requests.report(message, checks)
+                if checks.faults:
+                    checks.done()
+            except JobError as error:
+                refused[len(named) + len(refused)] = error
+                checks = Checks(self._limits)
+            else:
+                known[words] = name
+                named.append((name, report))
+        if len(known) > KNOWN:
+            known.clear()
+        return named, refused
+
+    async def _locate(self, named: Sequence[_Named], refused: dict[int, JobError]) -> list[Step]:
+        """The steps; what cannot be located is refused."""
+        steps: list[Step] = []
+        places = [place for place in range(len(named) + len(refused)) if place not in refused]
+        for place, (name, report) in zip(places, named, strict=True):
             try:
                 # One after the other, so that no request overtakes another while its jobs are looked up.
-                steps.append(Step(await self._jobs.locate(item[0]), item[1]))
+                steps.append((await self._jobs.locate(name), report))
             except JobError as error:
-                refused[index] = error
-        return _Waiting(asyncio.create_task(self._jobs.report(steps, size, self._lane)), refused)
-
-    def _read(self, request: pb.StreamProgressRequest) -> list[tuple[Name, Report] | JobError]:
-        read: list[tuple[Name, Report] | JobError] = []
-        for message in request.reports:
-            try:
-                name, checks = self._namer(message)
-                report = requests.report(message, checks)
-                checks.done()
-                read.append((name, report))
-            except JobError as error:
-                read.append(error)
-        return read
+                refused[place] = error
+        return steps
 
     async def _next(self, batch: list[_Waiting]) -> Exception | bool:
         """Wait until the next request is committed, and take along those committed with it; what ends the stream."""
@@ -141,26 +171,40 @@ class ProgressStream:
                 return error
             self._room.release()
             batch.append(item)
-            failures += len(item.refused) + sum(isinstance(outcome, JobError) for outcome in outcomes)
+            failures += len(item.refused) + len(outcomes) - [*map(type, outcomes)].count(Job)
         return False
 
     def _response(self, batch: Sequence[_Waiting]) -> pb.StreamProgressResponse:
         response = pb.StreamProgressResponse()
-        jobs: dict[tuple[str, str], Job] = {}
+        # All reports of one job that met in one commit have the same object.
+        reported: dict[int, Job] = {}
         for waiting in batch:
-            applied = waiting.outcomes.result()
-            outcomes = iter(applied)
-            for index in range(len(applied) + len(waiting.refused)):
-                outcome = waiting.refused[index] if index in waiting.refused else next(outcomes)
-                if isinstance(outcome, JobError):
-                    response.failures.add(request=self._acked, report=index, status=replies.status(outcome))
-                else:
-                    jobs[outcome.session_hash, outcome.id] = outcome
+            outcomes = _merged(waiting.outcomes.result(), waiting.refused)
+            distinct = dict(zip(map(id, outcomes), outcomes, strict=True))
+            reported.update({number: job for number, job in distinct.items() if isinstance(job, Job)})
+            if [*map(type, outcomes)].count(Job) < len(outcomes):
+                for index, outcome in enumerate(outcomes):
+                    if isinstance(outcome, JobError):
+                        response.failures.add(request=self._acked, report=index, status=replies.status(outcome))
             self._acked += 1
         response.acked = self._acked
-        for job in jobs.values():
+        jobs = {(job.session_hash, job.id): job for job in reported.values()}.values()
+        for job in jobs:
             if job.cancellation is not None:
                 response.cancellations.add(job_id=job.id, cancellation=replies.cancellation(job.cancellation))
         if jobs:
-            response.next_report_after.CopyFrom(replies.span(min(map(self._jobs.pace, jobs.values()))))
+            response.next_report_after.CopyFrom(replies.span(min(map(self._jobs.pace, jobs))))
         return response
+
+
+def _are_located(named: Sequence[_Named]) -> TypeGuard[Sequence[tuple[Key, Report]]]:
+    return None not in [name[0] for name, _ in named]
+
+
+def _merged(outcomes: list[Outcome], refused: Mapping[int, JobError]) -> list[Outcome]:
+    """What became of each report of a request, in their order."""
+    if not refused:
+        return outcomes
+    applied = iter(outcomes)
+    total = len(outcomes) + len(refused)
+    return [refused[index] if index in refused else next(applied) for index in range(total)]

@@ -4,7 +4,8 @@ Pure: every function answers with new values or raises, and changes nothing that
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from headway_server.errors import Fault, InvalidRequest
 from headway_server.limits import INT64_MAX, Limits
@@ -19,8 +20,7 @@ class RecordError:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """One report. Without `progress` and `advance` it is a heartbeat; 0 as `attempt` or `sequence` is not checked."""
 
     part: str = ""
@@ -30,20 +30,15 @@ class Report:
     advance: int | None = None
     size: int | None = None
     message: str | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] | None = None
     record_errors: tuple[RecordError, ...] = ()
     variables: Mapping[str, str] | None = None
     """Variables to merge: name to JSON text."""
 
 
-def is_repeat(sequences: Mapping[str, int], report: Report) -> bool:
-    """Whether this report, or a later one of its part, was applied before."""
-    return 0 < report.sequence <= sequences.get(report.part, 0)
-
-
-def apply_amount(parts: Mapping[str, int], report: Report) -> int | None:
-    """Where the report's part stands after it, or None if it names no amount."""
-    before = parts.get(report.part, 0)
+def apply_amount(before: int, total: int, report: Report) -> int | None:
+    """Where the report's part stands after it, or None if it names no amount. `before`: where it stands; `total`: the
+    sum of all parts."""
     if report.progress is not None:
         after = report.progress
         fieldname = "progress"
@@ -54,7 +49,7 @@ def apply_amount(parts: Mapping[str, int], report: Report) -> int | None:
         return None
     if after < 0:
         raise InvalidRequest(Fault(fieldname, f"would take the part below 0: it stands at {before}"))
-    if sum(parts.values()) - before + after > INT64_MAX:
+    if total - before + after > INT64_MAX:
         raise InvalidRequest(Fault(fieldname, "would take the job's progress beyond 2^63 - 1"))
     return after
 

@@ -107,18 +107,26 @@ def update(request: pb.UpdateJobRequest, checks: Checks) -> Update:
 def report(request: pb.ReportProgressRequest, checks: Checks) -> Report:
     """ReportProgress, and each report of StreamProgress."""
     limits = checks.limits
+    part, attempt, sequence = request.part, request.attempt, request.sequence
     amount = request.WhichOneof("amount")
+    progress = request.progress if amount == "progress" else None
+    if part or attempt < 0 or sequence < 0 or (progress is not None and progress < 0):
+        checks.text("part", part, limits.part_length)
+        checks.not_negative("attempt", attempt)
+        checks.not_negative("sequence", sequence)
+        checks.not_negative("progress", progress or 0)
+    # Fields in the order of Report: this runs for every report of a stream, and their names would cost a third more.
     return Report(
-        part=checks.text("part", request.part, limits.part_length),
-        attempt=checks.not_negative("attempt", request.attempt),
-        sequence=checks.not_negative("sequence", request.sequence),
-        progress=checks.not_negative("progress", request.progress) if amount == "progress" else None,
-        advance=request.advance if amount == "advance" else None,
-        size=checks.not_negative("size", request.size) if request.HasField("size") else None,
-        message=checks.text("message", request.message, limits.message_length) if request.HasField("message") else None,
-        counters=checks.counters(request.counters) if request.counters else {},
-        record_errors=_record_errors(request, checks) if request.record_errors else (),
-        variables=_variables(request.variables, checks) if request.HasField("variables") else None,
+        part,
+        attempt,
+        sequence,
+        progress,
+        request.advance if amount == "advance" else None,
+        checks.not_negative("size", request.size) if request.HasField("size") else None,
+        checks.text("message", request.message, limits.message_length) if request.HasField("message") else None,
+        checks.counters(request.counters) if request.counters else None,
+        _record_errors(request, checks) if request.record_errors else (),
+        _variables(request.variables, checks) if request.HasField("variables") else None,
     )
 
 

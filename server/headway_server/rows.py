@@ -36,6 +36,10 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circ
 _decode = json.loads
 
 
+def _numbers(named: Mapping[str, int]) -> str:
+    return _encode(named) if named else "{}"
+
+
 def reported(job: Job) -> dict[str, SqlValue]:
     """The columns REPORTED, and the key."""
     pace = job.pace
@@ -44,18 +48,19 @@ def reported(job: Job) -> dict[str, SqlValue]:
         "id": job.id,
         "size": job.size,
         "message": job.message,
-        "parts": _encode(job.parts),
-        "sequences": _encode(job.sequences),
+        "parts": _numbers(job.parts),
+        "sequences": _numbers(job.sequences),
         "progress": job.progress,
-        "counters": _encode(job.counters),
+        "counters": _numbers(job.counters),
         "error_count": job.error_count,
         "last_contact_time": job.last_contact_time,
         "last_progress_time": job.last_progress_time,
         "update_time": job.update_time,
         "stalled": job.stalled,
+        # As JSON; written out, for every report comes by here.
         "pace": None
         if pace is None
-        else _encode([pace.time, pace.progress, pace.elapsed, pace.folds, pace.rate, pace.variance]),
+        else f"[{pace.time},{pace.progress},{pace.elapsed},{pace.folds},{pace.rate!r},{pace.variance!r}]",
         "revision": job.revision,
     }
 

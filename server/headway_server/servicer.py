@@ -4,15 +4,15 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from google.protobuf import empty_pb2, message
 
-from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server import json_values, replies, requests
+from headway_server import encoded, json_values, replies, requests
 from headway_server.actions import Clear
-from headway_server.checks import Checks
+from headway_server.checks import Checks, session_fault
 from headway_server.errors import JobError, JobNotFound, ScopeMissing, StreamExpired
 from headway_server.guard import Caller
 from headway_server.job import Job
@@ -33,6 +33,9 @@ STREAM_LIFE = (3000.0, 3600.0)
 PAGE_BYTES = 3 * 1024 * 1024
 """A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
 
+SESSIONS = 4096
+"""Sessions whose hashes are kept at hand."""
+
 T = TypeVar("T")
 R = TypeVar("R", bound=message.Message)
 
@@ -42,8 +45,9 @@ class JobServicer:
 
     def __init__(self, jobs: Jobs, hasher: SessionHasher, limits: Limits, cancel_grace: int) -> None:
         self._jobs = jobs
-        self._hasher = hasher
         self._limits = limits
+        # Most calls are of few sessions.
+        self._known = lru_cache(SESSIONS)(lambda session: (hasher(session), session_fault(session, limits)))
         self._cancel_grace = cancel_grace
         self._streams: set[ProgressStream] = set()
 
@@ -52,7 +56,7 @@ class JobServicer:
         for stream in self._streams:
             stream.close(error)
 
-    async def CreateJob(self, request: pb.CreateJobRequest, caller: Caller) -> job_pb2.Job:
+    async def CreateJob(self, request: pb.CreateJobRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
         session = self._session(request.session_id, caller, checks)
         action = requests.create(request, checks)
@@ -60,20 +64,20 @@ class JobServicer:
             checks.fault("session_id", "must be a session of its own: '-' is no session id")
         checks.done()
         assert session is not None
-        return replies.job(await self._jobs.create(session, request.job_id, action))
+        return encoded.job(await self._jobs.create(session, request.job_id, action))
 
-    async def StartJob(self, request: pb.StartJobRequest, caller: Caller) -> job_pb2.Job:
+    async def StartJob(self, request: pb.StartJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         action = requests.start(request, checks)
         checks.done()
-        return replies.job(await self._jobs.apply(name, action))
+        return encoded.job(await self._jobs.apply(name, action))
 
-    async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> job_pb2.Job:
+    async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
         wait = checks.span("wait", request.wait, capped=True)
         checks.done()
-        return replies.job(await self._jobs.get(name, after_revision, wait))
+        return encoded.job(await self._jobs.get(name, after_revision, wait))
 
     async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> pb.ListJobsResponse:
         checks = Checks(self._limits)
@@ -94,32 +98,26 @@ class JobServicer:
             response.next_page_token = page.token(page.jobs[shown - 1])
         return response
 
-    async def UpdateJob(self, request: pb.UpdateJobRequest, caller: Caller) -> job_pb2.Job:
+    async def UpdateJob(self, request: pb.UpdateJobRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
         session = self._session(request.session_id, caller, checks)
         checks.job_id(request.job.id, "job.id")
         action = requests.update(request, checks)
         checks.done()
-        return replies.job(await self._jobs.apply(Name(session, request.job.id), action))
+        return encoded.job(await self._jobs.apply((session, request.job.id), action))
 
-    async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> pb.ReportProgressResponse:
+    async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
         report = await _converted(requests.report, request, checks, size)
         checks.done()
         job = await self._jobs.apply(name, report, size)
-        return pb.ReportProgressResponse(
-            status=replies.STATUSES[job.status],
-            progress=job.progress,
-            revision=job.revision,
-            cancellation=replies.cancellation(job.cancellation),
-            next_report_after=replies.span(self._jobs.pace(job)),
-        )
+        return encoded.reported(job, self._jobs.pace(job))
 
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
     ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
-        stream = ProgressStream(self._jobs, self._limits, lambda request: self._name(request, caller))
+        stream = ProgressStream(self._jobs, self._limits, partial(self._named, caller))
         self._streams.add(stream)
         try:
             async with aclosing(stream.run(incoming, random.uniform(*STREAM_LIFE))) as responses:
@@ -128,31 +126,31 @@ class JobServicer:
         finally:
             self._streams.discard(stream)
 
-    async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> job_pb2.Job:
+    async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
         action = await _converted(requests.finish, request, checks, size)
         checks.done()
-        return replies.job(await self._jobs.apply(name, action, size))
+        return encoded.job(await self._jobs.apply(name, action, size))
 
-    async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> job_pb2.Job:
+    async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         action = requests.fail(request, checks)
         checks.done()
-        return replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return encoded.job(await self._jobs.apply(name, action, request.ByteSize()))
 
-    async def CancelJob(self, request: pb.CancelJobRequest, caller: Caller) -> job_pb2.Job:
+    async def CancelJob(self, request: pb.CancelJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         action = requests.cancel(request, checks, self._cancel_grace)
         checks.done()
-        return replies.job(await self._jobs.apply(name, action))
+        return encoded.job(await self._jobs.apply(name, action))
 
-    async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> job_pb2.Job:
+    async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
         action = await _converted(requests.set_variables, request, checks, size)
         checks.done()
-        return replies.job(await self._jobs.apply(name, action, size))
+        return encoded.job(await self._jobs.apply(name, action, size))
 
     async def GetVariables(self, request: pb.GetVariablesRequest, caller: Caller) -> pb.GetVariablesResponse:
         name, checks = self._name(request, caller)
@@ -188,18 +186,18 @@ class JobServicer:
                 raise
         return empty_pb2.Empty()
 
-    async def WatchJob(self, request: pb.WatchJobRequest, caller: Caller) -> AsyncGenerator[pb.WatchJobResponse, None]:
+    async def WatchJob(self, request: pb.WatchJobRequest, caller: Caller) -> AsyncGenerator[bytes, None]:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
         checks.done()
         watch = self._jobs.watch(name, after_revision)
         async with aclosing(_mortal(watch, random.uniform(*WATCH_LIFE))) as states:
             async for job in states:
-                yield pb.WatchJobResponse(job=replies.job(job))
+                yield encoded.watched(job)
 
     async def WatchJobs(
         self, request: pb.WatchJobsRequest, caller: Caller
-    ) -> AsyncGenerator[pb.WatchJobsResponse, None]:
+    ) -> AsyncGenerator[pb.WatchJobsResponse | bytes, None]:
         checks = Checks(self._limits)
         session = self._session(request.session_id, caller, checks)
         checks.done()
@@ -210,21 +208,26 @@ class JobServicer:
                     case Removal():
                         yield pb.WatchJobsResponse(removed_job_id=seen.id, resume_token=token)
                     case Job():
-                        yield pb.WatchJobsResponse(job=replies.job(seen), resume_token=token)
+                        yield encoded.watched_in_session(seen, token)
 
     def _name(self, request: "_NamesJob", caller: Caller) -> tuple[Name, Checks]:
         checks = Checks(self._limits)
-        session = self._session(request.session_id, caller, checks)
-        checks.job_id(request.job_id)
-        return Name(session, request.job_id), checks
+        return self._named(caller, request, checks), checks
+
+    def _named(self, caller: Caller, request: "_NamesJob", checks: Checks) -> Name:
+        job_id = request.job_id
+        checks.job_id(job_id)
+        return self._session(request.session_id, caller, checks), job_id
 
     def _session(self, session_id: str, caller: Caller, checks: Checks) -> str | None:
         if session_id == ANY_SESSION:
             if not caller.is_admin:
                 raise ScopeMissing("Session '-' needs a token with the scope admin; name a session of your own.")
             return EVERYWHERE
-        checks.session(session_id)
-        return self._hasher(session_id)
+        session_hash, fault = self._known(session_id)
+        if fault is not None:
+            checks.fault("session_id", fault)
+        return session_hash
 
 
 _NamesJob = (

@@ -1,11 +1,15 @@
 """SQL that peewee compiles once and the store then reuses: compiling costs more than running it."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import peewee
 from peewee import Expression, Model, Query, Value
 
 from headway_server import rows
+from headway_server.job import Key
+
+T = TypeVar("T")
 
 
 class Statement:
@@ -16,6 +20,11 @@ class Statement:
 
     def parameters(self, row: Mapping[str, rows.SqlValue]) -> tuple[rows.SqlValue, ...]:
         return tuple([row[name] for name in self.names])
+
+    def parameters_of_many(self, given: Sequence[Mapping[str, rows.SqlValue]]) -> list[rows.SqlValue]:
+        """Those of a statement that was compiled for so many rows at once."""
+        names = self.names[: len(self.names) // len(given)]
+        return [row[name] for row in given for name in names]
 
 
 def named(name: str) -> Value:
@@ -29,6 +38,12 @@ def is_key(model: type[Model], id_column: str) -> Expression:
     return condition
 
 
+def to_power_of_two(items: Sequence[T]) -> Sequence[T]:
+    """The items, the last one repeated until their number is a power of two, so that few statements serve all."""
+    count = 1 << (len(items) - 1).bit_length()
+    return items if count == len(items) else [*items, *[items[-1]] * (count - len(items))]
+
+
 def any_of(conditions: Sequence[Expression]) -> Expression:
     """One of these. As a balanced tree: SQLite's parser takes no more than 100 parentheses within each other."""
     if len(conditions) == 1:
@@ -36,3 +51,10 @@ def any_of(conditions: Sequence[Expression]) -> Expression:
     middle = len(conditions) // 2
     either: Expression = any_of(conditions[:middle]) | any_of(conditions[middle:])
     return either
+
+
+def belongs(model: type[Model], key: Key) -> Expression:
+    """Rows of another table that belong to a job."""
+    columns = model._meta.columns
+    condition: Expression = (columns["session_hash"] == key[0]) & (columns["job_id"] == key[1])
+    return condition

@@ -5,21 +5,21 @@ Statements on the hot path are compiled by peewee once and then reused: compilin
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any  # what a database driver returns has no other type
 
 import peewee
-from peewee import EXCLUDED, Expression, Model, Query, Value, fn
+from peewee import Expression, Query, Value, fn
 from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
 from headway_server import rows
 from headway_server.change import Change
 from headway_server.database import Engine
 from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
-from headway_server.job import Job, Status
+from headway_server.job import Job, Key, Status
 from headway_server.limits import MICROSECONDS
 from headway_server.models import (
     FactRow,
@@ -31,13 +31,8 @@ from headway_server.models import (
     VariablesRow,
 )
 from headway_server.report import RecordError
-from headway_server.statements import Statement, any_of, is_key, named
-
-Key = tuple[str, str]
-"""(session_hash, job_id)."""
-
-RECORD_ERRORS_KEPT = 100
-"""So many record errors are kept from the beginning of a job, and as many from its end."""
+from headway_server.statements import Statement, any_of, belongs, is_key, named, to_power_of_two
+from headway_server.writes import Writes
 
 KEYS_A_QUERY = 128
 
@@ -66,13 +61,6 @@ class Removal:
     update_time: int
 
 
-def _belongs(model: type[Model], key: Key) -> Expression:
-    """Rows of another table that belong to a job."""
-    columns = model._meta.columns
-    condition: Expression = (columns["session_hash"] == key[0]) & (columns["job_id"] == key[1])
-    return condition
-
-
 class CommitFailed(Exception):
     """The COMMIT itself failed: whether it took effect is not known. The cause is the database's own error."""
 
@@ -83,50 +71,12 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.database = engine.database
-        columns = JobRow._meta.columns
-        compiled = self.database
-        self._insert_job = Statement(compiled, JobRow.insert({columns[c]: named(c) for c in rows.COLUMNS}))
-        self._update_reported = Statement(compiled, self._update(rows.REPORTED))
-        self._update_all = Statement(
-            compiled, self._update([c for c in rows.COLUMNS if c not in (*rows.KEY, "create_time")])
-        )
-        self._select_job = Statement(compiled, JobRow.select().where(is_key(JobRow, "id")))
-        self._save_variables = Statement(
-            compiled,
-            VariablesRow.insert(
-                session_hash=named("session_hash"), job_id=named("id"), variables=named("variables")
-            ).on_conflict(
-                conflict_target=[VariablesRow.session_hash, VariablesRow.job_id],
-                update={VariablesRow.variables: EXCLUDED.variables},
-            ),
-        )
+        self._writes = Writes(engine)
+        self._select_job = Statement(self.database, JobRow.select().where(is_key(JobRow, "id")))
         self._select_variables = Statement(
-            compiled, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
+            self.database, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
         )
-        self._removals = [
-            Statement(compiled, model.delete().where(is_key(model, column)))
-            for model, column in (
-                (LabelRow, "job_id"),
-                (VariablesRow, "job_id"),
-                (ResultsRow, "job_id"),
-                (RecordErrorRow, "job_id"),
-                (JobRow, "id"),
-            )
-        ]
-        self._note_removal = Statement(
-            compiled,
-            RemovedRow.insert(
-                session_hash=named("session_hash"), job_id=named("id"), remove_time=named("update_time")
-            ).on_conflict(
-                conflict_target=[RemovedRow.session_hash, RemovedRow.job_id],
-                update={RemovedRow.remove_time: EXCLUDED.remove_time},
-            ),
-        )
-        self._by_count: dict[int, str] = {}
-
-    def _update(self, names: Sequence[str]) -> Query:
-        columns = JobRow._meta.columns
-        return JobRow.update({columns[name]: named(name) for name in names}).where(is_key(JobRow, "id"))
+        self._by_count: dict[int, Statement] = {}
 
     # Connections and transactions.
 
@@ -136,6 +86,10 @@ class Store:
             return time.time_ns() // 1000
         ((seconds,),) = self._fetch(peewee.Select(columns=[peewee.SQL("extract(epoch from clock_timestamp())")]))
         return int(seconds * MICROSECONDS)
+
+    def connect(self) -> None:
+        """Make a connection for this thread, if it has none."""
+        self.database.connect(reuse_if_open=True)
 
     def disconnect(self) -> None:
         """Forget this thread's connection; the next call makes a new one."""
@@ -148,7 +102,7 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """A write transaction: committed at the end, rolled back if that was not reached."""
         database = self.database
-        database.connect(reuse_if_open=True)
+        self.connect()
         database.begin()
         try:
             yield
@@ -192,22 +146,21 @@ class Store:
         jobs: dict[Key, Job] = {}
         for start in range(0, len(keys), KEYS_A_QUERY):
             chunk = keys[start : start + KEYS_A_QUERY]
-            # To the next power of two, so that few statements serve all.
-            count = 1 << (len(chunk) - 1).bit_length()
-            padded = [*chunk, *[chunk[-1]] * (count - len(chunk))]
-            for row in self._fetch_sql(self._select_by_keys(count), [part for key in padded for part in key]):
+            padded = to_power_of_two(chunk)
+            select = self._select_by_keys(len(padded))
+            for row in self._fetch_sql(select.sql, [part for key in padded for part in key]):
                 job = rows.from_row(row)
                 jobs[job.session_hash, job.id] = job
         return jobs
 
-    def _select_by_keys(self, count: int) -> str:
+    def _select_by_keys(self, count: int) -> Statement:
         if count not in self._by_count:
             keys = [(JobRow.session_hash == named("session_hash")) & (JobRow.id == named("id")) for _ in range(count)]
             query = JobRow.select().where(any_of(keys))
             if self.engine.shared:
                 # One order for all servers, so that they cannot wait for each other in a circle.
                 query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
-            self._by_count[count] = Statement(self.database, query).sql
+            self._by_count[count] = Statement(self.database, query)
         return self._by_count[count]
 
     def count_jobs(self, session_hash: str, limit: int) -> int:
@@ -216,61 +169,13 @@ class Store:
         ((count,),) = self._fetch(peewee.Select([some], [fn.COUNT(peewee.SQL("*"))]))
         return int(count)
 
-    def save(self, changes: Iterable[Change]) -> None:
+    def save(self, changes: Sequence[Change]) -> None:
         """Write what the changes hold; the transaction is the caller's."""
-        changes = list(changes)
-        gone: list[dict[str, rows.SqlValue]] = [
-            {"session_hash": c.job.session_hash, "id": c.job.id, "update_time": c.job.update_time}
-            for c in changes
-            if c.removed and not c.created
-        ]
-        for statement in (*self._removals, self._note_removal):
-            self._run_many(statement, gone)
-        kept = [change for change in changes if not change.removed]
-        self._run_many(self._insert_job, [rows.to_row(c.job) for c in kept if c.created])
-        stored = [c for c in kept if not c.created]
-        self._run_many(self._update_all, [rows.to_row(c.job) for c in stored if c.rewritten])
-        self._run_many(self._update_reported, [rows.reported(c.job) for c in stored if c.changed and not c.rewritten])
-        self._run_many(self._save_variables, [self._variables_row(c) for c in kept if c.variables_changed])
-        for change in kept:
-            job = change.job
-            key = {"session_hash": job.session_hash, "job_id": job.id}
-            if change.relabelled:
-                if not change.created:
-                    self.database.execute(LabelRow.delete().where(_belongs(LabelRow, (job.session_hash, job.id))))
-                if job.labels:
-                    labels = [{**key, "key": name, "value": value} for name, value in job.labels.items()]
-                    self.database.execute(LabelRow.insert_many(labels))
-            if change.results is not None:
-                self.database.execute(ResultsRow.insert(**key, results=change.results))
-            if change.record_errors:
-                self._add_record_errors(change, key)
+        self._writes.save(changes)
 
-    def _variables_row(self, change: Change) -> dict[str, rows.SqlValue]:
-        text = json.dumps(change.variables, separators=(",", ":"), ensure_ascii=False)
-        return {"session_hash": change.job.session_hash, "id": change.job.id, "variables": text}
-
-    def _add_record_errors(self, change: Change, key: dict[str, str]) -> None:
-        total = change.job.error_count
-        numbered = enumerate(change.record_errors, total - len(change.record_errors) + 1)
-        new = [
-            {**key, "number": number, "record": error.record, "code": error.code, "message": error.message}
-            for number, error in numbered
-            if number <= RECORD_ERRORS_KEPT or number > total - RECORD_ERRORS_KEPT
-        ]
-        self.database.execute(RecordErrorRow.insert_many(new))
-        self.database.execute(
-            RecordErrorRow.delete().where(
-                _belongs(RecordErrorRow, (key["session_hash"], key["job_id"]))
-                & (RecordErrorRow.number > RECORD_ERRORS_KEPT)
-                & (RecordErrorRow.number <= total - RECORD_ERRORS_KEPT)
-            )
-        )
-
-    def _run_many(self, statement: Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
-        if many:
-            with exception_wrapper:
-                self.database.cursor().executemany(statement.sql, [statement.parameters(row) for row in many])
+    def save_at_once(self, changes: Sequence[Change]) -> bool:
+        """Write and commit the changes in a single statement, if they are few and simple enough for that."""
+        return self._writes.save_at_once(changes)
 
     def forget_removals(self, before: int) -> None:
         """Delete what is remembered of jobs removed before that time (µs); the transaction is the caller's."""
@@ -349,7 +254,7 @@ class Store:
 
     def results(self, key: Key) -> str | None:
         """A job's results as JSON text, or None if it has none."""
-        query = ResultsRow.select(ResultsRow.results).where(_belongs(ResultsRow, key))
+        query = ResultsRow.select(ResultsRow.results).where(belongs(ResultsRow, key))
         for (text,) in self._fetch(query):
             return str(text)
         return None
@@ -360,7 +265,7 @@ class Store:
             RecordErrorRow.select(
                 RecordErrorRow.number, RecordErrorRow.record, RecordErrorRow.code, RecordErrorRow.message
             )
-            .where(_belongs(RecordErrorRow, key))
+            .where(belongs(RecordErrorRow, key))
             .order_by(RecordErrorRow.number)
         )
         return [(number, RecordError(*rest)) for number, *rest in self._fetch(query)]

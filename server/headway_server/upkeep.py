@@ -17,7 +17,7 @@ from headway_server.limits import MICROSECONDS
 from headway_server.readers import Readers
 from headway_server.store import Store
 from headway_server.watch import OVERLAP, Hub
-from headway_server.writer import Step, Writer
+from headway_server.writer import Writer
 
 INTERVAL = 1.0
 """Seconds between two sweeps."""
@@ -62,7 +62,7 @@ class Upkeep:
         tick = Tick(self._listening_since)
         end = asyncio.get_running_loop().time() + ROUND
         while due := await _patiently(self._readers.read(partial(self._store.due, now, BATCH))):
-            outcomes = await _patiently(self._writer.submit([Step(key, tick) for key in due], urgent=True))
+            outcomes = await _patiently(self._writer.submit([(key, tick) for key in due], urgent=True))
             if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
                 break
             if asyncio.get_running_loop().time() > end:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from headway_server.errors import JobError, ShuttingDown, WatchesLimit
-from headway_server.job import Job
+from headway_server.job import Job, Key
 from headway_server.limits import INT64_MAX, MICROSECONDS, Limits
-from headway_server.store import Key, Removal
+from headway_server.store import Removal
 
 OVERLAP = 5 * MICROSECONDS
 """Servers that share a database commit out of the order of their clocks; this span (µs) is looked at again."""

@@ -6,7 +6,6 @@ No call is answered before its commit.
 
 import asyncio
 import logging
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +13,18 @@ from operator import attrgetter
 
 import peewee
 
-from headway_server import machine
-from headway_server.actions import Action, Create, touches_variables
+from headway_server.actions import Action
 from headway_server.change import Change, Rules
 from headway_server.clock import Clock
-from headway_server.errors import DatabaseUnavailable, JobError, JobNotFound, Overloaded, SessionJobsLimit, ShuttingDown
-from headway_server.job import Job
-from headway_server.store import CommitFailed, Key, Removal, Store, as_job_error
+from headway_server.commit import Commit, Outcome, Step
+from headway_server.committed import Committed
+from headway_server.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
+from headway_server.job import Job, Key
+from headway_server.line import Line
+from headway_server.store import CommitFailed, Removal, Store, as_job_error
 
 BATCH_MAX = 2000
 """Steps in one commit, or little more, so that no call waits long for its neighbours."""
-
-LINGER = 0.001
-"""Seconds to wait for the callers of the last commit to come back, before the next one."""
 
 TRIES = 3
 """So often a commit is tried that another server got in the way of."""
@@ -35,16 +33,7 @@ PENDING_BYTES_MAX = 256 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
-Outcome = Job | JobError
 Published = Job | Removal
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One action on one job."""
-
-    key: Key
-    action: Action
 
 
 class Lane:
@@ -83,19 +72,23 @@ class Writer:
     """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return."""
 
     def __init__(
-        self, store: Store, clock: Clock, rules: Rules, publish: Callable[[Sequence[Published]], None]
+        self,
+        store: Store,
+        committed: Committed,
+        clock: Clock,
+        rules: Rules,
+        publish: Callable[[Sequence[Published]], None],
     ) -> None:
         self._store = store
+        self._committed = committed
         self._clock = clock
         self._rules = rules
         self._publish = publish
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._carried: list[_Call] = []
+        self._line: Line[_Call] = Line(self._loop)
         self._waiting: set[_Call] = set()
         self._pending_bytes = 0
         self._closed = False
-        self._last_batch = 0
         self._last_now = 0
         self._thread = threading.Thread(target=self._run, name="headway-writer", daemon=True)
         self._thread.start()
@@ -106,14 +99,14 @@ class Writer:
         limit = self._rules.limits.pending_writes
         return max(len(self._waiting) / limit, self._pending_bytes / PENDING_BYTES_MAX)
 
-    async def submit(
+    def submit(
         self, steps: Sequence[Step], size: int = 0, *, lane: Lane | None = None, urgent: bool = False
-    ) -> list[Outcome]:
+    ) -> "asyncio.Future[list[Outcome]]":
         """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
 
         `lane`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the
-        job as it was committed. Raises Overloaded, DatabaseUnavailable, StorageFull or ShuttingDown, and then nothing
-        was acknowledged.
+        job as it was committed. Raises Overloaded or ShuttingDown at once, DatabaseUnavailable or StorageFull later,
+        and then nothing was acknowledged.
         """
         if lane is not None and lane.error is not None:
             raise lane.error
@@ -123,19 +116,19 @@ class Writer:
             if lane is not None:
                 lane.close(overloaded)
             raise overloaded
-        return await self._put(_Call(steps, self._loop.create_future(), size, lane=lane))
+        return self._put(_Call(steps, self._loop.create_future(), size, lane=lane))
 
     async def chore(self, work: Callable[[], None]) -> None:
         """Run writes that belong to no job, in a commit like any other."""
         await self._put(_Call((), self._loop.create_future(), chore=work))
 
-    async def _put(self, call: _Call) -> list[Outcome]:
+    def _put(self, call: _Call) -> "asyncio.Future[list[Outcome]]":
         if self._closed:
             raise ShuttingDown
         self._waiting.add(call)
         self._pending_bytes += call.size
-        self._queue.put(call)
-        return await call.future
+        self._line.put(call)
+        return call.future
 
     def give_up(self) -> None:
         """The database hangs: answer all that waits with DatabaseUnavailable. Some of it may yet be committed."""
@@ -147,7 +140,7 @@ class Writer:
 
     async def apply(self, key: Key, action: Action, size: int = 0) -> Job:
         """Apply one action; the job as it was committed. Raises the domain's errors too."""
-        (outcome,) = await self.submit((Step(key, action),), size)
+        (outcome,) = await self.submit(((key, action),), size)
         if isinstance(outcome, JobError):
             raise outcome
         return outcome
@@ -156,51 +149,38 @@ class Writer:
         """Commit what was accepted, then stop."""
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            self._line.close()
         await asyncio.to_thread(self._thread.join)
 
     # The writer's thread.
 
     def _run(self) -> None:
-        closing = False
-        while not (closing and not self._carried):
-            batch, ended = self._collect(wait=not closing)
-            closing = closing or ended
+        while True:
+            # Who was just answered comes back, and is worth a short wait: a commit costs as much as many calls. Who is
+            # alone does not wait for anybody.
+            self._line.wait(len(self._waiting))
+            closing = self._line.closed
+            batch = self._collect()
             if batch:
-                self._last_batch = len(batch)
                 published = self._commit(batch)
                 try:
                     self._loop.call_soon_threadsafe(self._deliver, batch, published)
                 except RuntimeError:  # The loop is gone, and with it everybody who waited.
                     break
+            elif closing:
+                break
         self._store.disconnect()
 
-    def _collect(self, *, wait: bool) -> tuple[list[_Call], bool]:
-        """All calls that wait, and whether the last of all was among them."""
-        batch, self._carried = self._carried, []
-        ended = False
-        lingered = False
-        steps = sum(len(call.steps) for call in batch)
-        while steps < BATCH_MAX and not ended:
-            try:
-                call = self._queue.get() if not batch and wait else self._queue.get_nowait()
-            except queue.Empty:
-                # Company is worth a short wait only if there was some just now.
-                if lingered or not wait or len(batch) >= self._last_batch or self._last_batch < 2:
-                    break
-                lingered = True
-                try:
-                    call = self._queue.get(timeout=LINGER)
-                except queue.Empty:
-                    break
-            if call is None:
-                ended = True
-            elif not call.future.done():
+    def _collect(self) -> list[_Call]:
+        batch: list[_Call] = []
+        steps = 0
+        while steps < BATCH_MAX and (call := self._line.take()) is not None:
+            if call.future.done():
+                self._loop.call_soon_threadsafe(self._forget, call)
+            else:
                 batch.append(call)
                 steps += len(call.steps)
-            else:
-                self._loop.call_soon_threadsafe(self._forget, call)
-        return batch, ended
+        return batch
 
     def _commit(self, batch: list[_Call]) -> list[Published]:
         for tries_left in reversed(range(TRIES)):
@@ -228,6 +208,8 @@ class Writer:
 
     def _fail(self, batch: list[_Call], error: peewee.PeeweeException) -> list[Published]:
         log.warning("the database failed: %s", str(error).strip().partition("\n")[0])
+        # Whether it was committed is not known.
+        self._committed.forget()
         self._store.disconnect()
         failure = as_job_error(error)
         for call in batch:
@@ -235,29 +217,29 @@ class Writer:
         return []
 
     def _transact(self, batch: list[_Call]) -> list[Published]:
-        with self._store.transaction():
-            # One moment a commit, and each later than the one before: a watch is taken up again by it.
-            now = self._last_now = max(self._clock.now(), self._last_now + 1)
-            changes = self._work(batch, now)
-            changed = [change for change in changes if change.changed or change.rewritten]
-            self._store.save(changed)
+        if self._store.engine.shared or any(call.chore for call in batch):
+            with self._store.transaction():
+                changed = self._work(batch)
+                self._store.save(changed)
+        else:
+            # Nobody else writes, so that what is read before a transaction still holds within it.
+            self._store.connect()
+            changed = self._work(batch)
+            if not self._store.save_at_once(changed):
+                with self._store.transaction():
+                    self._store.save(changed)
+        self._committed.note(changed)
         published = [_published(change) for change in changed if change.changed and not _passing(change)]
         # The order in which a watch is taken up again.
         return sorted(published, key=attrgetter("update_time", "id"))
 
-    def _work(self, batch: list[_Call], now: int) -> list[Change]:
-        keys = sorted({step.key for call in batch for step in call.steps})
-        changes = {key: machine.working_copy(job) for key, job in self._store.load(keys).items()}
-        touched = {step.key for call in batch for step in call.steps if touches_variables(step.action)}
-        if touched:
-            variables = self._store.variables_of(sorted(touched & changes.keys()))
-            for key in touched & changes.keys():
-                changes[key].variables = variables.get(key, {})
-        room: dict[str, int] = {}
+    def _work(self, batch: list[_Call]) -> list[Change]:
+        # One moment a commit, and each later than the one before: a watch is taken up again by it.
+        now = self._last_now = max(self._clock.now(), self._last_now + 1)
+        commit = Commit(self._store, self._committed, self._rules, now, (call.steps for call in batch))
         for index, call in enumerate(batch):
-            if self._must_wait(call, changes):
-                # A job cannot be removed and created anew in one commit: the rest has its turn in the next.
-                self._carried = batch[index:] + self._carried
+            if commit.must_wait(call.steps):
+                self._line.put_back(batch[index:])
                 del batch[index:]
                 break
             if call.lane is not None and call.lane.error is not None:
@@ -265,36 +247,8 @@ class Writer:
                 continue
             if call.chore is not None:
                 call.chore()
-            for step in call.steps:
-                try:
-                    call.outcomes.append(self._step(step, changes, room, now))
-                except JobError as error:
-                    call.outcomes.append(error)
-        return list(changes.values())
-
-    def _must_wait(self, call: _Call, changes: dict[Key, Change]) -> bool:
-        return any(
-            isinstance(step.action, Create) and step.key in changes and changes[step.key].removed for step in call.steps
-        )
-
-    def _step(self, step: Step, changes: dict[Key, Change], room: dict[str, int], now: int) -> Job:
-        change = changes.get(step.key)
-        if change is None and isinstance(step.action, Create):
-            session_hash, job_id = step.key
-            if session_hash not in room:
-                limit = self._rules.limits.session_jobs
-                room[session_hash] = limit - self._store.count_jobs(session_hash, limit)
-            if room[session_hash] <= 0:
-                raise SessionJobsLimit
-            room[session_hash] -= 1
-            change = machine.create(session_hash, job_id, step.action, now, self._rules)
-            change.variables = {}
-            changes[step.key] = change
-            return change.job
-        if change is None or change.removed:
-            raise JobNotFound
-        machine.step(change, step.action, now, self._rules)
-        return change.job
+            call.outcomes = commit.apply(call.steps)
+        return commit.changed()
 
     # Back in the event loop.
 

@@ -4,19 +4,29 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 
 class ServerProcess:
     """A server on a free loopback port, with a database in `folder`; it keeps its port over restarts."""
 
-    def __init__(self, folder: Path, *arguments: str, database: str = "", port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        database: str = "",
+        port: int = 0,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'headway.db'}"
         self.address = f"127.0.0.1:{port}"
         self.greeting = ""
         self._arguments = arguments
+        self._environment = environment
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -39,7 +49,7 @@ class ServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**environment, "XDG_DATA_HOME": str(self.folder)},
+                env={**environment, "XDG_DATA_HOME": str(self.folder), **self._environment},
             )
         assert self._process.stdout is not None
         self.greeting = self._process.stdout.readline()

@@ -1,0 +1,107 @@
+"""What one commit does to jobs: the steps of all calls that share it, applied to copies of their own."""
+
+from collections.abc import Iterable, Sequence
+
+from headway_server import machine
+from headway_server.actions import Action, Create, touches_variables
+from headway_server.change import Change, Rules
+from headway_server.committed import Committed
+from headway_server.errors import JobError, JobNotFound, SessionJobsLimit
+from headway_server.job import Job, Key
+from headway_server.store import Store
+
+Step = tuple[Key, Action]
+"""One action on one job."""
+
+Outcome = Job | JobError
+"""What became of a step: the job as it is committed, or why it was refused."""
+
+
+class Commit:
+    """Belongs within the store's transaction. `now` (µs) is the time of all that it does."""
+
+    def __init__(
+        self, store: Store, committed: Committed, rules: Rules, now: int, steps: Iterable[Sequence[Step]]
+    ) -> None:
+        self._store = store
+        self._committed = committed
+        self._rules = rules
+        self._now = now
+        self._room: dict[str, int] = {}
+        self._removed = False
+        keys: set[Key] = set()
+        touched: set[Key] = set()
+        for of_a_call in steps:
+            keys.update([key for key, _ in of_a_call])
+            touched.update([key for key, action in of_a_call if touches_variables(action)])
+        self._changes = self._copies(keys)
+        touched &= self._changes.keys()
+        if touched:
+            variables = store.variables_of(sorted(touched))
+            for key in touched:
+                self._changes[key].variables = variables.get(key, {})
+
+    def changed(self) -> list[Change]:
+        """What is to be stored."""
+        return [change for change in self._changes.values() if change.changed or change.rewritten]
+
+    def must_wait(self, steps: Sequence[Step]) -> bool:
+        """Whether these belong into the next commit: a job cannot be removed and created anew in one."""
+        return self._removed and any(
+            isinstance(action, Create) and key in self._changes and self._changes[key].removed for key, action in steps
+        )
+
+    def apply(self, steps: Sequence[Step]) -> list[Outcome]:
+        """Apply the steps, in their order; each is all or nothing."""
+        outcomes: list[Outcome] = []
+        for key, action in steps:
+            try:
+                change = self._changes.get(key)
+                if change is None:
+                    change = self._create(key, action)
+                elif change.removed:
+                    raise JobNotFound
+                else:
+                    machine.step(change, action, self._now, self._rules)
+                    if change.removed:
+                        self._removed = True
+                outcomes.append(change.job)
+            except JobError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _create(self, key: Key, action: Action) -> Change:
+        if not isinstance(action, Create):
+            raise JobNotFound
+        session_hash, job_id = key
+        if session_hash not in self._room:
+            self._room[session_hash] = self._room_in(session_hash)
+        if self._room[session_hash] <= 0:
+            raise SessionJobsLimit
+        self._room[session_hash] -= 1
+        change = machine.create(session_hash, job_id, action, self._now, self._rules)
+        change.variables = {}
+        self._changes[key] = change
+        return change
+
+    def _room_in(self, session_hash: str) -> int:
+        limit = self._rules.limits.session_jobs
+        count = self._committed.count(session_hash)
+        if count is None:
+            count = self._store.count_jobs(session_hash, limit)
+            if count < limit:
+                self._committed.counted(session_hash, count)
+        return limit - count
+
+    def _copies(self, keys: set[Key]) -> dict[Key, Change]:
+        copies = {}
+        missing = []
+        for key in sorted(keys):
+            job = self._committed.get(key)
+            if job is None:
+                missing.append(key)
+            else:
+                copies[key] = machine.working_copy(job)
+        for key, job in self._store.load(missing).items():
+            copies[key] = machine.working_copy(job)
+        return copies

@@ -1,0 +1,166 @@
+"""What a commit stores: every statement that changes the tables of jobs.
+
+Those on the hot path are compiled by peewee once and then reused: compiling costs more than running them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from peewee import EXCLUDED, SQL, Query, ValuesList
+from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
+
+from headway_server import rows
+from headway_server.change import Change
+from headway_server.database import Engine
+from headway_server.models import JobRow, LabelRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
+from headway_server.statements import Statement, belongs, is_key, named, to_power_of_two
+
+RECORD_ERRORS_KEPT = 100
+"""So many record errors are kept from the beginning of a job, and as many from its end."""
+
+AT_ONCE = 256
+"""Reported jobs that one statement can store."""
+
+
+class Writes:
+    """Writes to one database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.database = engine.database
+        columns = JobRow._meta.columns
+        compiled = self.database
+        self._insert_job = Statement(compiled, JobRow.insert({columns[c]: named(c) for c in rows.COLUMNS}))
+        self._update_reported = Statement(compiled, self._update(rows.REPORTED))
+        self._update_all = Statement(
+            compiled, self._update([c for c in rows.COLUMNS if c not in (*rows.KEY, "create_time")])
+        )
+        self._save_variables = Statement(
+            compiled,
+            VariablesRow.insert(
+                session_hash=named("session_hash"), job_id=named("id"), variables=named("variables")
+            ).on_conflict(
+                conflict_target=[VariablesRow.session_hash, VariablesRow.job_id],
+                update={VariablesRow.variables: EXCLUDED.variables},
+            ),
+        )
+        self._removals = [
+            Statement(compiled, model.delete().where(is_key(model, column)))
+            for model, column in (
+                (LabelRow, "job_id"),
+                (VariablesRow, "job_id"),
+                (ResultsRow, "job_id"),
+                (RecordErrorRow, "job_id"),
+                (JobRow, "id"),
+            )
+        ]
+        self._note_removal = Statement(
+            compiled,
+            RemovedRow.insert(
+                session_hash=named("session_hash"), job_id=named("id"), remove_time=named("update_time")
+            ).on_conflict(
+                conflict_target=[RemovedRow.session_hash, RemovedRow.job_id],
+                update={RemovedRow.remove_time: EXCLUDED.remove_time},
+            ),
+        )
+        self._at_once: dict[int, Statement] = {}
+
+    def _update(self, names: Sequence[str]) -> Query:
+        columns = JobRow._meta.columns
+        return JobRow.update({columns[name]: named(name) for name in names}).where(is_key(JobRow, "id"))
+
+    def _update_at_once(self, count: int) -> Statement:
+        if count not in self._at_once:
+            columns = JobRow._meta.columns
+            given = [*rows.KEY, *rows.REPORTED]
+            values = ValuesList([[named(name) for name in given] for _ in range(count)]).alias("given")
+            # SQLite has no names of ours for the columns of a list of values.
+            column = {name: SQL(f'"given"."column{number}"') for number, name in enumerate(given, 1)}
+            query = (
+                JobRow.update({columns[name]: column[name] for name in rows.REPORTED})
+                .from_(values)
+                .where((JobRow.session_hash == column["session_hash"]) & (JobRow.id == column["id"]))
+            )
+            self._at_once[count] = Statement(self.database, query)
+        return self._at_once[count]
+
+    def save_at_once(self, changes: Sequence[Change]) -> bool:
+        """Write and commit the changes in a single statement, if they are few and simple enough for that.
+
+        For SQLite alone: a thread that runs Python gives way in every call to the database, and three of them would
+        each wait for their turn again."""
+        if self._engine.shared or not 0 < len(changes) <= AT_ONCE or not all(map(_only_reported, changes)):
+            return False
+        padded = to_power_of_two([rows.reported(change.job) for change in changes])
+        statement = self._update_at_once(len(padded))
+        self.database.execute_sql(statement.sql, statement.parameters_of_many(padded))
+        return True
+
+    def save(self, changes: Sequence[Change]) -> None:
+        """Write what the changes hold; the transaction is the caller's."""
+        gone: list[dict[str, rows.SqlValue]] = [
+            {"session_hash": c.job.session_hash, "id": c.job.id, "update_time": c.job.update_time}
+            for c in changes
+            if c.removed and not c.created
+        ]
+        if gone:
+            for statement in (*self._removals, self._note_removal):
+                self._run_many(statement, gone)
+        kept = [change for change in changes if not change.removed]
+        self._run_many(self._insert_job, [rows.to_row(c.job) for c in kept if c.created])
+        stored = [c for c in kept if not c.created]
+        self._run_many(self._update_all, [rows.to_row(c.job) for c in stored if c.rewritten])
+        self._run_many(self._update_reported, [rows.reported(c.job) for c in stored if c.changed and not c.rewritten])
+        self._run_many(self._save_variables, [self._variables_row(c) for c in kept if c.variables_changed])
+        for change in kept:
+            job = change.job
+            key = {"session_hash": job.session_hash, "job_id": job.id}
+            if change.relabelled:
+                if not change.created:
+                    self.database.execute(LabelRow.delete().where(belongs(LabelRow, (job.session_hash, job.id))))
+                if job.labels:
+                    labels = [{**key, "key": name, "value": value} for name, value in job.labels.items()]
+                    self.database.execute(LabelRow.insert_many(labels))
+            if change.results is not None:
+                self.database.execute(ResultsRow.insert(**key, results=change.results))
+            if change.record_errors:
+                self._add_record_errors(change, key)
+
+    def _variables_row(self, change: Change) -> dict[str, rows.SqlValue]:
+        text = json.dumps(change.variables, separators=(",", ":"), ensure_ascii=False)
+        return {"session_hash": change.job.session_hash, "id": change.job.id, "variables": text}
+
+    def _add_record_errors(self, change: Change, key: dict[str, str]) -> None:
+        total = change.job.error_count
+        numbered = enumerate(change.record_errors, total - len(change.record_errors) + 1)
+        new = [
+            {**key, "number": number, "record": error.record, "code": error.code, "message": error.message}
+            for number, error in numbered
+            if number <= RECORD_ERRORS_KEPT or number > total - RECORD_ERRORS_KEPT
+        ]
+        self.database.execute(RecordErrorRow.insert_many(new))
+        self.database.execute(
+            RecordErrorRow.delete().where(
+                belongs(RecordErrorRow, (key["session_hash"], key["job_id"]))
+                & (RecordErrorRow.number > RECORD_ERRORS_KEPT)
+                & (RecordErrorRow.number <= total - RECORD_ERRORS_KEPT)
+            )
+        )
+
+    def _run_many(self, statement: Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
+        if many:
+            with exception_wrapper:
+                self.database.cursor().executemany(statement.sql, [statement.parameters(row) for row in many])
+
+
+def _only_reported(change: Change) -> bool:
+    """Whether nothing is to be stored but what every report changes."""
+    return not (
+        change.rewritten
+        or change.created
+        or change.removed
+        or change.variables_changed
+        or change.relabelled
+        or change.record_errors
+        or change.results is not None
+    )
