@@ -18,8 +18,8 @@ help: ## Show this list
 run: .venv/.run ## Start the server (settings from HEADWAY_* variables; see also: headway serve --help)
 	@exec $(BIN)/headway serve
 
-bench: .venv/.dev ## Measure what an update costs a worker, beside tqdm if it is installed
-	$(BIN)/python -m benchmarks.client
+bench: .venv/.dev ## Measure against the limit of the transport and against peers (about 15 minutes)
+	$(BIN)/python -m benchmarks
 
 demo: .venv/.dev ## Show all that a worker can rely on: kills, restarts, run, pipe and cancel, in a minute
 	@$(BIN)/python -m examples.demo
