@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import grpc.aio
 import peewee
+from google.longrunning import operations_proto_pb2
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
@@ -30,8 +31,10 @@ from headway_server.errors import ShuttingDown
 from headway_server.guard import Credentials, Guard
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
+from headway_server.operations import OperationsServicer
 from headway_server.readers import Readers
 from headway_server.servicer import JobServicer
+from headway_server.sessions import Sessions
 from headway_server.settings import Settings
 from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
@@ -40,6 +43,7 @@ from headway_server.watch import Hub
 from headway_server.writer import Writer
 
 JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
+OPERATIONS = operations_proto_pb2.DESCRIPTOR.services_by_name["Operations"]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
@@ -114,17 +118,20 @@ class App:
         self.writer = Writer(self.store, committed, clock, rules, self.hub.publish)
         self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock)
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, Sealer(key))
-        self._servicer = JobServicer(jobs, SessionHasher(key), settings.limits, settings.cancel_grace)
+        sessions = Sessions(SessionHasher(key), settings.limits)
+        self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
+        operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace)
         self._health = HealthServicer()
         self._healthy = False
         self._database_answers = True
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
         self._guard = guard = Guard(Credentials(self.admin_token))
-        names = [service.full_name for service in (JOB_SERVICE, HEALTH, REFLECTION, CHANNELZ)]
+        names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
         self._server.add_generic_rpc_handlers(
             (
                 guard.service(JOB_SERVICE, self._servicer),
+                guard.service(OPERATIONS, operations),
                 guard.service(HEALTH, self._health, wants_context=True),
                 guard.service(REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True),
                 guard.service(CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),

@@ -64,6 +64,7 @@ ANYBODY = Caller(frozenset({Scope.READ, Scope.REPORT}))
 ADMIN = Caller(frozenset({Scope.READ, Scope.REPORT, Scope.ADMIN}))
 
 _JOBS = "headway.v1.JobService"
+_OPERATIONS = "google.longrunning.Operations"
 _CHANNELZ = "grpc.channelz.v1.Channelz"
 
 POLICY: Mapping[str, Scope] = {
@@ -84,6 +85,11 @@ POLICY: Mapping[str, Scope] = {
     f"{_JOBS}.ClearJob": Scope.REPORT,
     f"{_JOBS}.WatchJob": Scope.READ,
     f"{_JOBS}.WatchJobs": Scope.READ,
+    f"{_OPERATIONS}.GetOperation": Scope.READ,
+    f"{_OPERATIONS}.ListOperations": Scope.READ,
+    f"{_OPERATIONS}.WaitOperation": Scope.READ,
+    f"{_OPERATIONS}.CancelOperation": Scope.REPORT,
+    f"{_OPERATIONS}.DeleteOperation": Scope.REPORT,
     # Content-free, for load balancers that have no token.
     "grpc.health.v1.Health.Check": Scope.OPEN,
     "grpc.health.v1.Health.Watch": Scope.OPEN,

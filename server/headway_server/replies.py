@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.protobuf import any_pb2, duration_pb2, message, timestamp_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headway.v1 import job_pb2
@@ -12,6 +12,9 @@ from headway_server.limits import MICROSECONDS
 from headway_server.report import RecordError
 
 DOMAIN = "headway"
+
+PAGE_BYTES = 3 * 1024 * 1024
+"""A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
 
 STATUSES: dict[Status, job_pb2.JobStatus] = {
     Status.PENDING: job_pb2.JOB_STATUS_PENDING,
@@ -47,6 +50,19 @@ CODES: dict[str, int] = {
     "DEADLINE_PASSED": code_pb2.DEADLINE_EXCEEDED,
 }
 """The google.rpc.Code of each reason that an RPC can answer with."""
+
+
+class Room:
+    """What still fits into one answer; its first message always does."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    def takes(self, answer: message.Message) -> bool:
+        """Whether this one fits too."""
+        first = not self._taken
+        self._taken += answer.ByteSize()
+        return first or self._taken <= PAGE_BYTES
 
 
 def status(error: JobError) -> status_pb2.Status:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeVar
 
 from google.protobuf import empty_pb2, message
@@ -12,29 +12,21 @@ from google.protobuf import empty_pb2, message
 from headway.v1 import job_service_pb2 as pb
 from headway_server import encoded, json_values, replies, requests
 from headway_server.actions import Clear
-from headway_server.checks import Checks, session_fault
-from headway_server.errors import JobError, JobNotFound, ScopeMissing, StreamExpired
+from headway_server.checks import Checks
+from headway_server.errors import JobError, JobNotFound, StreamExpired
 from headway_server.guard import Caller
 from headway_server.job import Job
 from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
 from headway_server.progress_stream import ProgressStream
+from headway_server.sessions import Sessions
 from headway_server.store import Removal
-from headway_server.tokens import SessionHasher
-
-ANY_SESSION = "-"
 
 WATCH_LIFE = (300.0, 600.0)
 """Seconds that a watch lives, at least and at most: then its caller opens it again, perhaps at another server."""
 
 STREAM_LIFE = (3000.0, 3600.0)
 """Seconds that a stream of reports lives."""
-
-PAGE_BYTES = 3 * 1024 * 1024
-"""A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
-
-SESSIONS = 4096
-"""Sessions whose hashes are kept at hand."""
 
 T = TypeVar("T")
 R = TypeVar("R", bound=message.Message)
@@ -43,11 +35,10 @@ R = TypeVar("R", bound=message.Message)
 class JobServicer:
     """headway.v1.JobService."""
 
-    def __init__(self, jobs: Jobs, hasher: SessionHasher, limits: Limits, cancel_grace: int) -> None:
+    def __init__(self, jobs: Jobs, sessions: Sessions, limits: Limits, cancel_grace: int) -> None:
         self._jobs = jobs
+        self._sessions = sessions
         self._limits = limits
-        # Most calls are of few sessions.
-        self._known = lru_cache(SESSIONS)(lambda session: (hasher(session), session_fault(session, limits)))
         self._cancel_grace = cancel_grace
         self._streams: set[ProgressStream] = set()
 
@@ -58,7 +49,7 @@ class JobServicer:
 
     async def CreateJob(self, request: pb.CreateJobRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
-        session = self._session(request.session_id, caller, checks)
+        session = self._sessions(request.session_id, caller, checks)
         action = requests.create(request, checks)
         if session is EVERYWHERE:
             checks.fault("session_id", "must be a session of its own: '-' is no session id")
@@ -81,16 +72,15 @@ class JobServicer:
 
     async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> pb.ListJobsResponse:
         checks = Checks(self._limits)
-        session = self._session(request.session_id, caller, checks)
+        session = self._sessions(request.session_id, caller, checks)
         wanted, page_size = requests.list_filter(request, checks, session)
         checks.done()
         page = await self._jobs.page(wanted, page_size, request.page_token)
         response = pb.ListJobsResponse()
-        size = 0
+        room = replies.Room()
         for job in page.jobs:
             answer = replies.job(job)
-            size += answer.ByteSize()
-            if response.jobs and size > PAGE_BYTES:
+            if not room.takes(answer):
                 break
             response.jobs.append(answer)
         shown = len(response.jobs)
@@ -100,7 +90,7 @@ class JobServicer:
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
-        session = self._session(request.session_id, caller, checks)
+        session = self._sessions(request.session_id, caller, checks)
         checks.job_id(request.job.id, "job.id")
         action = requests.update(request, checks)
         checks.done()
@@ -199,7 +189,7 @@ class JobServicer:
         self, request: pb.WatchJobsRequest, caller: Caller
     ) -> AsyncGenerator[pb.WatchJobsResponse | bytes, None]:
         checks = Checks(self._limits)
-        session = self._session(request.session_id, caller, checks)
+        session = self._sessions(request.session_id, caller, checks)
         checks.done()
         watch = self._jobs.watch_all(session, request.resume_token)
         async with aclosing(_mortal(watch, random.uniform(*WATCH_LIFE))) as states:
@@ -217,17 +207,7 @@ class JobServicer:
     def _named(self, caller: Caller, request: "_NamesJob", checks: Checks) -> Name:
         job_id = request.job_id
         checks.job_id(job_id)
-        return self._session(request.session_id, caller, checks), job_id
-
-    def _session(self, session_id: str, caller: Caller, checks: Checks) -> str | None:
-        if session_id == ANY_SESSION:
-            if not caller.is_admin:
-                raise ScopeMissing("Session '-' needs a token with the scope admin; name a session of your own.")
-            return EVERYWHERE
-        session_hash, fault = self._known(session_id)
-        if fault is not None:
-            checks.fault("session_id", fault)
-        return session_hash
+        return self._sessions(request.session_id, caller, checks), job_id
 
 
 _NamesJob = (

@@ -19,6 +19,7 @@ from tests.support.methods import FULL, METHODS, SERVICE, good
 
 SERVICES = {
     "grpc.channelz.v1.Channelz",
+    "google.longrunning.Operations",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",
     SERVICE.full_name,

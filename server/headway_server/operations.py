@@ -1,0 +1,110 @@
+"""google.longrunning.Operations over the same jobs, for clients that know nothing of Headway but this.
+
+An operation's name is `sessions/{session_id}/operations/{job_id}`, its metadata the Job, its response the results as a
+google.protobuf.Value (null if the job was given none).
+"""
+
+from contextlib import suppress
+
+from google.longrunning import operations_proto_pb2 as pb
+from google.protobuf import empty_pb2, struct_pb2
+
+from headway_server import json_values, replies, requests
+from headway_server.actions import Cancel, Clear
+from headway_server.checks import Checks
+from headway_server.errors import JobEnded
+from headway_server.guard import Caller
+from headway_server.job import ENDED, Job, Status
+from headway_server.jobs import WAIT_MAX, Jobs, Name
+from headway_server.limits import INT64_MAX, Limits
+from headway_server.sessions import Sessions
+from headway_server.store import Filter
+
+NAME = "must be sessions/{session_id}/operations/{job_id}"
+
+FILTERS = {"": None, "done=true": True, "done=false": False}
+"""What `filter` may be, without its blanks."""
+
+
+class OperationsServicer:
+    """google.longrunning.Operations."""
+
+    def __init__(self, jobs: Jobs, sessions: Sessions, limits: Limits, cancel_grace: int) -> None:
+        self._jobs = jobs
+        self._sessions = sessions
+        self._limits = limits
+        self._cancel_grace = cancel_grace
+
+    async def GetOperation(self, request: pb.GetOperationRequest, caller: Caller) -> pb.Operation:
+        return await self._operation(request.name, await self._jobs.get(self._name(request.name, caller)))
+
+    async def ListOperations(self, request: pb.ListOperationsRequest, caller: Caller) -> pb.ListOperationsResponse:
+        checks = Checks(self._limits)
+        parent = request.name.removesuffix("/operations")
+        session_id = parent.removeprefix("sessions/")
+        if session_id == parent:
+            checks.fault("name", "must be sessions/{session_id}")
+        session = self._sessions(session_id, caller, checks, "name")
+        condition = "".join(request.filter.split())
+        if condition not in FILTERS:
+            checks.fault("filter", "can be done=true or done=false alone")
+        done = FILTERS.get(condition)
+        size = checks.not_negative("page_size", request.page_size) or requests.PAGE_SIZE
+        checks.done()
+        statuses = frozenset(status for status in Status if done is None or (status in ENDED) == done)
+        wanted = Filter(session, statuses if done is not None else frozenset())
+        page = await self._jobs.page(wanted, min(size, self._limits.page_size), request.page_token)
+        response = pb.ListOperationsResponse()
+        room = replies.Room()
+        for job in page.jobs:
+            operation = await self._operation(f"{parent}/operations/{job.id}", job)
+            if not room.takes(operation):
+                break
+            response.operations.append(operation)
+        shown = len(response.operations)
+        if not page.is_last or shown < len(page.jobs):
+            response.next_page_token = page.token(page.jobs[shown - 1])
+        return response
+
+    async def WaitOperation(self, request: pb.WaitOperationRequest, caller: Caller) -> pb.Operation:
+        name = self._name(request.name, caller)
+        checks = Checks(self._limits)
+        wait = checks.span("timeout", request.timeout, capped=True) if request.HasField("timeout") else WAIT_MAX
+        checks.done()
+        # No revision is newer than that: the end alone is waited for.
+        return await self._operation(request.name, await self._jobs.get(name, INT64_MAX, wait))
+
+    async def CancelOperation(self, request: pb.CancelOperationRequest, caller: Caller) -> empty_pb2.Empty:
+        name = self._name(request.name, caller)
+        # To cancel is a wish, and what has ended needs none.
+        with suppress(JobEnded):
+            await self._jobs.apply(name, Cancel("", self._cancel_grace))
+        return empty_pb2.Empty()
+
+    async def DeleteOperation(self, request: pb.DeleteOperationRequest, caller: Caller) -> empty_pb2.Empty:
+        await self._jobs.apply(self._name(request.name, caller), Clear())
+        return empty_pb2.Empty()
+
+    def _name(self, text: str, caller: Caller) -> Name:
+        checks = Checks(self._limits)
+        # A session id may have slashes of its own.
+        parent, separator, job_id = text.rpartition("/operations/")
+        session_id = parent.removeprefix("sessions/")
+        if not separator or session_id == parent:
+            checks.fault("name", NAME)
+            checks.done()
+        checks.job_id(job_id, "name")
+        name = self._sessions(session_id, caller, checks, "name"), job_id
+        checks.done()
+        return name
+
+    async def _operation(self, name: str, job: Job) -> pb.Operation:
+        operation = pb.Operation(name=name, done=job.ended)
+        operation.metadata.Pack(replies.job(job))
+        if job.status is Status.COMPLETED:
+            text = await self._jobs.results((job.session_hash, job.id))
+            none = struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
+            operation.response.Pack(none if text is None else json_values.to_value(text))
+        elif job.ended:
+            operation.error.CopyFrom(replies.job(job).error)
+        return operation
