@@ -10,7 +10,13 @@ from headway_server.errors import CredentialsInvalid
 from headway_server.guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
 from tests.support.app import RunningApp
 
-SERVICES = (application.JOB_SERVICE, application.OPERATIONS, application.HEALTH, application.REFLECTION, application.CHANNELZ)
+SERVICES = (
+    application.JOB_SERVICE,
+    application.OPERATIONS,
+    application.HEALTH,
+    application.REFLECTION,
+    application.CHANNELZ,
+)
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: str(service.full_name))
