@@ -273,6 +273,44 @@ def test_a_forked_child_reports_a_part_of_its_own(server: ServerProcess, session
     assert (seen.parts[""], seen.parts["child"], seen.progress) == (12, 7, 24)
 
 
+STILL = """
+import os, sys, pathlib
+
+def look():
+    for name in pathlib.Path("/proc/self/task").glob("*/comm"):
+        try:
+            names.add(name.read_text())
+        except OSError:
+            pass
+
+# Of the hooks before a fork those that came first are called last.
+os.register_at_fork(before=look)
+names = set()
+
+import headway
+
+with headway.connect() as hw, hw.job() as job:
+    for _ in range(20):
+        job.advance()
+        hw.get(None, job.id)
+        assert job.flush()
+        look()
+        assert "event_engine\\n" in names, names
+        names.clear()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print(*(name for name in names if name.startswith(("event_engine", "grpc_"))), end="")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux shows the threads of a process")
+def test_nothing_of_grpc_is_left_when_a_process_forks(server: ServerProcess, session: str) -> None:
+    done = run(STILL, server.address, session)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 MULTIPROCESSING = """
 import headway, multiprocessing, signal
 signal.alarm(18)

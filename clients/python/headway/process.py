@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from weakref import WeakSet
 
-from headway.channel import Target
+from headway.channel import Target, clean_up
 from headway.contact import log
 from headway.course import Course, Step
 from headway.engine import Engine
@@ -114,6 +114,7 @@ def _before_fork() -> None:
     for connection in list(_connections):
         connection._close_channel()
     _resting.extend(engine.rest() for engine in _engines.values())
+    clean_up()
     _see_to_multiprocessing()
 
 
