@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import h11
 import uvicorn
@@ -120,8 +121,8 @@ class _Protocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
         self._timer = self.loop.call_later(HEAD_PATIENCE, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
@@ -198,6 +199,11 @@ class Door:
         )
         self._server = _Server(config)
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(self._sockets))
         await self._server.ready.wait()
@@ -214,11 +220,17 @@ def bind(address: str) -> list[socket.socket]:
     number = int(port)
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, where in socket.getaddrinfo(
+        for family, kind, protocol, _, where in socket.getaddrinfo(
             host.strip("[]"), number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            sockets.append(socket.create_server((where[0], number), family=family, backlog=512))
-            number = sockets[0].getsockname()[1]
+            # With its protocol by name: asyncio lets small answers out at once only where it knows that this is TCP.
+            bound = socket.socket(family, kind, protocol)
+            sockets.append(bound)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((where[0], number))
+            number = bound.getsockname()[1]
     except OSError:
         for bound in sockets:
             bound.close()
