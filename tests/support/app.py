@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Self, TypeVar
 
 import grpc
@@ -35,10 +36,13 @@ class ManualClock:
 class RunningApp:
     """An App in a thread with an event loop of its own, and a channel to one of its doors, grpc or http."""
 
-    def __init__(self, database: str, *, limits: Limits | None = None, door: str = "grpc") -> None:
+    def __init__(
+        self, database: str, *, limits: Limits | None = None, door: str = "grpc", settings: Settings | None = None
+    ) -> None:
         self.door = door
         self.clock = ManualClock()
-        settings = Settings(
+        settings = replace(
+            settings or Settings(),
             listen="127.0.0.1:0",
             http="127.0.0.1:0",
             database=database,
