@@ -150,10 +150,9 @@ def test_a_reader_who_takes_nothing_is_left(app: RunningApp, caller: Caller, mon
         (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx", 400),
         (b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: gzip\r\n\r\n", 501),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200 + b"\r\n\r\n", 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 403),
         (b"\xff" * 300 + b"\r\n\r\n", 400),
     ],
-    ids=range(17),
+    ids=range(16),
 )
 def test_what_is_no_http(app: RunningApp, head: bytes, status: int) -> None:
     connection = connect(app)
