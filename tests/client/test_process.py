@@ -141,11 +141,9 @@ with headway.connect() as hw, hw.job() as job:
     assert (seen.status, seen.progress) == (job_pb2.JOB_STATUS_CANCELLED, 4)
 
 
-def test_a_daemon_thread_at_work_does_not_hold_the_exit(
-    server: ServerProcess, session: str, hw: headway.Client
-) -> None:
-    script = """
-import headway, threading
+DAEMON = """
+import headway, headway.process, threading
+headway.process.EXIT_TIMEOUT = 2
 hw = headway.connect()
 job = hw.job()
 begun = threading.Event()
@@ -156,9 +154,23 @@ def work():
 threading.Thread(target=work, daemon=True).start()
 begun.wait()
 """
-    done = run(script, server.address, session)
+
+
+def test_a_daemon_thread_at_work_does_not_hold_the_exit(
+    server: ServerProcess, session: str, hw: headway.Client
+) -> None:
+    done = run(DAEMON, server.address, session)
     assert (done.returncode, done.stderr) == (0, "")
     assert only_job(hw).progress > 0
+
+
+def test_a_daemon_thread_at_work_does_not_hold_an_exit_with_the_server_away(session: str, spool: Path) -> None:
+    began = time.monotonic()
+    done = run(DAEMON, "127.0.0.1:9", session)
+    assert time.monotonic() - began < 8
+    assert done.returncode == 0
+    assert all(line.startswith("headway: ") for line in done.stderr.splitlines())
+    assert len(list(spool.iterdir())) == 1
 
 
 def test_an_exit_with_the_server_away_is_bounded(session: str) -> None:
