@@ -35,7 +35,7 @@ def test_help_explains_the_exit_status(cli: Cli) -> None:
 
 
 def test_every_command_explains_itself(cli: Cli) -> None:
-    commands = "create start get list watch wait report finish fail cancel set vars results errors clear completion"
+    commands = "create start get list watch open wait report finish fail cancel set vars results errors clear completion"
     for command in commands.split():
         result = cli(command, "--help")
         assert result.status == 0
