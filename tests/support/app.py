@@ -36,7 +36,13 @@ class RunningApp:
 
     def __init__(self, database: str, *, limits: Limits | None = None) -> None:
         self.clock = ManualClock()
-        settings = Settings(listen="127.0.0.1:0", database=database, session_key="5e" * 32, limits=limits or Limits())
+        settings = Settings(
+            listen="127.0.0.1:0",
+            http="127.0.0.1:0",
+            database=database,
+            session_key="5e" * 32,
+            limits=limits or Limits(),
+        )
         self.app = App(settings, clock=self.clock)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
