@@ -119,6 +119,7 @@ export class HeadwayJob extends HTMLElement {
   #trouble = document.createElement("p");
   /** @type {Shared | null} */
   #shared = null;
+  #renewing = false;
 
   constructor() {
     super();
@@ -137,7 +138,7 @@ export class HeadwayJob extends HTMLElement {
   }
 
   connectedCallback() {
-    this.#follow();
+    this.#renew();
   }
 
   disconnectedCallback() {
@@ -145,7 +146,7 @@ export class HeadwayJob extends HTMLElement {
   }
 
   attributeChangedCallback() {
-    if (this.isConnected) this.#follow();
+    this.#renew();
   }
 
   /** @param {Job} job @param {number} now */
@@ -164,8 +165,20 @@ export class HeadwayJob extends HTMLElement {
     this.#trouble.textContent = words;
   }
 
+  /** Follows what the attributes name, once all of them are set. */
+  #renew() {
+    if (this.#renewing) return;
+    this.#renewing = true;
+    queueMicrotask(() => {
+      this.#renewing = false;
+      if (this.isConnected) this.#follow();
+    });
+  }
+
   #follow() {
     this.#leave();
+    this.trouble("");
+    this.#bar.element.hidden = true;
     const session = this.getAttribute("session");
     if (!session || !this.job) return;
     const server = new URL(this.getAttribute("server") ?? ".", this.hasAttribute("server") ? document.baseURI : import.meta.url);

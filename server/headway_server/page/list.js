@@ -197,6 +197,9 @@ export class List {
   }
 }
 
+/** Fewer digits are in ids by chance. */
+const ENOUGH_OF_ID = 6;
+
 /** @type {WeakMap<Job, string>} */
 const searched = new WeakMap();
 
@@ -206,8 +209,8 @@ function matches(job, words) {
   let text = searched.get(job);
   if (text === undefined) {
     const labels = Object.entries(job.labels).map(([key, value]) => `${key}=${value}`);
-    text = [job.name, job.invoker, job.message, job.id, ...labels].join("\n").toLowerCase();
+    text = [job.name, job.invoker, job.message, ...labels].join("\n").toLowerCase();
     searched.set(job, text);
   }
-  return words.every((word) => text.includes(word));
+  return words.every((word) => text.includes(word) || (word.length >= ENOUGH_OF_ID && job.id.includes(word)));
 }
