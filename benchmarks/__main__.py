@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.figures import Section
 
-SECTIONS = ("worker", "calls", "streams", "watching", "growth", "crowd", "start", "peers")
+SECTIONS = ("worker", "calls", "streams", "watching", "growth", "crowd", "start", "page", "peers")
 
 
 def main() -> int:

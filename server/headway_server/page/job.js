@@ -109,7 +109,7 @@ export class JobPage {
     /** @type {[string, string | 0 | Node][]} */
     const facts = [
       ["Progress", [count(job), job.unit !== "%" && percent(job)].filter(Boolean).join(" · ")],
-      [job.ended ? "Pace on the whole" : "Pace", rate(job)],
+      [job.ended ? "Average pace" : "Pace", rate(job)],
       ["Still to go", remaining(job, now).replace(" left", "")],
       ["Invoker", job.invoker],
       [job.ended ? "Took" : "Running for", duration(job, now).replace(/^\w+ /, "")],
@@ -125,30 +125,14 @@ export class JobPage {
       ["Labels", Object.entries(job.labels).sort().map(([key, value]) => `${key}=${value}`).join(", ")],
       ["Id", h("span", { class: "id" }, job.id)],
     ];
-    const shown = facts.filter(([, fact]) => fact);
-    for (const [name, fact] of shown) {
-      const row = this.#fact(name);
-      if (typeof fact === "string") say(row, fact);
-      else if (fact && row.textContent !== fact.textContent) row.replaceChildren(fact);
+    for (const [position, [name, fact]] of facts.entries()) {
+      const row = this.#facts.children[position] ?? this.#facts.appendChild(h("div", {}, h("dt"), h("dd", { class: "said" })));
+      const [term, content] = row.children;
+      mark(row, "hidden", fact ? null : "");
+      say(term, name);
+      if (typeof fact === "string") say(content, fact);
+      else if (fact && !content.firstChild?.isEqualNode(fact)) content.replaceChildren(fact);
     }
-    for (const [name, row] of this.#factRows) {
-      const parent = /** @type {HTMLElement} */ (row.parentElement);
-      parent.hidden = !shown.some(([each]) => each === name);
-    }
-  }
-
-  /** @type {Map<string, HTMLElement>} */
-  #factRows = new Map();
-
-  /** The element that a fact stands in. @param {string} name */
-  #fact(name) {
-    let row = this.#factRows.get(name);
-    if (!row) {
-      row = h("dd", { class: "said" });
-      this.#factRows.set(name, row);
-      this.#facts.append(h("div", {}, h("dt", {}, name), row));
-    }
-    return row;
   }
 
   /** Parts have no size of their own: full is an even share of the job's, or the longest. @param {Job} job */

@@ -126,7 +126,9 @@ export function remainingRange(job, now) {
 /** running 3:05 min · took 3:05 min; "" before the start @param {Job} job @param {number} now */
 export function duration(job, now) {
   if (!job.startTime) return "";
-  return job.ended ? `took ${span(job.endTime - job.startTime)}` : `running ${span(now - job.startTime)}`;
+  if (!job.ended) return `running ${span(now - job.startTime)}`;
+  const length = job.endTime - job.startTime;
+  return `took ${length < SECOND ? "under 1 s" : span(length)}`;
 }
 
 /** 3 record errors; "" for none @param {Job} job */
