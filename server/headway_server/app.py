@@ -19,7 +19,6 @@ from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from starlette.responses import PlainTextResponse
 
 from headway.v1 import job_service_pb2
 from headway_server import facts, grpc_door, http
@@ -32,6 +31,7 @@ from headway_server.errors import DatabaseUnavailable, JobError, ShuttingDown
 from headway_server.guard import Credentials, Guard, Scope
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
+from headway_server.metrics import Metrics
 from headway_server.operations import OperationsServicer
 from headway_server.readers import Readers
 from headway_server.servicer import JobServicer
@@ -175,6 +175,15 @@ class App:
                 "the address is not this machine's; choose another, or do without page and JSON: --http ''"
             ) from None
         self.http_address = f"{settings.http.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+        metrics = Metrics(
+            version("headway"),
+            self.engine,
+            self._guard.tallies,
+            self.hub,
+            self.writer,
+            lambda: self._door.connections if self._door is not None else 0,
+            lambda: self._trouble() is None,
+        )
         app = http.application(
             self._guard,
             JOB_SERVICE,
@@ -184,7 +193,7 @@ class App:
             origins=settings.http_origins,
             limit=settings.limits.message_bytes,
             ready=self._trouble,
-            metrics=lambda: PlainTextResponse("soon\n"),
+            metrics=metrics.response,
             inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
         )
         self._door = http.Door(app, sockets)

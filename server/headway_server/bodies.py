@@ -11,11 +11,8 @@ from starlette.types import Receive
 
 from headway_server.errors import FormatUnsupported, MalformedMessage, MessageTooLarge, RequestTooSlow
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds in which a request must have arrived."""
-
-EXCESS = 4
-"""So many times the limit is read and dropped before the connection is closed: who still sends does not hear."""
 
 COMPRESSED, LAST = 1, 2
 """Flags of an envelope."""
@@ -78,12 +75,9 @@ async def whole(receive: Receive, limit: int) -> bytes:
                 if message["type"] == "http.disconnect":
                     raise Gone
                 chunk = message.get("body", b"")
+                chunks.append(chunk)
                 size += len(chunk)
-                if size <= limit:
-                    chunks.append(chunk)
-                else:
-                    chunks.clear()
-                if size > EXCESS * limit or (size > limit and not message.get("more_body", False)):
+                if size > limit:
                     raise MessageTooLarge
                 if not message.get("more_body", False):
                     return b"".join(chunks)
@@ -91,7 +85,9 @@ async def whole(receive: Receive, limit: int) -> bytes:
         raise RequestTooSlow from None
 
 
-async def messages(receive: Receive, presence: Presence, limit: int, inflate: Inflate) -> AsyncGenerator[bytes, None]:
+async def messages(
+    receive: Receive, presence: Presence, limit: int, inflate: Inflate | None
+) -> AsyncGenerator[bytes, None]:
     """The messages of a stream as they arrive. Raises MalformedMessage, MessageTooLarge."""
     buffer = bytearray()
     more = True
@@ -126,7 +122,7 @@ async def only(sent: AsyncGenerator[bytes, None]) -> bytes:
     return found
 
 
-def cut(buffer: bytearray, limit: int, inflate: Inflate) -> bytes | None:
+def cut(buffer: bytearray, limit: int, inflate: Inflate | None) -> bytes | None:
     """The first message in the buffer, which it is taken from; None until it is there as a whole."""
     if len(buffer) < _HEAD.size:
         return None
@@ -140,7 +136,11 @@ def cut(buffer: bytearray, limit: int, inflate: Inflate) -> bytes | None:
         return None
     message = bytes(buffer[_HEAD.size : end])
     del buffer[:end]
-    return inflate(message) if flags & COMPRESSED else message
+    if not flags & COMPRESSED:
+        return message
+    if inflate is None:
+        raise MalformedMessage("A message is compressed, and the request does not say how.")
+    return inflate(message)
 
 
 def envelope(flags: int, message: bytes) -> bytes:
@@ -148,19 +148,15 @@ def envelope(flags: int, message: bytes) -> bytes:
     return _HEAD.pack(flags, len(message)) + message
 
 
-def inflater(coding: str, limit: int) -> Inflate:
-    """For what was sent with this content coding. Raises FormatUnsupported."""
+def inflater(coding: str, limit: int) -> Inflate | None:
+    """For what was sent with this content coding; None for what is as it is. Raises FormatUnsupported."""
     match coding:
         case "" | "identity":
-            return _nothing
+            return None
         case "gzip":
             return lambda raw: _gunzip(raw, limit)
         case _:
             raise FormatUnsupported("The compressions that are understood are gzip and identity.")
-
-
-def _nothing(raw: bytes) -> bytes:
-    return raw
 
 
 def _gunzip(raw: bytes, limit: int) -> bytes:

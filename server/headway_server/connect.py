@@ -85,7 +85,7 @@ class _Terms:
     in_json: bool
     deadline: float | None
     """By the loop's clock."""
-    inflate: bodies.Inflate
+    inflate: bodies.Inflate | None
     zips: bool
     """Whether its answer may be compressed."""
 
@@ -147,7 +147,8 @@ class Unary:
         return Response(content, 200, headers_out, "application/json" if terms.in_json else "application/proto")
 
     def _read(self, terms: _Terms, body: bytes) -> bytes:
-        body = terms.inflate(body)
+        if terms.inflate is not None:
+            body = terms.inflate(body)
         return self._decode(body) if terms.in_json else body
 
 
@@ -226,10 +227,10 @@ def applications(
 
 def _kind(headers: Headers, prefix: str, kinds: Collection[str]) -> str:
     """Which of the kinds the content type names behind the prefix. Raises FormatUnsupported."""
-    media, _, parameters = headers.get("content-type", "").lower().partition(";")
-    kind = media.strip().removeprefix(prefix)
-    charset = parameters.strip().removeprefix("charset=").strip('"')
-    if prefix + kind != media.strip() or kind not in kinds or charset not in ("", "utf-8"):
+    media, *parameters = (part.strip() for part in headers.get("content-type", "").lower().split(";"))
+    kind = media.removeprefix(prefix)
+    foreign = any(text.startswith("charset=") and "utf-8" not in text for text in parameters)
+    if prefix + kind != media or kind not in kinds or foreign:
         wanted = " or ".join(f"{prefix}{kind}" for kind in kinds)
         raise FormatUnsupported(f"Send this request as 'Content-Type: {wanted}', text in UTF-8.")
     return kind
@@ -248,7 +249,7 @@ def _terms(headers: Headers, prefix: str, kinds: Collection[str], coding: str, l
             raise MalformedMessage("Connect-Timeout-Ms must be a whole number of milliseconds, of at most 10 digits.")
         deadline = asyncio.get_running_loop().time() + int(timeout) / 1000
     inflate = bodies.inflater(headers.get(f"{coding}content-encoding", "").strip().lower(), limit)
-    accepted = [item.partition(";")[0].strip().lower() for item in headers.get("accept-encoding", "").split(",")]
+    accepted = headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
     return _Terms(kind == "json", deadline, inflate, "gzip" in accepted)
 
 
@@ -319,6 +320,9 @@ def refusal(status: status_pb2.Status, http_status: int = 0, headers: Mapping[st
             http_status = http_status or _OWN_STATUSES.get(detail.reason, _STATUSES[status.code])
         elif isinstance(detail, error_details_pb2.RetryInfo):
             own["retry-after"] = str(math.ceil(detail.retry_delay.ToTimedelta().total_seconds()))
-    if http_status == 401:
-        own["www-authenticate"] = "Bearer"
+    match http_status:
+        case 401:
+            own["www-authenticate"] = "Bearer"
+        case 408:
+            own["connection"] = "close"
     return Response(_dumps(told(status)), http_status, {**own, **headers}, "application/json")

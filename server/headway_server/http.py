@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import h11
 import uvicorn
@@ -29,7 +30,13 @@ HEAD_BYTES = 16 * 1024
 """So long may the head of a request be."""
 
 HEAD_PATIENCE = 10.0
-"""Seconds in which the head of a request must have arrived, from the connection or from the answer before."""
+"""Seconds from a connection to the first byte of a request, and from there to the end of its head."""
+
+WRITE_PATIENCE = 60.0
+"""Seconds after which a caller who takes nothing of their answer is left."""
+
+LINGER = 1.0
+"""Seconds that a connection stays open behind a refusal."""
 
 IDLE = 75
 """Seconds that a connection is kept for a next request."""
@@ -116,35 +123,57 @@ class _Inward:
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that waits for nobody's head for ever, and says by its own status what is wrong with it."""
+    """HTTP/1.1 that waits for nobody for ever, and says by its own status what is wrong with a head."""
 
-    _timer: asyncio.TimerHandle | None = None
+    _waiting: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
+    _begun = False
+    """Whether some of a head is there."""
+    _refused = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_PATIENCE, self._too_slow)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._hurry(False)
-        elif self._timer is None:
-            self._hurry(True)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._begun = False
+            self._stop_waiting()
+        elif not self._begun:
+            self._begun = True
+            self._wait()
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._waiting = self.loop.call_later(HEAD_PATIENCE, self._too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(WRITE_PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._hurry(False)
+        self._stop_waiting()
+        if self._stuck is not None:
+            self._stuck.cancel()
         super().connection_lost(exc)
 
-    def _hurry(self, wanted: bool) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if wanted:
-            self._timer = self.loop.call_later(HEAD_PATIENCE, self._too_slow)
-
     def _too_slow(self) -> None:
-        if not self.transport.is_closing():
+        if self._begun and self.conn.our_state is h11.IDLE:
             self._refuse(connect.refusal(replies.status(RequestTooSlow())))
+        else:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         error = sys.exc_info()[1]
@@ -154,11 +183,13 @@ class _Protocol(H11Protocol):
         self._refuse(connect.refusal(replies.status(refused), status))
 
     def _refuse(self, response: Response) -> None:
-        headers = [*response.raw_headers, (b"connection", b"close")]
+        self._refused = True
+        headers = [(b"connection", b"close"), *(item for item in response.raw_headers if item[0] != b"connection")]
         head = h11.Response(status_code=response.status_code, headers=headers)
         for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        # Who is still sending would not hear it if the connection closed at once.
+        self.loop.call_later(LINGER, self.transport.close)
 
 
 class _Server(uvicorn.Server):
@@ -198,6 +229,11 @@ class Door:
         )
         self._server = _Server(config)
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(self._sockets))
         await self._server.ready.wait()
@@ -214,11 +250,17 @@ def bind(address: str) -> list[socket.socket]:
     number = int(port)
     sockets: list[socket.socket] = []
     try:
-        for family, _, _, _, where in socket.getaddrinfo(
+        for family, kind, protocol, _, where in socket.getaddrinfo(
             host.strip("[]"), number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            sockets.append(socket.create_server((where[0], number), family=family, backlog=512))
-            number = sockets[0].getsockname()[1]
+            # With its protocol by name: asyncio lets small answers out at once only where it knows that this is TCP.
+            bound = socket.socket(family, kind, protocol)
+            sockets.append(bound)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((where[0], number))
+            number = bound.getsockname()[1]
     except OSError:
         for bound in sockets:
             bound.close()

@@ -16,6 +16,8 @@ from headway_server.json_values import EXACT_INTEGERS, Json
 DEPTH = 100
 """So deep may objects and lists nest: protobuf reads no deeper."""
 
+TOO_DEEP = f"The JSON is nested deeper than the {DEPTH} levels of protobuf, of which a list in a list takes two."
+
 KEPT = 512
 """Answers that are kept as JSON: what many look at, or some again and again, is among the last."""
 
@@ -31,6 +33,7 @@ _UNKNOWN = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ', r
 _WANTED = {
     "google.protobuf.Duration": 'must be a time in seconds, for example "60s"',
     "google.protobuf.Timestamp": 'must be a time, for example "2027-01-31T12:00:00Z"',
+    "google.protobuf.Value": "must be a value of JSON, and one that protobuf can hold",
     "google.protobuf.FieldMask": 'must be names of fields in one text, for example "name,size"',
 }
 
@@ -48,9 +51,11 @@ def decoder(descriptor: Descriptor) -> Callable[[bytes], bytes]:
         try:
             return json_format.ParseDict(plain, kind()).SerializeToString()
         except message.EncodeError:
-            raise MalformedMessage(f"The JSON is nested deeper than protobuf's {DEPTH} levels.") from None
+            raise MalformedMessage(TOO_DEEP) from None
         # Besides its own, json_format raises these for JSON of an unexpected shape.
         except (json_format.ParseError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, RecursionError) or "Max recursion depth" in str(error):
+                raise MalformedMessage(TOO_DEEP) from None
             raise InvalidRequest(_fault(descriptor, str(error))) from None
 
     return decode
@@ -106,7 +111,7 @@ def _loads(body: bytes) -> Json:
     except json.JSONDecodeError as error:
         raise MalformedMessage(f"The body is not JSON, from line {error.lineno}, column {error.colno} on.") from None
     except RecursionError:
-        raise MalformedMessage(f"The JSON is nested deeper than {DEPTH} levels.") from None
+        raise MalformedMessage(TOO_DEEP) from None
     return plain
 
 
@@ -144,7 +149,7 @@ def _whole_numbers(plain: Json) -> Json:
             return {name: _whole_numbers(item) for name, item in plain.items()}
         case list():
             return [_whole_numbers(item) for item in plain]
-        case float() if plain.is_integer() and abs(plain) < EXACT_INTEGERS and math.copysign(1, plain) > 0:
+        case float() if plain.is_integer() and abs(plain) < EXACT_INTEGERS and str(plain) != "-0.0":
             return int(plain)
     return plain
 
@@ -186,7 +191,7 @@ def _fault(descriptor: Descriptor, text: str) -> Fault:
         here = field.message_type
         start = match.end()
     if unknown := _UNKNOWN.match(text, start):
-        return Fault(".".join([*path, unknown[1]]), f"is no field of {here.name if here is not None else 'a message'}")
+        return Fault(".".join([*path, unknown[1]]), "is no field that the schema has")
     if field is None:
         return Fault("", "is not what the schema says")
     return Fault(".".join(path), _must(field))
