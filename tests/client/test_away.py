@@ -204,18 +204,22 @@ def test_a_server_that_hangs_in_the_middle(fake: FakeServer, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND])
-def test_what_no_headway_server_says_ends_nothing(fake: FakeServer, code: grpc.StatusCode) -> None:
+def test_what_no_headway_server_says_ends_nothing(
+    fake: FakeServer, caplog: pytest.LogCaptureFixture, code: grpc.StatusCode
+) -> None:
     rubbish = iter([code, code, code])
 
     def refuse(context: grpc.ServicerContext) -> None:
         for wrong in rubbish:
-            context.abort(wrong, "what?\nwhat?")
+            context.abort(wrong, "what?\nwhat?\x1b[31m")
 
     fake.service.on_create = refuse
     with headway.connect(fake.address, session="s") as hw, hw.job() as job:
         job.advance()
     assert fake.service.finished.qsize() == 1
     assert fake.service.created.qsize() == 4
+    (notice,) = caplog.messages
+    assert f"{fake.address} does not answer (what? what? [31m); the work goes on" in notice
 
 
 def test_a_connection_that_is_spoilt_is_replaced(fake: FakeServer) -> None:
@@ -242,12 +246,13 @@ def test_a_connection_that_fell_silent_is_replaced(proxy: Proxy, session: str, m
         assert job.flush(5)
 
 
-def test_an_answer_without_a_message_is_none(caplog: pytest.LogCaptureFixture) -> None:
-    """gRPC passes a call that ended well for an answered one, whether a message came or not."""
-    wordless = iter(["/headway.v1.JobService/CreateJob", "/headway.v1.JobService/FinishJob"])
-    next_one = next(wordless)
+@pytest.mark.parametrize("answers", [[], [job_pb2.Job(id="0" * 32, attempt=7).SerializeToString()]])
+def test_an_answer_that_is_none(caplog: pytest.LogCaptureFixture, answers: list[bytes]) -> None:
+    """One without a message, which gRPC takes for an answer all the same, and one to something else."""
+    strange = iter(["/headway.v1.JobService/CreateJob", "/headway.v1.JobService/FinishJob"])
+    next_one = next(strange)
 
-    class Wordless(grpc.ServerInterceptor):
+    class Strange(grpc.ServerInterceptor):
         def intercept_service(
             self,
             continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Request, Response] | None"],
@@ -256,10 +261,10 @@ def test_an_answer_without_a_message_is_none(caplog: pytest.LogCaptureFixture) -
             nonlocal next_one
             if handler_call_details.method != next_one:
                 return continuation(handler_call_details)
-            next_one = next(wordless, "")
-            return grpc.unary_stream_rpc_method_handler(lambda request, context: iter(()))
+            next_one = next(strange, "")
+            return grpc.unary_stream_rpc_method_handler(lambda request, context: iter(answers))
 
-    with FakeServer(Wordless()) as fake:
+    with FakeServer(Strange()) as fake:
         with headway.connect(fake.address, session="s") as hw, hw.job() as job:
             job.results = {"n": 1}
         assert [request.results for request in fake.service.finished.queue] == [to_value({"n": 1})]

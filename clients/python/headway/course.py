@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from headway.calls import Request
 from headway.contact import log
 from headway.errors import HeadwayError
 from headway.meter import Meter
@@ -17,10 +18,6 @@ from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:
     from headway.spool import Letter
-
-Request: TypeAlias = (
-    rpc.CreateJobRequest | rpc.StartJobRequest | rpc.UpdateJobRequest | rpc.FinishJobRequest | rpc.FailJobRequest
-)
 
 
 def _promise() -> Future[job_pb2.Job | None]:
