@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
@@ -20,6 +21,8 @@ from headway.v1 import job_service_pb2 as rpc
 from headway.values import to_value
 from tests.client.fakes import FakeServer, Proxy, acknowledge
 from tests.support.server import ServerProcess
+
+RUBBISH = Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -270,6 +273,37 @@ def test_an_answer_that_is_none(caplog: pytest.LogCaptureFixture, answers: list[
         assert [request.results for request in fake.service.finished.queue] == [to_value({"n": 1})]
         assert job.status is headway.Status.COMPLETED
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "details",
+    [b"\xff", status_pb2.Status(code=5, message="what?", details=[RUBBISH]).SerializeToString()],
+    ids=["none of it", "one of them"],
+)
+def test_details_that_cannot_be_read(details: bytes) -> None:
+    """A middlebox, or a bad line, has made something of them."""
+    spoilt = {"/headway.v1.JobService/StreamProgress", "/headway.v1.JobService/GetJob"}
+
+    def refuse(_: object, context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(grpc.StatusCode.NOT_FOUND, "what?")
+
+    class Spoiling(grpc.ServerInterceptor):
+        def intercept_service(
+            self,
+            continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Request, Response] | None"],
+            handler_call_details: grpc.HandlerCallDetails,
+        ) -> "grpc.RpcMethodHandler[Request, Response] | None":
+            if handler_call_details.method not in spoilt:
+                return continuation(handler_call_details)
+            spoilt.remove(handler_call_details.method)
+            return grpc.stream_stream_rpc_method_handler(refuse)
+
+    with FakeServer(Spoiling()) as fake, headway.connect(fake.address, session="s") as hw, hw.job() as job:
+        job.advance()
+        assert job.flush(5)
+        with pytest.raises(headway.NotFoundError, match="what"):
+            hw.get(None, job.id)
 
 
 def test_a_pause_beyond_all_bounds(fake: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
