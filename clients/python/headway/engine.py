@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from functools import partial
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,9 @@ class Engine:
     # What the engine's thread does.
 
     def _run(self) -> None:
+        # Now, and not when it is first needed, which may be at the very end: dataclasses that are made there make
+        # CPython forget that it was Ctrl-C that ended the program, and leave with status 1.
+        import_module("headway.postman")
         while True:
             try:
                 self._inbox.get(timeout=self._idle_for())()
