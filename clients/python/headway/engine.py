@@ -151,15 +151,15 @@ class Engine:
         with self._lock:
             self._inbox.put(action)
             if self._thread is None:
+                # Now, and not when it is first needed, which may be at the very end: dataclasses that are made there,
+                # in whatever thread, make CPython forget that it was Ctrl-C that ended the program: exit status 1.
+                import_module("headway.postman")
                 self._thread = threading.Thread(target=self._run, name="headway", daemon=True)
                 self._thread.start()
 
     # What the engine's thread does.
 
     def _run(self) -> None:
-        # Now, and not when it is first needed, which may be at the very end: dataclasses that are made there make
-        # CPython forget that it was Ctrl-C that ended the program, and leave with status 1.
-        import_module("headway.postman")
         while True:
             try:
                 self._inbox.get(timeout=self._idle_for())()
