@@ -333,7 +333,7 @@ def _take_up(fd: int, state: os.stat_result, ended: _Ended) -> Output:
     return Output(fd)
 
 
-def cat(source: int, sink: int, *, setsid: bool = False, blocked: Collection[signal.Signals] = ()) -> int:
+def cat(source: int, sink: int, *, setsid: bool = False, blocked: Collection[int] = ()) -> int:
     """Starts a process that copies, with no more than these two files; its id."""
     return os.posix_spawnp(
         "cat",

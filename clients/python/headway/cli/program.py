@@ -17,12 +17,17 @@ from pathlib import Path
 from headway.cli.conduct import let_go
 from headway.cli.outputs import Outputs, cat, in_front
 
-_STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN})
-_PASSED = _STOPPING | {
-    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+_OWN = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGWINCH, signal.SIGTTOU,
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS, signal.SIGABRT,
+    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGXCPU, signal.SIGPROF, signal.SIGVTALRM,
 }  # fmt: skip
-"""What headway hands on to the program. SIGCONT as well."""
-_BLOCKED = _PASSED | {signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH}
+"""What comes to headway for its own doings. All else is handed on to the program."""
+_PASSED = signal.valid_signals() - _OWN
+_BLOCKED = _PASSED | {signal.SIGCHLD, signal.SIGWINCH}
+_STOPPING = {signal.SIGTSTP, signal.SIGTTIN}
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+
 _AT_ONCE = 0.01
 """Seconds within which somebody who stops a service has signalled all its processes, one by one."""
 _LAST_WORDS = 0.1
@@ -36,7 +41,7 @@ class Program:
         self.outputs = Outputs()
         self._process: subprocess.Popen[bytes] | None = None
         self._witness: _Witness | None = None
-        self._mask: set[int | signal.Signals] = set()
+        self._mask: set[int] = set()
         self._stopped_by = 0
         self._told_to_stop = False
 
@@ -84,9 +89,13 @@ class Program:
     def finish_output(self) -> None:
         """Once it has ended: waits until all that it wrote is passed on, however long its reader takes, unless headway
         is asked to stop."""
+        # What came until now was for the program; `timeout`, for example, sends each signal twice.
+        if self._process is not None and self._process.returncode != 0:
+            time.sleep(_AT_ONCE)
+        self._forget_signals()
         self.outputs.finish(lambda: self.interrupted(0.0))
 
-    def send_all(self, number: signal.Signals) -> None:
+    def send_all(self, number: int) -> None:
         """Sends a signal to the program, and to all that it has started."""
         if self._process is None or self._process.poll() is not None:
             return
@@ -96,20 +105,24 @@ class Program:
     def interrupted(self, patience: float) -> bool:
         """Waits so many seconds after the end; whether headway was asked to stop meanwhile."""
         info = signal.sigtimedwait(_BLOCKED, patience)
-        return info is not None and info.si_signo in _PASSED
+        if info is None or info.si_signo not in _ENDING:
+            return False
+        return signal.getsignal(info.si_signo) is not signal.SIG_IGN
 
     def close(self) -> None:
         """Puts the signals back as they were."""
         if self._witness is not None:
             self._witness.close()
-        # What was for the program is not for headway now.
+        self._forget_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _forget_signals(self) -> None:
         while signal.sigtimedwait(_BLOCKED, 0) is not None:
             pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _on_signal(self, info: signal.struct_siginfo) -> None:
         assert self._process is not None
-        number = signal.Signals(info.si_signo)
+        number = info.si_signo
         if number == signal.SIGWINCH:
             if self.outputs.resize():
                 # They have been told already, but may have looked before there was anything to see.
@@ -183,7 +196,7 @@ class _Witness:
         os.close(self._holder)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _send(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
