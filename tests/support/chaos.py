@@ -152,7 +152,8 @@ class Cell:
         self._session = f"session-{secrets.token_hex(8)}"
         self._spool = folder / "spool"
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("HEADWAY_", "GRPC_"))},
+            # GRPC_VERBOSITY, which silences gRPC's own log in all tests, stays: it would tell of every broken header.
+            **{name: value for name, value in os.environ.items() if not name.startswith("HEADWAY_")},
             "HEADWAY_TARGET": (scene.proxy if fault.proxied else scene.server).address,
             "HEADWAY_SESSION": self._session,
             "HEADWAY_SPOOL": str(self._spool),
