@@ -146,6 +146,16 @@ def test_a_signal_from_within_does_not_come_back(environment: dict[str, str]) ->
     assert (process.returncode, out) == (0, "1\nend\n")
 
 
+def test_an_output_that_does_not_wait_is_waited_for(environment: dict[str, str]) -> None:
+    drain, sink = os.pipe()
+    os.set_blocking(sink, False)
+    process = subprocess.Popen([*HEADWAY, "run", "--", "seq", "300000"], env=environment, stdout=sink)
+    os.close(sink)
+    with os.fdopen(drain, "rb") as reader:
+        assert reader.read() == b"".join(b"%d\n" % n for n in range(1, 300001))
+    assert process.wait(timeout=10) == 0
+
+
 def test_what_it_leaves_behind_holds_nobody_up(environment: dict[str, str], tmp_path: Path) -> None:
     script = f"(while [ ! -e {tmp_path}/go ]; do sleep 0.02; done; echo later; echo $? >&2) & echo now"
     process = spawn("run", "--", "sh", "-c", script, environment=environment)
