@@ -107,7 +107,12 @@ def test_who_does_not_wait_is_waited_for(environment: dict[str, str], job: Calla
     os.close(source)
     os.close(sink)
     until(lambda: bool(job()))
-    writer = threading.Thread(target=lambda: (os.write(feed, data), os.close(feed)))
+
+    def write() -> None:
+        with os.fdopen(feed, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=write)
     writer.start()
     with os.fdopen(drain, "rb") as reader:
         assert reader.read() == data
