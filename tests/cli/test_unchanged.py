@@ -53,6 +53,7 @@ def outcome(script: str, prefix: str, environment: dict[str, str], folder: Path)
         "exec $RUN sh -c '[ ! -e /proc/self/fd/1 ]; echo $? >&2' >&-",
         "exec $RUN sh -c '[ ! -e /proc/self/fd/2 ]; echo $?' 2>&-",
         "echo one two | $RUN cat; printf 'a\\nb\\n' | { $RUN head -c 2; cat; }",
+        "printf 'echo mine $*' >mine; chmod +x mine; $RUN ./mine a 'b c'; PATH=.:$PATH; $RUN mine d; echo $?",
         # How it ends.
         "trap '' CHLD; exec $RUN sh -c 'exit 3'",
         'for n in TERM KILL INT SEGV PIPE ABRT RTMIN; do $RUN sh -c "kill -$n \\$\\$" 2>&1; echo $?; done 2>/dev/null',

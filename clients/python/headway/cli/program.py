@@ -6,7 +6,9 @@ and the job control of a shell, reach it by themselves. What is sent to headway 
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -58,9 +60,9 @@ class Program:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - what to run is for the caller to say
-                command,
+        def popen(words: Sequence[str]) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(  # noqa: S603 - what to run is for the caller to say
+                words,
                 stdout=self.outputs.end(1),
                 stderr=self.outputs.end(2),
                 env=environment,
@@ -68,6 +70,14 @@ class Program:
                 close_fds=False,
                 preexec_fn=become,
             )
+
+        try:
+            self._process = popen(command)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            # A script that does not say what for: shells take it for one of theirs.
+            self._process = popen(["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]])
         finally:
             self.outputs.begin()
         _leave_to_the_program()
@@ -183,6 +193,10 @@ class _Witness:
             return False
         self._end()
         self._start()
+        # It cannot tell two from one, so what came meanwhile goes with the first.
+        while signal.sigtimedwait({number}, 0) is not None:
+            self._end()
+            self._start()
         return True
 
     def _end(self) -> None:
