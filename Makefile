@@ -5,6 +5,7 @@ GRPCURL_VERSION := v1.9.3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/headway/v1/*.proto)
 STUBS := clients/python/headway/v1
+OPENAPI := server/headway_server/openapi.json
 SOURCES := server clients/python tests examples benchmarks
 
 .DEFAULT_GOAL := check
@@ -38,8 +39,8 @@ lint: .venv/.dev ## Check style, types, import directions, protos, and that the 
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code --path protos/headway
 	$(MAKE) --no-print-directory breaking
-	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory stubs OUT=$$fresh >/dev/null && \
-	  diff -r $$fresh/headway/v1 $(STUBS) -x __pycache__ && rm -r $$fresh && echo "stubs are fresh" || \
+	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory stubs OUT=$$fresh OPENAPI=$$fresh/openapi.json >/dev/null && \
+	  diff -r $$fresh/headway/v1 $(STUBS) -x __pycache__ && diff $$fresh/openapi.json $(OPENAPI) && rm -r $$fresh && echo "stubs are fresh" || \
 	  { echo "the stubs are stale: run 'make stubs' and commit what it changes" >&2; exit 1; }
 
 format: .venv/.dev ## Format code and protos
@@ -48,11 +49,13 @@ format: .venv/.dev ## Format code and protos
 	$(BIN)/buf format --write --path protos/headway
 
 stubs: OUT ?= clients/python
-stubs: .venv/.dev ## Generate the Python stubs from the protos
+stubs: .venv/.dev ## Generate the Python stubs and the OpenAPI description from the protos
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) protos/headway/v1/job_service.proto
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --include_imports --include_source_info \
+	  --descriptor_set_out=/dev/stdout $(PROTOS) | $(BIN)/python -m headway_server.openapi > $(OPENAPI)
 
 # What callers have is what main had before this change: main itself on a branch, main's last commit on main.
 breaking: .venv/.dev ## Check that the protos break no caller written against main

@@ -93,6 +93,11 @@ class Hub:
                 for inbox in watchers:
                     inbox.put(seen)
 
+    @property
+    def watches(self) -> int:
+        """How many are open."""
+        return self._total
+
     def watched(self, key: Key) -> bool:
         """Whether somebody looks at this job now."""
         return key in self._jobs or key[0] in self._sessions or ALL in self._sessions
