@@ -5,17 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import stat
 import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.conduct import fill, let_go
+from headway.cli.conduct import cat, fill, let_go
 from headway.cli.tail import KEPT, Tail
 
 _BLOCK = 64 * 1024
@@ -331,23 +330,6 @@ def _take_up(fd: int, state: os.stat_result, ended: _Ended) -> Output:
             return Pipe(fd, ended)
     # A disk or a tape: there it matters who writes, and how much at a time.
     return Output(fd)
-
-
-def cat(source: int, sink: int, *, setsid: bool = False, blocked: Collection[int] = ()) -> int:
-    """Starts a process that copies, with no more than these two files; its id."""
-    return os.posix_spawnp(
-        "cat",
-        ["cat"],
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, source, 0),
-            (os.POSIX_SPAWN_DUP2, sink, 1),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-        ],
-        setsid=setsid,
-        setsigmask=blocked,
-        setsigdef={signal.SIGPIPE},
-    )
 
 
 def in_front() -> bool:

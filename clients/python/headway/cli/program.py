@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.conduct import let_go
-from headway.cli.outputs import Outputs, cat, in_front
+from headway.cli.conduct import cat, inherited, let_go
+from headway.cli.outputs import Outputs, in_front
 
 _OWN = {
     signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGWINCH, signal.SIGTTOU,
@@ -53,6 +53,7 @@ class Program:
         untold = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
         if untold:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._witness = _Witness()
         self._mask = mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
 
         def become() -> None:
@@ -80,8 +81,10 @@ class Program:
             self._process = popen(["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]])
         finally:
             self.outputs.begin()
-        _leave_to_the_program()
-        self._witness = _Witness()
+        # The program alone shall decide how long these are open.
+        let_go(0)
+        for fd in inherited():
+            os.close(fd)
 
     def wait(self, pace: float) -> int | None:
         """Hands signals on for so many seconds; the program's exit status once it has ended, -n if by signal n."""
@@ -226,12 +229,3 @@ def _descendants(pid: int) -> list[int]:
     for one in found:
         found += children.get(one, [])
     return found[1:]
-
-
-def _leave_to_the_program() -> None:
-    """Closes what headway has inherited and has no use for: the program alone shall decide how long it is open."""
-    let_go(0)
-    for fd in [int(file.name) for file in Path("/proc/self/fd").iterdir()]:
-        with suppress(OSError):
-            if fd > 2 and os.get_inheritable(fd):
-                os.close(fd)
