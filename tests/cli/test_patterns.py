@@ -1,6 +1,7 @@
 """Progress found in what programs print: lines captured from the real ones, and what must not be taken for it."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,12 @@ def test_each_style_reads_its_example(style: Style) -> None:
         match = style.expression.search(style.example)
         assert match is not None
         assert style.read(match) == MEANT[style.name]
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
+def test_the_page_tells_of_each_program(style: Style) -> None:
+    page = Path(__file__).parents[2] / "docs" / "run.md"
+    assert style.sightings > 1 or style.name.split()[0] in page.read_text()
 
 
 CAPTURED: dict[str, tuple[bytes, Reading]] = {
@@ -335,6 +342,8 @@ def test_a_pattern_of_ones_own() -> None:
     assert found(b"1/3\n1,000 rows, 4000 expected\n", styles=(pattern,)) == [Reading(1000, 4000, "")]
     assert found(b"at 12.5\n", styles=(own(r"at (?P<percent>[\d.]+)"),)) == [Reading(12.5, 100, "%")]
     assert found(b"at x\n", styles=(own(r"at (?P<done>\w)"),)) == []
+    left = own(r"(?P<left>\d+) (?P<unit>\w+) left of (?P<total>\d+)")
+    assert found(b"3 books left of 10\n", styles=(left,)) == [Reading(7, 10, "books")]
     back = own(r"left (?P<done>\d+)")
     assert [reading.done for reading in found(b"left 3\nleft 2\n", 7, (back,))] == [3, 2]
     for wrong in ("(", r"\d+", "(?P<total>x)"):

@@ -24,15 +24,19 @@ Start = Callable[..., Watched]
 
 @pytest.fixture
 def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Starts a program in the test's folder."""
+    """Starts a program in the test's folder; one that waits for nobody begins once the server shows its job."""
     running: list[Watched] = []
 
-    def start(*command: str, terminal: bool = False, need: str = "", **variables: str) -> Watched:
+    def start(*command: str, terminal: bool = False, need: str = "", waits: bool = True, **variables: str) -> Watched:
         for program in (need or command[0]).split():
             if not shutil.which(program):
                 missing(program)
-        watched = Watched(command, {**environment, "LC_ALL": "C.UTF-8", **variables}, terminal=terminal)
+        words = command if waits else ("sh", "-c", 'read x; exec "$@"', "sh", *command)
+        watched = Watched(words, {**environment, "LC_ALL": "C.UTF-8", **variables}, terminal=terminal)
         running.append(watched)
+        if not waits:
+            watched.reaches(0, 0, "")
+            watched.feed(b"\n")
         return watched
 
     before = Path.cwd()
@@ -127,7 +131,7 @@ def test_git_clone(start: Start, tmp_path: Path) -> None:
     (tmp_path / "pack").write_text('#!/bin/sh\ngit-upload-pack "$@" | pv -q -L 400k\n')
     (tmp_path / "pack").chmod(0o755)
     command = ["git", "clone", "--progress", f"--upload-pack={tmp_path}/pack", f"file://{tmp_path}/origin", "copy"]
-    git = start(*command, need="git pv")
+    git = start(*command, need="git pv", waits=False)
     assert git.end() == ("COMPLETED", 200, 200, "objects")
     receiving = {int(count) for count in re.findall(rb"Receiving objects: +\d+% \((\d+)/200", git.output)}
     assert len({state.progress for state in git.states if state.progress < 200} & receiving) >= 2
@@ -138,7 +142,9 @@ def test_git_clone(start: Start, tmp_path: Path) -> None:
 
 def test_dd(start: Start, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(3_300_000))
-    dd = start("sh", "-c", "pv -q -L 1m big | dd of=copy bs=10k iflag=fullblock status=progress", need="pv")
+    dd = start(
+        "sh", "-c", "pv -q -L 1m big | dd of=copy bs=10k iflag=fullblock status=progress", need="pv", waits=False
+    )
     assert dd.end() == ("COMPLETED", 3_300_000, 0, "bytes")
     on_the_way = dd.on_the_way(0, "bytes")
     assert len(on_the_way) >= 3
@@ -164,7 +170,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_rsync(start: Start, folder: Path) -> None:
-    rsync = start("rsync", "-r", "--bwlimit=1000", "--info=progress2", f"{folder}/", "to/")
+    rsync = start("rsync", "-r", "--bwlimit=1000", "--info=progress2", f"{folder}/", "to/", waits=False)
     assert rsync.end() == ("COMPLETED", 100, 100, "%")
     on_the_way = rsync.on_the_way(100, "%")
     assert len(on_the_way) >= 2
@@ -172,7 +178,7 @@ def test_rsync(start: Start, folder: Path) -> None:
 
 
 def test_rsync_file_by_file(start: Start, folder: Path) -> None:
-    rsync = start("rsync", "-r", "--bwlimit=1000", "--progress", f"{folder}/", "to/")
+    rsync = start("rsync", "-r", "--bwlimit=1000", "--progress", f"{folder}/", "to/", waits=False)
     # The last one is the folder itself.
     assert rsync.end() == ("COMPLETED", 8, 9, "files")
     assert len(rsync.on_the_way(9, "files")) >= 2
@@ -181,7 +187,7 @@ def test_rsync_file_by_file(start: Start, folder: Path) -> None:
 def test_xz(start: Start, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(random.Random(1).randbytes(2_700_000))
     command = "pv -q -L 1m big | xz -v -0 > copy"
-    xz = start("sh", "-c", command, terminal=True, need="pv xz")
+    xz = start("sh", "-c", command, terminal=True, need="pv xz", waits=False)
     assert xz.end().status == "COMPLETED"
     on_the_way = xz.on_the_way(0, "bytes")
     assert len(on_the_way) >= 2
@@ -191,7 +197,7 @@ def test_xz(start: Start, tmp_path: Path) -> None:
 def test_zstd(start: Start, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(random.Random(1).randbytes(3_300_000))
     command = "pv -q -L 2m big | zstd --single-thread --progress -o copy"
-    zstd = start("sh", "-c", command, need="pv zstd")
+    zstd = start("sh", "-c", command, need="pv zstd", waits=False)
     assert zstd.end().status == "COMPLETED"
     on_the_way = zstd.on_the_way(0, "bytes")
     assert len(on_the_way) >= 3
@@ -219,7 +225,7 @@ def test_pg_basebackup(start: Start, postgresql: Postgres, tmp_path: Path) -> No
     binaries = find_binaries()
     assert binaries is not None
     server = ["-h", "127.0.0.1", "-p", str(postgresql.port), "-U", "headway", "-c", "fast"]
-    backup = start(str(binaries / "pg_basebackup"), *server, "-D", f"{tmp_path}/backup", "-P", "-r", "8M")
+    backup = start(str(binaries / "pg_basebackup"), *server, "-D", f"{tmp_path}/backup", "-P", "-r", "8M", waits=False)
     end = backup.end()
     assert end == ("COMPLETED", end.size, end.size, "bytes")
     on_the_way = {state.progress for state in backup.states if state.progress < state.size}
@@ -264,7 +270,7 @@ def test_ffmpeg(start: Start, tmp_path: Path) -> None:
         sound.setsampwidth(2)
         sound.setframerate(8000)
         sound.writeframes(bytes(2 * 8000 * 3))
-    ffmpeg = start("ffmpeg", "-nostdin", "-re", "-i", "in.wav", "-f", "null", "-")
+    ffmpeg = start("ffmpeg", "-nostdin", "-re", "-i", "in.wav", "-f", "null", "-", waits=False)
     assert ffmpeg.end() == ("COMPLETED", 3, 3, "seconds")
     assert len(ffmpeg.on_the_way(3, "seconds")) >= 2
 

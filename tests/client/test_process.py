@@ -1,6 +1,7 @@
 """Exits and forks: the interpreter never hangs, and nothing is lost that could be delivered."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -154,6 +155,18 @@ def work():
 threading.Thread(target=work, daemon=True).start()
 begun.wait()
 """
+
+
+def test_ctrl_c_ends_a_program_as_it_would_without_a_tracker(session: str) -> None:
+    script = """
+import os, signal, headway
+from headway import process
+process.EXIT_TIMEOUT = 0.2
+job = headway.connect(exit_timeout=0.2).job()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = run(script, "127.0.0.1:9", session)
+    assert done.returncode == -signal.SIGINT
 
 
 def test_a_daemon_thread_at_work_does_not_hold_the_exit(

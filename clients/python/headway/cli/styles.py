@@ -253,12 +253,13 @@ STYLES: tuple[Style, ...] = (
 
 
 def own(expression: str) -> Style:
-    """A person's own pattern. ValueError if it is no regular expression, or has no group `done` or `percent`."""
+    """A person's own pattern. ValueError if it is no regular expression, or has no group that tells the progress."""
     try:
         pattern = re.compile(expression)
     except re.error as error:
         raise ValueError(f"{expression!r} is no regular expression: {error}") from None
-    if not {"done", "percent"} & pattern.groupindex.keys():
+    groups = pattern.groupindex.keys()
+    if not ({"done", "percent"} & groups or {"left", "total"} <= groups):
         raise ValueError(f"{expression!r} has no group (?P<done>…) or (?P<percent>…)")
     return Style("own", pattern, "", 0, "")
 
