@@ -19,8 +19,8 @@ help: ## Show this list
 run: .venv/.run ## Start the server (settings from HEADWAY_* variables; see also: headway serve --help)
 	@exec $(BIN)/headway serve
 
-bench: .venv/.dev ## Measure against the limit of the transport and against peers (about 15 minutes)
-	$(BIN)/python -m benchmarks
+bench: .venv/.bench ## Measure against the limit of the transport and against peers (about 15 minutes); BENCH_ARGS="peers" narrows it
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 demo: .venv/.dev ## Show all that a worker can rely on: kills, restarts, run, pipe and cancel, in a minute
 	@$(BIN)/python -m examples.demo
@@ -71,6 +71,9 @@ lock: .venv/.dev ## Lock the dependencies anew, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group build --universal --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet \
 	  -c requirements-dev.txt -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group bench --universal --python-version 3.11 \
+	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet \
+	  -c requirements-dev.txt -o requirements-bench.txt
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -90,6 +93,10 @@ clean: ## Remove what the other targets made
 
 .venv/.dev: .venv/.run requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/.bench: .venv/.run requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
 # Tests that need it are skipped without Go, but not under CI.
