@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headway_server.limits import Limits
+from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 
@@ -36,6 +37,12 @@ def door(request: pytest.FixtureRequest) -> str:
     """By which door the calls of a test come in: the same tests hold at both."""
     name: str = request.param
     return name
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of the database that `app` works on, on each engine in turn; not that of the tests elsewhere."""
+    return empty_database(request.param, request, tmp_path_factory.mktemp("rpc"))
 
 
 @pytest.fixture(scope="session")
