@@ -299,11 +299,9 @@ def test_messages_of_a_stream_may_be_compressed(client: Client, caller: Caller) 
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"\0",
         b"\0\0\0\0\5{}",
         b"\0\0\0\0\2{}x",
-        b"\0\0\0\0\2{}\0\0\0\0\2{}",
         b"\1\0\0\0\2{}",
         b"\2\0\0\0\2{}",
         b"\x80\0\0\0\2{}",
@@ -316,6 +314,15 @@ def test_what_is_no_envelope(client: Client, body: bytes) -> None:
     states, end = answer.messages
     assert states == []
     assert from_error(told(end["error"])).reason == "MALFORMED_MESSAGE"
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_one_message_is_wanted(client: Client, count: int) -> None:
+    """The Connect protocol calls this unimplemented."""
+    states, end = client.stream("WatchJob", *[{"sessionId": "s"}] * count).messages
+    assert states == []
+    refusal = from_error(told(end["error"]))
+    assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "FORMAT_UNSUPPORTED")
 
 
 def test_an_envelope_that_is_too_large(client: Client) -> None:
