@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server.replies import CODES
+from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds, value
 from tests.support.http import STREAM, Client, enveloped
 from tests.support.http_channel import told
@@ -116,6 +117,20 @@ def test_a_refusal_that_passes_says_when(own_app: Any, session: str) -> None:
     assert (answer.status, answer.refusal.reason) == (429, "SESSION_JOBS_LIMIT")
     assert answer.headers["retry-after"] == "60"
     client.close()
+
+
+def test_a_fault_of_the_servers_own_tells_its_number_and_nothing_else(
+    app: RunningApp, client: Client, caller: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("SELECT secret FROM /etc/passwd")
+
+    job = caller.create()
+    monkeypatch.setattr(app.app.store, "variables", broken)
+    answer = client.call("GetVariables", {"sessionId": caller.session, "jobId": job.id})
+    assert (answer.status, answer.json["code"]) == (500, "internal")
+    assert "secret" not in answer.body.decode()
+    assert answer.json["details"][0]["debug"]["metadata"]["error_id"] in caplog.text
 
 
 def test_the_version_of_the_protocol(client: Client, caller: Caller) -> None:
