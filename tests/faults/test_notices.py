@@ -1,0 +1,200 @@
+"""Notices when servers are killed, receivers hang, servers share the outbox, and the database is an older one."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from playhouse.migrations import Runner
+
+from headway.v1 import job_service_pb2 as pb
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from headway_server.database import MIGRATIONS, migrate, open_engine
+from headway_server.limits import MICROSECONDS
+from headway_server.notices import LEASE
+from tests.conftest import ENGINES, empty_database
+from tests.support.app import RunningApp
+from tests.support.caller import Caller
+from tests.support.postgres import Postgres
+from tests.support.receiver import SECRET, Receiver
+from tests.support.server import ServerProcess
+from tests.support.waiting import until
+
+PATIENCE = 25.0
+"""Seconds: longer than the longest pause between two attempts of these tests."""
+
+
+@contextmanager
+def telling(folder: Path, *receivers: Receiver) -> Iterator[ServerProcess]:
+    """A server process that tells these receivers."""
+    config = folder / "headway.toml"
+    config.write_text("".join(f'[[notices]]\nurl = "{r.url}"\nsecret = "{SECRET}"\n' for r in receivers))
+    with ServerProcess(folder, "--config", str(config), "--allow-private-notices") as server:
+        yield server
+
+
+def finish_jobs(server: ServerProcess, count: int) -> list[str]:
+    """Create so many jobs and finish them; their ids, sorted."""
+    with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub = JobServiceStub(channel)
+        job_ids = [stub.CreateJob(pb.CreateJobRequest(session_id="s"), timeout=10).id for _ in range(count)]
+        for job_id in job_ids:
+            stub.FinishJob(pb.FinishJobRequest(session_id="s", job_id=job_id), timeout=10)
+    return sorted(job_ids)
+
+
+def test_a_kill_between_the_commit_and_the_sending_loses_no_notice(tmp_path: Path) -> None:
+    receiver = Receiver()
+    with telling(tmp_path, receiver) as server:
+        job_ids = finish_jobs(server, 20)
+        server.kill()
+        with receiver:
+            server.start()
+            until(lambda: len(receiver.received) >= len(job_ids), PATIENCE)
+            assert sorted(receiver.subjects) == job_ids
+            assert receiver.times_each() == {1}
+
+
+def test_a_kill_between_the_sending_and_its_answer_repeats_under_the_same_id(tmp_path: Path) -> None:
+    with Receiver() as receiver, telling(tmp_path, receiver) as server:
+        receiver.free.clear()
+        job_ids = finish_jobs(server, 3)
+        until(lambda: bool(receiver.received))
+        server.kill()
+        receiver.free.set()
+        unanswered = {request.id: request.body for request in receiver.received}
+        server.start()
+        until(lambda: {request.event()["subject"] for request in receiver.received} == set(job_ids), PATIENCE)
+        until(lambda: len(receiver.received) == len(unanswered) + len(job_ids), PATIENCE)
+        again = {request.id: request.body for request in receiver.received[len(unanswered) :]}
+        assert again.items() >= unanswered.items()
+        # Nothing came a third time.
+        server.restart()
+        more = finish_jobs(server, 1)
+        until(lambda: receiver.subjects[-1] == more[0], PATIENCE)
+        assert len(receiver.received) == len(unanswered) + len(job_ids) + 1
+
+
+def test_a_receiver_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    with Receiver() as hanging, Receiver() as quick, telling(tmp_path, hanging, quick) as server:
+        hanging.free.clear()
+        job_ids = finish_jobs(server, 30)
+        until(lambda: len(quick.received) == len(job_ids))
+        assert sorted(quick.subjects) == job_ids
+        assert 0 < len(hanging.received) <= 8
+        with grpc.insecure_channel(server.address) as channel:
+            health = HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        begun = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begun < 5
+
+
+def test_servers_that_share_the_outbox_share_the_sending(postgresql: Postgres, session: str) -> None:
+    with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
+        caller = Caller(one, session)
+        job_ids = caller.create_many(60)
+        for job_id in job_ids:
+            caller.finish(job_id)
+        one.clock.forward(1)
+        other.clock.forward(1)
+        sendings = [
+            asyncio.run_coroutine_threadsafe(deliver(server), server.loop) for _ in range(3) for server in (one, other)
+        ]
+        for sending in sendings:
+            sending.result(30)
+        assert sorted(receiver.subjects) == sorted(job_ids)
+        assert receiver.times_each() == {1}
+
+
+def test_a_server_takes_over_what_another_one_died_sending(postgresql: Postgres, session: str) -> None:
+    with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
+        receiver.free.clear()
+        caller = Caller(one, session)
+        caller.finish(caller.create().id)
+        one.clock.forward(1)
+        dying = asyncio.run_coroutine_threadsafe(deliver(one), one.loop)
+        until(lambda: len(receiver.received) == 1)
+        dying.cancel()
+        receiver.free.set()
+        other.clock.forward(1)
+        other.run(deliver(other))
+        assert len(receiver.received) == 1
+        other.clock.forward(LEASE / MICROSECONDS + 1)
+        other.run(deliver(other))
+        assert len(receiver.received) == 2
+        assert receiver.times_each() == {2}
+
+
+@contextmanager
+def sharing(database: str, receiver: Receiver) -> Iterator[tuple[RunningApp, RunningApp]]:
+    """Two servers on one database."""
+    arguments = ["--allow-private-notices", "--notice-url", receiver.url, "--notice-secret", SECRET]
+    with ExitStack() as running:
+        one, other = (running.enter_context(RunningApp(database, arguments=arguments)) for _ in range(2))
+        yield one, other
+
+
+async def deliver(server: RunningApp) -> None:
+    """Send what is due."""
+    for courier in server.app.notices.couriers:
+        await courier.deliver()
+
+
+@pytest.fixture(params=ENGINES)
+def older(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database as it was before there were notices, with a job in it."""
+    database = empty_database(request.param, request, tmp_path)
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    shutil.copy(MIGRATIONS / "0001_initial.py", folder)
+    engine = open_engine(database)
+    try:
+        assert Runner(engine.database, str(folder)).up() == ["0001_initial"]
+    finally:
+        engine.close()
+    return database
+
+
+def test_an_older_database_is_brought_up_to_date(older: str, session: str) -> None:
+    with Receiver() as receiver:
+        arguments = ["--allow-private-notices", "--notice-url", receiver.url, "--notice-secret", SECRET]
+        with RunningApp(older, arguments=arguments) as app:
+            app.clock.forward(1)
+            job = Caller(app, session).create()
+            Caller(app, session).finish(job.id)
+            app.clock.forward(1)
+            app.run(deliver(app))
+            assert receiver.subjects == [job.id]
+
+
+def test_a_kill_within_the_migration_leaves_the_database_as_it_was(older: str) -> None:
+    script = """
+        import os, signal, sys
+        from headway_server.database import MIGRATIONS, open_engine
+        from playhouse.migrations import Runner
+
+        runner = Runner(open_engine(sys.argv[1]).database, str(MIGRATIONS))
+        # When the tables are made, and before it is noted that they are.
+        runner.History.create = lambda **_: os.kill(os.getpid(), signal.SIGKILL)
+        runner.up()
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script), older], check=False, timeout=30)
+    assert killed.returncode == -signal.SIGKILL
+    engine = open_engine(older)
+    try:
+        assert not engine.database.table_exists("notice")
+        assert migrate(engine) == ["0002_notices"]
+        assert engine.database.table_exists("notice")
+    finally:
+        engine.close()
