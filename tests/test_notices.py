@@ -4,30 +4,38 @@ import asyncio
 import base64
 import ipaddress
 import json
+import os
+import re
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
 
+import grpc
 import pytest
 import trustme
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from standardwebhooks import WebhookVerificationError
 
+from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server.addresses import may_reach
 from headway_server.limits import MICROSECONDS
 from headway_server.notices import asked_wait
 from headway_server.post import NoAnswer, Poster
+from headway_server.settings import read
 from headway_server.tokens import SessionHasher
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import NOON, RunningApp
 from tests.support.caller import Caller, value
 from tests.support.receiver import SECRET, Receiver
+from tests.support.waiting import until
 
 SESSION_KEY = bytes.fromhex("5e" * 32)
 """RunningApp's."""
@@ -183,6 +191,28 @@ def test_a_receiver_that_is_down_for_a_minute_gets_every_ending_once(
     assert waiting(app) == 0
 
 
+def test_an_ending_that_cannot_be_written_down_to_be_told_is_not_acknowledged(
+    own_start: Start, receiver: Receiver, session: str
+) -> None:
+    app = own_start({"url": receiver.url})
+    caller = Caller(app, session)
+    job_id = caller.create().id
+
+    def execute(sql: str) -> None:
+        app.run(app.app.writer.chore(lambda: app.app.store.database.execute_sql(sql) and None))
+
+    execute("CREATE TRIGGER full BEFORE INSERT ON notice BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(grpc.RpcError) as caught:
+        caller.finish(job_id)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert caller.get(job_id).status == job_pb2.JOB_STATUS_RUNNING
+    execute("DROP TRIGGER full")
+    caller.finish(job_id)
+    caller.finish(job_id)
+    deliver(app)
+    assert receiver.subjects == [job_id]
+
+
 def test_what_was_received_and_not_answered_comes_again_under_its_id(
     start: Start, receiver: Receiver, session: str
 ) -> None:
@@ -282,6 +312,45 @@ def test_a_receiver_says_when_it_wants_to_be_asked_again(own_start: Start, recei
 )
 def test_what_retry_after_asks_for(retry_after: str, seconds: int) -> None:
     assert asked_wait(retry_after, NOON) == seconds * MICROSECONDS
+
+
+def test_a_receiver_that_fails_is_asked_gently_however_many_notices_wait(
+    own_start: Start, receiver: Receiver, session: str
+) -> None:
+    receiver.status = 503
+    app = own_start({"url": receiver.url})
+    caller = Caller(app, session)
+    job_ids = caller.create_many(40)
+    for job_id in job_ids:
+        caller.finish(job_id)
+    for _ in range(300):
+        deliver(app)
+    # Some at first, until it has failed; from then on one at a time, at most half a minute apart.
+    assert 10 <= len(receiver.received) <= 8 + 300 / 15 + 5
+    receiver.received.clear()
+    receiver.status = 200
+    deliver(app, 30)
+    assert len(receiver.received) >= 20
+    deliver(app, 3600)
+    assert sorted(receiver.subjects) == sorted(job_ids)
+
+
+def test_a_notice_that_a_receiver_refuses_holds_up_no_other(own_start: Start, receiver: Receiver, session: str) -> None:
+    app = own_start({"url": receiver.url})
+    caller = Caller(app, session)
+    refused, *others = caller.create_many(12)
+    receiver.disliked = refused
+    for job_id in (refused, *others):
+        caller.finish(job_id)
+    deliver(app)
+    assert set(receiver.subjects) >= set(others)
+    deliver(app, 60)
+    last = caller.create().id
+    caller.finish(last)
+    deliver(app, 30)
+    deliver(app)
+    taken = [subject for subject in receiver.subjects if subject != refused]
+    assert sorted(taken) == sorted([*others, last])
 
 
 def test_gone_ends_it_until_the_next_start(
@@ -499,6 +568,41 @@ def test_the_outbox_does_not_grow_for_ever(start: Start, receiver: Receiver, ses
     for _ in range(60):
         deliver(app)
     assert sorted(receiver.subjects) == sorted(job_ids[-10:])
+
+
+def test_the_page_about_notices_keeps_its_word(own_start: Start, session: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "notices.md").read_text()
+    (config,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "page.toml").write_text(config.replace("/etc/headway/notices.secret", str(tmp_path / "secret")))
+    assert len(read(["--config", str(tmp_path / "page.toml")], {}).notices) == 2
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = os.environ | {"SECRET": SECRET, "PORT": str(port)}
+    app = own_start({"url": f"http://127.0.0.1:{port}/"})
+    caller = Caller(app, session)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as receiver:
+        try:
+            until(lambda: listens(port))
+            for name in ("first", "second"):
+                caller.finish(caller.create(name=name).id)
+                deliver(app)
+            assert receiver.stdout is not None
+            assert receiver.stdout.readline() == "dev.headway.job.completed first\n"
+            assert receiver.stdout.readline() == "dev.headway.job.completed second\n"
+            assert waiting(app) == 0
+        finally:
+            receiver.kill()
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_where_nobody_is_told_nothing_is_written(database: str, session: str) -> None:

@@ -295,9 +295,11 @@ class Notices:
                 courier.wake()
 
     async def start(self, *, alone: bool) -> None:
-        """Begin to deliver; `alone`: no other server can be sending now. Raises JobError."""
+        """Begin to deliver; `alone`: no other server can be sending now."""
         if self.couriers and alone:
-            await self._writer.chore(partial(self._outbox.release, self._clock.now()))
+            # Without it, claims of before end by themselves a little later.
+            with suppress(JobError):
+                await self._writer.chore(partial(self._outbox.release, self._clock.now()))
         self._running = [asyncio.create_task(courier.run()) for courier in self.couriers]
         # Also for receivers that are no longer configured, or another server's.
         self._tidying = asyncio.create_task(self._tidy_for_ever())

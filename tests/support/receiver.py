@@ -38,6 +38,8 @@ class Receiver:
 
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
+    disliked: str = ""
+    """Whatever holds this is answered with 400."""
     tls: ssl.SSLContext | None = None
     received: list[Received] = field(default_factory=list)
     free: threading.Event = field(default_factory=threading.Event)
@@ -112,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
         receiver.received.append(Received({k.lower(): v for k, v in self.headers.items()}, body))
         receiver.free.wait()
         if receiver.status:
-            self.send_response(receiver.status)
+            dislikes = receiver.disliked and receiver.disliked in body.decode()
+            self.send_response(400 if dislikes else receiver.status)
             for name, value in receiver.headers.items():
                 self.send_header(name, value)
             self.end_headers()
