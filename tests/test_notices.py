@@ -175,17 +175,17 @@ def test_a_receiver_that_is_down_for_a_minute_gets_every_ending_once(
 ) -> None:
     app = start({"url": receiver.url})
     caller = Caller(app, session)
-    job_ids = caller.create_many(30)
+    job_ids = caller.create_many(20)
     receiver.stop()
     for number, job_id in enumerate(job_ids):
         caller.finish(job_id)
         if number % 5 == 0:
             caller.clear(job_id)
-        deliver(app, 2)
+        deliver(app, 3)
     assert receiver.received == []
     receiver.start()
-    for _ in range(60):
-        deliver(app)
+    for _ in range(12):
+        deliver(app, 5)
     assert sorted(receiver.events()) == sorted(("dev.headway.job.completed", job_id) for job_id in job_ids)
     assert receiver.times_each() == {1}
     assert waiting(app) == 0
@@ -323,8 +323,8 @@ def test_a_receiver_that_fails_is_asked_gently_however_many_notices_wait(
     job_ids = caller.create_many(40)
     for job_id in job_ids:
         caller.finish(job_id)
-    for _ in range(300):
-        deliver(app)
+    for _ in range(100):
+        deliver(app, 3)
     # Some at first, until it has failed; from then on one at a time, at most half a minute apart.
     assert 10 <= len(receiver.received) <= 8 + 300 / 15 + 5
     receiver.received.clear()
@@ -565,8 +565,8 @@ def test_the_outbox_does_not_grow_for_ever(start: Start, receiver: Receiver, ses
     app.run(app.app.notices.tidy())
     assert waiting(app) == 10
     receiver.start()
-    for _ in range(60):
-        deliver(app)
+    for _ in range(12):
+        deliver(app, 5)
     assert sorted(receiver.subjects) == sorted(job_ids[-10:])
 
 

@@ -126,12 +126,13 @@ async def _read_head(protocol: h11.Connection, reader: asyncio.StreamReader) -> 
     while True:
         event = protocol.next_event()
         if event is h11.NEED_DATA:
-            protocol.receive_data(await reader.read(CHUNK))
+            chunk = await reader.read(CHUNK)
+            if not chunk:
+                raise NoAnswer("it closed the connection without an answer")
+            protocol.receive_data(chunk)
         elif isinstance(event, h11.Response):
             retry_after = next((value for name, value in event.headers if name == b"retry-after"), b"")
             return Answer(event.status_code, retry_after.decode("latin-1"))
-        elif isinstance(event, h11.ConnectionClosed):
-            raise NoAnswer("it closed the connection without an answer")
 
 
 async def _read_body(protocol: h11.Connection, reader: asyncio.StreamReader) -> None:

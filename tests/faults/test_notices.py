@@ -7,8 +7,10 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -17,6 +19,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from playhouse.migrations import Runner
 
+from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.database import MIGRATIONS, migrate, open_engine
@@ -27,8 +30,11 @@ from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.postgres import Postgres
 from tests.support.receiver import SECRET, Receiver
+from tests.support.seeds import seeded
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
+
+ROUNDS = 4
 
 PATIENCE = 25.0
 """Seconds: longer than the longest pause between two attempts of these tests."""
@@ -74,7 +80,7 @@ def test_a_kill_between_the_sending_and_its_answer_repeats_under_the_same_id(tmp
         receiver.free.set()
         unanswered = {request.id: request.body for request in receiver.received}
         server.start()
-        until(lambda: {request.event()["subject"] for request in receiver.received} == set(job_ids), PATIENCE)
+        until(lambda: {request.subject for request in receiver.received} == set(job_ids), PATIENCE)
         until(lambda: len(receiver.received) == len(unanswered) + len(job_ids), PATIENCE)
         again = {request.id: request.body for request in receiver.received[len(unanswered) :]}
         assert again.items() >= unanswered.items()
@@ -83,6 +89,50 @@ def test_a_kill_between_the_sending_and_its_answer_repeats_under_the_same_id(tmp
         more = finish_jobs(server, 1)
         until(lambda: receiver.subjects[-1] == more[0], PATIENCE)
         assert len(receiver.received) == len(unanswered) + len(job_ids) + 1
+
+
+def test_kills_at_random_make_no_ending_untold_and_none_up(tmp_path: Path) -> None:
+    chance = seeded("notices")
+    acknowledged: set[str] = set()
+
+    def work(address: str) -> None:
+        with (
+            suppress(grpc.RpcError),
+            grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel,
+        ):
+            stub = JobServiceStub(channel)
+            while True:
+                job_id = stub.CreateJob(pb.CreateJobRequest(session_id="s"), timeout=10).id
+                stub.FinishJob(pb.FinishJobRequest(session_id="s", job_id=job_id), timeout=10)
+                acknowledged.add(job_id)
+
+    with Receiver() as receiver, telling(tmp_path, receiver) as server:
+        for _ in range(ROUNDS):
+            with ThreadPoolExecutor(2) as workers:
+                for _ in range(2):
+                    workers.submit(work, server.address)
+                time.sleep(chance.uniform(0.05, 0.3))
+                server.kill()
+            # Some of what is sent is not even received, and some not answered.
+            receiver.status = chance.choice([204, 0, 503])
+            server.start()
+        receiver.status = 204
+        # All that waits is due at a start, however often it was tried.
+        server.restart()
+        assert acknowledged
+        until(lambda: {request.subject for request in receiver.received} >= acknowledged, PATIENCE)
+        bodies = defaultdict(set)
+        ids = defaultdict(set)
+        for request in receiver.received:
+            bodies[request.id].add(request.body)
+            ids[request.subject].add(request.id)
+        assert all(len(different) == 1 for different in bodies.values())
+        assert all(len(different) == 1 for different in ids.values())
+        with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub = JobServiceStub(channel)
+            for job_id in ids:
+                job = stub.GetJob(pb.GetJobRequest(session_id="s", job_id=job_id), timeout=10)
+                assert job.status == job_pb2.JOB_STATUS_COMPLETED
 
 
 def test_a_receiver_that_hangs_holds_nobody_up(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ class Received:
 
     headers: Mapping[str, str]
     body: bytes
+    subject: str
+    """The job that it says it is about; nothing is verified yet."""
 
     @property
     def id(self) -> str:
@@ -111,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         receiver = self.server.receiver
         body = self.rfile.read(int(self.headers["content-length"]))
-        receiver.received.append(Received({k.lower(): v for k, v in self.headers.items()}, body))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        receiver.received.append(Received(headers, body, json.loads(body).get("subject", "")))
         receiver.free.wait()
         if receiver.status:
             dislikes = receiver.disliked and receiver.disliked in body.decode()
