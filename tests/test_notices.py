@@ -75,7 +75,8 @@ def starting(database: str, folder: Path) -> Iterator[Start]:
             # One at a time: a SQLite file is one server's.
             running.close()
             allow = ["--allow-private-notices"] if private else []
-            return running.enter_context(RunningApp(database, arguments=["--config", str(config), *allow, *arguments]))
+            settings = read(["--config", str(config), *allow, *arguments], {})
+            return running.enter_context(RunningApp(database, limits=settings.limits, settings=settings))
 
         yield start
 

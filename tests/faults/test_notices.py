@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +25,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.database import MIGRATIONS, migrate, open_engine
 from headway_server.limits import MICROSECONDS
 from headway_server.notices import LEASE
+from headway_server.settings import Settings, read
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
@@ -158,11 +159,9 @@ def test_servers_that_share_the_outbox_share_the_sending(postgresql: Postgres, s
             caller.finish(job_id)
         one.clock.forward(1)
         other.clock.forward(1)
-        sendings = [
-            asyncio.run_coroutine_threadsafe(deliver(server), server.loop) for _ in range(3) for server in (one, other)
-        ]
-        for sending in sendings:
-            sending.result(30)
+        sendings = [(server, server.run(begun(deliver(server)))) for _ in range(3) for server in (one, other)]
+        for server, sending in sendings:
+            server.run(ended(sending))
         assert sorted(receiver.subjects) == sorted(job_ids)
         assert receiver.times_each() == {1}
 
@@ -173,9 +172,9 @@ def test_a_server_takes_over_what_another_one_died_sending(postgresql: Postgres,
         caller = Caller(one, session)
         caller.finish(caller.create().id)
         one.clock.forward(1)
-        dying = asyncio.run_coroutine_threadsafe(deliver(one), one.loop)
+        dying = one.run(begun(deliver(one)))
         until(lambda: len(receiver.received) == 1)
-        dying.cancel()
+        one.run(abandoned(dying))
         receiver.free.set()
         other.clock.forward(1)
         other.run(deliver(other))
@@ -189,10 +188,30 @@ def test_a_server_takes_over_what_another_one_died_sending(postgresql: Postgres,
 @contextmanager
 def sharing(database: str, receiver: Receiver) -> Iterator[tuple[RunningApp, RunningApp]]:
     """Two servers on one database."""
-    arguments = ["--allow-private-notices", "--notice-url", receiver.url, "--notice-secret", SECRET]
     with ExitStack() as running:
-        one, other = (running.enter_context(RunningApp(database, arguments=arguments)) for _ in range(2))
+        one, other = (running.enter_context(RunningApp(database, settings=told_to(receiver))) for _ in range(2))
         yield one, other
+
+
+def told_to(receiver: Receiver) -> Settings:
+    """The settings of a server that tells this receiver of everything."""
+    return read(["--allow-private-notices", "--notice-url", receiver.url, "--notice-secret", SECRET], {})
+
+
+async def begun(work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+    """The work as a task that has begun."""
+    return asyncio.create_task(work)
+
+
+async def abandoned(task: "asyncio.Task[None]") -> None:
+    """End it as it stands."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def ended(task: "asyncio.Task[None]") -> None:
+    """Wait for it."""
+    await task
 
 
 async def deliver(server: RunningApp) -> None:
@@ -217,15 +236,12 @@ def older(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_an_older_database_is_brought_up_to_date(older: str, session: str) -> None:
-    with Receiver() as receiver:
-        arguments = ["--allow-private-notices", "--notice-url", receiver.url, "--notice-secret", SECRET]
-        with RunningApp(older, arguments=arguments) as app:
-            app.clock.forward(1)
-            job = Caller(app, session).create()
-            Caller(app, session).finish(job.id)
-            app.clock.forward(1)
-            app.run(deliver(app))
-            assert receiver.subjects == [job.id]
+    with Receiver() as receiver, RunningApp(older, settings=told_to(receiver)) as app:
+        job = Caller(app, session).create()
+        Caller(app, session).finish(job.id)
+        app.clock.forward(1)
+        app.run(deliver(app))
+        assert receiver.subjects == [job.id]
 
 
 def test_a_kill_within_the_migration_leaves_the_database_as_it_was(older: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Self, TypeVar
 
@@ -11,7 +11,7 @@ import grpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.app import App
 from headway_server.limits import MICROSECONDS, Limits
-from headway_server.settings import read
+from headway_server.settings import Settings
 
 T = TypeVar("T")
 
@@ -35,13 +35,18 @@ class ManualClock:
 class RunningApp:
     """An App in a thread with an event loop of its own, and a channel to it."""
 
-    def __init__(self, database: str, *, limits: Limits | None = None, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, database: str, *, limits: Limits | None = None, settings: Settings | None = None) -> None:
         self.clock = ManualClock()
-        own = ["--listen", "127.0.0.1:0", "--database", database, "--session-key", "5e" * 32]
-        settings = read([*own, *arguments], {})
-        self.app = App(replace(settings, limits=limits) if limits else settings, clock=self.clock)
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        settings = replace(
+            settings or Settings(),
+            listen="127.0.0.1:0",
+            database=database,
+            session_key="5e" * 32,
+            limits=limits or Limits(),
+        )
+        self.app = App(settings, clock=self.clock)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -53,7 +58,7 @@ class RunningApp:
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Run a coroutine in the server's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
     def pass_time(self, seconds: float) -> None:
         """Move the clock, and let the server do what has become due."""
@@ -63,6 +68,6 @@ class RunningApp:
     def __exit__(self, *_: object) -> None:
         self.channel.close()
         self.run(self.app.stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
-        self.loop.close()
+        self._loop.close()
