@@ -96,6 +96,8 @@ class Receiver:
 
 class _Server(ThreadingHTTPServer):
     receiver: Receiver
+    # Several senders connect at once.
+    request_queue_size = 128
 
     def get_request(self) -> Any:
         connection, address = super().get_request()
