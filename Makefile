@@ -5,6 +5,7 @@ GRPCURL_VERSION := v1.9.3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/headway/v1/*.proto)
 STUBS := clients/python/headway/v1
+OPENAPI := server/headway_server/openapi.json
 SOURCES := server clients/python tests examples benchmarks
 
 .DEFAULT_GOAL := check
@@ -18,8 +19,8 @@ help: ## Show this list
 run: .venv/.run ## Start the server (settings from HEADWAY_* variables; see also: headway serve --help)
 	@exec $(BIN)/headway serve
 
-bench: .venv/.dev ## Measure against the limit of the transport and against peers (about 15 minutes)
-	$(BIN)/python -m benchmarks
+bench: .venv/.bench ## Measure against the limit of the transport and against peers (about 15 minutes); BENCH_ARGS="peers" narrows it
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 demo: .venv/.dev ## Show all that a worker can rely on: kills, restarts, run, pipe and cancel, in a minute
 	@$(BIN)/python -m examples.demo
@@ -38,8 +39,8 @@ lint: .venv/.dev ## Check style, types, import directions, protos, and that the 
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code --path protos/headway
 	$(MAKE) --no-print-directory breaking
-	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory stubs OUT=$$fresh >/dev/null && \
-	  diff -r $$fresh/headway/v1 $(STUBS) -x __pycache__ && rm -r $$fresh && echo "stubs are fresh" || \
+	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory stubs OUT=$$fresh OPENAPI=$$fresh/openapi.json >/dev/null && \
+	  diff -r $$fresh/headway/v1 $(STUBS) -x __pycache__ && diff $$fresh/openapi.json $(OPENAPI) && rm -r $$fresh && echo "stubs are fresh" || \
 	  { echo "the stubs are stale: run 'make stubs' and commit what it changes" >&2; exit 1; }
 
 format: .venv/.dev ## Format code and protos
@@ -48,11 +49,13 @@ format: .venv/.dev ## Format code and protos
 	$(BIN)/buf format --write --path protos/headway
 
 stubs: OUT ?= clients/python
-stubs: .venv/.dev ## Generate the Python stubs from the protos
+stubs: .venv/.dev ## Generate the Python stubs and the OpenAPI description from the protos
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) protos/headway/v1/job_service.proto
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --include_imports --include_source_info \
+	  --descriptor_set_out=/dev/stdout $(PROTOS) | $(BIN)/python -m headway_server.openapi > $(OPENAPI)
 
 # What callers have is what main had before this change: main itself on a branch, main's last commit on main.
 breaking: .venv/.dev ## Check that the protos break no caller written against main
@@ -68,6 +71,9 @@ lock: .venv/.dev ## Lock the dependencies anew, with hashes
 	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group build --universal --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet \
 	  -c requirements-dev.txt -o requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group bench --universal --python-version 3.11 \
+	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet \
+	  -c requirements-dev.txt -o requirements-bench.txt
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -87,6 +93,10 @@ clean: ## Remove what the other targets made
 
 .venv/.dev: .venv/.run requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/.bench: .venv/.run requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
 # Tests that need it are skipped without Go, but not under CI.

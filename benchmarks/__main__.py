@@ -14,14 +14,19 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.figures import Section
 
-SECTIONS = ("worker", "calls", "streams", "watching", "growth", "crowd", "start", "peers")
+SECTIONS = ("worker", "calls", "streams", "watching", "growth", "crowd", "start", "page", "peers")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="of each figure (5)")
-    parser.add_argument("--output", type=Path, default=Path(".cache/benchmarks/figures.json"), help="the JSON file")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(".cache/benchmarks/figures.json"),
+        help="the JSON file; the tables stand beside it",
+    )
     arguments = parser.parse_args()
     unknown = set(arguments.sections) - set(SECTIONS)
     if unknown or arguments.rounds < 1:

@@ -90,6 +90,18 @@ class Section:
         lines += [f"  not measured: {reason}" for reason in self.skipped]
         return "\n".join(lines)
 
+    def as_markdown(self) -> str:
+        """The same as `show`, for docs/performance.md."""
+        lines = [f"### {self.name}", "", "| | median | min | max | unit | goal |", "|---|--:|--:|--:|---|---|"]
+        for row in self.rows:
+            name = row.name.replace("|", "\\|")
+            name = f"&nbsp;&nbsp;{name.strip()}" if name.startswith(" ") else name
+            mark = {True: "met", False: "**missed**", None: ""}[row.met]
+            figures = " | ".join(number(value) for value in (row.median, min(row.rounds), max(row.rounds)))
+            lines.append(f"| {name} | {figures} | {row.unit} | {f'{row.goal} {mark}'.strip()} |")
+        notes = [*self.notes, *[f"Not measured: {reason}" for reason in self.skipped]]
+        return "\n".join([*lines, "", *[f"- {note}" for note in notes], ""])
+
     def as_json(self) -> dict[str, object]:
         return {
             "name": self.name,
@@ -126,3 +138,4 @@ def write(path: Path, sections: Sequence[Section], about: dict[str, object]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     found = {"machine": about, "sections": [section.as_json() for section in sections]}
     path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    path.with_suffix(".md").write_text("\n".join(section.as_markdown() for section in sections))

@@ -42,7 +42,7 @@ class Stage:
     def start_server(self) -> Process:
         """Starts the server, the second time on the same port and database, and waits until it serves."""
         database = f"sqlite:///{self.folder / 'headway.db'}"
-        self.server = self.start("-m", "headway_server", "--listen", self.address, "--database", database)
+        self.server = self.start("-m", "headway_server", "--listen", self.address, "--http", "", "--database", database)
         self.address = self.first_line(self.server).split()[3]
         os.environ.update(HEADWAY_TARGET=self.address, HEADWAY_SESSION=self.session)
         os.environ.update(HEADWAY_SPOOL=str(self.folder / "spool"))

@@ -22,24 +22,25 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
-from headway_server import facts
+from headway_server import facts, grpc_door, http
 from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.committed import JOBS as COMMITTED
 from headway_server.committed import Committed
 from headway_server.database import StartError, first_line, migrate, open_engine, session_key
-from headway_server.errors import ShuttingDown
-from headway_server.guard import Credentials, Guard
+from headway_server.errors import DatabaseUnavailable, JobError, ShuttingDown
+from headway_server.guard import Credentials, Guard, Scope
 from headway_server.ids import Ids
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
+from headway_server.metrics import Metrics
 from headway_server.notices import Notices, renderer
 from headway_server.operations import OperationsServicer
 from headway_server.outbox import Outbox
 from headway_server.readers import Readers
 from headway_server.servicer import JobServicer
 from headway_server.sessions import Sessions
-from headway_server.settings import Settings
+from headway_server.settings import Settings, is_loopback
 from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
 from headway_server.upkeep import Upkeep
@@ -148,14 +149,18 @@ class App:
         names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
         self._server.add_generic_rpc_handlers(
             (
-                guard.service(JOB_SERVICE, self._servicer),
-                guard.service(OPERATIONS, operations),
-                guard.service(HEALTH, self._health, wants_context=True),
-                guard.service(REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True),
-                guard.service(CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
+                grpc_door.handlers(guard, JOB_SERVICE, self._servicer),
+                grpc_door.handlers(guard, OPERATIONS, operations),
+                grpc_door.handlers(guard, HEALTH, self._health, wants_context=True),
+                grpc_door.handlers(guard, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True),
+                grpc_door.handlers(guard, CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
             )
         )
         self.address = await self._bind()
+        self._door: http.Door | None = None
+        self.http_address = ""
+        if settings.http:
+            await self._open_http()
         await self._server.start()
         await self._show_health()
         self._upkeep_task: asyncio.Task[None] | None = None
@@ -180,6 +185,48 @@ class App:
                 "that port, or the address is not this machine's; stop that program, or listen elsewhere"
             )
         return f"{host}:{port}"
+
+    async def _open_http(self) -> None:
+        settings = self.settings
+        try:
+            sockets = http.bind(settings.http)
+        except OSError:
+            await self._server.stop(None)
+            await self._close_database()
+            raise StartError(
+                f"--http: {settings.http} cannot be had: another program (perhaps another Headway) uses that port, or "
+                "the address is not this machine's; choose another, or do without page and JSON: --http ''"
+            ) from None
+        self.http_address = f"{settings.http.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+        metrics = Metrics(
+            version("headway"),
+            self.engine,
+            self._guard.tallies,
+            self.hub,
+            self.writer,
+            lambda: self._door.connections if self._door is not None else 0,
+            lambda: self._trouble() is None,
+        )
+        app = http.application(
+            self._guard,
+            JOB_SERVICE,
+            self._servicer,
+            listen=settings.http,
+            hosts=settings.http_hosts,
+            origins=settings.http_origins,
+            limit=settings.limits.message_bytes,
+            ready=self._trouble,
+            metrics=metrics.response,
+            inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
+        )
+        self._door = http.Door(app, sockets)
+        await self._door.start()
+
+    def _trouble(self) -> JobError | None:
+        """Why this server does well to get no calls now."""
+        if self._draining:
+            return ShuttingDown()
+        return None if self._database_answers else DatabaseUnavailable()
 
     async def _note_database(self, answers: bool) -> None:
         self._database_answers = answers
@@ -218,6 +265,8 @@ class App:
         await self.drain()
         # What is still open are calls that never sent their message, and watches of the health: nobody waits for those.
         await self._server.stop(LAST_WORDS)
+        if self._door is not None:
+            await self._door.stop()
 
     async def _close_database(self) -> None:
         await self.readers.close()
@@ -255,8 +304,10 @@ def _command() -> str:
 
 def _greeting(app: App) -> str:
     address, headway = app.address, _command()
+    page = f"  page:           http://{app.http_address}/#token={app.admin_token}\n" if app.http_address else ""
     return (
         f"headway serving on {address} (version {version('headway')}, database {app.engine.name})\n"
+        f"{page}"
         f"  create a job:   {headway} --target {address} --session demo create --name 'First job' --size 100\n"
         f"  watch it:       {headway} --target {address} --session demo watch\n"
         f"  look around:    grpcurl -plaintext {address} list\n"

@@ -153,3 +153,28 @@ class ScopeMissing(JobError):
 class DeadlinePassed(JobError):
     reason = "DEADLINE_PASSED"
     default = "The deadline was over before the call began; nothing was changed."
+
+
+class MessageTooLarge(JobError):
+    reason = "MESSAGE_TOO_LARGE"
+    default = "The request is larger than the server takes; send less at once."
+
+
+class RequestTooSlow(JobError):
+    reason = "REQUEST_TOO_SLOW"
+    default = "The request did not arrive in time; nothing was changed. Send it again."
+
+
+class FormatUnsupported(JobError):
+    reason = "FORMAT_UNSUPPORTED"
+    default = "Send JSON as 'Content-Type: application/json', in UTF-8."
+
+
+class MethodUnknown(JobError):
+    reason = "METHOD_UNKNOWN"
+    default = "There is nothing here; methods are called as POST /headway.v1.JobService/METHOD."
+
+
+class SiteRefused(JobError):
+    reason = "SITE_REFUSED"
+    default = "The page that calls is not one that this server was told to answer."

@@ -1,4 +1,7 @@
-"""The one way in: around every method of every service stand who → may → parse → run → errors to status."""
+"""The one way in, whatever the door: who → may → (the method) → errors to status, and every call counted.
+
+A door spells these in its own protocol; what is allowed, refused, told and counted is decided here.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TypeAlias
 
-import grpc
 import grpc.aio
 from google.protobuf import message, message_factory
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import status_pb2
 
 from headway_server import replies
@@ -28,6 +32,7 @@ from headway_server.errors import (
     ScopeMissing,
     ShuttingDown,
 )
+from headway_server.tally import CANCELLED, Tally
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +111,7 @@ POLICY: Mapping[str, Scope] = {
 
 
 class Credentials:
-    """Who a caller is, from the metadata of a call. Tokens are kept as hashes alone."""
+    """Who a caller is, from what a call brings as `authorization`. Tokens are kept as hashes alone."""
 
     def __init__(self, admin_token: str) -> None:
         self._admin = self._hash(admin_token)
@@ -115,9 +120,8 @@ class Credentials:
     def _hash(token: str) -> bytes:
         return hashlib.sha256(token.encode()).digest()
 
-    def caller(self, metadata: grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...]) -> Caller:
+    def caller(self, given: Sequence[str | bytes]) -> Caller:
         """The caller. Raises CredentialsInvalid for a token that is malformed, unknown or given twice."""
-        given = [value for key, value in metadata if key == "authorization"]
         if not given:
             return ANYBODY
         value = given[0]
@@ -129,26 +133,28 @@ class Credentials:
         return ADMIN
 
 
-Context: TypeAlias = "grpc.aio.ServicerContext[message.Message, message.Message]"
-
-
 Answer: TypeAlias = message.Message | bytes
 """What a method answers with; bytes are a message as it goes over the wire."""
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, Answer]"
-_Request = message.Message | AsyncIterator[message.Message]
-_Unary = Callable[[_Request, "Caller | Context"], Awaitable[Answer]]
-_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[Answer, None] | Awaitable[None]]
+
+class Refused(Exception):
+    """A call that failed: what its caller is told."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status
 
 
 class Guard:
-    """Makes the handlers that a gRPC server is given."""
+    """Lets calls in, and knows which are running."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._running = 0
         self._idle = asyncio.Event()
         self._closed = False
+        self.tallies: dict[tuple[str, str], Tally] = {}
+        """By door and full name of the method."""
 
     async def close(self, grace: float) -> None:
         """Refuse new calls, and wait until those that run have ended, or `grace` seconds.
@@ -163,100 +169,99 @@ class Guard:
                 if self._running:
                     await self._idle.wait()
 
-    def _begun(self) -> None:
+    def method(self, descriptor: MethodDescriptor, door: str) -> Method:
+        """The way into a method through a door. One that POLICY does not name raises KeyError."""
+        tally = self.tallies.setdefault((door, descriptor.full_name), Tally())
+        return Method(self, descriptor, POLICY[descriptor.full_name], tally)
+
+    def admit(self, scope: Scope, given: Sequence[str | bytes], remaining: float | None = None) -> Caller:
+        """Who calls, from all that was given as `authorization`; `remaining` is what is left (seconds) until the
+        caller's deadline. Raises what they are refused for."""
+        if self._closed and scope is not Scope.OPEN:
+            raise ShuttingDown
+        if remaining is not None and remaining < DEADLINE_OVER:
+            raise DeadlinePassed
+        if scope is Scope.OPEN:
+            return ANYBODY
+        caller = self._credentials.caller(given)
+        if scope not in caller.scopes:
+            raise ScopeMissing
+        return caller
+
+    def begun(self) -> None:
+        """A call runs that the end waits for."""
         self._running += 1
 
-    def _over(self) -> None:
+    def over(self) -> None:
+        """A call that had begun has ended."""
         self._running -= 1
         if self._closed and not self._running:
             self._idle.set()
 
-    def service(
-        self, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
-    ) -> grpc.GenericRpcHandler:
-        """Handlers for all methods of a service.
 
-        The servicer's methods take the request (or the iterator of requests) and the Caller; those of gRPC's own
-        services take the context in its place. A method that POLICY does not name raises KeyError.
-        """
-        handlers = {}
-        for method in service.methods:
-            run = getattr(servicer, method.name)
-            handlers[method.name] = (
-                self._streaming(method, run, wants_context)
-                if method.server_streaming
-                else self._unary(method, run, wants_context)
-            )
-        return grpc.method_handlers_generic_handler(service.full_name, handlers)
+class Method:
+    """The way into one method through one door."""
 
-    def _unary(self, method: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
-        enter, parse = self._entrance(method, wants_context), _parser(method)
+    def __init__(self, guard: Guard, descriptor: MethodDescriptor, scope: Scope, tally: Tally) -> None:
+        self.guard = guard
+        self.descriptor = descriptor
+        self.scope = scope
+        self.tally = tally
+        self.parse = _parser(descriptor)
 
-        async def handle(raw: bytes, context: Context) -> Answer:
-            try:
-                who = enter(context)
-                self._begun()
-                try:
-                    return await run(parse(raw), who)
-                finally:
-                    self._over()
-            except JobError as error:
-                await _refuse(context, error)
-            except (asyncio.CancelledError, grpc.aio.AbortError):
-                raise
-            except Exception as error:
-                await _confess(context, method, error)
-            raise AssertionError("abort has raised")
+    def call(self, given: Sequence[str | bytes], remaining: float | None) -> Passage:
+        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails."""
+        return Passage(self, given, remaining)
 
-        return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_serialized)
 
-    def _streaming(self, method: MethodDescriptor, run: _Streaming, wants_context: bool) -> _Handler:
-        enter, parse = self._entrance(method, wants_context), _parser(method)
+class Passage:
+    """A call on its way through the guard."""
 
-        async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[Answer]:
-            try:
-                who = enter(context)
-                request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
-                answers = run(request, who)
-                if isinstance(answers, Awaitable):
-                    # gRPC's own health service writes through the context instead of yielding.
-                    await answers
-                    return
-                self._begun()
-                try:
-                    async with aclosing(answers):
-                        async for answer in answers:
-                            yield answer
-                finally:
-                    self._over()
-            except JobError as error:
-                await _refuse(context, error)
-            except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
-                raise
-            except Exception as error:
-                await _confess(context, method, error)
+    __slots__ = ("_began", "_given", "_method", "_remaining")
 
-        if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_serialized)
-        return grpc.unary_stream_rpc_method_handler(handle, response_serializer=_serialized)
+    def __init__(self, method: Method, given: Sequence[str | bytes], remaining: float | None) -> None:
+        self._method = method
+        self._given = given
+        self._remaining = remaining
+        self._began = time.perf_counter()
 
-    def _entrance(self, method: MethodDescriptor, wants_context: bool) -> Callable[[Context], Caller | Context]:
-        scope = POLICY[method.full_name]
+    def __enter__(self) -> Caller:
+        method = self._method
+        try:
+            caller = method.guard.admit(method.scope, self._given, self._remaining)
+        except JobError as error:
+            raise self._refused(error) from None
+        if method.scope is not Scope.OPEN:
+            method.guard.begun()
+        return caller
 
-        def enter(context: Context) -> Caller | Context:
-            if self._closed and scope is not Scope.OPEN:
-                raise ShuttingDown
-            remaining = context.time_remaining()
-            if remaining is not None and remaining < DEADLINE_OVER:
-                raise DeadlinePassed
-            caller = ANYBODY
-            if scope is not Scope.OPEN:
-                caller = self._credentials.caller(context.invocation_metadata() or ())
-                if scope not in caller.scopes:
-                    raise ScopeMissing
-            return context if wants_context else caller
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        method = self._method
+        if method.scope is not Scope.OPEN:
+            method.guard.over()
+        if error is None:
+            self._count(0)
+        elif isinstance(error, grpc.aio.AbortError):
+            # One of gRPC's own services has told its caller already.
+            pass
+        elif isinstance(error, Exception):
+            raise self._refused(error) from None
+        else:
+            self._count(CANCELLED)
 
-        return enter
+    def _refused(self, error: Exception) -> Refused:
+        if isinstance(error, JobError):
+            status = replies.status(error)
+        else:
+            # A fault of our own: the caller gets an id and nothing of our insides, the log gets the rest.
+            number = secrets.token_hex(8)
+            log.error("fault %s in %s", number, self._method.descriptor.full_name, exc_info=error)
+            status = replies.fault(number)
+        self._count(status.code)
+        return Refused(status)
+
+    def _count(self, code: int) -> None:
+        self._method.tally.add(code, time.perf_counter() - self._began)
 
 
 def _parser(method: MethodDescriptor) -> Callable[[bytes], message.Message]:
@@ -269,31 +274,3 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], message.Message]:
             raise MalformedMessage from None
 
     return parse
-
-
-def _serialized(answer: Answer) -> bytes:
-    return answer if isinstance(answer, bytes) else answer.SerializeToString()
-
-
-async def _parsed(
-    raws: AsyncIterator[bytes], parse: Callable[[bytes], message.Message]
-) -> AsyncIterator[message.Message]:
-    async for raw in raws:
-        yield parse(raw)
-
-
-async def _refuse(context: Context, error: JobError) -> None:
-    await _abort(context, replies.status(error))
-
-
-async def _confess(context: Context, method: MethodDescriptor, error: Exception) -> None:
-    """A fault of our own: the caller gets an id and nothing of our insides, the log gets the rest."""
-    number = secrets.token_hex(8)
-    log.error("fault %s in %s", number, method.full_name, exc_info=error)
-    await _abort(context, replies.fault(number))
-
-
-async def _abort(context: Context, status: status_pb2.Status) -> None:
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(code, status.message, details)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -16,6 +17,7 @@ from headway_server.errors import (
     JobIdAmbiguous,
     JobNotFound,
     ResumeTokenExpired,
+    StreamExpired,
 )
 from headway_server.ids import Ids
 from headway_server.job import Job, Key, Status
@@ -114,14 +116,11 @@ class Jobs:
         key = await self.locate(name)
         if not wait:
             return await self._get(key)
-        with self._hub.job(key) as inbox:
+        with self._hub.job(key, min(wait, WAIT_MAX) / MICROSECONDS) as inbox:
             job = await self._get(key)
-            try:
-                async with asyncio.timeout(min(wait, WAIT_MAX) / MICROSECONDS):
-                    while job.revision <= after_revision and not job.ended:
-                        job = _newer(await inbox.get(), job)
-            except TimeoutError:
-                pass
+            with suppress(StreamExpired):
+                while job.revision <= after_revision and not job.ended:
+                    job = _newer(await inbox.get(), job)
             return job
 
     async def page(self, wanted: Filter, page_size: int, page_token: str) -> Page:
@@ -165,10 +164,11 @@ class Jobs:
         last = [error for number, error in kept if number > total - RECORD_ERRORS_KEPT]
         return RecordErrors(first, last, total)
 
-    async def watch(self, name: Name, after_revision: int) -> AsyncGenerator[Job, None]:
-        """The job now, unless it is no newer than `after_revision`; then each newer state; ends with the final one."""
+    async def watch(self, name: Name, after_revision: int, life: float) -> AsyncGenerator[Job, None]:
+        """The job now, unless it is no newer than `after_revision`; then each newer state; ends with the final one, or
+        after `life` seconds with StreamExpired."""
         key = await self.locate(name)
-        with self._hub.job(key) as inbox:
+        with self._hub.job(key, life) as inbox:
             job = await self._get(key)
             if after_revision > job.revision:
                 raise InvalidRequest(
@@ -183,8 +183,11 @@ class Jobs:
                     return
                 job = _newer(await inbox.get(), job)
 
-    async def watch_all(self, session_hash: str | None, resume_token: str) -> AsyncGenerator[tuple[Seen, str], None]:
-        """The jobs of a session, or of all, as they are now or as they changed since the token; then every change.
+    async def watch_all(
+        self, session_hash: str | None, resume_token: str, life: float
+    ) -> AsyncGenerator[tuple[Seen, str], None]:
+        """The jobs of a session, or of all, as they are now or as they changed since the token; then every change;
+        after `life` seconds StreamExpired.
 
         With each comes the token to take the watch up again behind it.
         """
@@ -193,7 +196,7 @@ class Jobs:
         if since < await self._readers.read(self._store.removals_forgotten) and resume_token:
             raise ResumeTokenExpired
         moments: dict[Key, tuple[int, int]] = {}
-        with self._hub.session(session_hash) as inbox:
+        with self._hub.session(session_hash, life) as inbox:
             overlap = OVERLAP if self._store.engine.shared else 0
             known = await self._readers.read(partial(self._store.changed_since, session_hash, since - overlap))
             for seen in known:

@@ -51,3 +51,5 @@ def configure(form: str) -> None:
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("headway_server").setLevel(logging.INFO)
+    # It warns of every caller that does not speak HTTP well, of which there can be any number.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)

@@ -48,6 +48,11 @@ CODES: dict[str, int] = {
     "SCOPE_MISSING": code_pb2.PERMISSION_DENIED,
     "SERVER_FAULT": code_pb2.INTERNAL,
     "DEADLINE_PASSED": code_pb2.DEADLINE_EXCEEDED,
+    "MESSAGE_TOO_LARGE": code_pb2.RESOURCE_EXHAUSTED,
+    "REQUEST_TOO_SLOW": code_pb2.DEADLINE_EXCEEDED,
+    "FORMAT_UNSUPPORTED": code_pb2.UNIMPLEMENTED,
+    "METHOD_UNKNOWN": code_pb2.UNIMPLEMENTED,
+    "SITE_REFUSED": code_pb2.PERMISSION_DENIED,
 }
 """The google.rpc.Code of each reason that an RPC can answer with."""
 

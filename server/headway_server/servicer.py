@@ -13,7 +13,7 @@ from headway.v1 import job_service_pb2 as pb
 from headway_server import encoded, json_values, replies, requests
 from headway_server.actions import Clear
 from headway_server.checks import Checks
-from headway_server.errors import JobError, JobNotFound, StreamExpired
+from headway_server.errors import JobError, JobNotFound
 from headway_server.guard import Caller
 from headway_server.job import Job
 from headway_server.jobs import EVERYWHERE, Jobs, Name
@@ -180,8 +180,7 @@ class JobServicer:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
         checks.done()
-        watch = self._jobs.watch(name, after_revision)
-        async with aclosing(_mortal(watch, random.uniform(*WATCH_LIFE))) as states:
+        async with aclosing(self._jobs.watch(name, after_revision, random.uniform(*WATCH_LIFE))) as states:
             async for job in states:
                 yield encoded.watched(job)
 
@@ -191,8 +190,8 @@ class JobServicer:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
         checks.done()
-        watch = self._jobs.watch_all(session, request.resume_token)
-        async with aclosing(_mortal(watch, random.uniform(*WATCH_LIFE))) as states:
+        watch = self._jobs.watch_all(session, request.resume_token, random.uniform(*WATCH_LIFE))
+        async with aclosing(watch) as states:
             async for seen, token in states:
                 match seen:
                     case Removal():
@@ -231,18 +230,3 @@ async def _converted(convert: Callable[[R, Checks], T], request: R, checks: Chec
     if size < requests.LARGE:
         return convert(request, checks)
     return await asyncio.to_thread(convert, request, checks)
-
-
-async def _mortal(stream: AsyncGenerator[T, None], life: float) -> AsyncGenerator[T, None]:
-    """What the stream yields, for `life` seconds; then StreamExpired."""
-    end = asyncio.get_running_loop().time() + life
-    async with aclosing(stream):
-        while True:
-            try:
-                async with asyncio.timeout_at(end):
-                    item = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise StreamExpired from None
-            yield item

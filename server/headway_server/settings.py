@@ -72,6 +72,29 @@ def address(text: Raw) -> str:
     return str(text)
 
 
+def address_or_none(text: Raw) -> str:
+    """As `address`, or empty."""
+    return address(text) if text != "" else ""
+
+
+def hosts(text: Raw) -> tuple[str, ...]:
+    """Names of hosts, with commas between them."""
+    names = tuple(name.strip().lower() for name in str(text).split(",") if name.strip())
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", name):
+            raise ValueError("must be names of hosts without ports, for example headway.example.org,10.0.0.5")
+    return names
+
+
+def origins(text: Raw) -> tuple[str, ...]:
+    """Origins of pages, with commas between them."""
+    names = tuple(name.strip().lower() for name in str(text).split(",") if name.strip())
+    for name in names:
+        if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", name):
+            raise ValueError("must be origins, for example https://staff.example.org,http://intranet:8000")
+    return names
+
+
 def log_format(text: Raw) -> str:
     """`text` or `json`."""
     if text not in ("text", "json"):
@@ -106,6 +129,28 @@ class Settings:
     listen: str = field(
         default="127.0.0.1:50051",
         metadata=_metadata(address, "address of the gRPC port, host:port", "127.0.0.1:50051"),
+    )
+    http: str = field(
+        default="127.0.0.1:8080",
+        metadata=_metadata(
+            address_or_none, "address of the page and of JSON over HTTP, host:port; empty: neither", "127.0.0.1:8080"
+        ),
+    )
+    http_hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=_metadata(
+            hosts,
+            "further host names that the HTTP port is reached by, with commas between them",
+            "the loopback names, and the host of --http",
+        ),
+    )
+    http_origins: tuple[str, ...] = field(
+        default=(),
+        metadata=_metadata(
+            origins,
+            "origins whose pages may call the HTTP port and embed <headway-job>, with commas between them",
+            "none",
+        ),
     )
     database: str = field(
         default_factory=_default_database,
@@ -284,17 +329,22 @@ def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], 
     return content, notices
 
 
-def _check_reach(settings: Settings) -> None:
-    host = settings.listen.rpartition(":")[0].strip("[]")
+def is_loopback(address: str) -> bool:
+    """Whether this machine alone reaches `host:port`."""
+    host = address.rpartition(":")[0].strip("[]")
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = host == "localhost"
-    if not loopback and not settings.insecure:
-        raise StartError(
-            f"--listen: {settings.listen} can be reached from elsewhere, and this server has neither TLS nor "
-            "authentication; listen on 127.0.0.1, or accept that with --insecure"
-        )
+        return host == "localhost"
+
+
+def _check_reach(settings: Settings) -> None:
+    for flag, address in (("--listen", settings.listen), ("--http", settings.http)):
+        if address and not is_loopback(address) and not settings.insecure:
+            raise StartError(
+                f"{flag}: {address} can be reached from elsewhere, and this server has neither TLS nor "
+                "authentication; listen on 127.0.0.1, or accept that with --insecure"
+            )
 
 
 def from_process(arguments: Sequence[str]) -> Settings:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from headway_server.errors import JobError, ShuttingDown, WatchesLimit
+from headway_server.errors import JobError, ShuttingDown, StreamExpired, WatchesLimit
 from headway_server.job import Job, Key
 from headway_server.limits import INT64_MAX, MICROSECONDS, Limits
 from headway_server.store import Removal
@@ -93,6 +93,11 @@ class Hub:
                 for inbox in watchers:
                     inbox.put(seen)
 
+    @property
+    def watches(self) -> int:
+        """How many are open."""
+        return self._total
+
     def watched(self, key: Key) -> bool:
         """Whether somebody looks at this job now."""
         return key in self._jobs or key[0] in self._sessions or ALL in self._sessions
@@ -102,9 +107,9 @@ class Hub:
         return Watched(frozenset(self._jobs), frozenset(self._sessions))
 
     @contextmanager
-    def job(self, key: Key) -> Iterator[Inbox]:
-        """Watch one job. Raises WatchesLimit, ShuttingDown."""
-        with self._counted(key[0]) as inbox:
+    def job(self, key: Key, life: float) -> Iterator[Inbox]:
+        """Watch one job; after `life` seconds the inbox fails with StreamExpired. Raises WatchesLimit, ShuttingDown."""
+        with self._counted(key[0], life) as inbox:
             self._jobs[key].add(inbox)
             try:
                 yield inbox
@@ -114,9 +119,9 @@ class Hub:
                     del self._jobs[key]
 
     @contextmanager
-    def session(self, session_hash: str | None) -> Iterator[Inbox]:
-        """Watch all jobs of a session, or of ALL. Raises WatchesLimit, ShuttingDown."""
-        with self._counted(session_hash) as inbox:
+    def session(self, session_hash: str | None, life: float) -> Iterator[Inbox]:
+        """Watch all jobs of a session, or of ALL, in the same way."""
+        with self._counted(session_hash, life) as inbox:
             self._sessions[session_hash].add(inbox)
             try:
                 yield inbox
@@ -126,17 +131,19 @@ class Hub:
                     del self._sessions[session_hash]
 
     @contextmanager
-    def _counted(self, session_hash: str | None) -> Iterator[Inbox]:
+    def _counted(self, session_hash: str | None, life: float) -> Iterator[Inbox]:
         if self._closed:
             raise ShuttingDown
         if self._total >= self._limits.watches or self._per_session[session_hash] >= self._limits.session_watches:
             raise WatchesLimit
         inbox = Inbox()
+        expiry = asyncio.get_running_loop().call_later(life, inbox.fail, StreamExpired())
         self._total += 1
         self._per_session[session_hash] += 1
         try:
             yield inbox
         finally:
+            expiry.cancel()
             self._total -= 1
             self._per_session[session_hash] -= 1
             if not self._per_session[session_hash]:

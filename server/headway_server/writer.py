@@ -7,6 +7,7 @@ No call is answered before its commit.
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -22,6 +23,7 @@ from headway_server.errors import DatabaseUnavailable, JobError, Overloaded, Shu
 from headway_server.job import Job, Key
 from headway_server.line import Line
 from headway_server.store import CommitFailed, Removal, Store, as_job_error
+from headway_server.tally import COMMIT_CALLS, COMMIT_SECONDS, Histogram
 
 BATCH_MAX = 2000
 """Steps in one commit, or little more, so that no call waits long for its neighbours."""
@@ -94,8 +96,15 @@ class Writer:
         self._pending_bytes = 0
         self._closed = False
         self._last_now = 0
+        self.commit_seconds = Histogram(COMMIT_SECONDS)
+        self.commit_calls = Histogram(COMMIT_CALLS)
         self._thread = threading.Thread(target=self._run, name="headway-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their commit."""
+        return len(self._waiting)
 
     @property
     def load(self) -> float:
@@ -166,7 +175,10 @@ class Writer:
             closing = self._line.closed
             batch = self._collect()
             if batch:
+                began = time.perf_counter()
                 published = self._commit(batch)
+                self.commit_seconds.add(time.perf_counter() - began)
+                self.commit_calls.add(len(batch))
                 try:
                     self._loop.call_soon_threadsafe(self._deliver, batch, published)
                 except RuntimeError:  # The loop is gone, and with it everybody who waited.

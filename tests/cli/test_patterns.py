@@ -1,25 +1,40 @@
 """Progress found in what programs print: lines captured from the real ones, and what must not be taken for it."""
 
 import random
+from pathlib import Path
 
 import pytest
 
-from headway.cli.patterns import STYLES, Finder, Reading, Style, amount, own
+from headway.cli.patterns import Finder
+from headway.cli.styles import STYLES, Reading, Style, amount, own
 from headway.cli.tail import KEPT, Tail
 
 MEANT = {
-    "tqdm": Reading(14, 30, ""),
+    "tqdm": Reading(14, 30, "rec"),
     "tqdm without a total": Reading(10, None, ""),
     "wget": Reading(33, 100, "%"),
     "wget without a length": Reading(6.37 * 2**20, None, "bytes"),
     "wget in dots": Reading(97, 100, "%"),
+    "rsync by file": Reading(2, 7, "files"),
+    "rsync by file, while it still looks for more": Reading(3, None, "files"),
     "rsync": Reading(60, 100, "%"),
     "pip": Reading(24_700_000, 40_000_000, "bytes"),
+    "pip --progress-bar raw": Reading(262_144, 3_000_628, "bytes"),
     "dd": Reading(20_388_511_744, None, "bytes"),
     "pv": Reading(50, 100, "%"),
+    "pv without a size": Reading(12 * 2**20, None, "bytes"),
+    "pv -l": Reading(28_100, None, "lines"),
     "curl without a length": Reading(3840 * 1024, None, "bytes"),
     "curl": Reading(3840 * 1024, 19 * 2**20, "bytes"),
     "ffmpeg": Reading(13, None, "seconds"),
+    "git": Reading(450, 1000, "objects"),
+    "xz": Reading(16.6, 100, "%"),
+    "zstd": Reading(57.5 * 2**20, 60 * 2**20, "bytes"),
+    "zstd without a size": Reading(4.5 * 2**20, None, "bytes"),
+    "zip -dc": Reading(2, 7, "files"),
+    "tar --checkpoint": Reading(1500, None, "records"),
+    "apt-get": Reading(14, 100, "%"),
+    "pg_basebackup": Reading(10293 * 1024, 22942 * 1024, "bytes"),
     "sizes": Reading(1.5 * 2**20, 5 * 2**20, "bytes"),
     "N/M": Reading(9, 20, ""),
     "N of M": Reading(1200, 5000, ""),
@@ -48,8 +63,15 @@ def test_each_style_reads_its_example(style: Style) -> None:
         assert finder.reading == MEANT[style.name]
     else:
         assert finder.reading is None
-        reading = Finder()._read(style, match) if (match := style.expression.search(style.example)) else None
-        assert reading == MEANT[style.name]
+        match = style.expression.search(style.example)
+        assert match is not None
+        assert style.read(match) == MEANT[style.name]
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.name)
+def test_the_page_tells_of_each_program(style: Style) -> None:
+    page = Path(__file__).parents[2] / "docs" / "run.md"
+    assert style.sightings > 1 or style.name.split()[0] in page.read_text()
 
 
 CAPTURED: dict[str, tuple[bytes, Reading]] = {
@@ -60,7 +82,7 @@ CAPTURED: dict[str, tuple[bytes, Reading]] = {
     ),
     "tqdm in a colour, of bytes": (
         b"a.bin:  25%|\x1b[32m##4       \x1b[0m| 1.50M/6.00M [00:01<00:03, 1.50MB/s]\x1b[A\r",
-        Reading(1_500_000, 6_000_000, ""),
+        Reading(1_500_000, 6_000_000, "bytes"),
     ),
     "wget": (
         b"Length: 20000000 (19M) [application/octet-stream]\nSaving to: \xe2\x80\x98/dev/null\xe2\x80\x99\n\n"
@@ -134,9 +156,92 @@ CAPTURED: dict[str, tuple[bytes, Reading]] = {
         Reading(4, 20, ""),
     ),
     "git": (
-        b"Receiving objects:  10% (100/1000)\rReceiving objects:  45% (450/1000), 1.2 MiB | 2.4 MiB/s\r"
-        b"Receiving objects: 100% (1000/1000), 3.0 MiB | 2.4 MiB/s, done.\n",
-        Reading(1000, 1000, ""),
+        b"Cloning into 'x'...\nremote: Enumerating objects: 302, done.        \n"
+        b"remote: Counting objects:   0% (1/302)        \rremote: Counting objects: 100% (302/302)        \n"
+        b"Receiving objects:   0% (1/302)\rReceiving objects:  84% (254/302)\r"
+        b"Receiving objects:  92% (278/302), 639.98 KiB | 277.00 KiB/s\r"
+        b"Receiving objects: 100% (302/302), 890.06 KiB | 306.00 KiB/s, done.\n",
+        Reading(302, 302, "objects"),
+    ),
+    "tqdm, scaled": (
+        b"\r  0%|          | 0.00/3.00k [00:00<?, ?B/s]\r 51%|#####     | 1.54k/3.00k [00:00<00:00, 1.69kB/s]"
+        b"\r100%|##########| 3.00k/3.00k [00:01<00:00, 1.69kB/s]\n",
+        Reading(3000, 3000, "bytes"),
+    ),
+    "tqdm, slow": (
+        b"\r 25%|##5       | 1/4 [00:03<00:10,  3.50s/file]\r 50%|#####     | 2/4 [00:07<00:07,  3.50s/file]\n",
+        Reading(2, 4, "file"),
+    ),
+    "pip, newer": (
+        b"     ---- 0.0/3.0 MB ? eta -:--:--\r\x1b[2K     ---- 3.0/3.0 MB 1.6 GB/s  0:00:00\r\n",
+        Reading(3_000_000, 3_000_000, "bytes"),
+    ),
+    "rsync --progress": (
+        b"sending incremental file list\n./\nf1\n\r         32,768   6%    0.00kB/s    0:00:00  "
+        b"\r        500,000 100%    2.09MB/s    0:00:00 (xfr#1, ir-chk=5/7)\nf2\n"
+        b"\r         32,768   6%   98.46kB/s    0:00:04  "
+        b"\r        500,000 100%  907.59kB/s    0:00:00 (xfr#2, ir-chk=4/7)\nf3\n"
+        b"\r         32,768   6%   49.16kB/s    0:00:09  "
+        b"\r        500,000 100%  564.49kB/s    0:00:00 (xfr#3, to-chk=3/7)\nf4\n"
+        b"\r        196,608  39%  177.45kB/s    0:00:01  "
+        b"\r        500,000 100%  410.67kB/s    0:00:01 (xfr#4, to-chk=2/7)\nf5\n"
+        b"\r         32,768   6%  146.79kB/s    0:00:03  "
+        b"\r        500,000 100%    1.10MB/s    0:00:00 (xfr#5, to-chk=1/7)\nf6\n"
+        b"\r         32,768   6%   58.72kB/s    0:00:07  ",
+        Reading(6, 7, "files"),
+    ),
+    "dd in German": (
+        b"104857600 Bytes (105 MB, 100 MiB) kopiert, 1 s, 104 MB/s\r"
+        b"400+0 Datens\xc3\xa4tze ein\n419430400 Bytes (419 MB, 400 MiB) kopiert, 4,00421413 s, 99,5 MB/s\n",
+        Reading(419_430_400, None, "bytes"),
+    ),
+    "xz": (
+        b"photos.tar (1/1)\n\r  5.7 %           3.4 MiB / 3.4 MiB = 0.994                   0:01             \r"
+        b"\r 16.6 %          9.9 MiB / 10.0 MiB = 0.994   2.5 MiB/s       0:04             \r"
+        b"\r  100 %         60.0 MiB / 60.0 MiB = 1.000   2.0 MiB/s       0:29             \r\n",
+        Reading(100, 100, "%"),
+    ),
+    "xz without a size": (
+        b"\r  --- %           1.2 MiB / 1.2 MiB = 0.949                   0:01             \r"
+        b"\r  --- %       544.0 KiB / 3.7 MiB = 0.142   1.2 MiB/s       0:03             \r\n",
+        Reading(3.7 * 2**20, None, "bytes"),
+    ),
+    "zstd": (
+        b"\rRead:     0   B /  60.0 MiB ==>  0%\r                         \rRead: 1.000 MiB /  60.0 MiB ==> 100%"
+        b"\r                         \rRead:  2.50 MiB /  60.0 MiB ==> 100%\r                   \r"
+        b"photos.tar           :100.00%   (  60.0 MiB =>   60.0 MiB, photos.tar.zst) \n",
+        Reading(2.5 * 2**20, 60 * 2**20, "bytes"),
+    ),
+    "zip -dc": (
+        b"  0/  3   adding: a/ (stored 0%)\n  1/  2   adding: a/f (deflated 0%)\n  2/  1   adding: a/g (deflated 9%)\n",
+        Reading(2, 3, "files"),
+    ),
+    "7z": (
+        b"  0%\b\b\b\b    \b\b\b\b  7% + r60\b\b\b\b\b\b\b\b\b\b          \b\b\b\b\b\b\b\b\b\b 15% + r60"
+        b"\b\b\b\b\b\b\b\b\b\b          \b\b\b\b\b\b\b\b\b\b 98% + r60\b\b\b\b\b\b\b\b\b\b          \b\b\n"
+        b"Files read from disk: 1\n",
+        Reading(98, 100, "%"),
+    ),
+    "mksquashfs": (
+        b"\r[/            ]   0/503   0%\r[-            ]   0/503   0%\r[\\            ]   3/503   0%"
+        b"\r[=============/] 503/503 100%\n\t100.00% of uncompressed filesystem size (64371.92 Kbytes)\n",
+        Reading(503, 503, ""),
+    ),
+    "apt-get download": (
+        b"\r0% [Working]\r            \rGet:1 http://localhost/debian bookworm/main amd64 mc 3:4.8.29-2 [522 kB]\n"
+        b"\r0% [1 mc 0 B/522 kB 0%]\r              \r14% [2 linux-image-cloud-amd64 917 kB/26.5 MB 3%]"
+        b"\r                \r92% [Working]\r            \r100% [Working]\r       \rFetched 28.8 MB in 0s (201 MB/s)\n",
+        Reading(100, 100, "%"),
+    ),
+    "pg_basebackup": (
+        b"waiting for checkpoint\n10293/22942 kB (44%), 0/1 tablespace\n20515/22942 kB (89%), 0/1 tablespace\n"
+        b"22953/22953 kB (100%), 0/1 tablespace\n22953/22953 kB (100%), 1/1 tablespace\n",
+        Reading(22953 * 1024, 22953 * 1024, "bytes"),
+    ),
+    "pytest": (
+        b"test_1.py ..                         [ 20%]\ntest_2.py ..                         [ 40%]\n"
+        b"test_3.py ..                         [ 60%]\n",
+        Reading(60, 100, "%"),
     ),
 }
 
@@ -147,8 +252,10 @@ def test_what_programs_print_is_read_however_it_is_split(program: str, step: int
     output, last = CAPTURED[program]
     readings = found(output, step)
     assert readings[-1] == last
-    done = [reading.done for reading in readings]
-    assert done == sorted(done)
+    # Of each kind, that is: git counts twice, rsync --progress in percent at first.
+    for kind in {(reading.total, reading.unit) for reading in readings} if program != "git" else ():
+        done = [reading.done for reading in readings if (reading.total, reading.unit) == kind]
+        assert done == sorted(done)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +299,20 @@ def test_a_count_that_is_dropped_gives_way_to_another() -> None:
     assert found(output.encode())[-1] == Reading(50, 50, "")
 
 
+def test_a_bar_within_a_bar_is_a_part_of_it() -> None:
+    output = ""
+    for outer in range(4):
+        output += f"\rfiles: 9%|#| {outer}/3 [00:00<?]\r\n"
+        for inner in range(40 if outer < 3 else 0):
+            output += f"\rrecords: 9%|#| {inner + 1}/40 [00:00<?]\x1b[A\r\n"
+    readings = found(output.encode())
+    totals = [reading.total for reading in readings]
+    assert readings[-1] == Reading(3, 3, "")
+    # It takes one round to learn which is which.
+    assert totals[:2] == [3, 40]
+    assert totals[totals.index(3, 1) :] == [3, 3, 3]
+
+
 def test_a_line_without_an_end_takes_no_more_room() -> None:
     finder, tail = Finder(), Tail()
     for _ in range(200):
@@ -221,6 +342,8 @@ def test_a_pattern_of_ones_own() -> None:
     assert found(b"1/3\n1,000 rows, 4000 expected\n", styles=(pattern,)) == [Reading(1000, 4000, "")]
     assert found(b"at 12.5\n", styles=(own(r"at (?P<percent>[\d.]+)"),)) == [Reading(12.5, 100, "%")]
     assert found(b"at x\n", styles=(own(r"at (?P<done>\w)"),)) == []
+    left = own(r"(?P<left>\d+) (?P<unit>\w+) left of (?P<total>\d+)")
+    assert found(b"3 books left of 10\n", styles=(left,)) == [Reading(7, 10, "books")]
     back = own(r"left (?P<done>\d+)")
     assert [reading.done for reading in found(b"left 3\nleft 2\n", 7, (back,))] == [3, 2]
     for wrong in ("(", r"\d+", "(?P<total>x)"):

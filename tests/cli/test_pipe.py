@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,30 @@ def test_what_comes_goes_on_at_once(environment: dict[str, str], job: Callable[[
     assert state(job()) == ("RUNNING", "3", "0", job()["unit"])
     process.communicate(timeout=10)
     assert process.returncode == 0
+
+
+def test_who_does_not_wait_is_waited_for(environment: dict[str, str], job: Callable[[], Job]) -> None:
+    data = os.urandom(500_000)
+    source, feed = os.pipe()
+    drain, sink = os.pipe()
+    os.set_blocking(source, False)
+    os.set_blocking(sink, False)
+    process = subprocess.Popen([*HEADWAY, "pipe"], env=environment, stdin=source, stdout=sink)
+    os.close(source)
+    os.close(sink)
+    until(lambda: bool(job()))
+
+    def write() -> None:
+        with os.fdopen(feed, "wb") as file:
+            file.write(data)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(drain, "rb") as reader:
+        assert reader.read() == data
+    writer.join()
+    assert process.wait(timeout=10) == 0
+    assert state(job())[:2] == ("COMPLETED", "500000")
 
 
 def test_a_reader_that_goes_away(environment: dict[str, str], job: Callable[[], Job]) -> None:

@@ -126,6 +126,18 @@ def test_all_output_arrives_at_a_slow_reader(environment: dict[str, str]) -> Non
     assert (len(out), process.returncode) == (200000, 0)
 
 
+def test_only_who_asks_it_to_end_cuts_output_short(environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        [*HEADWAY, *sh("head -c 200000 /dev/zero; echo done >&2")], env=environment, stdout=-1, stderr=-1
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"done\n"
+    for number in (signal.SIGUSR1, signal.SIGCONT, signal.SIGTSTP):
+        process.send_signal(number)
+    out, _ = process.communicate(timeout=10)
+    assert (len(out), process.returncode) == (200000, 0)
+
+
 def test_a_reader_that_goes_away_is_the_programs_to_notice(environment: dict[str, str], job: Callable[[], Job]) -> None:
     process = subprocess.Popen([*HEADWAY, "run", "--", "yes"], env=environment, stdout=-1, stderr=-1)
     assert process.stdout is not None
@@ -151,7 +163,7 @@ def test_the_program_can_report_more(environment: dict[str, str], job: Callable[
 # Signals and cancellation.
 
 
-@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "USR1"])
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT", "USR1", "ALRM", "RTMIN"])
 def test_signals_are_passed_on(environment: dict[str, str], name: str) -> None:
     script = f"trap 'echo caught; exit 7' {name}; echo ready; while :; do sleep 0.02; done"
     process = spawn(*sh(script), environment=environment)
@@ -170,6 +182,19 @@ def test_a_signal_kills_what_does_not_catch_it(environment: dict[str, str], job:
     assert process.wait(timeout=10) == -signal.SIGTERM
     assert (job()["status"], job()["error"]["message"]) == ("JOB_STATUS_FAILED", "killed by SIGTERM")
     process.communicate()
+
+
+def test_a_signal_that_is_sent_twice_hurries_nobody(environment: dict[str, str], job: Callable[[], Job]) -> None:
+    process = spawn(
+        *sh("trap 'sleep 0.1; exit 3' TERM; echo ready; while :; do sleep 0.02; done"), environment=environment
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (3, "")
+    assert job()["status"] == "JOB_STATUS_FAILED"
 
 
 def test_cancellation_ends_the_program(cli: Cli, environment: dict[str, str], job: Callable[[], Job]) -> None:

@@ -87,6 +87,18 @@ def test_modes_may_be_set_where_output_goes(environment: dict[str, str]) -> None
         assert terminal.is_as_before
 
 
+def test_keys_may_be_read_where_output_goes(environment: dict[str, str]) -> None:
+    # As less does.
+    script = "stty -echo -icanon <&1; for n in 1 2 3; do echo ready; head -c 1 <&2; done; stty echo icanon <&1"
+    with Terminal(wrapped(script), environment) as terminal:
+        for key in (b"a", b"b", b"c"):
+            terminal.read_until(b"ready\r\n")
+            terminal.type(key)
+            terminal.read_until(key)
+        assert terminal.end() == (0, b"")
+        assert terminal.is_as_before
+
+
 def test_the_window_changes_its_size(environment: dict[str, str]) -> None:
     script = f'trap \'stty size <&2; test "$(stty size <&2)" != "40 120" || exit\' WINCH; echo ready; {WAIT}'
     with Terminal(wrapped(script), environment) as terminal:

@@ -53,6 +53,7 @@ def outcome(script: str, prefix: str, environment: dict[str, str], folder: Path)
         "exec $RUN sh -c '[ ! -e /proc/self/fd/1 ]; echo $? >&2' >&-",
         "exec $RUN sh -c '[ ! -e /proc/self/fd/2 ]; echo $?' 2>&-",
         "echo one two | $RUN cat; printf 'a\\nb\\n' | { $RUN head -c 2; cat; }",
+        "printf 'echo mine $*' >mine; chmod +x mine; $RUN ./mine a 'b c'; PATH=.:$PATH; $RUN mine d; echo $?",
         # How it ends.
         "trap '' CHLD; exec $RUN sh -c 'exit 3'",
         'for n in TERM KILL INT SEGV PIPE ABRT RTMIN; do $RUN sh -c "kill -$n \\$\\$" 2>&1; echo $?; done 2>/dev/null',
@@ -144,6 +145,16 @@ def test_a_signal_from_within_does_not_come_back(environment: dict[str, str]) ->
     )
     out, _ = process.communicate(timeout=10)
     assert (process.returncode, out) == (0, "1\nend\n")
+
+
+def test_an_output_that_does_not_wait_is_waited_for(environment: dict[str, str]) -> None:
+    drain, sink = os.pipe()
+    os.set_blocking(sink, False)
+    process = subprocess.Popen([*HEADWAY, "run", "--", "seq", "300000"], env=environment, stdout=sink)
+    os.close(sink)
+    with os.fdopen(drain, "rb") as reader:
+        assert reader.read() == b"".join(b"%d\n" % n for n in range(1, 300001))
+    assert process.wait(timeout=10) == 0
 
 
 def test_what_it_leaves_behind_holds_nobody_up(environment: dict[str, str], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
@@ -20,6 +21,8 @@ from headway.v1 import job_service_pb2 as rpc
 from headway.values import to_value
 from tests.client.fakes import FakeServer, Proxy, acknowledge
 from tests.support.server import ServerProcess
+
+RUBBISH = Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -204,18 +207,22 @@ def test_a_server_that_hangs_in_the_middle(fake: FakeServer, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND])
-def test_what_no_headway_server_says_ends_nothing(fake: FakeServer, code: grpc.StatusCode) -> None:
+def test_what_no_headway_server_says_ends_nothing(
+    fake: FakeServer, caplog: pytest.LogCaptureFixture, code: grpc.StatusCode
+) -> None:
     rubbish = iter([code, code, code])
 
     def refuse(context: grpc.ServicerContext) -> None:
         for wrong in rubbish:
-            context.abort(wrong, "what?\nwhat?")
+            context.abort(wrong, "what?\nwhat?\x1b[31m")
 
     fake.service.on_create = refuse
     with headway.connect(fake.address, session="s") as hw, hw.job() as job:
         job.advance()
     assert fake.service.finished.qsize() == 1
     assert fake.service.created.qsize() == 4
+    (notice,) = caplog.messages
+    assert f"{fake.address} does not answer (what? what? [31m); the work goes on" in notice
 
 
 def test_a_connection_that_is_spoilt_is_replaced(fake: FakeServer) -> None:
@@ -242,12 +249,13 @@ def test_a_connection_that_fell_silent_is_replaced(proxy: Proxy, session: str, m
         assert job.flush(5)
 
 
-def test_an_answer_without_a_message_is_none(caplog: pytest.LogCaptureFixture) -> None:
-    """gRPC passes a call that ended well for an answered one, whether a message came or not."""
-    wordless = iter(["/headway.v1.JobService/CreateJob", "/headway.v1.JobService/FinishJob"])
-    next_one = next(wordless)
+@pytest.mark.parametrize("answers", [[], [job_pb2.Job(id="0" * 32, attempt=7).SerializeToString()]])
+def test_an_answer_that_is_none(caplog: pytest.LogCaptureFixture, answers: list[bytes]) -> None:
+    """One without a message, which gRPC takes for an answer all the same, and one to something else."""
+    strange = iter(["/headway.v1.JobService/CreateJob", "/headway.v1.JobService/FinishJob"])
+    next_one = next(strange)
 
-    class Wordless(grpc.ServerInterceptor):
+    class Strange(grpc.ServerInterceptor):
         def intercept_service(
             self,
             continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Request, Response] | None"],
@@ -256,15 +264,46 @@ def test_an_answer_without_a_message_is_none(caplog: pytest.LogCaptureFixture) -
             nonlocal next_one
             if handler_call_details.method != next_one:
                 return continuation(handler_call_details)
-            next_one = next(wordless, "")
-            return grpc.unary_stream_rpc_method_handler(lambda request, context: iter(()))
+            next_one = next(strange, "")
+            return grpc.unary_stream_rpc_method_handler(lambda request, context: iter(answers))
 
-    with FakeServer(Wordless()) as fake:
+    with FakeServer(Strange()) as fake:
         with headway.connect(fake.address, session="s") as hw, hw.job() as job:
             job.results = {"n": 1}
         assert [request.results for request in fake.service.finished.queue] == [to_value({"n": 1})]
         assert job.status is headway.Status.COMPLETED
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "details",
+    [b"\xff", status_pb2.Status(code=5, message="what?", details=[RUBBISH]).SerializeToString()],
+    ids=["none of it", "one of them"],
+)
+def test_details_that_cannot_be_read(details: bytes) -> None:
+    """A middlebox, or a bad line, has made something of them."""
+    spoilt = {"/headway.v1.JobService/StreamProgress", "/headway.v1.JobService/GetJob"}
+
+    def refuse(_: object, context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(grpc.StatusCode.NOT_FOUND, "what?")
+
+    class Spoiling(grpc.ServerInterceptor):
+        def intercept_service(
+            self,
+            continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Request, Response] | None"],
+            handler_call_details: grpc.HandlerCallDetails,
+        ) -> "grpc.RpcMethodHandler[Request, Response] | None":
+            if handler_call_details.method not in spoilt:
+                return continuation(handler_call_details)
+            spoilt.remove(handler_call_details.method)
+            return grpc.stream_stream_rpc_method_handler(refuse)
+
+    with FakeServer(Spoiling()) as fake, headway.connect(fake.address, session="s") as hw, hw.job() as job:
+        job.advance()
+        assert job.flush(5)
+        with pytest.raises(headway.NotFoundError, match="what"):
+            hw.get(None, job.id)
 
 
 def test_a_pause_beyond_all_bounds(fake: FakeServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """Exits and forks: the interpreter never hangs, and nothing is lost that could be delivered."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -141,11 +142,9 @@ with headway.connect() as hw, hw.job() as job:
     assert (seen.status, seen.progress) == (job_pb2.JOB_STATUS_CANCELLED, 4)
 
 
-def test_a_daemon_thread_at_work_does_not_hold_the_exit(
-    server: ServerProcess, session: str, hw: headway.Client
-) -> None:
-    script = """
-import headway, threading
+DAEMON = """
+import headway, headway.process, threading
+headway.process.EXIT_TIMEOUT = 2
 hw = headway.connect()
 job = hw.job()
 begun = threading.Event()
@@ -156,9 +155,35 @@ def work():
 threading.Thread(target=work, daemon=True).start()
 begun.wait()
 """
-    done = run(script, server.address, session)
+
+
+def test_ctrl_c_ends_a_program_as_it_would_without_a_tracker(session: str) -> None:
+    script = """
+import os, signal, headway
+from headway import process
+process.EXIT_TIMEOUT = 0.2
+job = headway.connect(exit_timeout=0.2).job()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = run(script, "127.0.0.1:9", session)
+    assert done.returncode == -signal.SIGINT
+
+
+def test_a_daemon_thread_at_work_does_not_hold_the_exit(
+    server: ServerProcess, session: str, hw: headway.Client
+) -> None:
+    done = run(DAEMON, server.address, session)
     assert (done.returncode, done.stderr) == (0, "")
     assert only_job(hw).progress > 0
+
+
+def test_a_daemon_thread_at_work_does_not_hold_an_exit_with_the_server_away(session: str, spool: Path) -> None:
+    began = time.monotonic()
+    done = run(DAEMON, "127.0.0.1:9", session)
+    assert time.monotonic() - began < 8
+    assert done.returncode == 0
+    assert all(line.startswith("headway: ") for line in done.stderr.splitlines())
+    assert len(list(spool.iterdir())) == 1
 
 
 def test_an_exit_with_the_server_away_is_bounded(session: str) -> None:

@@ -27,7 +27,7 @@ def refusal(folder: Path, *arguments: str, listen: str = "127.0.0.1:0", status: 
     """What a server says that must not start."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWAY_")}
     ended = subprocess.run(
-        [sys.executable, "-m", "headway_server", "--listen", listen, *arguments],
+        [sys.executable, "-m", "headway_server", "--listen", listen, "--http", "", *arguments],
         capture_output=True,
         text=True,
         timeout=10,
@@ -276,7 +276,7 @@ def test_nobody_reads_the_greeting(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "headway_server", "--listen", address]
+    command = [sys.executable, "-m", "headway_server", "--listen", address, "--http", ""]
     database = ["--database", f"sqlite:///{tmp_path / 'x.db'}"]
     with (tmp_path / "errors").open("w") as errors:
         process = subprocess.Popen([*command, *database], stdout=writer, stderr=errors)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
@@ -20,6 +22,8 @@ from tests.support.http2 import Connection, call_headers, prefixed
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
+
+T = TypeVar("T")
 
 SESSION = "watched"
 
@@ -113,8 +117,8 @@ def stub_of(server: ServerProcess) -> Iterator[JobServiceStub]:
         yield JobServiceStub(channel)
 
 
-def insist(call: Callable[[], job_pb2.Job]) -> job_pb2.Job:
-    """The answer, once the server is back."""
+def insist(call: Callable[[], T]) -> T:
+    """The answer, once the server is back, or has time for a new connection."""
     for _ in range(200):
         try:
             return call()
@@ -130,7 +134,9 @@ def test_watchers_survive_cut_connections_and_a_restart(own_server: ServerProces
         Proxy(own_server.address) as proxy,
         ThreadPoolExecutor(WATCHERS_OF_ONE + WATCHERS_OF_ALL) as pool,
     ):
-        job_ids = [stub.CreateJob(pb.CreateJobRequest(session_id=SESSION), timeout=5).id for _ in range(3)]
+        job_ids = [
+            insist(lambda: stub.CreateJob(pb.CreateJobRequest(session_id=SESSION), timeout=5)).id for _ in range(3)
+        ]
         watchers = [Watcher(proxy.address, job_ids, all_jobs=False) for _ in range(WATCHERS_OF_ONE)]
         watchers += [Watcher(proxy.address, job_ids, all_jobs=True) for _ in range(WATCHERS_OF_ALL)]
         running = [pool.submit(watcher.run) for watcher in watchers]
@@ -147,7 +153,8 @@ def test_watchers_survive_cut_connections_and_a_restart(own_server: ServerProces
             for count in range(30):
                 for job_id in job_ids:
                     request = pb.ReportProgressRequest(session_id=SESSION, job_id=job_id, progress=100 * phase + count)
-                    latest[job_id] = stub.ReportProgress(request, timeout=5).revision
+                    report = partial(stub.ReportProgress, request, timeout=5)
+                    latest[job_id] = insist(report).revision
                 if count == 15:
                     # In the midst of the reports, with nobody having caught up.
                     proxy.cut()
@@ -161,7 +168,7 @@ def test_watchers_survive_cut_connections_and_a_restart(own_server: ServerProces
         final = {}
         for job_id in job_ids:
             finish = pb.FinishJobRequest(session_id=SESSION, job_id=job_id)
-            final[job_id] = insist(lambda finish=finish: stub.FinishJob(finish, timeout=5))  # type: ignore[misc]
+            final[job_id] = insist(partial(stub.FinishJob, finish, timeout=5))
         until(lambda: all(future.done() for future in running), CAUGHT_UP_WITHIN)
         for future in running:
             future.result()

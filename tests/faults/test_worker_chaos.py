@@ -13,6 +13,7 @@ import random
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -28,6 +29,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.chaos import ENDINGS, RECORDS, Fault, Scene, play
 from tests.support.chaos_checker import LATE, Own, differences, expected, left_complaints, own_complaints
 from tests.support.chaos_worker import Plan, checkpoint, errors, tallies
+from tests.support.proxy import Garbler, Noise
 from tests.support.refusals import from_error
 from tests.support.seeds import seeded
 from tests.support.server import ServerProcess
@@ -113,12 +115,21 @@ def delayed(scene: Scene) -> None:
 
 
 def garbled(scene: Scene) -> None:
-    scene.proxy.chance = scene.chance
+    chance, damage = scene.chance, Counter[str]()
+    scene.proxy.filters = lambda asking: Garbler(chance, asking, damage) if chance.random() < 0.6 else None
     scene.begun.wait()
     scene.gone.wait(3.0)
-    scene.proxy.chance = None
+    scene.proxy.filters = None
     scene.gone.wait()
-    assert scene.proxy.damage, "nothing was garbled"
+    assert damage, "nothing was garbled"
+
+
+def noisy(scene: Scene) -> None:
+    scene.begun.wait()
+    scene.proxy.filters = lambda asking: Noise(scene.chance, 0.001)
+    scene.proxy.cut()
+    scene.gone.wait()
+    scene.proxy.filters = None
 
 
 FAULTS = {
@@ -158,6 +169,13 @@ def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_a_worker_and_its_job(rows: Rows, fault: str, ending: str) -> None:
     complaints = rows[fault].result()[ending]
     assert not complaints, "\n".join(complaints)
+
+
+def test_noise_inside_of_messages_harms_no_worker(tmp_path: Path) -> None:
+    """What it makes of the job is not promised, but the worker's own result is, and that the spool can be read."""
+    noise = Fault(noisy, proxied=True, exact=False, patience=1.0)
+    for ending, complaints in play(noise, ["finishes", "raises"], tmp_path, seeded("noise")).items():
+        assert not complaints, f"{ending}: " + "\n".join(complaints)
 
 
 CALM = Fault(lambda scene: None, records=300)

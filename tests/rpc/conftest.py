@@ -10,6 +10,40 @@ from headway_server.limits import Limits
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 
+DOORS = ("grpc", "http")
+
+GRPC_ALONE = {"test_reflection.py", "test_operations.py", "test_errors.py"}
+"""What the HTTP door does not have, or what has no door at all."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The HTTP door is tested on SQLite alone: what is behind the doors is the same."""
+    surplus = [item for item in items if _is_surplus(item)]
+    items[:] = [item for item in items if item not in set(surplus)]
+    config.hook.pytest_deselected(items=surplus)
+
+
+def _is_surplus(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return False
+    parameters = item.callspec.params
+    engine = parameters.get("database", parameters.get("narrow"))
+    return parameters.get("door") == "http" and (engine == "postgresql" or item.path.name in GRPC_ALONE)
+
+
+@pytest.fixture(scope="session", params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """By which door the calls of a test come in: the same tests hold at both."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def app(database: str, door: str) -> Iterator[RunningApp]:
+    """A server on each engine in turn, called through each door, with a clock that tests move."""
+    with RunningApp(database, door=door) as running:
+        yield running
+
 
 @pytest.fixture
 def caller(app: RunningApp, session: str) -> Caller:
@@ -32,7 +66,9 @@ def admin(app: RunningApp) -> Caller:
 
 
 @pytest.fixture
-def app_with(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Iterator[Callable[[Limits], RunningApp]]:
+def app_with(
+    request: pytest.FixtureRequest, database: str, door: str, tmp_path: Path
+) -> Iterator[Callable[[Limits], RunningApp]]:
     """Starts a server with limits of its own, on each engine in turn."""
     with ExitStack() as running:
 
@@ -40,6 +76,6 @@ def app_with(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> I
             own = f"sqlite:///{tmp_path / 'own.db'}"
             if not database.startswith("sqlite"):
                 own = request.getfixturevalue("postgresql").database()
-            return running.enter_context(RunningApp(own, limits=limits))
+            return running.enter_context(RunningApp(own, limits=limits, door=door))
 
         yield start

@@ -24,7 +24,8 @@ NEVER_ANSWERED = {
 
 NO_EXCEPTION = {"SERVER_FAULT": "not foreseen: any exception that is none of ours"}
 
-RETRY_INFO = {reason for reason, code in CODES.items() if code == code_pb2.RESOURCE_EXHAUSTED}
+RETRY_INFO = {reason for reason, code in CODES.items() if code == code_pb2.RESOURCE_EXHAUSTED} - {"MESSAGE_TOO_LARGE"}
+"""A message that is too large stays so."""
 
 
 def documented() -> dict[str, str]:

@@ -12,6 +12,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.app import App
 from headway_server.limits import MICROSECONDS, Limits
 from headway_server.settings import Settings
+from tests.support.http_channel import HttpChannel
 
 T = TypeVar("T")
 
@@ -33,13 +34,17 @@ class ManualClock:
 
 
 class RunningApp:
-    """An App in a thread with an event loop of its own, and a channel to it."""
+    """An App in a thread with an event loop of its own, and a channel to one of its doors, grpc or http."""
 
-    def __init__(self, database: str, *, limits: Limits | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self, database: str, *, limits: Limits | None = None, door: str = "grpc", settings: Settings | None = None
+    ) -> None:
+        self.door = door
         self.clock = ManualClock()
         settings = replace(
             settings or Settings(),
             listen="127.0.0.1:0",
+            http="127.0.0.1:0",
             database=database,
             session_key="5e" * 32,
             limits=limits or Limits(),
@@ -52,7 +57,10 @@ class RunningApp:
         self._thread.start()
         self.run(self.app.start())
         self.address = self.app.address
-        self.channel = grpc.insecure_channel(self.address)
+        if self.door == "grpc":
+            self.channel = grpc.insecure_channel(self.address)
+        else:
+            self.channel = HttpChannel(self.app.http_address)
         self.stub = JobServiceStub(self.channel)
         return self
 

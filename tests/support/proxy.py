@@ -5,11 +5,18 @@ import socket
 import struct
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
+from typing import Protocol, Self
 
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER: close with a reset, as a crashed peer or a firewall does."""
+
+
+class Filter(Protocol):
+    """Changes what passes in one direction of one connection."""
+
+    def passed(self, data: bytes) -> bytes: ...
 
 
 class Proxy:
@@ -22,10 +29,8 @@ class Proxy:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.delay = 0.0
         """Seconds that whatever passes is held back, each way."""
-        self.chance: random.Random | None = None
-        """While it is there, each new connection is garbled once, in a way and at a moment that it chooses."""
-        self.damage: Counter[str] = Counter()
-        """How often a connection was garbled, by the way that was done."""
+        self.filters: Callable[[bool], Filter | None] | None = None
+        """Gives new connections what changes their bytes: those from the client (True), those from the server."""
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._closed = threading.Event()
@@ -76,24 +81,20 @@ class Proxy:
             with self._lock:
                 self._open |= {client, server}
             ends = threading.Barrier(2)
-            chance = self.chance
-            garbled = chance.choice((client, client, server)) if chance else None
+            filters = self.filters
             for source, target in ((client, server), (server, client)):
-                garbler = None
-                if chance and source is garbled:
-                    garbler = Garbler(chance, source is client, self.damage)
-                arguments = (source, target, ends, garbler)
+                arguments = (source, target, ends, filters(source is client) if filters else None)
                 self._threads.append(threading.Thread(target=self._hand_on, args=arguments))
                 self._threads[-1].start()
 
     def _hand_on(
-        self, source: socket.socket, target: socket.socket, ends: threading.Barrier, garbler: "Garbler | None"
+        self, source: socket.socket, target: socket.socket, ends: threading.Barrier, filtering: Filter | None
     ) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
                 if self.delay:
                     self._closed.wait(self.delay)
-                target.sendall(garbler.garbled(data) if garbler else data)
+                target.sendall(filtering.passed(data) if filtering else data)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -110,8 +111,24 @@ _PREFACE = 24
 _METHOD = b"/headway.v1.JobService/"
 
 
+class Noise:
+    """Turns a bit now and then, wherever it may be."""
+
+    def __init__(self, chance: random.Random, rate: float) -> None:
+        self._chance = chance
+        self._rate = rate
+
+    def passed(self, data: bytes) -> bytes:
+        changed = bytearray(data)
+        for position in range(len(changed)):
+            if self._chance.random() < self._rate:
+                changed[position] ^= 1 << self._chance.randrange(8)
+        return bytes(changed)
+
+
 class Garbler:
-    """Garbles one direction of an HTTP/2 connection once, so that frames break, get lost or go astray.
+    """Garbles one direction of an HTTP/2 connection once, so that frames break, get lost or go astray; `damage` counts
+    the ways in which that was done.
 
     It leaves alone what is inside of messages. Without TLS nothing in gRPC tells that a bit of them has changed: a
     number that is another number is not promised to be noticed.
@@ -129,7 +146,7 @@ class Garbler:
         self._frames = chance.randrange(4, 16)
         """So many pass before one is garbled."""
 
-    def garbled(self, data: bytes) -> bytes:
+    def passed(self, data: bytes) -> bytes:
         """The same bytes, but for one. Those of a frame's header wait until all of them are there."""
         if not self._way:
             return data

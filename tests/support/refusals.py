@@ -102,7 +102,7 @@ def _checked(refusal: Refusal) -> Refusal:
         assert not INSIDES.search(text), f"shows insides: {text}"
     if refusal.reason == "INVALID_REQUEST":
         assert refusal.fields, "a field is at fault, but none is named"
-    if refusal.code == "RESOURCE_EXHAUSTED":
+    if refusal.code == "RESOURCE_EXHAUSTED" and refusal.reason != "MESSAGE_TOO_LARGE":
         assert refusal.retry_after is not None and refusal.retry_after > 0
     return refusal
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
+from urllib.parse import urlsplit
 
 
 class ServerProcess:
@@ -19,11 +20,16 @@ class ServerProcess:
         *arguments: str,
         database: str = "",
         port: int = 0,
+        http: str = "127.0.0.1:0",
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'headway.db'}"
         self.address = f"127.0.0.1:{port}"
+        self.http_address = http
+        """Of its HTTP port; empty: it has none."""
+        self.token = ""
+        """The admin token of this run, if it has an HTTP port."""
         self.greeting = ""
         self._arguments = arguments
         self._environment = environment
@@ -43,6 +49,7 @@ class ServerProcess:
         assert not self.running
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWAY_")}
         command = [sys.executable, "-m", "headway_server", "--listen", self.address, "--database", self.database]
+        command += ["--http", self.http_address]
         with (self.folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(
                 [*command, *self._arguments],
@@ -57,6 +64,9 @@ class ServerProcess:
             self._process.wait()
             raise RuntimeError(f"the server did not start: {self.log.splitlines()[-1:]}")
         self.address = self.greeting.split()[3]
+        if self.http_address:
+            page = urlsplit(self._process.stdout.readline().split()[1])
+            self.http_address, self.token = page.netloc, page.fragment.removeprefix("token=")
         return self
 
     @property

@@ -8,6 +8,13 @@ from headway.ids import chance
 log = logging.getLogger("headway")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_IN_HASTE = 0.1, 5.0, 0.5
+_LINE = 300
+
+
+def in_words(error: HeadwayError) -> str:
+    """Why, as one line for a log, whatever the other side has written into it."""
+    text = "".join(letter if letter.isprintable() else " " for letter in error.message)
+    return " ".join(text.split())[:_LINE] or error.code.name
 
 
 class Contact:
@@ -43,5 +50,4 @@ class Contact:
         self._tries += 1
         # A server that only restarts, or moves a stream to another, is back before the second failure.
         if self._tries == 2:
-            text = error.message.splitlines()[0][:200] if error.message else error.code.name
-            log.warning("headway: %s does not answer (%s); the work goes on", self.address, text)
+            log.warning("headway: %s does not answer (%s); the work goes on", self.address, in_words(error))

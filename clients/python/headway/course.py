@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from headway.calls import Request
 from headway.contact import log
 from headway.errors import HeadwayError
 from headway.meter import Meter
@@ -17,10 +18,6 @@ from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:
     from headway.spool import Letter
-
-Request: TypeAlias = (
-    rpc.CreateJobRequest | rpc.StartJobRequest | rpc.UpdateJobRequest | rpc.FinishJobRequest | rpc.FailJobRequest
-)
 
 
 def _promise() -> Future[job_pb2.Job | None]:
@@ -156,7 +153,8 @@ class Course:
     def remains(self) -> list[Request | rpc.ReportProgressRequest]:
         """All calls that are left to make, in order."""
         left: list[Request | rpc.ReportProgressRequest] = []
-        started, fresh = self.started, True
+        # A job that nobody has answered for yet begins with its first attempt.
+        started, fresh, attempt = self.started, True, self.attempt or 1
         for step in self._steps:
             fresh = fresh and not step.sampled
             match step.request:
@@ -164,19 +162,21 @@ class Course:
                     continue
                 case rpc.CreateJobRequest() as request:
                     started = not request.pending
+                case rpc.StartJobRequest():
+                    # Which attempt that will be, only the server can tell: 0 is not checked.
+                    started, attempt = True, 0
                 case rpc.FinishJobRequest() | rpc.FailJobRequest() as request:
                     if started and step.after_reports:
-                        left += self._drain(fresh)
-                    request.attempt = self.attempt or 1
+                        left += self._drain(fresh, attempt)
+                    request.attempt = attempt
                     return [*left, request]
             left.append(step.request)
         if started:
-            left += self._drain(fresh)
+            left += self._drain(fresh, attempt)
         return left
 
-    def _drain(self, fresh: bool) -> list[rpc.ReportProgressRequest]:
-        # A job that nobody has answered for yet begins with its first attempt.
-        about = self.session, self.job.id, self.attempt or 1
+    def _drain(self, fresh: bool, attempt: int) -> list[rpc.ReportProgressRequest]:
+        about = self.session, self.job.id, attempt
         return [report for reporter in list(self._reporters.values()) for report in reporter.drain(*about, fresh)]
 
     def answered(self, step: Step, job: job_pb2.Job | None) -> None:

@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from functools import partial
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import grpc
 
 from headway.batch import MESSAGE_BYTES, Batch
+from headway.calls import place
 from headway.channel import Target, open_channel
-from headway.contact import Contact, log
+from headway.contact import Contact, in_words, log
 from headway.course import Course, Step
 from headway.errors import HeadwayError, from_rpc_error, from_status
 from headway.ids import chance
@@ -149,6 +151,9 @@ class Engine:
         with self._lock:
             self._inbox.put(action)
             if self._thread is None:
+                # Now, and not when it is first needed, which may be at the very end: dataclasses that are made there,
+                # in whatever thread, make CPython forget that it was Ctrl-C that ended the program: exit status 1.
+                import_module("headway.postman")
                 self._thread = threading.Thread(target=self._run, name="headway", daemon=True)
                 self._thread.start()
 
@@ -331,18 +336,7 @@ class Engine:
             return
         if isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest):
             step.request.attempt = course.attempt
-        stub = self._stub()
-        match step.request:
-            case rpc.CreateJobRequest() as request:
-                call = stub.CreateJob.future(request, timeout=PATIENCE)
-            case rpc.StartJobRequest() as request:
-                call = stub.StartJob.future(request, timeout=PATIENCE)
-            case rpc.UpdateJobRequest() as request:
-                call = stub.UpdateJob.future(request, timeout=PATIENCE)
-            case rpc.FinishJobRequest() as request:
-                call = stub.FinishJob.future(request, timeout=PATIENCE)
-            case rpc.FailJobRequest() as request:
-                call = stub.FailJob.future(request, timeout=PATIENCE)
+        call = place(self._stub(), step.request, PATIENCE)
         course.calling = True
         self._calls.add(call)
         call.add_done_callback(lambda _: self._inbox.put(partial(self._called, course, step, call)))
@@ -353,15 +347,17 @@ class Engine:
         self._calls.remove(call)
         course.calling = False
         try:
-            # What the types do not say: None for a call that ended well and brought no message.
+            # None, which the types do not know, for a call that ended well and brought no message.
             answer: job_pb2.Job | None = call.result()
         except grpc.RpcError as error:
             self._answer(course, step, from_rpc_error(error))
         except grpc.FutureCancelledError:
             pass
         else:
-            nothing = HeadwayError(grpc.StatusCode.UNKNOWN, "an answer without a message")
-            self._answer(course, step, nothing if answer is None else answer)
+            if answer is None or answer.id != course.job.id:
+                self._answer(course, step, HeadwayError(grpc.StatusCode.UNKNOWN, "an answer to something else"))
+            else:
+                self._answer(course, step, answer)
 
     def _answer(self, course: Course, step: Step, answer: job_pb2.Job | HeadwayError) -> None:
         if isinstance(answer, job_pb2.Job):
@@ -408,7 +404,7 @@ class Engine:
         course.retry_at = now + min(max(error.retry_after or 1.0, 0.1), 60.0) * chance(1.0, 1.2)
 
     def _notice(self, text: str, course: Course, error: HeadwayError) -> None:
-        log.warning("headway: " + text, course.job.id, error.message)
+        log.warning("headway: " + text, course.job.id, in_words(error))
 
     def _outage(self, error: HeadwayError) -> None:
         # Who says these is well, or gRPC connects anew by itself. After all else the connection is not believed: what

@@ -1,11 +1,12 @@
 """What a caller of Headway can catch. Reports never raise: these come from creating and reading jobs."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import ClassVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -75,7 +76,7 @@ class JobCancelled(Exception):
 
 
 def from_status(status: status_pb2.Status) -> HeadwayError:
-    """Decodes a google.rpc.Status with its details."""
+    """Decodes a google.rpc.Status with its details, as far as they can be read."""
     reason, fields, retry_after = "", list[tuple[str, str]](), None
     for detail in status.details:
         info, bad, retry = (
@@ -83,13 +84,14 @@ def from_status(status: status_pb2.Status) -> HeadwayError:
             error_details_pb2.BadRequest(),
             error_details_pb2.RetryInfo(),
         )
-        if detail.Unpack(info) and info.domain == "headway":
-            reason = info.reason
-        elif detail.Unpack(bad):
-            fields = [(violation.field, violation.description) for violation in bad.field_violations]
-        elif detail.Unpack(retry):
-            # Not by way of a timedelta, which cannot hold what a Duration can say.
-            retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        with suppress(DecodeError):
+            if detail.Unpack(info) and info.domain == "headway":
+                reason = info.reason
+            elif detail.Unpack(bad):
+                fields = [(violation.field, violation.description) for violation in bad.field_violations]
+            elif detail.Unpack(retry):
+                # Not by way of a timedelta, which cannot hold what a Duration can say.
+                retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     return HeadwayError.kinds.get(code, HeadwayError)(
         code, status.message, reason=reason, fields=fields, retry_after=retry_after
@@ -112,10 +114,8 @@ def from_rpc_error(error: grpc.RpcError) -> HeadwayError:
     # A call that was never sent has no trailing metadata at all.
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            try:
+            with suppress(DecodeError):
                 status = status_pb2.Status.FromString(value)
                 if status.code == error.code().value[0]:
                     return from_status(status)
-            except ValueError:
-                break
     return from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))

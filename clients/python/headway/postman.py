@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import grpc
 
 from headway import spool
+from headway.calls import place
 from headway.channel import Target, open_channel
-from headway.contact import log
+from headway.contact import in_words, log
 from headway.course import Course
 from headway.errors import HeadwayError, translated
 from headway.v1 import job_service_pb2 as rpc
@@ -107,7 +108,7 @@ def deliver(letter: spool.Letter, channel: grpc.Channel) -> tuple[Outcome, str]:
             return _refuse(letter, str(error))
         send(JobServiceStub(channel), words.requests)
     except HeadwayError as error:
-        reason = error.message or error.code.name
+        reason = in_words(error)
         final = judge(error) in (Verdict.GONE, Verdict.REFUSED)
         return _refuse(letter, reason) if final else (Outcome.WAITING, reason)
     except (OSError, ValueError) as error:
@@ -163,16 +164,7 @@ def _call(stub: JobServiceStub, request: spool.Request) -> None:
 
 def _call_once(stub: JobServiceStub, request: spool.Request) -> None:
     with translated():
-        match request:
-            case rpc.CreateJobRequest():
-                stub.CreateJob(request, timeout=PATIENCE)
-            case rpc.StartJobRequest():
-                stub.StartJob(request, timeout=PATIENCE)
-            case rpc.UpdateJobRequest():
-                stub.UpdateJob(request, timeout=PATIENCE)
-            case rpc.ReportProgressRequest():
-                stub.ReportProgress(request, timeout=PATIENCE)
-            case rpc.FinishJobRequest():
-                stub.FinishJob(request, timeout=PATIENCE)
-            case rpc.FailJobRequest():
-                stub.FailJob(request, timeout=PATIENCE)
+        if isinstance(request, rpc.ReportProgressRequest):
+            stub.ReportProgress(request, timeout=PATIENCE)
+        else:
+            place(stub, request, PATIENCE).result()

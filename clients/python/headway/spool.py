@@ -22,6 +22,7 @@ from weakref import WeakSet
 
 from google.protobuf.message import DecodeError
 
+from headway import calls
 from headway.channel import Target
 from headway.ids import uuid7
 from headway.v1 import job_service_pb2 as rpc
@@ -29,14 +30,7 @@ from headway.v1 import job_service_pb2 as rpc
 FILES = 100
 BYTES = 8 * 1024 * 1024
 
-Request: TypeAlias = (
-    rpc.CreateJobRequest
-    | rpc.StartJobRequest
-    | rpc.UpdateJobRequest
-    | rpc.ReportProgressRequest
-    | rpc.FinishJobRequest
-    | rpc.FailJobRequest
-)
+Request: TypeAlias = calls.Request | rpc.ReportProgressRequest
 
 _VERSION = 1
 _KINDS: dict[str, type[Request]] = {

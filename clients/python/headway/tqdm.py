@@ -19,7 +19,6 @@ import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -299,8 +298,6 @@ def _connection() -> Client | None:
     except ValueError as error:
         log.warning("headway: not tracked: %s", error)
         return None
-    # First imported at the end, its classes would make Python forget that the script was interrupted: exit status 1.
-    import_module("headway.postman")
     atexit.register(_at_exit, client)
     return client
 

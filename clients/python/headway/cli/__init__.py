@@ -77,6 +77,8 @@ def _run(words: list[str]) -> int:
         return OK
     if args.command == "flush":
         return _flush(args)
+    if args.command == "open":
+        return _open(args)
     if args.command in ("run", "pipe"):
         # They do their work without a server too; all that has to do with one is loaded beside the work.
         work = getattr(import_module(f"headway.cli.{args.command}"), args.command)
@@ -95,6 +97,24 @@ def _flush(args: argparse.Namespace) -> int:
         )
         return flush(args, target)
     except ValueError as error:
+        return _complain(str(error), USAGE)
+
+
+def _open(args: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from headway.channel import Target
+    from headway.cli.open import open_page
+
+    # Without a session the page asks for it.
+    session = getattr(args, "session", None) or os.environ.get("HEADWAY_SESSION", "")
+    if not _is_text(session):
+        return _complain("the session is not UTF-8", USAGE)
+    try:
+        target = Target.from_environment(
+            getattr(args, "target", None), getattr(args, "token", None), getattr(args, "ca", None)
+        )
+        return open_page(args, target, session)
+    except (argparse.ArgumentTypeError, ValueError) as error:
         return _complain(str(error), USAGE)
 
 

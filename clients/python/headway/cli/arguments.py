@@ -38,6 +38,7 @@ exit status:
 
 environment:
   HEADWAY_SESSION, HEADWAY_TARGET, HEADWAY_TOKEN, HEADWAY_CA   as the options
+  HEADWAY_PAGE    as --page of `headway open`
   HEADWAY_SPOOL   the folder of what `headway flush` sends; empty: keep nothing
 
 durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
@@ -102,6 +103,10 @@ def build() -> argparse.ArgumentParser:
     add = command("watch", "Follow a job until it ends, or all jobs of the session.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
     add("--plain", action="store_true", help="one line a change, as on a pipe, also on a terminal")
+    add = command("open", "Open the server's page in the browser, at a job if one is named.", job=False)
+    _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
+    add("--page", metavar="URL", help="where the page is (port 8080 of the server)")
+    add("--print", action="store_true", help="only print the address; whoever has it sees the session")
     add = command("wait", "Wait until jobs have ended; the exit status tells how.", job=False)
     _complete(add("jobs", metavar="JOB", nargs="+", help="the job's id"))
     _report(command("report", "Report progress; with no amount just that the worker is there."))

@@ -6,7 +6,9 @@ import atexit
 import os
 import resource
 import signal
+from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 
 
 class Death:
@@ -47,3 +49,34 @@ def let_go(*fds: int) -> None:
     for fd in fds:
         os.dup2(nothing, fd, inheritable=False)
     os.close(nothing)
+
+
+def inherited() -> list[int]:
+    """Descriptors beyond the standard ones that this process was given by whoever started it."""
+    fds = [int(file.name) for file in Path("/proc/self/fd").iterdir()]
+    return [fd for fd in fds if fd > 2 and _is_inheritable(fd)]
+
+
+def _is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
+def cat(source: int, sink: int, *, setsid: bool = False, blocked: Collection[int] = ()) -> int:
+    """Starts a process that copies, with no more than these two files; its id."""
+    return os.posix_spawnp(
+        "cat",
+        ["cat"],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, source, 0),
+            (os.POSIX_SPAWN_DUP2, sink, 1),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            *[(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited()],
+        ],
+        setsid=setsid,
+        setsigmask=blocked,
+        setsigdef={signal.SIGPIPE},
+    )

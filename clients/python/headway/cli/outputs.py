@@ -5,16 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import stat
 import struct
 import termios
 import threading
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.conduct import fill, let_go
+from headway.cli.conduct import cat, fill, let_go
 from headway.cli.tail import KEPT, Tail
 
 _BLOCK = 64 * 1024
@@ -22,8 +22,10 @@ _PIPE_SIZE = 256 * 1024
 """Bytes; a pipe of 64 KiB, as they come, makes a fast program wait for every block."""
 _LAST_WORDS = 0.1
 """Seconds for output that is still on its way through a terminal when the program has ended."""
-_A_MOMENT = 1.0
-"""Seconds between a program's last file and its last breath."""
+_LAST_BREATH = 1.0
+"""Seconds that a program may still take to end after it has closed its files."""
+_A_MOMENT = 0.05
+"""Seconds that a key may wait for its reader."""
 
 
 class Output:
@@ -169,7 +171,7 @@ class Pipe(Output):
 
     def _let_go(self) -> None:
         """Whoever reads there learns now that this was all."""
-        if 2 in self.fds and self._ended.wait(_A_MOMENT):
+        if 2 in self.fds and self._ended.wait(_LAST_BREATH):
             # Headway itself may have to say something there.
             self.fds.remove(2)
         let_go(*self.fds)
@@ -187,6 +189,8 @@ class Terminal(Pipe):
         self._in_bulk = False
         self._size = b""
         self._modes: list[object] = []
+        self._takes_keys = False
+        self._keys: threading.Thread | None = None
         with suppress(OSError, termios.error):
             modes = termios.tcgetattr(fd)
             modes[1] &= ~termios.OPOST
@@ -227,6 +231,25 @@ class Terminal(Pipe):
                 self._modes = list(modes)
                 modes[1] |= own[1] & termios.OPOST
                 termios.tcsetattr(self._sink, termios.TCSANOW, modes)
+                self._takes_keys = not modes[3] & termios.ICANON
+                if self._takes_keys and not (self._keys and self._keys.is_alive()):
+                    self._keys = threading.Thread(target=self._hand_on_keys, daemon=True)
+                    self._keys.start()
+
+    def _hand_on_keys(self) -> None:
+        """Some read keys where they write, as `less` does; others set the modes there, but read their input. So keys
+        are handed on if nobody has taken them after a moment."""
+        poll = select.poll()
+        poll.register(self._ended.fd, select.POLLIN)
+        with suppress(OSError):
+            keys = os.open(f"/proc/self/fd/{self._sink}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            poll.register(keys, select.POLLIN)
+            while self._takes_keys and self._ended.fd not in [fd for fd, _ in poll.poll()]:
+                time.sleep(_A_MOMENT)
+                with suppress(BlockingIOError):
+                    if in_front():
+                        os.write(self._source, os.read(keys, _BLOCK))
+            os.close(keys)
 
 
 class _Ended:
@@ -307,23 +330,6 @@ def _take_up(fd: int, state: os.stat_result, ended: _Ended) -> Output:
             return Pipe(fd, ended)
     # A disk or a tape: there it matters who writes, and how much at a time.
     return Output(fd)
-
-
-def cat(source: int, sink: int, *, setsid: bool = False, blocked: Collection[signal.Signals] = ()) -> int:
-    """Starts a process that copies, with no more than these two files; its id."""
-    return os.posix_spawnp(
-        "cat",
-        ["cat"],
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, source, 0),
-            (os.POSIX_SPAWN_DUP2, sink, 1),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-        ],
-        setsid=setsid,
-        setsigmask=blocked,
-        setsigdef={signal.SIGPIPE},
-    )
 
 
 def in_front() -> bool:

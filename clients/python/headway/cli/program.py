@@ -6,7 +6,9 @@ and the job control of a shell, reach it by themselves. What is sent to headway 
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,15 +16,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.conduct import let_go
-from headway.cli.outputs import Outputs, cat, in_front
+from headway.cli.conduct import cat, inherited, let_go
+from headway.cli.outputs import Outputs, in_front
 
-_STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN})
-_PASSED = _STOPPING | {
-    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+_OWN = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGWINCH, signal.SIGTTOU,
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS, signal.SIGABRT,
+    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGXCPU, signal.SIGPROF, signal.SIGVTALRM,
 }  # fmt: skip
-"""What headway hands on to the program. SIGCONT as well."""
-_BLOCKED = _PASSED | {signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH}
+"""What comes to headway for its own doings. All else is handed on to the program."""
+_PASSED = signal.valid_signals() - _OWN
+_BLOCKED = _PASSED | {signal.SIGCHLD, signal.SIGWINCH}
+_STOPPING = {signal.SIGTSTP, signal.SIGTTIN}
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+
 _AT_ONCE = 0.01
 """Seconds within which somebody who stops a service has signalled all its processes, one by one."""
 _LAST_WORDS = 0.1
@@ -36,7 +43,7 @@ class Program:
         self.outputs = Outputs()
         self._process: subprocess.Popen[bytes] | None = None
         self._witness: _Witness | None = None
-        self._mask: set[int | signal.Signals] = set()
+        self._mask: set[int] = set()
         self._stopped_by = 0
         self._told_to_stop = False
 
@@ -46,6 +53,7 @@ class Program:
         untold = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
         if untold:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._witness = _Witness()
         self._mask = mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
 
         def become() -> None:
@@ -53,9 +61,9 @@ class Program:
                 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - what to run is for the caller to say
-                command,
+        def popen(words: Sequence[str]) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(  # noqa: S603 - what to run is for the caller to say
+                words,
                 stdout=self.outputs.end(1),
                 stderr=self.outputs.end(2),
                 env=environment,
@@ -63,10 +71,20 @@ class Program:
                 close_fds=False,
                 preexec_fn=become,
             )
+
+        try:
+            self._process = popen(command)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            # A script that does not say what for: shells take it for one of theirs.
+            self._process = popen(["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]])
         finally:
             self.outputs.begin()
-        _leave_to_the_program()
-        self._witness = _Witness()
+        # The program alone shall decide how long these are open.
+        let_go(0)
+        for fd in inherited():
+            os.close(fd)
 
     def wait(self, pace: float) -> int | None:
         """Hands signals on for so many seconds; the program's exit status once it has ended, -n if by signal n."""
@@ -84,9 +102,13 @@ class Program:
     def finish_output(self) -> None:
         """Once it has ended: waits until all that it wrote is passed on, however long its reader takes, unless headway
         is asked to stop."""
+        # What came until now was for the program; `timeout`, for example, sends each signal twice.
+        if self._process is not None and self._process.returncode != 0:
+            time.sleep(_AT_ONCE)
+        self._forget_signals()
         self.outputs.finish(lambda: self.interrupted(0.0))
 
-    def send_all(self, number: signal.Signals) -> None:
+    def send_all(self, number: int) -> None:
         """Sends a signal to the program, and to all that it has started."""
         if self._process is None or self._process.poll() is not None:
             return
@@ -96,20 +118,24 @@ class Program:
     def interrupted(self, patience: float) -> bool:
         """Waits so many seconds after the end; whether headway was asked to stop meanwhile."""
         info = signal.sigtimedwait(_BLOCKED, patience)
-        return info is not None and info.si_signo in _PASSED
+        if info is None or info.si_signo not in _ENDING:
+            return False
+        return signal.getsignal(info.si_signo) is not signal.SIG_IGN
 
     def close(self) -> None:
         """Puts the signals back as they were."""
         if self._witness is not None:
             self._witness.close()
-        # What was for the program is not for headway now.
+        self._forget_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _forget_signals(self) -> None:
         while signal.sigtimedwait(_BLOCKED, 0) is not None:
             pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _on_signal(self, info: signal.struct_siginfo) -> None:
         assert self._process is not None
-        number = signal.Signals(info.si_signo)
+        number = info.si_signo
         if number == signal.SIGWINCH:
             if self.outputs.resize():
                 # They have been told already, but may have looked before there was anything to see.
@@ -170,6 +196,10 @@ class _Witness:
             return False
         self._end()
         self._start()
+        # It cannot tell two from one, so what came meanwhile goes with the first.
+        while signal.sigtimedwait({number}, 0) is not None:
+            self._end()
+            self._start()
         return True
 
     def _end(self) -> None:
@@ -183,7 +213,7 @@ class _Witness:
         os.close(self._holder)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _send(pid: int, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
@@ -199,12 +229,3 @@ def _descendants(pid: int) -> list[int]:
     for one in found:
         found += children.get(one, [])
     return found[1:]
-
-
-def _leave_to_the_program() -> None:
-    """Closes what headway has inherited and has no use for: the program alone shall decide how long it is open."""
-    let_go(0)
-    for fd in [int(file.name) for file in Path("/proc/self/fd").iterdir()]:
-        with suppress(OSError):
-            if fd > 2 and os.get_inheritable(fd):
-                os.close(fd)

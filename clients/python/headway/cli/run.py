@@ -13,10 +13,11 @@ from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli import patterns
 from headway.cli.conduct import Death
+from headway.cli.patterns import Finder
 from headway.cli.program import Program
 from headway.cli.safe import notice
+from headway.cli.styles import STYLES, Reading, own
 from headway.cli.tracker import PACE, End, Tracker, job_id
 
 USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
@@ -38,7 +39,7 @@ def run(args: Namespace) -> int:
         notice("no command: write `headway run -- COMMAND…`")
         return USAGE
     try:
-        styles = (patterns.own(args.pattern),) if args.pattern is not None else patterns.STYLES
+        styles = (own(args.pattern),) if args.pattern is not None else STYLES
     except ValueError as error:
         notice(f"--pattern: {error}")
         return USAGE
@@ -47,7 +48,7 @@ def run(args: Namespace) -> int:
     if args.verbose:
         notice(f"job {job}")
     with _ProgressFile() as file:
-        status = _Run(args, command, job, patterns.Finder(styles), file).run()
+        status = _Run(args, command, job, Finder(styles), file).run()
     if status < 0:
         death.signal = -status
         return 128 - status
@@ -55,9 +56,7 @@ def run(args: Namespace) -> int:
 
 
 class _Run:
-    def __init__(
-        self, args: Namespace, command: list[str], job: str, finder: patterns.Finder, file: _ProgressFile
-    ) -> None:
+    def __init__(self, args: Namespace, command: list[str], job: str, finder: Finder, file: _ProgressFile) -> None:
         self._command = command
         self._environment = _environment(args, job, file.path)
         self._finder = finder
@@ -109,7 +108,7 @@ class _Run:
         elif not self._file.used and (reading := self._finder.reading):
             self._show(reading)
 
-    def _show(self, reading: patterns.Reading) -> None:
+    def _show(self, reading: Reading) -> None:
         size = self._tracker.size_given
         if size and reading.unit == "%":
             self._tracker.show(int(reading.done * size / 100))

@@ -62,8 +62,9 @@ class Tracker:
         self._args = args
         self._name = (args.name or name)[:_NAME]
         self._size: int = args.size
-        self._unit: str = args.unit
-        self._unit_found = unit
+        self._unit = args.unit or unit
+        self._told = ""
+        """The unit that the server knows of."""
         self._progress = 0
         self._job: Job | None = None
         self._on_cancel = on_cancel
@@ -87,7 +88,7 @@ class Tracker:
         """How far it is, in units; `size` and `unit` if the work itself has told them."""
         self._progress = progress
         self._size = self.size_given or size
-        self._unit_found = unit
+        self._unit = self._args.unit or unit
         if self._job is not None:
             self._apply(self._job)
 
@@ -145,12 +146,13 @@ class Tracker:
         self._over.set()
 
     def _work(self, client: Client) -> None:
+        self._told = self._unit
         self._job = job = client.job(
             name=self._name,
             job_id=self.id,
             invoker=self._args.invoker,
             size=self._size,
-            unit=self._unit[:_UNIT],
+            unit=self._told[:_UNIT],
             labels=dict(self._args.label),
         )
         self._apply(job)
@@ -159,20 +161,22 @@ class Tracker:
             try:
                 ending = self._endings.get(timeout=PACE)
             except Empty:
-                self._look_around(client, job)
-        self._name_unit(client, job)
+                self._look_around(job)
         if ending.message:
             job.fail(ending.message, _CANCELLED if ending.cancelled else _UNKNOWN)
         else:
             job.finish(ending.results)
 
     def _apply(self, job: Job) -> None:
+        if self._told != self._unit:
+            # What is counted goes before how much of it: a phase in per cent may follow one in files.
+            self._told = self._unit
+            job._update("unit", self._told[:_UNIT])
         job.progress = self._progress
         if job.size != self._size:
             job.size = self._size
 
-    def _look_around(self, client: Client, job: Job) -> None:
-        self._name_unit(client, job)
+    def _look_around(self, job: Job) -> None:
         if job.stopped and job.stopped.reason == "JOB_ENDED" and not self._cut_off:
             from headway.job import Status
 
@@ -180,22 +184,6 @@ class Tracker:
         if self.kill_in is not None and self._on_cancel:
             on_cancel, self._on_cancel = self._on_cancel, None
             on_cancel()
-
-    def _name_unit(self, client: Client, job: Job) -> None:
-        """Tells what is counted, once that is known. Only for people, so one attempt will do."""
-        if self._unit or not self._unit_found:
-            return
-        self._unit = self._unit_found
-        from grpc import RpcError
-
-        from headway.v1 import job_pb2
-        from headway.v1.job_service_pb2 import UpdateJobRequest
-
-        request = UpdateJobRequest(session_id=job.session, job=job_pb2.Job(id=job.id, unit=self._unit))
-        try:
-            client.stub.UpdateJob(request, timeout=1.0)
-        except RpcError as error:
-            logging.getLogger("headway").debug("headway: the unit was not taken: %s", error)
 
 
 class _Listener(logging.Handler):

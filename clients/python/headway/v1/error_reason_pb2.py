@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadway/v1/error_reason.proto\x12\nheadway.v1*\xa2\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fINVALID_REQUEST\x10\x01\x12\x15\n\x11MALFORMED_MESSAGE\x10\x02\x12\x11\n\rJOB_NOT_FOUND\x10\x03\x12\x16\n\x12JOB_ALREADY_EXISTS\x10\x04\x12\r\n\tJOB_ENDED\x10\x05\x12\x13\n\x0fJOB_NOT_STARTED\x10\x06\x12\x17\n\x13JOB_ALREADY_STARTED\x10\x07\x12\x11\n\rSTALE_ATTEMPT\x10\x08\x12\x14\n\x10JOB_ID_AMBIGUOUS\x10\t\x12\x18\n\x14RESUME_TOKEN_EXPIRED\x10\n\x12\x15\n\x11REVISION_MISMATCH\x10\x0b\x12\x16\n\x12SESSION_JOBS_LIMIT\x10\x0c\x12\x11\n\rWATCHES_LIMIT\x10\r\x12\x0e\n\nOVERLOADED\x10\x0e\x12\x10\n\x0cSTORAGE_FULL\x10\x0f\x12\x18\n\x14\x44\x41TABASE_UNAVAILABLE\x10\x10\x12\x11\n\rSHUTTING_DOWN\x10\x11\x12\x12\n\x0eSTREAM_EXPIRED\x10\x12\x12\x17\n\x13\x43REDENTIALS_INVALID\x10\x13\x12\x11\n\rSCOPE_MISSING\x10\x14\x12\r\n\tABANDONED\x10\x15\x12\x17\n\x13\x43\x41NCELLED_BY_SERVER\x10\x16\x12\x10\n\x0cSERVER_FAULT\x10\x17\x12\x13\n\x0f\x44\x45\x41\x44LINE_PASSED\x10\x18\x42\x37\n\x0e\x64\x65v.headway.v1P\x01Z#headway.dev/go/headway/v1;headwayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadway/v1/error_reason.proto\x12\nheadway.v1*\x8d\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fINVALID_REQUEST\x10\x01\x12\x15\n\x11MALFORMED_MESSAGE\x10\x02\x12\x11\n\rJOB_NOT_FOUND\x10\x03\x12\x16\n\x12JOB_ALREADY_EXISTS\x10\x04\x12\r\n\tJOB_ENDED\x10\x05\x12\x13\n\x0fJOB_NOT_STARTED\x10\x06\x12\x17\n\x13JOB_ALREADY_STARTED\x10\x07\x12\x11\n\rSTALE_ATTEMPT\x10\x08\x12\x14\n\x10JOB_ID_AMBIGUOUS\x10\t\x12\x18\n\x14RESUME_TOKEN_EXPIRED\x10\n\x12\x15\n\x11REVISION_MISMATCH\x10\x0b\x12\x16\n\x12SESSION_JOBS_LIMIT\x10\x0c\x12\x11\n\rWATCHES_LIMIT\x10\r\x12\x0e\n\nOVERLOADED\x10\x0e\x12\x10\n\x0cSTORAGE_FULL\x10\x0f\x12\x18\n\x14\x44\x41TABASE_UNAVAILABLE\x10\x10\x12\x11\n\rSHUTTING_DOWN\x10\x11\x12\x12\n\x0eSTREAM_EXPIRED\x10\x12\x12\x17\n\x13\x43REDENTIALS_INVALID\x10\x13\x12\x11\n\rSCOPE_MISSING\x10\x14\x12\r\n\tABANDONED\x10\x15\x12\x17\n\x13\x43\x41NCELLED_BY_SERVER\x10\x16\x12\x10\n\x0cSERVER_FAULT\x10\x17\x12\x13\n\x0f\x44\x45\x41\x44LINE_PASSED\x10\x18\x12\x15\n\x11MESSAGE_TOO_LARGE\x10\x19\x12\x14\n\x10REQUEST_TOO_SLOW\x10\x1a\x12\x16\n\x12\x46ORMAT_UNSUPPORTED\x10\x1b\x12\x12\n\x0eMETHOD_UNKNOWN\x10\x1c\x12\x10\n\x0cSITE_REFUSED\x10\x1d\x42\x37\n\x0e\x64\x65v.headway.v1P\x01Z#headway.dev/go/headway/v1;headwayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016dev.headway.v1P\001Z#headway.dev/go/headway/v1;headwayv1'
   _globals['_ERRORREASON']._serialized_start=46
-  _globals['_ERRORREASON']._serialized_end=592
+  _globals['_ERRORREASON']._serialized_end=699
 # @@protoc_insertion_point(module_scope)

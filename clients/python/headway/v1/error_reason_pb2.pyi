@@ -31,6 +31,11 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CANCELLED_BY_SERVER: _ClassVar[ErrorReason]
     SERVER_FAULT: _ClassVar[ErrorReason]
     DEADLINE_PASSED: _ClassVar[ErrorReason]
+    MESSAGE_TOO_LARGE: _ClassVar[ErrorReason]
+    REQUEST_TOO_SLOW: _ClassVar[ErrorReason]
+    FORMAT_UNSUPPORTED: _ClassVar[ErrorReason]
+    METHOD_UNKNOWN: _ClassVar[ErrorReason]
+    SITE_REFUSED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_REQUEST: ErrorReason
 MALFORMED_MESSAGE: ErrorReason
@@ -56,3 +61,8 @@ ABANDONED: ErrorReason
 CANCELLED_BY_SERVER: ErrorReason
 SERVER_FAULT: ErrorReason
 DEADLINE_PASSED: ErrorReason
+MESSAGE_TOO_LARGE: ErrorReason
+REQUEST_TOO_SLOW: ErrorReason
+FORMAT_UNSUPPORTED: ErrorReason
+METHOD_UNKNOWN: ErrorReason
+SITE_REFUSED: ErrorReason

@@ -1,0 +1,128 @@
+"""`headway open`: the server's page in the browser, with the session and the token of this shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import sys
+import webbrowser
+from argparse import ArgumentTypeError, Namespace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from urllib.parse import quote, urlencode, urlsplit
+
+from headway.channel import Target
+from headway.cli.safe import notice
+
+OK, UNAVAILABLE = 0, 4
+
+PORT = 8080
+"""Of the page, where nobody says otherwise."""
+CALL_TIMEOUT = 5.0
+PATIENCE = 30.0
+"""Seconds in which a browser must have come."""
+
+
+def open_page(args: Namespace, target: Target, session: str) -> int:
+    """Opens the page, at a job's own if `args.job` names one; prints its address, with the session in it, only if asked
+    to or where there is no browser.
+
+    The session and the token stand in the address behind its #, which no server sees; the page takes them out of there.
+    Exit status: 0, or 4 if no page answers. ValueError if the page's address or the job's id is malformed.
+    """
+    page = _page(args.page or os.environ.get("HEADWAY_PAGE") or "", target)
+    if args.job and not re.fullmatch(r"[0-9a-f]{32}", args.job):
+        raise ArgumentTypeError("a job's id is 32 lower-case hexadecimal digits")
+    secret = {"session": session, "token": target.token or "", "job": args.job or ""}
+    address = page
+    if session or target.token:
+        address += "#" + urlencode({name: text for name, text in secret.items() if text}, quote_via=quote, safe="")
+    elif args.job:
+        address += f"#/job/{args.job}"
+    if args.print:
+        print(address)
+        return OK
+    if not _answers(page):
+        notice(f"no page answers at {page}; start it with `headway serve`, or name another with --page")
+        return UNAVAILABLE
+    if _show(address):
+        print(f"opened {page}")
+    else:
+        notice("no browser came; open this address in one")
+        print(address)
+    return OK
+
+
+def _page(given: str, target: Target) -> str:
+    """The page's address, with a slash at its end. Without one given, the page is where the server is."""
+    if not given:
+        host = target.address.rpartition(":")[0]
+        return f"{'https' if target.tls else 'http'}://{host}:{PORT}/"
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in given:
+        raise ArgumentTypeError(f"the page's address must be such as http://127.0.0.1:{PORT}/, not {given!r}")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
+
+
+def _answers(page: str) -> bool:
+    parts = urlsplit(page)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), CALL_TIMEOUT).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _show(address: str) -> bool:
+    """Whether a browser has come for the address.
+
+    The command line that starts a browser can be read by every user of this machine. So it is given the address of a
+    door in this process instead, which sends the browser on to the page, and no other user's.
+    """
+    if not _has_browser():
+        return False
+    path = f"/{secrets.token_urlsafe(32)}"
+    came = Event()
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != path or came.is_set() or not _is_own(self.client_address[1]):
+                self.send_error(404)
+                return
+            self.send_response(302)
+            for name, text in (("Location", address), ("Cache-Control", "no-store"), ("Content-Length", "0")):
+                self.send_header(name, text)
+            self.end_headers()
+            came.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            return webbrowser.open(f"http://127.0.0.1:{server.server_port}{path}") and came.wait(PATIENCE)
+        finally:
+            server.shutdown()
+
+
+def _has_browser() -> bool:
+    """Whether there may be a browser with windows: those of a terminal can't show the page."""
+    if sys.platform != "linux":
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+
+
+def _is_own(port: int) -> bool:
+    """Whether the connection from this port of this machine is this user's. Linux alone tells; elsewhere True."""
+    try:
+        rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return True
+    wanted = f"0100007F:{port:04X}"
+    owners = [fields[7] for fields in map(str.split, rows) if fields[1] == wanted]
+    return owners == [str(os.getuid())]

@@ -1,0 +1,268 @@
+"""The HTTP door: the methods as JSON, an endpoint for pages that poll, the page's files, and what operators ask for."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import h11
+import uvicorn
+from google.protobuf.descriptor import ServiceDescriptor
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from headway_server import connect, files, poll, replies
+from headway_server.errors import JobError, MalformedMessage, MethodUnknown, RequestTooSlow
+from headway_server.guard import Guard
+from headway_server.guard import Scope as Allowed
+from headway_server.safety import Safety
+
+PAGE = Path(__file__).with_name("page")
+OPENAPI = Path(__file__).with_name("openapi.json")
+
+HEAD_BYTES = 16 * 1024
+"""So long may the head of a request be."""
+
+HEAD_PATIENCE = 10.0
+"""Seconds from a connection to the first byte of a request, and from there to the end of its head."""
+
+WRITE_PATIENCE = 60.0
+"""Seconds after which a caller who takes nothing of their answer is left."""
+
+LINGER = 1.0
+"""Seconds that a connection stays open behind a refusal."""
+
+IDLE = 75
+"""Seconds that a connection is kept for a next request."""
+
+CALLERS_HEADERS = ("authorization", "connect-protocol-version", "connect-timeout-ms")
+"""Headers that pages of allowed origins may send, besides what any page may."""
+
+
+class Paths:
+    """Sends each request to what its path names, if it has the right verb."""
+
+    def __init__(self, apps: Mapping[str, tuple[Collection[str], ASGIApp]]) -> None:
+        self._apps = apps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        verbs, app = self._apps.get(scope["path"], ((), None))
+        if app is None:
+            app = connect.refusal(replies.status(MethodUnknown()))
+        elif scope["method"] not in verbs:
+            allowed = ", ".join(verbs)
+            error = MethodUnknown(f"Nothing is done here but {allowed}.")
+            app = connect.refusal(replies.status(error), 405, {"allow": allowed})
+        await app(scope, receive, send)
+
+
+def application(
+    guard: Guard,
+    service: ServiceDescriptor,
+    servicer: object,
+    *,
+    listen: str,
+    hosts: Collection[str],
+    origins: Collection[str],
+    limit: int,
+    ready: Callable[[], JobError | None],
+    metrics: Callable[[], Response],
+    inward: Allowed,
+) -> ASGIApp:
+    """All that is served. `inward` is the scope that /readyz and /metrics ask for; `limit` a message's, in bytes."""
+    methods = connect.applications(guard, service, servicer, limit)
+    get_job = service.methods_by_name["GetJob"]
+    polled = connect.Unary(
+        guard.method(get_job, connect.DOOR), getattr(servicer, get_job.name), limit, poll.encode, json_only=True
+    )
+
+    def answer_ready() -> Response:
+        trouble = ready()
+        return PlainTextResponse("ready\n") if trouble is None else connect.refusal(replies.status(trouble))
+
+    looked: dict[str, ASGIApp] = {
+        "/healthz": PlainTextResponse("alive\n", headers={"cache-control": "no-store"}),
+        "/readyz": _Inward(guard, inward, answer_ready),
+        "/metrics": _Inward(guard, inward, metrics),
+        **dict(files.served(PAGE)),
+    }
+    if OPENAPI.exists():
+        looked["/openapi.json"] = files.File(OPENAPI.read_bytes(), "application/json")
+    called: dict[str, ASGIApp] = {"/poll": polled}
+    called |= {f"/{service.full_name}/{name}": app for name, app in methods.items()}
+    apps: ASGIApp = Paths(
+        {path: (("GET", "HEAD"), app) for path, app in looked.items()}
+        | {path: (("POST",), app) for path, app in called.items()}
+    )
+    if origins:
+        apps = CORSMiddleware(apps, origins, ("GET", "POST"), CALLERS_HEADERS, max_age=7200)
+    return Safety(apps, listen, hosts, origins)
+
+
+class _Inward:
+    """What operators ask for, behind the guard where the port can be reached from elsewhere."""
+
+    def __init__(self, guard: Guard, scope: Allowed, answer: Callable[[], Response]) -> None:
+        self._guard = guard
+        self._scope = scope
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._guard.admit(self._scope, Headers(scope=scope).getlist("authorization"))
+            response = self._answer()
+        except JobError as error:
+            response = connect.refusal(replies.status(error))
+        await response(scope, receive, send)
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 that waits for nobody for ever, and says by its own status what is wrong with a head."""
+
+    _waiting: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
+    _begun = False
+    """Whether some of a head is there."""
+    _refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._begun = False
+            self._stop_waiting()
+        elif not self._begun:
+            self._begun = True
+            self._wait()
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._waiting = self.loop.call_later(HEAD_PATIENCE, self._too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(WRITE_PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        if self._stuck is not None:
+            self._stuck.cancel()
+        super().connection_lost(exc)
+
+    def _too_slow(self) -> None:
+        if self._begun and self.conn.our_state is h11.IDLE:
+            self._refuse(connect.refusal(replies.status(RequestTooSlow())))
+        else:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        error = sys.exc_info()[1]
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        what = "is longer than the server takes" if status == 431 else "is not HTTP as the server speaks it"
+        refused = MalformedMessage(f"The head of the request {what}.")
+        self._refuse(connect.refusal(replies.status(refused), status))
+
+    def _refuse(self, response: Response) -> None:
+        self._refused = True
+        headers = [(b"connection", b"close"), *(item for item in response.raw_headers if item[0] != b"connection")]
+        head = h11.Response(status_code=response.status_code, headers=headers)
+        for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        # Who is still sending would not hear it if the connection closed at once.
+        self.loop.call_later(LINGER, self.transport.close)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn as one part of a process that has signals of its own."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class Door:
+    """The port. `start`, then `stop`."""
+
+    def __init__(self, app: ASGIApp, sockets: list[socket.socket]) -> None:
+        self._sockets = sockets
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=HEAD_BYTES,
+        )
+        self._server = _Server(config)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._server.serve(self._sockets))
+        await self._server.ready.wait()
+
+    async def stop(self) -> None:
+        """Answer what is being answered, for a second, and close the port."""
+        self._server.should_exit = True
+        await self._task
+
+
+def bind(address: str) -> list[socket.socket]:
+    """Sockets for `host:port`, bound; for port 0 all on the same one. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    number = int(port)
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, where in socket.getaddrinfo(
+            host.strip("[]"), number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            # With its protocol by name: asyncio lets small answers out at once only where it knows that this is TCP.
+            bound = socket.socket(family, kind, protocol)
+            sockets.append(bound)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((where[0], number))
+            number = bound.getsockname()[1]
+    except OSError:
+        for bound in sockets:
+            bound.close()
+        raise
+    return sockets

@@ -1,0 +1,105 @@
+"""What the server counts, as Prometheus reads it. Nothing here names a session or a job."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from google.rpc import code_pb2
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+from headway_server.database import Engine
+from headway_server.tally import Histogram, Tally
+from headway_server.watch import Hub
+from headway_server.writer import Writer
+
+LABELS = ("version", "database")
+
+CALL_LABELS = ("door", "service", "method")
+
+
+class Metrics(Collector):
+    """Reads the numbers where they are counted, at the moment somebody asks."""
+
+    def __init__(
+        self,
+        version: str,
+        engine: Engine,
+        tallies: Mapping[tuple[str, str], Tally],
+        hub: Hub,
+        writer: Writer,
+        connections: Callable[[], int],
+        ready: Callable[[], bool],
+    ) -> None:
+        self._version = version
+        self._engine = engine
+        self._tallies = tallies
+        self._hub = hub
+        self._writer = writer
+        self._connections = connections
+        self._ready = ready
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def response(self) -> Response:
+        """All of it."""
+        headers = {"cache-control": "no-store", "content-type": CONTENT_TYPE_PLAIN_0_0_4}
+        return Response(generate_latest(self._registry), headers=headers)
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        """What the registry asks for."""
+        info = GaugeMetricFamily("headway_info", "The version that runs, and its kind of database", labels=LABELS)
+        info.add_metric((self._version, self._engine.name.partition(":")[0]), 1)
+        yield info
+        yield from self._calls()
+        yield _gauge("headway_ready", "Whether the server takes calls and its database answers", self._ready())
+        yield _gauge("headway_watches", "Watches and long polls that are open", self._hub.watches)
+        yield _gauge("headway_http_connections", "Connections to the HTTP port", self._connections())
+        yield _gauge("headway_writes_waiting", "Calls that wait for their commit", self._writer.waiting)
+        yield _gauge("headway_write_load", "How much of the room for waiting calls is taken, 0 to 1", self._writer.load)
+        yield _histogram("headway_commit_seconds", "How long commits took", self._writer.commit_seconds)
+        yield _histogram("headway_commit_calls", "Calls that shared a commit", self._writer.commit_calls)
+        yield from self._files()
+
+    def _calls(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+        ended = CounterMetricFamily("headway_calls", "Calls that ended, by their code", labels=(*CALL_LABELS, "code"))
+        seconds = HistogramMetricFamily("headway_call_seconds", "How long calls took", labels=CALL_LABELS)
+        for (door, name), tally in self._tallies.items():
+            service, _, method = name.rpartition(".")
+            labels = (door, service, method)
+            for code, number in tally.codes.items():
+                ended.add_metric((*labels, code_pb2.Code.Name(code)), number)
+            if tally.codes:
+                seconds.add_metric(labels, _buckets(tally.seconds), tally.seconds.total)
+        yield ended
+        yield seconds
+
+    def _files(self) -> Iterator[GaugeMetricFamily]:
+        if self._engine.shared:
+            return
+        size = GaugeMetricFamily("headway_database_bytes", "Size of SQLite's files", labels=("file",))
+        for file, suffix in (("database", ""), ("wal", "-wal")):
+            try:
+                size.add_metric((file,), Path(f"{self._engine.database.database}{suffix}").stat().st_size)
+            except FileNotFoundError:
+                size.add_metric((file,), 0)
+        yield size
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    found, so_far = [], 0
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
+        so_far += count
+        found.append(("+Inf" if bound == float("inf") else str(float(bound)), float(so_far)))
+    return found
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
+    return HistogramMetricFamily(name, text, _buckets(histogram), histogram.total)

@@ -1,0 +1,217 @@
+// The page: who looks, which view, and one picture for all that has changed since the last.
+
+import { announce } from "./announce.js";
+import { caller, forget, fromAddress, fromTab, keep } from "./caller.js";
+import { Clock } from "./clock.js";
+import { call } from "./connect.js";
+import { Seen } from "./curve.js";
+import { byId, mark, say } from "./dom.js";
+import { Feed } from "./feed.js";
+import { JobPage } from "./job.js";
+import { newest } from "./jobs.js";
+import { List } from "./list.js";
+import { clock as timeOfDay, percent } from "./text.js";
+
+/** @typedef {import("./jobs.js").Job} Job */
+/** @typedef {import("./connect.js").Caller} Caller */
+
+/** A restart of the server takes less than this (ms): no word is said of it. The first jobs come sooner, too. */
+const QUIET = 1500;
+const TICK = 1000;
+
+/** @type {Map<string, Job>} */
+const jobs = new Map();
+/** @type {Map<string, Seen>} */
+const seen = new Map();
+/** What has changed since the last picture. @type {Set<string>} */
+const changed = new Set();
+const clock = new Clock();
+const list = new List(jobs, draw);
+
+/** @type {Caller | null} */
+let who = null;
+/** @type {Feed | null} */
+let feed = null;
+/** @type {JobPage | null} */
+let page = null;
+let drawing = false;
+let openedAt = 0;
+/** When the server was last heard of before it went away; 0 while it answers. */
+let awaySince = 0;
+/** What was looked at before, where the keyboard goes back to. */
+let last = "";
+/** The job that was asked for and is not there. */
+let missing = "";
+
+/** Has the picture made anew, with the next one that the screen shows. */
+function draw() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    const now = clock.now();
+    list.update(changed, now);
+    if (page) {
+      const job = jobs.get(page.id);
+      if (job && changed.has(page.id)) page.show(job, seen.get(page.id), now);
+      byId("job-gone").hidden = Boolean(job) || missing !== page.id;
+    }
+    changed.clear();
+    title();
+    empty();
+  });
+}
+
+function title() {
+  const job = page && jobs.get(page.id);
+  const running = [...jobs.values()].filter((each) => each.status === "RUNNING").length;
+  const words = job ? [job.ended ? "" : percent(job), job.name || job.id] : [running ? `${running} running` : ""];
+  const whole = [...words, "Headway"].filter(Boolean).join(" · ");
+  if (document.title !== whole) document.title = whole;
+}
+
+function empty() {
+  byId("empty").hidden = jobs.size > 0 || performance.now() - openedAt < QUIET || !openedAt;
+}
+
+/** @param {Caller} known */
+function enter(known) {
+  who = known;
+  keep(known);
+  feed?.close();
+  clear();
+  feed = new Feed(known, {
+    job(job) {
+      clock.atLeast(newest(job));
+      announce(jobs.get(job.id), job);
+      jobs.set(job.id, job);
+      let points = seen.get(job.id);
+      if (!points) seen.set(job.id, (points = new Seen()));
+      points.add(job);
+      changed.add(job.id);
+      draw();
+    },
+    removed(id) {
+      jobs.delete(id);
+      seen.delete(id);
+      if (page?.id === id) missing = id;
+      changed.add(id);
+      draw();
+    },
+    anew: clear,
+    opened(response) {
+      clock.set(response);
+      openedAt ||= performance.now();
+    },
+    live() {
+      clock.go();
+      awaySince = 0;
+      connection("Live");
+    },
+    away(error) {
+      clock.stop();
+      awaySince ||= performance.now();
+      const why = error.reason ? error.message : "The server does not answer.";
+      setTimeout(() => {
+        if (!awaySince || performance.now() - awaySince < QUIET) return;
+        const asOf = openedAt ? ` This is as of ${timeOfDay(clock.now())}.` : "";
+        connection("Trying again…", `${why}${asOf} Trying again…`);
+      }, QUIET);
+    },
+    refused(error) {
+      leave(error.message);
+    },
+  });
+  byId("whose").textContent = known.session === "-" ? "All sessions" : "";
+  document.body.dataset.view = "inside";
+  connection("Connecting…");
+  route();
+}
+
+/** @param {string} word @param {string} [banner] */
+function connection(word, banner = "") {
+  say(byId("connection"), word);
+  mark(byId("connection"), "data-live", word === "Live" ? "" : null);
+  say(byId("banner"), banner);
+  mark(document.body, "data-away", banner ? "" : null);
+}
+
+function clear() {
+  for (const id of jobs.keys()) changed.add(id);
+  jobs.clear();
+  draw();
+}
+
+/** @param {string} why */
+function leave(why = "") {
+  feed?.close();
+  feed = who = null;
+  page?.close();
+  page = null;
+  forget();
+  clear();
+  seen.clear();
+  openedAt = awaySince = 0;
+  say(byId("enter-error"), why);
+  document.body.dataset.view = "outside";
+  history.replaceState(null, "", location.pathname);
+  byId("session").focus();
+}
+
+/** Shows what the address names: the list, or a job. */
+function route() {
+  const given = fromAddress();
+  if (given) return enter(given);
+  if (!who) return;
+  const [, id = ""] = location.hash.match(/^#\/job\/([0-9a-f]{32})$/) ?? [];
+  if (page?.id === id) return;
+  page?.close();
+  page = null;
+  byId("job-gone").hidden = true;
+  byId("list-view").hidden = Boolean(id);
+  byId("job-view").hidden = !id;
+  if (id) {
+    page = new JobPage(who, id);
+    const job = jobs.get(id);
+    if (job) page.show(job, seen.get(id), clock.now());
+    else lookFor(who, id);
+    page.focus();
+    scrollTo(0, 0);
+  } else if (last) {
+    list.focus(last);
+  }
+  last = id;
+  title();
+}
+
+/** A job that has not come yet: it may come, or not be there. @param {Caller} known @param {string} id */
+async function lookFor(known, id) {
+  try {
+    await call(known, "GetJob", { jobId: id });
+  } catch (error) {
+    if (/** @type {import("./connect.js").CallError} */ (error).code === "not_found") missing = id;
+  }
+  draw();
+}
+
+setInterval(() => {
+  if (document.hidden || awaySince) return;
+  const now = clock.now();
+  if (page) page.tick(seen.get(page.id), now);
+  else list.tick(now);
+  empty();
+}, TICK);
+
+byId("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const [session, token] = ["session", "token"].map((id) => /** @type {HTMLInputElement} */ (byId(id)));
+  const known = caller(session.value.trim(), token.value.trim());
+  session.value = token.value = "";
+  if (known.session) enter(known);
+});
+byId("leave").addEventListener("click", () => leave());
+addEventListener("hashchange", route);
+
+const known = fromAddress() ?? fromTab();
+if (known) enter(known);
+else document.body.dataset.view = "outside";

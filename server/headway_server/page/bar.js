@@ -1,0 +1,73 @@
+// A job and its bar, as it stands in the list, on its own page and in <headway-job>; bar.css gives it its looks.
+
+import { h, mark, say } from "./dom.js";
+import { counters, count, duration, ending, errorCount, percent, rate, remaining, share, status, warnings } from "./text.js";
+
+/** @typedef {import("./jobs.js").Job} Job */
+
+let made = 0;
+
+/** Shows one job, and changes only what has changed. */
+export class Bar {
+  #name;
+  #badge = h("span", { class: "badge" });
+  #fill = h("div", { class: "fill" });
+  #meter = h("div", { class: "meter", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, this.#fill);
+  #percent = h("span", { class: "percent", "aria-hidden": "true" });
+  #warning = h("span", { class: "warning said" });
+  #facts = h("span", {});
+  #errors = h("span", { class: "errors" });
+  #more = h("p", { class: "more said" });
+  #width = "";
+
+  /** @param {HTMLElement} name what the name is shown in: a link, a heading, … */
+  constructor(name = h("span")) {
+    this.#name = name;
+    name.classList.add("name", "said");
+    name.id ||= `job-name-${++made}`;
+    mark(this.#meter, "aria-labelledby", name.id);
+    const line = h("div", { class: "line" }, this.#meter, this.#percent);
+    const facts = h("p", { class: "facts" }, this.#warning, this.#facts, this.#errors);
+    this.element = h("div", { class: "job" }, this.#name, this.#badge, line, facts, this.#more);
+  }
+
+  /** @param {Job} job @param {number} now the server's time */
+  show(job, now) {
+    const done = share(job);
+    const urgent = warnings(job, now);
+    say(this.#name, job.name || job.id);
+    say(this.#badge, status(job));
+    mark(this.element, "data-status", job.stalled ? "stalled" : job.status.toLowerCase());
+    mark(this.element, "data-unknown", done === null && job.status === "RUNNING" ? "" : null);
+    say(this.#percent, percent(job));
+    const width = String(Math.min(Math.max(done ?? 0, 0), 1));
+    if (width !== this.#width) this.#fill.style.setProperty("--done", (this.#width = width));
+    say(this.#warning, urgent.join(" · "));
+    const facts = job.ended
+      ? [ending(job), count(job), rate(job), duration(job, now)]
+      : urgent.length
+        ? [count(job)]
+        : [count(job), rate(job), remaining(job, now) || duration(job, now)];
+    say(this.#facts, facts.filter(Boolean).join(" · "));
+    say(this.#errors, errorCount(job));
+    const more = [job.invoker, job.attempt > 1 && `attempt ${job.attempt}`, !job.ended && job.message, counters(job)];
+    say(this.#more, more.filter(Boolean).join(" · "));
+    this.#tell(job, done, urgent);
+  }
+
+  /**
+   * What a screen reader finds at the bar. It changes with the percentage and the status, not with every record.
+   * @param {Job} job @param {number | null} done @param {string[]} urgent
+   */
+  #tell(job, done, urgent) {
+    const hundredths = done === null ? null : String(Math.floor(Math.min(done, 1) * 100));
+    const key = `${hundredths} ${status(job)}`;
+    if (key === this.#told) return;
+    this.#told = key;
+    mark(this.#meter, "aria-valuenow", hundredths);
+    const words = [status(job), ...urgent, percent(job), count(job), ending(job)];
+    mark(this.#meter, "aria-valuetext", words.filter(Boolean).join(", "));
+  }
+
+  #told = "";
+}

@@ -1,0 +1,121 @@
+// What a job is to this page: the server's JSON, with numbers as numbers and times in milliseconds.
+
+/** @typedef {"PENDING" | "RUNNING" | "LOST" | "COMPLETED" | "FAILED" | "CANCELLED"} Status */
+
+/**
+ * @typedef {object} Job Times are milliseconds since 1970 as the server's clock has them, 0 if not set; spans are ms.
+ * @property {string} id
+ * @property {string} name
+ * @property {string} invoker
+ * @property {string} unit
+ * @property {string} message
+ * @property {Status} status
+ * @property {number} size 0 = not known
+ * @property {number} progress
+ * @property {boolean} stalled
+ * @property {boolean} ended
+ * @property {Record<string, string>} labels
+ * @property {Record<string, number>} parts
+ * @property {Record<string, number>} counters
+ * @property {number} errorCount
+ * @property {{code: number, message: string} | null} error
+ * @property {{reason: string, deadline: number, seen: boolean} | null} cancellation
+ * @property {number} createTime
+ * @property {number} startTime
+ * @property {number} endTime
+ * @property {number} lastContactTime
+ * @property {number} lastProgressTime
+ * @property {number} heartbeatTimeout
+ * @property {number} stallTimeout
+ * @property {number} retention
+ * @property {{rate: number, low: number, high: number, asOf: number} | null} estimate rate in units a second
+ * @property {number} attempt
+ * @property {{status: Status, time: number, reason: string}[]} history
+ * @property {string} revision
+ */
+
+/**
+ * A job from the protobuf JSON mapping, where fields of their default value may be missing and int64 are texts.
+ * @param {any} raw
+ * @returns {Job}
+ */
+export function readJob(raw) {
+  const status = readStatus(raw.status);
+  return {
+    id: raw.id,
+    name: raw.name ?? "",
+    invoker: raw.invoker ?? "",
+    unit: raw.unit ?? "",
+    message: raw.message ?? "",
+    status,
+    size: Number(raw.size ?? 0),
+    progress: Number(raw.progress ?? 0),
+    stalled: raw.stalled ?? false,
+    ended: status === "COMPLETED" || status === "FAILED" || status === "CANCELLED",
+    labels: raw.labels ?? {},
+    parts: numbers(raw.parts),
+    counters: numbers(raw.counters),
+    errorCount: Number(raw.errorCount ?? 0),
+    error: raw.error ? { code: raw.error.code ?? 0, message: raw.error.message ?? "" } : null,
+    cancellation: raw.cancellation?.requested
+      ? {
+          reason: raw.cancellation.reason ?? "",
+          deadline: time(raw.cancellation.deadline),
+          seen: raw.cancellation.seen ?? false,
+        }
+      : null,
+    createTime: time(raw.createTime),
+    startTime: time(raw.startTime),
+    endTime: time(raw.endTime),
+    lastContactTime: time(raw.lastContactTime),
+    lastProgressTime: time(raw.lastProgressTime),
+    heartbeatTimeout: span(raw.heartbeatTimeout),
+    stallTimeout: span(raw.stallTimeout),
+    retention: span(raw.retention),
+    estimate: raw.estimate
+      ? {
+          rate: Number(raw.estimate.rate ?? 0),
+          low: span(raw.estimate.remainingLow),
+          high: span(raw.estimate.remainingHigh),
+          asOf: time(raw.estimate.asOf),
+        }
+      : null,
+    attempt: raw.attempt ?? 0,
+    history: (raw.history ?? []).map((/** @type {any} */ change) => ({
+      status: readStatus(change.status),
+      time: time(change.time),
+      reason: change.reason ?? "",
+    })),
+    revision: String(raw.revision ?? "0"),
+  };
+}
+
+/** The newest moment that a job tells of: at that time, at least, the server's clock stood. @param {Job} job */
+export function newest(job) {
+  return Math.max(job.createTime, job.lastContactTime, job.lastProgressTime, job.endTime);
+}
+
+/** Whether somebody should look at it. @param {Job} job */
+export function needsAttention(job) {
+  return job.status === "LOST" || job.stalled;
+}
+
+/** @param {string | undefined} name @returns {Status} */
+function readStatus(name) {
+  return /** @type {Status} */ ((name ?? "").replace("JOB_STATUS_", ""));
+}
+
+/** @param {string | undefined} text */
+function time(text) {
+  return text ? Date.parse(text) : 0;
+}
+
+/** @param {string | undefined} text "3.5s" */
+function span(text) {
+  return text ? Number.parseFloat(text) * 1000 : 0;
+}
+
+/** @param {Record<string, string> | undefined} texts @returns {Record<string, number>} */
+function numbers(texts) {
+  return Object.fromEntries(Object.entries(texts ?? {}).map(([name, amount]) => [name, Number(amount)]));
+}

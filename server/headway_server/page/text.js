@@ -1,0 +1,204 @@
+// Jobs as words and figures for people. Whoever puts these into the page does so as text, never as markup.
+
+/** @typedef {import("./jobs.js").Job} Job */
+
+const SECOND = 1000;
+const EACH = /** @type {[number, string][]} */ ([[1, "s"], [60, "min"], [3600, "h"]]);
+/** Up to which length (s) an estimate is told in which steps (s); finer ones would only flicker. */
+const STEPS = [[20, 1], [100, 5], [600, 10], [6000, 60], [360_000, 300]];
+const BYTES = ["bytes", "kB", "MB", "GB", "TB", "PB"];
+
+const WORDS = {
+  PENDING: "Pending",
+  RUNNING: "Running",
+  LOST: "Lost",
+  COMPLETED: "Completed",
+  FAILED: "Failed",
+  CANCELLED: "Cancelled",
+};
+
+const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
+const tenths = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
+const digits = /** @type {Record<number, Intl.NumberFormat>} */ ({});
+const dateAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
+/** 1,234,567 · 12 · 1.2 · 0.012: no more digits than mean something. @param {number} value */
+export function number(value) {
+  if (Number.isInteger(value) || Math.abs(value) >= 10) return whole.format(value);
+  return Math.abs(value) >= 1 ? tenths.format(value) : significant(value, 2);
+}
+
+/** 42 s · 3:05 min · 2:03 h · 5 d @param {number} length ms */
+export function span(length) {
+  const seconds = Math.round(Math.max(length, 0) / SECOND);
+  if (seconds < 100) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 100) return `${minutes}:${pair(seconds % 60)} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 100 ? `${hours}:${pair(minutes % 60)} h` : `${Math.floor(hours / 24)} d`;
+}
+
+/** Date and time where the reader is. @param {number} time */
+export function moment(time) {
+  return dateAndTime.format(time);
+}
+
+/** Time of day where the reader is. @param {number} time */
+export function clock(time) {
+  return timeOfDay.format(time);
+}
+
+/** How much of it is done, of 1; null if nobody knows. It can be more than 1. @param {Job} job */
+export function share(job) {
+  if (job.size) return job.progress / job.size;
+  return job.status === "COMPLETED" ? 1 : null;
+}
+
+/** 25 % @param {Job} job */
+export function percent(job) {
+  return job.size ? `${whole.format(Math.floor((job.progress * 100) / job.size))} %` : "";
+}
+
+/** 50 of 200 records · 3.40 of 10.2 GB · 25 % @param {Job} job */
+export function count(job) {
+  return amounts(job, job.size ? [job.progress, job.size] : [job.progress]);
+}
+
+/** One amount of what the job counts: 50 records @param {Job} job @param {number} value */
+export function amount(job, value) {
+  return amounts(job, [value]);
+}
+
+/** @param {Job} job @param {number[]} values */
+function amounts(job, values) {
+  if (job.unit === "%") return `${number(values[0])} %`;
+  if (job.unit === "bytes") {
+    const power = scale(Math.max(...values));
+    return `${values.map((value) => short(value / 1000 ** power)).join(" of ")} ${BYTES[power]}`;
+  }
+  return `${values.map(number).join(" of ")} ${job.unit}`.trimEnd();
+}
+
+/** 120 records/s: now, or on the whole if it has ended or has no size; "" if it is not known. @param {Job} job */
+export function rate(job) {
+  if (job.unit === "%" || !(job.ended || moves(job))) return "";
+  let pace = job.estimate?.rate ?? 0;
+  if (job.ended || !job.estimate) {
+    const end = job.ended ? job.endTime : job.lastProgressTime;
+    const length = job.startTime ? (end - job.startTime) / SECOND : 0;
+    pace = length >= 1 ? job.progress / length : 0;
+  }
+  if (pace <= 0) return "";
+  if (job.unit === "bytes") {
+    const power = scale(pace);
+    return `${short(pace / 1000 ** power)} ${BYTES[power]}/s`;
+  }
+  const [per, name] = EACH.find(([each]) => pace * each >= 1) ?? EACH[2];
+  return `${number(pace * per)} ${job.unit || "units"}/${name}`;
+}
+
+/**
+ * 40 to 50 s left; "" without an estimate, or once it is refuted. The longer nothing is heard, the sooner it may be
+ * over: but not at the latest, once progress is overdue.
+ * @param {Job} job @param {number} now
+ */
+export function remaining(job, now) {
+  const range = remainingRange(job, now);
+  if (!range) return "";
+  const [soonest, latest] = [rough(range.low, Math.floor), rough(range.high, Math.ceil)];
+  if (soonest === latest) return `${latest} left`;
+  if (soonest === "0 s") return `up to ${latest} left`;
+  const [first, unit] = soonest.split(" ");
+  return `${latest.endsWith(` ${unit}`) ? first : soonest} to ${latest} left`;
+}
+
+/** The same in ms, null where there is none. @param {Job} job @param {number} now */
+export function remainingRange(job, now) {
+  if (!job.estimate || !moves(job)) return null;
+  const { rate: pace, low, high, asOf } = job.estimate;
+  const passed = Math.max(now - asOf, 0);
+  if (passed > high) return null;
+  const due = pace > 0 ? SECOND / pace : 0;
+  return { low: Math.max(low - passed, 0), high: Math.max(high - Math.min(passed, due), 0) };
+}
+
+/** running 3:05 min · took 3:05 min; "" before the start @param {Job} job @param {number} now */
+export function duration(job, now) {
+  if (!job.startTime) return "";
+  if (!job.ended) return `running ${span(now - job.startTime)}`;
+  const length = job.endTime - job.startTime;
+  return `took ${length < SECOND ? "under 1 s" : span(length)}`;
+}
+
+/** 3 record errors; "" for none @param {Job} job */
+export function errorCount(job) {
+  return job.errorCount ? `${number(job.errorCount)} record error${job.errorCount === 1 ? "" : "s"}` : "";
+}
+
+/** added 412 · updated 88 @param {Job} job */
+export function counters(job) {
+  return Object.entries(job.counters).sort().map(([name, value]) => `${name} ${number(value)}`).join(" · ");
+}
+
+/** The word for where it stands. @param {Job} job */
+export function status(job) {
+  if (job.stalled) return "Stalled";
+  if (job.cancellation && job.status === "RUNNING") return "Cancelling";
+  return statusWord(job.status);
+}
+
+/** @param {import("./jobs.js").Status} name */
+export function statusWord(name) {
+  return WORDS[name] ?? name;
+}
+
+/** What somebody should look at: lost, stalled, about to be cancelled. @param {Job} job @param {number} now */
+export function warnings(job, now) {
+  const found = [];
+  if (job.status === "LOST") found.push(`no contact for ${span(now - job.lastContactTime)}`);
+  if (job.stalled) found.push(`no progress for ${span(now - (job.lastProgressTime || job.startTime))}`);
+  if (job.cancellation && !job.ended) {
+    const { deadline, reason } = job.cancellation;
+    found.push(`to be cancelled within ${span(deadline - now)}${reason ? `: ${reason}` : ""}`);
+  }
+  return found;
+}
+
+/** Why it ended, if it ended otherwise than well. @param {Job} job */
+export function ending(job) {
+  return job.error ? job.error.message || `code ${job.error.code}` : "";
+}
+
+/** Whether somebody works on it now, as far as the server knows. @param {Job} job */
+export function moves(job) {
+  return job.status === "RUNNING" && !job.stalled;
+}
+
+/** @param {number} length ms @param {(_: number) => number} round */
+function rough(length, round) {
+  const seconds = length / SECOND;
+  const step = STEPS.find(([most]) => seconds < most)?.[1] ?? 86_400;
+  return span(round(seconds / step) * step * SECOND).replace(":00 ", " ");
+}
+
+/** @param {number} value */
+function pair(value) {
+  return String(value).padStart(2, "0");
+}
+
+/** The power of 1000 that so many bytes are told in. @param {number} value */
+function scale(value) {
+  return value >= 1 ? Math.min(Math.floor(Math.log10(value) / 3), BYTES.length - 1) : 0;
+}
+
+/** Three digits: 3.40, 34.0, 340. @param {number} value */
+function short(value) {
+  return Number.isInteger(value) ? whole.format(value) : significant(value, 3);
+}
+
+/** @param {number} value @param {number} count */
+function significant(value, count) {
+  digits[count] ??= new Intl.NumberFormat(undefined, { minimumSignificantDigits: count, maximumSignificantDigits: count });
+  return digits[count].format(value);
+}

@@ -1,0 +1,113 @@
+"""What keeps pages of other sites away from the HTTP door, and the page of this one from harm.
+
+A browser carries any page's requests to a server on loopback. Three things tell them apart: `Host`, which a name that
+was rebound to this address gives away; `Origin` and `Sec-Fetch-Site`, which a page cannot forge.
+"""
+
+import ipaddress
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headway_server import connect, replies
+from headway_server.errors import JobError, MethodUnknown, SiteRefused
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+OPEN = frozenset({"/healthz", "/readyz"})
+"""Paths for load balancers, which call by whatever name they like: there is nothing to be had from them."""
+
+PRIVATE = frozenset({"/metrics"})
+"""What no page of another origin may even ask for, though it could not read it."""
+
+HOST_REFUSED = (
+    "The Host of the request is not a name of this server; "
+    "name those that it is reached by with --http-hosts (HEADWAY_HTTP_HOSTS)."
+)
+
+ORIGIN_REFUSED = "A page of another origin calls; name those that may with --http-origins (HEADWAY_HTTP_ORIGINS)."
+
+
+class Safety:
+    """Around the whole application."""
+
+    def __init__(self, app: ASGIApp, listen: str, hosts: Collection[str], origins: Collection[str]) -> None:
+        self._app = app
+        own = _host(listen)
+        self._hosts = LOOPBACK | {own} | {host.lower() for host in hosts}
+        # No name can be rebound to a number.
+        self._any_number = _is_number(own) and ipaddress.ip_address(own.strip("[]")).is_unspecified
+        self._origins = frozenset(origins)
+        self._headers = {
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cross-origin-opener-policy": "same-origin",
+            "content-security-policy": "; ".join(
+                (
+                    "default-src 'none'",
+                    "script-src 'self'",
+                    "style-src 'self'",
+                    "img-src 'self' data:",
+                    "font-src 'self'",
+                    "connect-src 'self'",
+                    "manifest-src 'self'",
+                    "base-uri 'none'",
+                    "form-action 'none'",
+                    " ".join(("frame-ancestors 'self'", *sorted(origins))),
+                )
+            ),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope=scope)
+        try:
+            self._check(scope, headers)
+        except JobError as error:
+            app: ASGIApp = connect.refusal(replies.status(error))
+        else:
+            app = self._app
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        await app(scope, receive, send_safely)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        """Raises SiteRefused, MethodUnknown."""
+        # Every path here is plain; one that was escaped has passed somebody else's rules under another name.
+        if b"%" in scope["raw_path"]:
+            raise MethodUnknown
+        if scope["path"] in OPEN:
+            return
+        host = headers.get("host", "").lower()
+        if not self._is_ours(_host(host)):
+            raise SiteRefused(HOST_REFUSED)
+        reads = scope["method"] in ("GET", "HEAD")
+        origin = headers.get("origin")
+        if origin in self._origins or (reads and scope["path"] not in PRIVATE):
+            return
+        foreign = origin is not None and origin.partition("://")[2].lower() != host
+        if foreign or not (reads or headers.get("sec-fetch-site", "none") in ("same-origin", "none")):
+            raise SiteRefused(ORIGIN_REFUSED)
+
+    def _is_ours(self, host: str) -> bool:
+        return host in self._hosts or (self._any_number and _is_number(host))
+
+
+def _host(address: str) -> str:
+    """The host of `host` or `host:port`."""
+    host, separator, port = address.lower().rpartition(":")
+    return host if separator and port.isdecimal() else address.lower()
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""What is counted for the metrics: plain numbers, for this runs in every call and every commit."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0)
+COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0)
+COMMIT_CALLS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
+
+CANCELLED = 1
+"""The google.rpc.Code of a call that its caller gave up."""
+
+
+class Histogram:
+    """How often a number fell between two bounds; written by one thread."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """Of each bound, those up to it and above the one before; then those above the last."""
+        self.total = 0.0
+        """All numbers together."""
+
+    def add(self, number: float) -> None:
+        self.counts[bisect_left(self.bounds, number)] += 1
+        self.total += number
+
+
+class Tally:
+    """Calls of one method through one door."""
+
+    __slots__ = ("codes", "seconds")
+
+    def __init__(self) -> None:
+        self.codes: dict[int, int] = {}
+        """Calls that ended, by google.rpc.Code."""
+        self.seconds = Histogram(CALL_SECONDS)
+
+    def add(self, code: int, seconds: float) -> None:
+        """One more call has ended."""
+        self.codes[code] = self.codes.get(code, 0) + 1
+        self.seconds.add(seconds)

@@ -1,0 +1,182 @@
+"""What a reader finds: order, filters, search, and a job's own page."""
+
+import re
+
+from playwright.sync_api import expect
+
+from headway.v1 import job_pb2
+from tests.page.conftest import Visit
+from tests.page.worker import Worker
+from tests.support.caller import struct
+from tests.support.server import ServerProcess
+
+
+def errors(first: int, last: int) -> list[job_pb2.RecordError]:
+    numbers = range(first, last + 1)
+    return [job_pb2.RecordError(record=f"ocm{n:04}", code="BAD_LEADER", message=f"leader {n}") for n in numbers]
+
+
+def test_order_filter_and_search(visit: Visit, worker: Worker) -> None:
+    first = worker.create("First import", invoker="alice", size=10, labels={"kind": "import"})
+    worker.create("Second export", invoker="bob", size=10, labels={"kind": "export"})
+    done = worker.create("Third import", invoker="alice")
+    failed = worker.create("Fourth import")
+    waiting = worker.create("Fifth import", pending=True)
+    assert waiting
+    worker.finish(done)
+    worker.fail(failed, "no space left")
+    worker.report(first, progress=1, record_errors=errors(1, 3))
+    tab = visit()
+    expect(tab.rows()).to_have_count(5)
+    # What goes on in the order that it began, what waits, what ended last.
+    expect(tab.names()).to_have_text(["First import", "Second export", "Fifth import", "Fourth import", "Third import"])
+    expect(tab.page.get_by_role("radio", name="Active")).to_have_accessible_name("Active 3")
+    expect(tab.page.get_by_role("radio", name="Cancelled")).to_be_hidden()
+    tab.filter("Failed")
+    expect(tab.names()).to_have_text(["Fourth import"])
+    expect(tab.row("Fourth import")).to_contain_text("no space left")
+    tab.filter("All")
+    search = tab.page.get_by_role("searchbox")
+    search.fill("ALICE import")
+    expect(tab.names()).to_have_text(["First import", "Third import"])
+    search.fill("kind=export")
+    expect(tab.names()).to_have_text(["Second export"])
+    search.fill("nothing like it")
+    expect(tab.page.get_by_text("No job is like that.")).to_be_visible()
+    search.fill("")
+    sort = tab.page.get_by_label("Sort by")
+    sort.select_option("name")
+    expect(tab.names()).to_have_text(["Fifth import", "First import", "Fourth import", "Second export", "Third import"])
+    sort.select_option("newest")
+    expect(tab.names().first).to_have_text("Fifth import")
+    sort.select_option("record errors")
+    expect(tab.names().first).to_have_text("First import")
+
+
+def test_a_jobs_own_page(visit: Visit, worker: Worker) -> None:
+    labels = {"kind": "import", "branch": "CPL"}
+    job = worker.create("Stage MARC records", invoker="alice", size=1000, unit="records", labels=labels)
+    worker.report(job, part="a.mrc", progress=200, counters={"added": 180, "skipped": 20}, message="a.mrc")
+    worker.report(job, part="b.mrc", progress=50, variables=struct({"offset": 4711, "files": ["a.mrc", "b.mrc"]}))
+    tab = visit()
+    tab.open_job("Stage MARC records")
+    assert re.search(rf"#/job/{job}$", tab.page.url)
+    expect(tab.page).to_have_title("25 % · Stage MARC records · Headway")
+    facts = tab.section("Facts")
+    for words in ("250 of 1,000 records", "alice", "branch=CPL, kind=import", job):
+        expect(facts).to_contain_text(words)
+    expect(tab.section("Counted")).to_contain_text("180")
+    expect(tab.section("Parts")).to_contain_text("b.mrc50 records")
+    expect(tab.section("What happened")).to_contain_text("Running created")
+    variables = tab.section("Variables")
+    expect(variables).to_contain_text("offset 4711")
+    expect(tab.section("Results")).to_be_hidden()
+    expect(tab.section("Record errors")).to_be_hidden()
+    expect(tab.page.get_by_role("img", name=re.compile("Progress over time: 0 at .*, 250 records at"))).to_be_visible()
+    for done in range(300, 900, 100):
+        worker.report(job, part="b.mrc", progress=done, variables=struct({"offset": done}))
+    expect(facts).to_contain_text("1,000 of 1,000 records")
+    expect(variables).to_contain_text("offset 800")
+    drawn = tab.page.locator(".curve .line").get_attribute("d") or ""
+    assert drawn.count("L") >= 3
+    worker.finish(job, {"added": 980, "batch": {"id": 12, "rows": [[1, 2], None, True]}, "note": "all done"})
+    results = tab.section("Results")
+    expect(results).to_contain_text("added 980")
+    results.get_by_text("batch").click()
+    results.get_by_text("rows").click()
+    expect(results).to_contain_text("2 null")
+    results.get_by_role("button", name="Raw").click()
+    expect(results.locator("pre")).to_contain_text('"note": "all done"')
+    tab.picture("job", whole=True)
+    tab.page.get_by_role("link", name="All jobs").click()
+    expect(tab.row("Stage MARC records")).to_be_visible()
+    expect(tab.page.get_by_role("link", name="Stage MARC records")).to_be_focused()
+
+
+def test_record_errors_first_and_last(visit: Visit, worker: Worker) -> None:
+    job = worker.create("Stage MARC records")
+    worker.report(job, record_errors=errors(1, 150))
+    worker.report(job, record_errors=errors(151, 312))
+    tab = visit()
+    tab.open_job("Stage MARC records")
+    section = tab.section("Record errors (312)")
+    rows = section.locator("tbody tr")
+    expect(rows).to_have_count(200)
+    expect(rows.nth(99)).to_contain_text("100ocm0100")
+    expect(rows.nth(100)).to_contain_text("213ocm0213")
+    expect(rows.last).to_contain_text("312ocm0312")
+    expect(section).to_contain_text("The first and the last 100 are kept.")
+    section.get_by_role("searchbox").fill("leader 30")
+    expect(rows).to_have_count(12)
+    expect(section).to_contain_text("12 found.")
+    worker.report(job, record_errors=errors(313, 313))
+    expect(tab.section("Record errors (313)")).to_be_visible()
+    section = tab.section("Record errors (313)")
+    section.get_by_role("searchbox").fill("")
+    expect(section.locator("tbody tr").last).to_contain_text("313ocm0313")
+
+
+def test_few_record_errors_are_shown_once(visit: Visit, worker: Worker) -> None:
+    job = worker.create("Stage MARC records")
+    worker.report(job, record_errors=errors(1, 130))
+    tab = visit()
+    tab.open_job("Stage MARC records")
+    rows = tab.section("Record errors (130)").locator("tbody tr")
+    expect(rows).to_have_count(130)
+    expect(rows.nth(100)).to_contain_text("101ocm0101")
+
+
+def test_a_job_that_is_not_there(visit: Visit, worker: Worker) -> None:
+    job = worker.create("Export patrons")
+    tab = visit()
+    tab.open_job("Export patrons")
+    worker.clear(job)
+    expect(tab.page.get_by_text("There is no such job in this session.")).to_be_visible()
+    tab.page.reload()
+    expect(tab.page.get_by_text("There is no such job in this session.")).to_be_visible()
+
+
+def test_times_are_the_readers_own(visit: Visit, worker: Worker) -> None:
+    job = worker.create("Export patrons")
+    created = worker.get(job).create_time.ToDatetime()
+    for zone, hours in (("Asia/Tokyo", 9), ("UTC", 0)):
+        tab = visit(zone=zone)
+        tab.open_job("Export patrons")
+        time = tab.section("Facts").locator("time").first
+        assert f"{(created.hour + hours) % 24:02}:{created:%M:%S}" in time.inner_text()
+        assert time.get_attribute("title") == f"{created:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def test_ages_are_told_by_the_servers_clock(visit: Visit, worker: Worker) -> None:
+    job = worker.create("Export patrons")
+    tab = visit()
+    tab.page.clock.install(time="2001-01-01T12:00:00Z")
+    tab.page.reload()
+    tab.open_job("Export patrons")
+    worker.report(job, progress=1)
+    expect(tab.section("Facts")).to_contain_text(re.compile(r"Last contact[0-9] s ago"))
+    expect(tab.section("Facts")).to_contain_text(re.compile(r"Running for\d s"))
+
+
+def test_an_admin_sees_all_sessions(visit: Visit, own_server: ServerProcess, session: str) -> None:
+    mine, other = Worker(own_server, session), Worker(own_server, f"{session}-other")
+    mine.create("Mine")
+    job = other.create("Theirs", size=4)
+    other.report(job, progress=1)
+    tab = visit(own_server)
+    expect(tab.rows()).to_have_count(1)
+    tab.open(f"http://{own_server.http_address}/#token={own_server.token}")
+    expect(tab.rows()).to_have_count(2)
+    assert own_server.token not in tab.page.url
+    expect(tab.page.get_by_text("All sessions")).to_be_visible()
+    tab.open_job("Theirs")
+    tab.page.get_by_role("button", name="Cancel this job").click()
+    tab.page.get_by_label("Time to end it").select_option("none: end it now")
+    tab.page.get_by_role("button", name="Cancel the job").click()
+    expect(tab.page.locator(".head")).to_contain_text("Cancelled")
+    # The token is of one run of the server.
+    own_server.restart()
+    expect(tab.page.get_by_role("alert")).to_contain_text("token")
+    expect(tab.page.get_by_label("Session")).to_be_focused()
+    mine.close()
+    other.close()
