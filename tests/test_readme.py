@@ -1,4 +1,4 @@
-"""The README keeps its word: its worker runs, and so does every grpcurl command in it."""
+"""The README keeps its word: its worker runs, and so does every grpcurl and curl command in it."""
 
 import os
 import re
@@ -30,10 +30,12 @@ def grpcurl() -> str:
     return path
 
 
-def commands() -> list[str]:
-    joined = [line for block in blocks("sh") if "grpcurl" in block for line in _statements(block)]
-    assert len(joined) > 10
-    return joined
+def commands(program: str) -> list[str]:
+    """Every command of the README that begins with this word."""
+    lines = [line for block in blocks("sh") for line in _statements(block)]
+    found = [line for line in lines if line.startswith(f"{program} ")]
+    assert len(found) > 5
+    return found
 
 
 def _statements(block: str) -> list[str]:
@@ -50,7 +52,7 @@ def _statements(block: str) -> list[str]:
 def test_every_grpcurl_command_works(own_server: ServerProcess) -> None:
     program = grpcurl()
     answers = {}
-    for command in commands():
+    for command in commands("grpcurl"):
         words = [own_server.address if w == "127.0.0.1:50051" else w for w in shlex.split(command)]
         result = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=20, check=False)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
@@ -59,6 +61,28 @@ def test_every_grpcurl_command_works(own_server: ServerProcess) -> None:
     assert '"added": 1180' in answers["GetResults"]
     assert "JOB_STATUS_COMPLETED" in answers["WatchJob"]
     assert "SERVING" in answers["Check"]
+
+
+def test_every_curl_command_works(own_server: ServerProcess) -> None:
+    program = shutil.which("curl")
+    if program is None:
+        missing("curl (Debian: apt-get install curl)")
+    assert program is not None
+    answers = {}
+    for command in commands("curl"):
+        words = shlex.split(command.replace("127.0.0.1:8080", own_server.http_address))
+        result = subprocess.run(
+            [program, "--silent", "--fail-with-body", *words[1:]],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}"
+        answers[words[-1].rpartition("/")[2]] = result.stdout
+    assert '"percent":25' in answers["poll"]
+    assert '"added":1180' in answers["GetResults"]
+    assert "headway_calls_total" in answers["metrics"]
 
 
 def test_the_worker_in_ten_lines_works(own_server: ServerProcess) -> None:

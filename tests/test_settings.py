@@ -11,7 +11,7 @@ from headway_server.settings import read
 
 def test_defaults_need_nothing() -> None:
     settings = read([], {})
-    assert settings.listen == "127.0.0.1:50051"
+    assert (settings.listen, settings.http) == ("127.0.0.1:50051", "127.0.0.1:8080")
     assert settings.database.startswith("sqlite:///")
     assert settings.limits.session_jobs == 10_000
 
@@ -34,6 +34,15 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(tmp_path: Path) -> N
         (["--listen", "0.0.0.0:50051"], {}, "--insecure"),
         (["--listen", "[::]:50051"], {}, "--insecure"),
         ([], {"HEADWAY_LISTEN": "example.org:1"}, "--insecure"),
+        (["--http", "nowhere"], {}, "--http must be host:port"),
+        (["--http", "0.0.0.0:8080"], {}, "--http: .*--insecure"),
+        ([], {"HEADWAY_HTTP": "example.org:80"}, "--http: .*--insecure"),
+        (["--http-hosts", "example.org:80"], {}, "--http-hosts must be names of hosts"),
+        (["--http-hosts", "*"], {}, "--http-hosts must be names of hosts"),
+        (["--http-origins", "example.org"], {}, "--http-origins must be origins"),
+        (["--http-origins", "*"], {}, "--http-origins must be origins"),
+        (["--http-origins", "https://example.org/"], {}, "--http-origins must be origins"),
+        (["--http-origins", "https://a; script-src *"], {}, "--http-origins must be origins"),
         ([], {"HEADWAY_RETENTION": "soon"}, "HEADWAY_RETENTION must be a time"),
         (["--abandon-after", "0"], {}, "--abandon-after must be more than 0"),
         (["--max-parts", "0"], {}, "--max-parts must be 1 or more"),
@@ -55,6 +64,14 @@ def test_a_bad_file_is_named(tmp_path: Path, content: str) -> None:
         read(["--config", str(config)], {})
 
 
+def test_the_http_port_can_be_left_out_and_named() -> None:
+    assert read(["--http", ""], {}).http == ""
+    assert read([], {"HEADWAY_HTTP": ""}).http == ""
+    settings = read(["--http-hosts", "A.example, [fe80::1]", "--http-origins", "https://a.example:8443,http://b"], {})
+    assert settings.http_hosts == ("a.example", "[fe80::1]")
+    assert settings.http_origins == ("https://a.example:8443", "http://b")
+
+
 def test_insecure_by_name_opens_other_addresses() -> None:
     assert read(["--listen", "0.0.0.0:50051", "--insecure"], {}).insecure
 
@@ -64,7 +81,17 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
         read(["--help"], {})
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for flag in ("--listen", "--database", "--session-key", "--retention", "--max-session-jobs", "--config"):
+    for flag in (
+        "--listen",
+        "--http",
+        "--http-hosts",
+        "--http-origins",
+        "--database",
+        "--session-key",
+        "--retention",
+        "--max-session-jobs",
+        "--config",
+    ):
         assert flag in text
 
 

@@ -27,6 +27,8 @@ KEPT_BYTES = 4096
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
+_STEEP = re.compile(rb"[\[{]{%d}" % (DEPTH + 1))
+
 _FAILED = re.compile(r"Failed to parse (\w+) field: ")
 _UNKNOWN = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ', re.DOTALL)
 
@@ -93,6 +95,8 @@ def _loads(body: bytes) -> Json:
     except UnicodeDecodeError:
         raise MalformedMessage("The body must be JSON in UTF-8.") from None
     brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    if _STEEP.search(brackets):
+        raise MalformedMessage(TOO_DEEP)
     for _ in range(DEPTH):
         # One level less with each turn.
         before, brackets = len(brackets), brackets.replace(b"[]", b"").replace(b"{}", b"")

@@ -62,6 +62,7 @@ class ServerProcess:
         self.greeting = self._process.stdout.readline()
         if not self.greeting.startswith("headway serving on "):
             self._process.wait()
+            self._process.stdout.close()
             raise RuntimeError(f"the server did not start: {self.log.splitlines()[-1:]}")
         self.address = self.greeting.split()[3]
         if self.http_address:
