@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headway_server.limits import Limits
+from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 
@@ -29,6 +30,12 @@ def _is_surplus(item: pytest.Item) -> bool:
     parameters = item.callspec.params
     engine = parameters.get("database", parameters.get("narrow"))
     return parameters.get("door") == "http" and (engine == "postgresql" or item.path.name in GRPC_ALONE)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One apart from the other tests': a SQLite file has one server."""
+    return empty_database(request.param, request, tmp_path_factory.mktemp("rpc"))
 
 
 @pytest.fixture(scope="session", params=DOORS)
