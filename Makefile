@@ -1,6 +1,7 @@
 # `make help` lists what there is; `make` alone lints and tests.
 PYTHON ?= python3
 GRPCURL_VERSION := v1.9.3
+TYPESCRIPT_VERSION := 5.9.3
 
 BIN := .venv/bin
 PROTOS := $(wildcard protos/headway/v1/*.proto)
@@ -25,17 +26,19 @@ bench: .venv/.bench ## Measure against the limit of the transport and against pe
 demo: .venv/.dev ## Show all that a worker can rely on: kills, restarts, run, pipe and cancel, in a minute
 	@$(BIN)/python -m examples.demo
 
-picture: .venv/.dev ## Record the demo as the README's moving picture
+picture: .venv/.dev ## Record the README's pictures anew: the demo in a terminal, and the page
 	$(BIN)/python -m examples.picture
+	$(BIN)/python -m tests.page.picture
 
 test: .venv/.dev .tools/bin/grpcurl ## Run all tests; PYTEST_ARGS="-k name" narrows them
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-lint: .venv/.dev ## Check style, types, import directions, protos, and that the stubs are fresh
+lint: .venv/.dev .tools/node_modules/.bin/tsc ## Check style, types, import directions, protos, and that the stubs are fresh
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-logo
+	@if [ -x .tools/node_modules/.bin/tsc ]; then .tools/node_modules/.bin/tsc -p server && echo "the page's types hold"; fi
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code --path protos/headway
 	$(MAKE) --no-print-directory breaking
@@ -98,6 +101,11 @@ clean: ## Remove what the other targets made
 .venv/.bench: .venv/.run requirements-bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
+
+.tools/node_modules/.bin/tsc:
+	@if command -v npm >/dev/null; then \
+	  npm install --silent --no-save --prefix .tools typescript@$(TYPESCRIPT_VERSION); \
+	else echo "no npm: the types of the page's scripts are not checked"; fi
 
 # Tests that need it are skipped without Go, but not under CI.
 .tools/bin/grpcurl:

@@ -20,7 +20,7 @@ from headway_server.actions import (
     Tick,
     Update,
 )
-from headway_server.change import Change, Rules
+from headway_server.change import Change, Event, Rules
 from headway_server.errors import (
     InvalidRequest,
     JobEnded,
@@ -319,3 +319,33 @@ def test_time_in_which_nobody_could_listen_abandons_no_job() -> None:
     assert seen == [Status.RUNNING, Status.RUNNING, Status.FAILED]
     assert change.job.error is not None
     assert change.job.error.reason == "ABANDONED"
+
+
+def test_what_is_told_is_the_job_as_it_was_then() -> None:
+    rules = Rules(noticed=frozenset(Event))
+    change = machine.create("s", "0" * 32, Create("digest", heartbeat_timeout=5, stall_timeout=50), 1, rules)
+    machine.step(change, Tick(0), 10, rules)
+    machine.step(change, Report(progress=7), 20, rules)
+    machine.step(change, Report(), 69, rules)
+    machine.step(change, Tick(0), 70, rules)
+    machine.step(change, Tick(0), 71, rules)
+    machine.step(change, Finish(None, "x"), 72, rules)
+    # A repeat is nothing new.
+    machine.step(change, Finish(None, "x"), 73, rules)
+    told = [(notice.event, notice.job.status, notice.job.stalled, notice.job.revision) for notice in change.notices]
+    assert told == [
+        (Event.LOST, Status.LOST, False, 2),
+        (Event.STALLED, Status.RUNNING, True, 5),
+        (Event.COMPLETED, Status.COMPLETED, False, 6),
+    ]
+
+
+def test_only_what_somebody_asked_for_is_told() -> None:
+    rules = Rules(noticed=frozenset({Event.FAILED, Event.CANCELLED}))
+    told = []
+    for end in (Finish(None, "x"), Fail(Error(2, "")), Fail(Error(1, "")), Cancel("", 0)):
+        change = machine.create("s", "0" * 32, Create("digest"), 1, rules)
+        machine.step(change, end, 2, rules)
+        machine.step(change, Tick(0), 3, rules)
+        told.append([notice.event for notice in change.notices])
+    assert told == [[], [Event.FAILED], [Event.CANCELLED], [Event.CANCELLED]]

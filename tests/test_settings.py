@@ -1,9 +1,11 @@
 """Settings: one place, three sources, clear refusals."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from headway_server.change import Event
 from headway_server.database import StartError
 from headway_server.limits import MICROSECONDS
 from headway_server.settings import read
@@ -100,3 +102,126 @@ def test_an_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
         read(["--lisen", "x"], {})
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+
+def test_who_is_told_of_what_stands_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    config = tmp_path / "headway.toml"
+    config.write_text(
+        f"""
+        [[notices]]
+        url = "https://one.example/hook?key=1"
+        secret = "{SECRET}"
+        events = ["failed", "lost"]
+        name = "Import *"
+        labels = {{ kind = "import" }}
+
+        [[notices]]
+        url = "https://two.example"
+        secret_file = "{tmp_path / "secret"}"
+        """
+    )
+    environment = {"HEADWAY_NOTICE_URL": "https://three.example", "HEADWAY_NOTICE_SECRET": SECRET}
+    settings = read(["--config", str(config)], environment)
+    one, two, three = settings.notices
+    assert (one.origin, one.name, one.labels) == ("https://one.example", "Import *", {"kind": "import"})
+    assert one.events == frozenset({Event.FAILED, Event.LOST})
+    assert two.secrets == three.secrets == (b"0123456789abcdef0123456789abcdef",)
+    assert len(two.events) == len(three.events) == 5
+    assert "key=1" not in repr(settings)
+    assert "whsec_" not in repr(settings)
+    assert "0123456789abcdef" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "blamed"),
+    [
+        ("file:///etc/passwd", "must begin with https://"),
+        ("ftp://example.org/", "must begin with https://"),
+        ("gopher://example.org/", "must begin with https://"),
+        ("example.org/hook", "must begin with https://"),
+        ("https://", "must begin with https://"),
+        ("http://example.org/", "--allow-private-notices"),
+        ("https://localhost/", "--allow-private-notices"),
+        ("https://a.localhost.:1/", "--allow-private-notices"),
+        ("https://127.0.0.1/", "--allow-private-notices"),
+        ("https://[::1]/", "--allow-private-notices"),
+        ("https://[::ffff:10.0.0.1]/", "--allow-private-notices"),
+        ("https://10.0.0.1/", "--allow-private-notices"),
+        ("https://169.254.169.254/latest/meta-data/", "--allow-private-notices"),
+        ("https://example.org:99999/", "not a URL"),
+        ("https://[/", "not a URL"),
+        ("https://user:pass@example.org/", "user name"),
+        ("https://example.org/#x", "fragment"),
+        ("https://bücher.example/", "printable ASCII"),
+        ("https://example.org/a b", "printable ASCII"),
+        ("https://example.org/\r\nX-Evil: 1", "printable ASCII"),
+    ],
+)
+def test_a_receiver_that_cannot_be_is_named(url: str, blamed: str) -> None:
+    with pytest.raises(StartError, match="--notice-url: .*" + re.escape(blamed)) as caught:
+        read(["--notice-url", url, "--notice-secret", SECRET], {})
+    assert "\n" not in str(caught.value)
+
+
+def test_some_addresses_are_never_told_anything() -> None:
+    with pytest.raises(StartError, match="never sent to"):
+        read(
+            ["--notice-url", "http://169.254.169.254/", "--notice-secret", SECRET, "--allow-private-notices"],
+            {},
+        )
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["", "secret", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "whsec_c2hvcnQ=", "whsec_%%%", "whsec_" + "A" * 100],
+)
+def test_notices_need_a_good_secret_which_is_not_repeated(secret: str) -> None:
+    with pytest.raises(StartError, match="--notice-secret") as caught:
+        read(["--notice-url", "https://example.org/"], {"HEADWAY_NOTICE_SECRET": secret})
+    assert "openssl rand" in str(caught.value)
+    assert not secret.removeprefix("whsec_") or secret.removeprefix("whsec_") not in str(caught.value).replace(
+        "--notice-secret", ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "blamed"),
+    [
+        ("", "url must be"),
+        ("url = 7", "url must be"),
+        ('url = "https://example.org/"', "secret or a secret_file"),
+        (f'url = "https://example.org/"\nsecret = "{SECRET}"\nsecret_file = "x"', "exclude each other"),
+        ('url = "https://example.org/"\nsecret_file = "/does/not/exist"', "cannot be read"),
+        (f'secret = "{SECRET}"\nurl = "https://example.org/"\nevents = ["ended"]', "completed, failed"),
+        (f'secret = "{SECRET}"\nurl = "https://example.org/"\nevents = []', "events must be a list"),
+        (f'secret = "{SECRET}"\nurl = "https://example.org/"\nevents = [["failed"]]', "events must be"),
+        (f'secret = "{SECRET}"\nurl = "https://example.org/"\nlabels = {{ kind = 1 }}', "labels must be"),
+        (f'secret = "{SECRET}"\nurl = "https://example.org/"\nname = 1', "name must be"),
+        ('uri = "https://example.org/"', "unknown key 'uri'"),
+    ],
+)
+def test_a_bad_table_of_notices_is_named(tmp_path: Path, table: str, blamed: str) -> None:
+    config = tmp_path / "headway.toml"
+    config.write_text(f"[[notices]]\n{table}\n")
+    with pytest.raises(StartError, match="notices, number 1: .*" + re.escape(blamed)) as caught:
+        read(["--config", str(config)], {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["notices = 1", "notices = ['https://example.org/']", "[notices]\nurl = 'x'"])
+def test_notices_that_are_no_tables_are_named(tmp_path: Path, content: str) -> None:
+    config = tmp_path / "headway.toml"
+    config.write_text(content)
+    with pytest.raises(StartError, match=r"\[\[notices\]\]"):
+        read(["--config", str(config)], {})
+
+
+def test_a_receiver_is_named_once(tmp_path: Path) -> None:
+    config = tmp_path / "headway.toml"
+    config.write_text(f'[[notices]]\nurl = "https://example.org/"\nsecret = "{SECRET}"\n' * 2)
+    with pytest.raises(StartError, match="there twice"):
+        read(["--config", str(config)], {})

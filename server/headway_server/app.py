@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
@@ -22,17 +23,20 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
 from headway_server import facts, grpc_door, http
-from headway_server.change import Rules
+from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.committed import JOBS as COMMITTED
 from headway_server.committed import Committed
 from headway_server.database import StartError, first_line, migrate, open_engine, session_key
 from headway_server.errors import DatabaseUnavailable, JobError, ShuttingDown
 from headway_server.guard import Credentials, Guard, Scope
+from headway_server.ids import Ids
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
 from headway_server.metrics import Metrics
+from headway_server.notices import Notices, renderer
 from headway_server.operations import OperationsServicer
+from headway_server.outbox import Outbox
 from headway_server.readers import Readers
 from headway_server.servicer import JobServicer
 from headway_server.sessions import Sessions
@@ -41,7 +45,7 @@ from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
 from headway_server.upkeep import Upkeep
 from headway_server.watch import Hub
-from headway_server.writer import Writer
+from headway_server.writer import Published, Writer
 
 JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 OPERATIONS = operations_proto_pb2.DESCRIPTOR.services_by_name["Operations"]
@@ -109,14 +113,28 @@ class App:
     async def start(self) -> None:
         """Open the database and the port. Raises StartError."""
         settings = self.settings
-        rules = Rules(settings.limits, settings.retention, settings.abandon_after)
+        noticed = frozenset[Event]().union(*[endpoint.events for endpoint in settings.notices])
+        rules = Rules(settings.limits, settings.retention, settings.abandon_after, noticed)
         self.store, key, anchor = await asyncio.to_thread(_prepare, settings, rules)
         self.engine = self.store.engine
         clock = self._clock or SteadyClock(anchor)
         self.hub = Hub(settings.limits)
         self.readers = Readers(self.store)
         committed = Committed(0 if self.engine.shared else COMMITTED)
-        self.writer = Writer(self.store, committed, clock, rules, self.hub.publish)
+        render = renderer(settings.notice_source)
+        outbox = Outbox(self.engine.database, settings.notices, Ids(clock), render)
+        publish, beside = (self._publish, outbox.add) if settings.notices else (self.hub.publish, None)
+        self.writer = Writer(self.store, committed, clock, rules, publish, beside)
+        self.notices = Notices(
+            settings.notices,
+            outbox,
+            self.readers,
+            self.writer,
+            clock,
+            private=settings.allow_private_notices,
+            lifetime=settings.notice_lifetime,
+            limit=settings.limits.pending_notices,
+        )
         self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock)
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, Sealer(key))
         sessions = Sessions(SessionHasher(key), settings.limits)
@@ -148,6 +166,11 @@ class App:
         self._upkeep_task: asyncio.Task[None] | None = None
         if self._clock is None:
             self._upkeep_task = asyncio.create_task(self.upkeep.run(self._note_database))
+            await self.notices.start(alone=not self.engine.shared)
+
+    def _publish(self, changes: Sequence[Published]) -> None:
+        self.hub.publish(changes)
+        self.notices.note(changes)
 
     async def _bind(self) -> str:
         host = self.settings.listen.rpartition(":")[0]
@@ -230,6 +253,7 @@ class App:
         if not self._database_answers:
             self.readers.give_up()
             self.writer.give_up()
+        await self.notices.close()
         try:
             async with asyncio.timeout(CLOSING):
                 await self._close_database()

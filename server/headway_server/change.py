@@ -1,11 +1,30 @@
 """What goes through one commit: a job, with what must be stored beside its row, and the operator's rules for it."""
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headway_server.job import Job
 from headway_server.limits import MICROSECONDS, Limits
 from headway_server.report import RecordError
+
+
+class Event(enum.StrEnum):
+    """What the operator can have told elsewhere."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    STALLED = "stalled"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something happened to a job; `job` is the job as that left it."""
+
+    event: Event
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +34,8 @@ class Rules:
     limits: Limits = field(default_factory=Limits)
     retention: int = 30 * 86_400 * MICROSECONDS
     abandon_after: int = 30 * 86_400 * MICROSECONDS
+    noticed: frozenset[Event] = frozenset()
+    """What somebody wants to be told of."""
 
 
 @dataclass(slots=True)
@@ -35,3 +56,5 @@ class Change:
     results: str | None = None
     record_errors: list[RecordError] = field(default_factory=list)
     """New ones; the last of them is number `job.error_count`."""
+    notices: tuple[Notice, ...] = ()
+    """What somebody wants to be told of, in the order in which it happened."""

@@ -45,3 +45,4 @@ class Limits:
     watches: int = _limit(20_000, "open watches of this server")
     message_bytes: int = _limit(4 * 1024 * 1024, "size of a gRPC message, in bytes")
     pending_writes: int = _limit(10_000, "calls that wait for their commit before further ones are shed")
+    pending_notices: int = _limit(100_000, "notices that wait for one receiver before the oldest are given up")

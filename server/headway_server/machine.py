@@ -18,7 +18,7 @@ from headway_server.actions import (
     Tick,
     Update,
 )
-from headway_server.change import Change, Rules
+from headway_server.change import Change, Event, Notice, Rules
 from headway_server.errors import (
     Fault,
     InvalidRequest,
@@ -292,6 +292,7 @@ def _tick(change: Change, action: Tick, now: int, rules: Rules) -> None:
         span = f"{job.heartbeat_timeout / MICROSECONDS:g}"
         _move(change, Status.LOST, f"no contact for {span} s", now)
         _seal(change, now, rules)
+        _notice(change, Event.LOST, rules)
     elif (
         job.status is Status.RUNNING
         and job.stall_timeout
@@ -300,6 +301,7 @@ def _tick(change: Change, action: Tick, now: int, rules: Rules) -> None:
     ):
         job.stalled = True
         _seal(change, now, rules)
+        _notice(change, Event.STALLED, rules)
     _wake(change, rules, refresh=True, listening_since=action.listening_since)
 
 
@@ -331,6 +333,7 @@ def _end(change: Change, status: Status, reason: str, error: Error | None, now: 
     job.stalled = False
     _move(change, status, reason, now)
     _seal(change, now, rules)
+    _notice(change, Event(status.lower()), rules)
 
 
 def _move(change: Change, status: Status, reason: str, now: int) -> None:
@@ -354,6 +357,13 @@ def _seal(change: Change, now: int, rules: Rules) -> None:
     """Close a step that callers can see."""
     _revise(change, now)
     _wake(change, rules)
+
+
+def _notice(change: Change, event: Event, rules: Rules) -> None:
+    if event in rules.noticed:
+        # A copy: other steps of the same commit may change the job further.
+        change.notices = (*change.notices, Notice(event, change.job.copy()))
+        change.rewritten = True
 
 
 def _revise(change: Change, now: int) -> None:

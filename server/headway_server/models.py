@@ -170,6 +170,28 @@ class RemovedRow(_Table):
         primary_key = CompositeKey("session_hash", "job_id")
 
 
+class NoticeRow(_Table):
+    """A notice that waits to be delivered to one receiver. Gone once it was, or was given up."""
+
+    endpoint = CharField(32)
+    """Hash of the receiver's URL. Set with the commit that caused the notice, never changes."""
+    id = CharField(32)
+    """The same for all receivers of the notice, and at every attempt. As endpoint."""
+    body = TextField()
+    """What is sent: a CloudEvent as JSON. As endpoint."""
+    create_time = BigIntegerField()
+    """When what it tells of happened. As endpoint."""
+    next_time = BigIntegerField()
+    """When it is to be sent next; while a server is sending it, when another one may. By claims and failures."""
+    attempts = IntegerField()
+    """How often it was claimed; a claim holds only if nobody else raised it. By claims."""
+
+    class Meta:
+        table_name = "notice"
+        primary_key = CompositeKey("endpoint", "id")
+        indexes = ((("endpoint", "next_time"), False),)
+
+
 class FactRow(_Table):
     """What the database knows of itself: a name and a value."""
 
@@ -187,5 +209,6 @@ TABLES: tuple[type[Model], ...] = (
     ResultsRow,
     RecordErrorRow,
     RemovedRow,
+    NoticeRow,
     FactRow,
 )

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-from google.protobuf import any_pb2, message, struct_pb2
+from google.protobuf import any_pb2, json_format, message, struct_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headway.v1 import job_service_pb2 as pb
@@ -196,8 +196,9 @@ def _is_known(detail: any_pb2.Any) -> bool:
     if kind is None:
         return False
     try:
-        kind.FromString(detail.value)
-    except message.DecodeError:
+        # A span that no JSON can show would spoil every list that the job is in.
+        json_format.MessageToDict(kind.FromString(detail.value))
+    except (message.DecodeError, json_format.Error):
         return False
     return True
 

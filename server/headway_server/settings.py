@@ -13,7 +13,9 @@ from typing import NoReturn
 
 import platformdirs
 
+from headway_server import endpoints
 from headway_server.database import StartError
+from headway_server.endpoints import Endpoint
 from headway_server.limits import DURATION_MAX, MICROSECONDS, Limits
 
 PREFIX = "HEADWAY_"
@@ -109,6 +111,13 @@ def text(value: Raw) -> str:
     return str(value)
 
 
+def reference(value: Raw) -> str:
+    """A URI, or what could stand in one."""
+    if not re.fullmatch(r"[!-~]+", str(value)):
+        raise ValueError("must be a URI or a path, for example /headway")
+    return str(value)
+
+
 def _metadata(parse: Callable[[Raw], object], help_text: str, shown: str = "") -> Mapping[str, object]:
     return {"parse": parse, "help": help_text, "default": shown}
 
@@ -183,6 +192,33 @@ class Settings:
         default="text",
         metadata=_metadata(log_format, "notices on standard error: text, or json for one object a line", "text"),
     )
+    notice_url: str = field(
+        default="",
+        metadata=_metadata(
+            text, "receiver of a notice whenever a job ends, is LOST or stalled; the file may name several", "none"
+        ),
+    )
+    notice_secret: str = field(
+        default="",
+        repr=False,
+        metadata=_metadata(text, "whsec_ and base64: what notices to it are signed with", "none"),
+    )
+    notice_source: str = field(
+        default="/headway",
+        metadata=_metadata(reference, "source of the CloudEvents that notices are", "/headway"),
+    )
+    notice_lifetime: int = field(
+        default=3 * 86_400 * MICROSECONDS,
+        metadata=_metadata(positive_span, "how long a notice is tried before it is given up", "3d"),
+    )
+    allow_private_notices: bool = field(
+        default=False,
+        metadata=_metadata(
+            switch, "let notices go to this machine and its own network, and without TLS to http:// URLs", "off"
+        ),
+    )
+    notices: tuple[Endpoint, ...] = ()
+    """The receivers: notice_url, and the [[notices]] of the file."""
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -195,7 +231,7 @@ def _names() -> dict[str, tuple[Callable[[Raw], object], str, str]]:
     """Every setting by its name: parser, help, and the default as shown."""
     names = {}
     for item in dataclasses.fields(Settings):
-        if item.name != "limits":
+        if item.name not in ("limits", "notices"):
             names[item.name] = (item.metadata["parse"], item.metadata["help"], item.metadata["default"])
     for item in dataclasses.fields(Limits):
         names[f"max_{item.name}"] = (number, f"limit: {item.metadata['help']}", f"{item.default:,}")
@@ -231,8 +267,9 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     given = vars(parser.parse_args(arguments))
     config = given.pop("config") or environment.get(f"{PREFIX}CONFIG")
     values: dict[str, object] = {}
+    of_file, tables = _read_file(config, names) if config else ({}, [])
     for source, raws in (
-        ("the file", _read_file(config, names) if config else {}),
+        ("the file", of_file),
         (
             "variable",
             {n: environment[PREFIX + n.upper()] for n in names if PREFIX + n.upper() in environment},
@@ -247,7 +284,22 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     limits = Limits(**{n.removeprefix("max_"): v for n, v in values.items() if n.startswith("max_")})  # type: ignore[arg-type]
     settings = Settings(**{n: v for n, v in values.items() if not n.startswith("max_")}, limits=limits)  # type: ignore[arg-type]
     _check_reach(settings)
-    return settings
+    return dataclasses.replace(settings, notices=_notices(settings, tables, config))
+
+
+def _notices(settings: Settings, tables: object, config: str | None) -> tuple[Endpoint, ...]:
+    try:
+        found = list(endpoints.from_tables(tables, private=settings.allow_private_notices))
+    except ValueError as error:
+        raise StartError(f"--config: {config}: {error}") from None
+    try:
+        if settings.notice_url:
+            url = endpoints.checked_url(settings.notice_url, private=settings.allow_private_notices)
+            found.append(Endpoint(url, endpoints.parse_secrets(settings.notice_secret, "--notice-secret")))
+        endpoints.check_distinct(found)
+    except ValueError as error:
+        raise StartError(f"--notice-url: {error}") from None
+    return tuple(found)
 
 
 def _label(source: str, name: str, config: str | None) -> str:
@@ -260,19 +312,21 @@ def _label(source: str, name: str, config: str | None) -> str:
             return f"{config}: {name}"
 
 
-def _read_file(path: str, names: Mapping[str, object]) -> dict[str, Raw]:
+def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], object]:
+    """The settings in a file, and its tables of notices."""
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise StartError(f"--config: {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartError(f"--config: {path} is not TOML: {error}") from None
+    notices = content.pop("notices", [])
     for name, value in content.items():
         if name not in names:
             raise StartError(f"--config: {path} has the unknown key {name!r}; see headway serve --help")
         if not isinstance(value, str | int | bool):
             raise StartError(f"--config: {path}: {name} must be a text, a number or true/false")
-    return content
+    return content, notices
 
 
 def is_loopback(address: str) -> bool:

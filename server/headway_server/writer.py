@@ -71,7 +71,9 @@ class _Call:
 
 
 class Writer:
-    """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return."""
+    """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return;
+    `beside` within the commit, to write what belongs to it.
+    """
 
     def __init__(
         self,
@@ -80,12 +82,14 @@ class Writer:
         clock: Clock,
         rules: Rules,
         publish: Callable[[Sequence[Published]], None],
+        beside: Callable[[Sequence[Change]], None] | None = None,
     ) -> None:
         self._store = store
         self._committed = committed
         self._clock = clock
         self._rules = rules
         self._publish = publish
+        self._beside = beside
         self._loop = asyncio.get_running_loop()
         self._line: Line[_Call] = Line(self._loop)
         self._waiting: set[_Call] = set()
@@ -232,18 +236,23 @@ class Writer:
         if self._store.engine.shared or any(call.chore for call in batch):
             with self._store.transaction():
                 changed = self._work(batch)
-                self._store.save(changed)
+                self._save(changed)
         else:
             # Nobody else writes, so that what is read before a transaction still holds within it.
             self._store.connect()
             changed = self._work(batch)
             if not self._store.save_at_once(changed):
                 with self._store.transaction():
-                    self._store.save(changed)
+                    self._save(changed)
         self._committed.note(changed)
         published = [_published(change) for change in changed if change.changed and not _passing(change)]
         # The order in which a watch is taken up again.
         return sorted(published, key=attrgetter("update_time", "id"))
+
+    def _save(self, changed: list[Change]) -> None:
+        self._store.save(changed)
+        if self._beside is not None:
+            self._beside(changed)
 
     def _work(self, batch: list[_Call]) -> list[Change]:
         # One moment a commit, and each later than the one before: a watch is taken up again by it.

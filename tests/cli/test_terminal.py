@@ -100,7 +100,7 @@ def test_keys_may_be_read_where_output_goes(environment: dict[str, str]) -> None
 
 
 def test_the_window_changes_its_size(environment: dict[str, str]) -> None:
-    script = f'trap \'stty size <&2; test "$(stty size <&2)" != "40 120" || exit\' WINCH; echo ready; {WAIT}'
+    script = f'trap \'s=$(stty size <&2); echo $s; test "$s" != "40 120" || exit\' WINCH; echo ready; {WAIT}'
     with Terminal(wrapped(script), environment) as terminal:
         terminal.read_until(b"ready\r\n")
         terminal.resize(40, 120)

@@ -15,7 +15,7 @@ from tests.cli.run import HEADWAY, run, spawn
 from tests.support.waiting import until
 
 Job = dict[str, Any]
-RUN = shlex.join([*HEADWAY, "run", "--"])
+RUN = shlex.join([*HEADWAY, "run", "--quiet", "--"])
 
 
 def outcome(script: str, prefix: str, environment: dict[str, str], folder: Path) -> tuple[int, str, str]:

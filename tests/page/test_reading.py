@@ -150,7 +150,7 @@ def test_times_are_the_readers_own(visit: Visit, worker: Worker) -> None:
 def test_ages_are_told_by_the_servers_clock(visit: Visit, worker: Worker) -> None:
     job = worker.create("Export patrons")
     tab = visit()
-    tab.page.clock.install(time="2001-01-01T12:00:00Z")
+    tab.page.clock.install(time="2099-01-01T12:00:00Z")
     tab.page.reload()
     tab.open_job("Export patrons")
     worker.report(job, progress=1)
@@ -180,3 +180,14 @@ def test_an_admin_sees_all_sessions(visit: Visit, own_server: ServerProcess, ses
     expect(tab.page.get_by_label("Session")).to_be_focused()
     mine.close()
     other.close()
+
+
+def test_an_address_that_names_a_job(visit: Visit, worker: Worker, server: ServerProcess, session: str) -> None:
+    job = worker.create("Export patrons", size=4)
+    worker.create("Another")
+    tab = visit()
+    tab.open(f"http://{server.http_address}/#session={session}&job={job}")
+    expect(tab.page.get_by_role("heading", name="Export patrons", level=1)).to_be_focused()
+    assert tab.page.url == f"http://{server.http_address}/#/job/{job}"
+    worker.report(job, progress=3)
+    expect(tab.page.get_by_role("progressbar", name="Export patrons").first).to_have_attribute("aria-valuenow", "75")

@@ -32,6 +32,12 @@ def _is_surplus(item: pytest.Item) -> bool:
     return parameters.get("door") == "http" and (engine == "postgresql" or item.path.name in GRPC_ALONE)
 
 
+@pytest.fixture(scope="session", params=ENGINES)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One apart from the other tests': a SQLite file has one server."""
+    return empty_database(request.param, request, tmp_path_factory.mktemp("rpc"))
+
+
 @pytest.fixture(scope="session", params=DOORS)
 def door(request: pytest.FixtureRequest) -> str:
     """By which door the calls of a test come in: the same tests hold at both."""

@@ -422,6 +422,7 @@ def detail(url: str, value: bytes = b"") -> status_pb2.Status:
 
 
 GOOGLE = "type.googleapis.com/google.rpc"
+LONG = duration_pb2.Duration(seconds=2**62)
 INFO = error_details_pb2.ErrorInfo(reason="R", domain="d", metadata={"k": "x" * 65_600}).SerializeToString()
 NAN, INF = float("nan"), float("inf")
 
@@ -484,6 +485,10 @@ CASES: dict[str, Case] = {
     "error with U+0000": fail(status_pb2.Status(code=13, message="a\0"), {"error.message"}),
     "unknown type of detail": fail(detail("type.googleapis.com/evil.Type"), {"error.details[0]"}),
     "detail without a type": fail(detail(""), {"error.details[0]"}),
+    "detail with a span that is none": fail(
+        detail(f"{GOOGLE}.RetryInfo", error_details_pb2.RetryInfo(retry_delay=LONG).SerializeToString()),
+        {"error.details[0]"},
+    ),
     "detail in a detail": fail(detail("type.googleapis.com/google.protobuf.Any"), {"error.details[0]"}),
     "detail that is a file": fail(detail("file:///etc/passwd"), {"error.details[0]"}),
     "detail with U+0000": fail(detail(f"{GOOGLE}.ErrorInfo\0"), {"error.details[0]"}),

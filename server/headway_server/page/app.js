@@ -79,6 +79,8 @@ function enter(known) {
   who = known;
   keep(known);
   feed?.close();
+  page?.close();
+  page = null;
   clear();
   feed = new Feed(known, {
     job(job) {
@@ -107,6 +109,7 @@ function enter(known) {
       clock.go();
       awaySince = 0;
       connection("Live");
+      if (page && !jobs.has(page.id)) lookFor(known, page.id);
     },
     away(error) {
       clock.stop();
@@ -119,7 +122,8 @@ function enter(known) {
       }, QUIET);
     },
     refused(error) {
-      leave(error.message);
+      const once = error.code === "unauthenticated" ? " The server makes a new admin token whenever it starts." : "";
+      leave(error.message + once);
     },
   });
   byId("whose").textContent = known.session === "-" ? "All sessions" : "";
@@ -154,7 +158,7 @@ function leave(why = "") {
   openedAt = awaySince = 0;
   say(byId("enter-error"), why);
   document.body.dataset.view = "outside";
-  history.replaceState(null, "", location.pathname);
+  if (!why) history.replaceState(null, "", location.pathname);
   byId("session").focus();
 }
 
@@ -207,7 +211,9 @@ byId("enter").addEventListener("submit", (event) => {
   const [session, token] = ["session", "token"].map((id) => /** @type {HTMLInputElement} */ (byId(id)));
   const known = caller(session.value.trim(), token.value.trim());
   session.value = token.value = "";
-  if (known.session) enter(known);
+  if (!known.session) return;
+  enter(known);
+  if (!page) list.focus("");
 });
 byId("leave").addEventListener("click", () => leave());
 addEventListener("hashchange", route);

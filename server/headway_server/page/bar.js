@@ -5,6 +5,9 @@ import { counters, count, duration, ending, errorCount, percent, rate, remaining
 
 /** @typedef {import("./jobs.js").Job} Job */
 
+/** Where there is no percentage, a screen reader finds something new so often (ms). */
+const TELL_EVERY = 10_000;
+
 let made = 0;
 
 /** Shows one job, and changes only what has changed. */
@@ -52,16 +55,17 @@ export class Bar {
     say(this.#errors, errorCount(job));
     const more = [job.invoker, job.attempt > 1 && `attempt ${job.attempt}`, !job.ended && job.message, counters(job)];
     say(this.#more, more.filter(Boolean).join(" · "));
-    this.#tell(job, done, urgent);
+    this.#tell(job, now, done, urgent);
   }
 
   /**
    * What a screen reader finds at the bar. It changes with the percentage and the status, not with every record.
-   * @param {Job} job @param {number | null} done @param {string[]} urgent
+   * @param {Job} job @param {number} now @param {number | null} done @param {string[]} urgent
    */
-  #tell(job, done, urgent) {
+  #tell(job, now, done, urgent) {
     const hundredths = done === null ? null : String(Math.floor(Math.min(done, 1) * 100));
-    const key = `${hundredths} ${status(job)}`;
+    const pace = hundredths ?? Math.floor(now / TELL_EVERY);
+    const key = `${pace} ${status(job)}`;
     if (key === this.#told) return;
     this.#told = key;
     mark(this.#meter, "aria-valuenow", hundredths);

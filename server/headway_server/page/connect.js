@@ -125,7 +125,6 @@ async function send(caller, method, type, content, headers, signal) {
       body: content,
       signal,
       cache: "no-store",
-      credentials: "omit",
       referrerPolicy: "no-referrer",
       redirect: "error",
     });

@@ -141,7 +141,11 @@ export class Feed {
     if (now - this.#heard > LONGEST_SILENCE) this.#stream.abort(LET_GO);
   };
 
-  #hurry = () => this.#go();
+  /** The network is there again: what was open before may be dead without a word. */
+  #hurry = () => {
+    this.#go();
+    if (performance.now() - this.#heard > LOOK_EVERY) this.#stream.abort(LET_GO);
+  };
 
   #unseen() {
     return this.#hiddenSince > 0 && performance.now() - this.#hiddenSince > HIDDEN_FOR;

@@ -120,12 +120,20 @@ export class HeadwayJob extends HTMLElement {
   /** @type {Shared | null} */
   #shared = null;
   #renewing = false;
+  #dressed = false;
+  #known = false;
 
   constructor() {
     super();
     const looks = document.createElement("link");
     looks.rel = "stylesheet";
     looks.href = new URL("bar.css", import.meta.url).href;
+    for (const event of ["load", "error"]) {
+      looks.addEventListener(event, () => {
+        this.#dressed = true;
+        this.#bar.element.hidden = !this.#known;
+      });
+    }
     this.#bar.element.hidden = true;
     this.#trouble.className = "trouble";
     this.#trouble.setAttribute("role", "status");
@@ -152,7 +160,8 @@ export class HeadwayJob extends HTMLElement {
   /** @param {Job} job @param {number} now */
   show(job, now) {
     this.#bar.show(job, now);
-    this.#bar.element.hidden = false;
+    this.#known = true;
+    this.#bar.element.hidden = !this.#dressed;
     if (!job.ended) return;
     // Nothing more will come of it.
     this.#leave();
@@ -178,6 +187,7 @@ export class HeadwayJob extends HTMLElement {
   #follow() {
     this.#leave();
     this.trouble("");
+    this.#known = false;
     this.#bar.element.hidden = true;
     const session = this.getAttribute("session");
     if (!session || !this.job) return;

@@ -188,7 +188,10 @@ class Reader {
         this.#read = key;
         take(reply);
       } catch (error) {
-        if (!this.#closed) fail(/** @type {Error} */ (error));
+        const refused = /** @type {import("./connect.js").CallError} */ (error);
+        // A server that is away is asked again, one that refuses is not.
+        if (refused.code !== "unavailable") this.#read = key;
+        if (!this.#closed) fail(refused);
       }
     };
   }
@@ -311,7 +314,11 @@ class Values {
       this.#value = value;
       this.element.hidden = value === undefined;
       if (!same) this.#show();
-    }, () => {});
+    }, (error) => {
+      if (this.#value !== undefined) return;
+      this.element.hidden = false;
+      this.#content.replaceChildren(h("p", { class: "error" }, error.message));
+    });
   }
 
   /** @param {boolean} wanted @param {string} key */

@@ -105,9 +105,11 @@ function readStatus(name) {
   return /** @type {Status} */ ((name ?? "").replace("JOB_STATUS_", ""));
 }
 
-/** @param {string | undefined} text */
+/** With its microseconds: jobs that are created together keep their order. @param {string | undefined} text */
 function time(text) {
-  return text ? Date.parse(text) : 0;
+  if (!text) return 0;
+  const fraction = text.match(/\.\d+/)?.[0] ?? "";
+  return Date.parse(text.replace(fraction, "")) + Number(fraction || 0) * 1000;
 }
 
 /** @param {string | undefined} text "3.5s" */

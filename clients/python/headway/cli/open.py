@@ -11,7 +11,7 @@ import webbrowser
 from argparse import ArgumentTypeError, Namespace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from urllib.parse import quote, urlencode, urlsplit
 
 from headway.channel import Target
@@ -86,11 +86,11 @@ def _show(address: str) -> bool:
     if not _has_browser():
         return False
     path = f"/{secrets.token_urlsafe(32)}"
-    came = Event()
+    once, came = Lock(), Event()
 
     class Door(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path != path or came.is_set() or not _is_own(self.client_address[1]):
+            if self.path != path or not _is_own(self.client_address[1]) or not once.acquire(blocking=False):
                 self.send_error(404)
                 return
             self.send_response(302)

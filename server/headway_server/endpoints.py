@@ -1,0 +1,177 @@
+"""Who is told of what: the receivers of notices, as the operator names them."""
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from headway_server.addresses import may_reach
+from headway_server.change import Event, Notice
+
+SECRET_PREFIX = "whsec_"  # noqa: S105  # how the secrets of Standard Webhooks begin
+SECRET_BYTES = range(24, 65)
+
+KEYS = frozenset({"url", "secret", "secret_file", "events", "name", "labels"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A receiver, and what it wants to be told of."""
+
+    url: str = field(repr=False)
+    """May hold a secret of the receiver's: for nobody's eyes."""
+    secrets: tuple[bytes, ...] = field(repr=False)
+    """Every notice is signed with each of them."""
+    events: frozenset[Event] = frozenset(Event)
+    name: str = "*"
+    """A pattern for the names of jobs: `*`, `?` and `[…]` as in a shell."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a job must have."""
+
+    @property
+    def key(self) -> str:
+        """What names it in the database, whatever else of it is changed."""
+        return sha256(self.url.encode()).hexdigest()[:32]
+
+    @property
+    def origin(self) -> str:
+        """What names it in the log."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def wants(self, notice: Notice) -> bool:
+        """Whether it is to be told."""
+        job = notice.job
+        return (
+            notice.event in self.events
+            and fnmatchcase(job.name, self.name)
+            and all(job.labels.get(key) == value for key, value in self.labels.items())
+        )
+
+
+def from_tables(tables: object, *, private: bool) -> Iterator[Endpoint]:
+    """The endpoints of the `[[notices]]` in the file. Raises ValueError, which names the table and its key."""
+    if not isinstance(tables, list):
+        raise ValueError("notices must be tables: write [[notices]] above each url")
+    for number, table in enumerate(tables, 1):
+        try:
+            if not isinstance(table, dict):
+                raise ValueError("must be a table: write [[notices]] above each url")
+            yield _from_table(table, private)
+        except ValueError as error:
+            raise ValueError(f"notices, number {number}: {error}") from None
+
+
+def _from_table(table: Mapping[str, object], private: bool) -> Endpoint:
+    for key in table:
+        if key not in KEYS:
+            raise ValueError(f"unknown key {key!r}; there are {', '.join(sorted(KEYS))}")
+    name, labels = table.get("name", "*"), table.get("labels", {})
+    if not isinstance(name, str):
+        raise ValueError("name must be a text: the name of a job, or a pattern such as 'Import *'")
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise ValueError("labels must be a table of texts, for example {kind = 'import'}")
+    return Endpoint(
+        url=checked_url(table.get("url"), private=private),
+        secrets=_secrets(table),
+        events=_events(table.get("events", list(Event))),
+        name=name,
+        labels=labels,
+    )
+
+
+def _events(given: object) -> frozenset[Event]:
+    known = ", ".join(Event)
+    if not isinstance(given, list) or not given:
+        raise ValueError(f"events must be a list of some of {known}")
+    try:
+        return frozenset(Event(event) for event in given)
+    except ValueError:
+        raise ValueError(f"events must be among {known}") from None
+
+
+def _secrets(table: Mapping[str, object]) -> tuple[bytes, ...]:
+    match table:
+        case {"secret": _, "secret_file": _}:
+            raise ValueError("secret and secret_file exclude each other")
+        case {"secret": str(text)}:
+            return parse_secrets(text, "secret")
+        case {"secret_file": str(path)}:
+            try:
+                return parse_secrets(Path(path).read_text(encoding="ascii"), f"secret_file {path}")
+            except OSError as error:
+                raise ValueError(f"secret_file {path} cannot be read: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise ValueError(f"secret_file {path} does not hold a secret that begins with whsec_") from None
+        case _:
+            raise ValueError("needs a secret or a secret_file, for notices are signed; " + HOW_TO_SIGN)
+
+
+HOW_TO_SIGN = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
+
+
+def parse_secrets(text: str, where: str) -> tuple[bytes, ...]:
+    """The secrets in a text that holds one, or several with white space between. Raises ValueError."""
+    secrets = []
+    for word in text.split():
+        try:
+            secret = base64.b64decode(word.removeprefix(SECRET_PREFIX), validate=True)
+        except (binascii.Error, ValueError):
+            secret = b""
+        if not word.startswith(SECRET_PREFIX) or len(secret) not in SECRET_BYTES:
+            raise ValueError(f"{where} must be whsec_ and 24 to 64 bytes in base64; {HOW_TO_SIGN}")
+        secrets.append(secret)
+    if not secrets:
+        raise ValueError(f"{where} is empty; {HOW_TO_SIGN}")
+    return tuple(secrets)
+
+
+def checked_url(url: object, *, private: bool) -> str:
+    """The URL of a receiver; `private`: it may be of this machine or its own network. Raises ValueError.
+
+    What a name stands for is looked up, and checked, whenever something is sent.
+    """
+    if not isinstance(url, str) or not url:
+        raise ValueError("url must be the address of a receiver, for example https://example.org/hook")
+    if not re.fullmatch(r"[!-~]+", url):
+        raise ValueError("url must consist of printable ASCII: write other characters as %XX, and names as xn--…")
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it.
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("url is not a URL; write, for example, https://example.org/hook") from None
+    if parts.scheme not in ("https", "http") or not host:
+        raise ValueError("url must begin with https://, and name a host")
+    if parts.scheme == "http" and not private:
+        raise ValueError("url must begin with https://; http:// needs --allow-private-notices")
+    if "@" in parts.netloc or parts.fragment:
+        raise ValueError("url must have neither a user name nor a fragment")
+    _check_host(host.rstrip("."), private)
+    return url
+
+
+def _check_host(host: str, private: bool) -> None:
+    local = host == "localhost" or host.endswith(".localhost")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        reachable = private or not local
+    else:
+        reachable = may_reach(address, private=private)
+    if not reachable and private:
+        raise ValueError("url has a host that notices are never sent to")
+    if not reachable:
+        raise ValueError("url is of this machine or its own network, which needs --allow-private-notices")
+
+
+def check_distinct(endpoints: Sequence[Endpoint]) -> None:
+    """Raises ValueError if two of them have the same URL: what waits for one would wait for the other."""
+    if len({endpoint.url for endpoint in endpoints}) < len(endpoints):
+        raise ValueError("a url of notices is there twice; tell two of one receiver apart by a query such as ?a")

@@ -1,0 +1,138 @@
+"""The outbox: notices are written with the commit that causes them, and stay until they are delivered or given up.
+
+Servers that share a database share it: a claim is a compare-and-set that holds for a while, so that as a rule one of
+them sends, and another one takes over if that one dies.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any  # what a database driver returns has no other type
+
+import peewee
+from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
+from peewee import fn
+
+from headway_server.change import Change, Notice
+from headway_server.endpoints import Endpoint
+from headway_server.models import NoticeRow
+
+ROWS_A_STATEMENT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A notice in the outbox."""
+
+    endpoint: str
+    id: str
+    body: str
+    attempts: int
+
+
+class Outbox:
+    """The outbox of one database. What writes belongs into a transaction of the writer's.
+
+    `render` makes the body of a notice with that id.
+    """
+
+    def __init__(
+        self,
+        database: peewee.Database,
+        endpoints: Sequence[Endpoint],
+        new_id: Callable[[], str],
+        render: Callable[[Notice, str], str],
+    ) -> None:
+        self._database = database
+        self._endpoints = endpoints
+        self._new_id = new_id
+        self._render = render
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Write down what receivers are to be told of these changes."""
+        rows: list[dict[str, str | int]] = []
+        for change in changes:
+            for notice in change.notices:
+                keys = [endpoint.key for endpoint in self._endpoints if endpoint.wants(notice)]
+                if keys:
+                    time, notice_id = notice.job.update_time, self._new_id()
+                    body = self._render(notice, notice_id)
+                    rows += [
+                        {
+                            "endpoint": key,
+                            "id": notice_id,
+                            "body": body,
+                            "create_time": time,
+                            "next_time": time,
+                            "attempts": 0,
+                        }
+                        for key in keys
+                    ]
+        for some in peewee.chunked(rows, ROWS_A_STATEMENT):
+            self._database.execute(NoticeRow.insert_many(some))
+
+    def due(self, endpoint: str, now: int, limit: int) -> list[Waiting]:
+        """What may be sent to a receiver by `now` (µs), longest due first."""
+        query = (
+            NoticeRow.select(NoticeRow.endpoint, NoticeRow.id, NoticeRow.body, NoticeRow.attempts)
+            .where((NoticeRow.endpoint == endpoint) & (NoticeRow.next_time <= now))
+            .order_by(NoticeRow.next_time, NoticeRow.id)
+            .limit(limit)
+        )
+        return [Waiting(*row) for row in self._fetch(query)]
+
+    def claim(self, due: Sequence[Waiting], until: int) -> list[Waiting]:
+        """Those that nobody else has claimed since they were read; they are this server's until then (µs)."""
+        claimed = []
+        for waiting in due:
+            attempts = waiting.attempts + 1
+            if self._set(waiting, {NoticeRow.attempts: attempts, NoticeRow.next_time: until}):
+                claimed.append(Waiting(waiting.endpoint, waiting.id, waiting.body, attempts))
+        return claimed
+
+    def settle(self, delivered: Iterable[Waiting], failed: Iterable[tuple[Waiting, int]]) -> None:
+        """Forget what was delivered; what failed, by claims that still hold, is due again at its time (µs)."""
+        for waiting in delivered:
+            query = NoticeRow.delete().where((NoticeRow.endpoint == waiting.endpoint) & (NoticeRow.id == waiting.id))
+            query.execute(self._database)
+        for waiting, next_time in failed:
+            self._set(waiting, {NoticeRow.next_time: next_time})
+
+    def _set(self, waiting: Waiting, values: Mapping[peewee.Field, int]) -> bool:
+        same = (
+            (NoticeRow.endpoint == waiting.endpoint)
+            & (NoticeRow.id == waiting.id)
+            & (NoticeRow.attempts == waiting.attempts)
+        )
+        changed: int = NoticeRow.update(values).where(same).execute(self._database)
+        return changed == 1
+
+    def release(self, now: int) -> None:
+        """Make all of it due at once: this server has just started, and no other one can be sending."""
+        NoticeRow.update({NoticeRow.next_time: now}).where(NoticeRow.next_time > now).execute(self._database)
+
+    def overfull(self, before: int, limit: int) -> bool:
+        """Whether `give_up` would find anything."""
+        query = NoticeRow.select(fn.COUNT(NoticeRow.id), fn.MIN(NoticeRow.create_time)).group_by(NoticeRow.endpoint)
+        return any(count > limit or oldest < before for count, oldest in self._fetch(query))
+
+    def give_up(self, before: int, limit: int) -> dict[str, int]:
+        """Delete what is older than that time (µs), and of each receiver all but the `limit` newest.
+
+        How many notices to each receiver were given up.
+        """
+        counts = {}
+        for (endpoint,) in self._fetch(NoticeRow.select(NoticeRow.endpoint).distinct()):
+            of_it = NoticeRow.endpoint == endpoint
+            newest_first = NoticeRow.select(NoticeRow.id).where(of_it).order_by(NoticeRow.id.desc())
+            surplus = NoticeRow.create_time < before
+            for (newest_surplus,) in self._fetch(newest_first.offset(limit).limit(1)):
+                surplus |= NoticeRow.id <= newest_surplus
+            if count := NoticeRow.delete().where(of_it & surplus).execute(self._database):
+                counts[str(endpoint)] = count
+        return counts
+
+    def _fetch(self, query: peewee.Query) -> list[tuple[Any, ...]]:
+        # SQLite reads on while rows are fetched: a fault of the disk must become peewee's error there too.
+        with exception_wrapper:
+            found: list[tuple[Any, ...]] = self._database.execute(query).fetchall()
+        return found

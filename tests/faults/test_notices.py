@@ -1,0 +1,266 @@
+"""Notices when servers are killed, receivers hang, servers share the outbox, and the database is an older one."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from playhouse.migrations import Runner
+
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as pb
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from headway_server.database import MIGRATIONS, migrate, open_engine
+from headway_server.limits import MICROSECONDS
+from headway_server.notices import LEASE
+from headway_server.settings import Settings, read
+from tests.conftest import ENGINES, empty_database
+from tests.support.app import RunningApp
+from tests.support.caller import Caller
+from tests.support.postgres import Postgres
+from tests.support.receiver import SECRET, Receiver
+from tests.support.seeds import seeded
+from tests.support.server import ServerProcess
+from tests.support.waiting import until
+
+ROUNDS = 4
+
+PATIENCE = 25.0
+"""Seconds: longer than the longest pause between two attempts of these tests."""
+
+
+@contextmanager
+def telling(folder: Path, *receivers: Receiver) -> Iterator[ServerProcess]:
+    """A server process that tells these receivers."""
+    config = folder / "headway.toml"
+    config.write_text("".join(f'[[notices]]\nurl = "{r.url}"\nsecret = "{SECRET}"\n' for r in receivers))
+    with ServerProcess(folder, "--config", str(config), "--allow-private-notices") as server:
+        yield server
+
+
+def finish_jobs(server: ServerProcess, count: int) -> list[str]:
+    """Create so many jobs and finish them; their ids, sorted."""
+    with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        stub = JobServiceStub(channel)
+        job_ids = [stub.CreateJob(pb.CreateJobRequest(session_id="s"), timeout=10).id for _ in range(count)]
+        for job_id in job_ids:
+            stub.FinishJob(pb.FinishJobRequest(session_id="s", job_id=job_id), timeout=10)
+    return sorted(job_ids)
+
+
+def test_a_kill_between_the_commit_and_the_sending_loses_no_notice(tmp_path: Path) -> None:
+    receiver = Receiver()
+    with telling(tmp_path, receiver) as server:
+        job_ids = finish_jobs(server, 20)
+        server.kill()
+        with receiver:
+            server.start()
+            until(lambda: len(receiver.received) >= len(job_ids), PATIENCE)
+            assert sorted(receiver.subjects) == job_ids
+            assert receiver.times_each() == {1}
+
+
+def test_a_kill_between_the_sending_and_its_answer_repeats_under_the_same_id(tmp_path: Path) -> None:
+    with Receiver() as receiver, telling(tmp_path, receiver) as server:
+        receiver.free.clear()
+        job_ids = finish_jobs(server, 3)
+        until(lambda: bool(receiver.received))
+        server.kill()
+        receiver.free.set()
+        unanswered = {request.id: request.body for request in receiver.received}
+        server.start()
+        until(lambda: {request.subject for request in receiver.received} == set(job_ids), PATIENCE)
+        until(lambda: len(receiver.received) == len(unanswered) + len(job_ids), PATIENCE)
+        again = {request.id: request.body for request in receiver.received[len(unanswered) :]}
+        assert again.items() >= unanswered.items()
+        # Nothing came a third time.
+        server.restart()
+        more = finish_jobs(server, 1)
+        until(lambda: receiver.subjects[-1] == more[0], PATIENCE)
+        assert len(receiver.received) == len(unanswered) + len(job_ids) + 1
+
+
+def test_kills_at_random_make_no_ending_untold_and_none_up(tmp_path: Path) -> None:
+    chance = seeded("notices")
+    acknowledged: set[str] = set()
+
+    def work(address: str) -> None:
+        with (
+            suppress(grpc.RpcError),
+            grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel,
+        ):
+            stub = JobServiceStub(channel)
+            while True:
+                job_id = stub.CreateJob(pb.CreateJobRequest(session_id="s"), timeout=10).id
+                stub.FinishJob(pb.FinishJobRequest(session_id="s", job_id=job_id), timeout=10)
+                acknowledged.add(job_id)
+
+    with Receiver() as receiver, telling(tmp_path, receiver) as server:
+        for _ in range(ROUNDS):
+            with ThreadPoolExecutor(2) as workers:
+                for _ in range(2):
+                    workers.submit(work, server.address)
+                time.sleep(chance.uniform(0.05, 0.3))
+                server.kill()
+            # Some of what is sent is not even received, and some not answered.
+            receiver.status = chance.choice([204, 0, 503])
+            server.start()
+        receiver.status = 204
+        # All that waits is due at a start, however often it was tried.
+        server.restart()
+        assert acknowledged
+        until(lambda: {request.subject for request in receiver.received} >= acknowledged, PATIENCE)
+        bodies = defaultdict(set)
+        ids = defaultdict(set)
+        for request in receiver.received:
+            bodies[request.id].add(request.body)
+            ids[request.subject].add(request.id)
+        assert all(len(different) == 1 for different in bodies.values())
+        assert all(len(different) == 1 for different in ids.values())
+        with grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub = JobServiceStub(channel)
+            for job_id in ids:
+                job = stub.GetJob(pb.GetJobRequest(session_id="s", job_id=job_id), timeout=10)
+                assert job.status == job_pb2.JOB_STATUS_COMPLETED
+
+
+def test_a_receiver_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    with Receiver() as hanging, Receiver() as quick, telling(tmp_path, hanging, quick) as server:
+        hanging.free.clear()
+        job_ids = finish_jobs(server, 30)
+        until(lambda: len(quick.received) == len(job_ids))
+        assert sorted(quick.subjects) == job_ids
+        assert 0 < len(hanging.received) <= 8
+        with grpc.insecure_channel(server.address) as channel:
+            health = HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        begun = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begun < 5
+
+
+def test_servers_that_share_the_outbox_share_the_sending(postgresql: Postgres, session: str) -> None:
+    with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
+        caller = Caller(one, session)
+        job_ids = caller.create_many(60)
+        for job_id in job_ids:
+            caller.finish(job_id)
+        one.clock.forward(1)
+        other.clock.forward(1)
+        sendings = [(server, server.run(begun(deliver(server)))) for _ in range(3) for server in (one, other)]
+        for server, sending in sendings:
+            server.run(ended(sending))
+        assert sorted(receiver.subjects) == sorted(job_ids)
+        assert receiver.times_each() == {1}
+
+
+def test_a_server_takes_over_what_another_one_died_sending(postgresql: Postgres, session: str) -> None:
+    with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
+        receiver.free.clear()
+        caller = Caller(one, session)
+        caller.finish(caller.create().id)
+        one.clock.forward(1)
+        dying = one.run(begun(deliver(one)))
+        until(lambda: len(receiver.received) == 1)
+        one.run(abandoned(dying))
+        receiver.free.set()
+        other.clock.forward(1)
+        other.run(deliver(other))
+        assert len(receiver.received) == 1
+        other.clock.forward(LEASE / MICROSECONDS + 1)
+        other.run(deliver(other))
+        assert len(receiver.received) == 2
+        assert receiver.times_each() == {2}
+
+
+@contextmanager
+def sharing(database: str, receiver: Receiver) -> Iterator[tuple[RunningApp, RunningApp]]:
+    """Two servers on one database."""
+    with ExitStack() as running:
+        one, other = (running.enter_context(RunningApp(database, settings=told_to(receiver))) for _ in range(2))
+        yield one, other
+
+
+def told_to(receiver: Receiver) -> Settings:
+    """The settings of a server that tells this receiver of everything."""
+    return read(["--allow-private-notices", "--notice-url", receiver.url, "--notice-secret", SECRET], {})
+
+
+async def begun(work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+    """The work as a task that has begun."""
+    return asyncio.create_task(work)
+
+
+async def abandoned(task: "asyncio.Task[None]") -> None:
+    """End it as it stands."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def ended(task: "asyncio.Task[None]") -> None:
+    """Wait for it."""
+    await task
+
+
+async def deliver(server: RunningApp) -> None:
+    """Send what is due."""
+    for courier in server.app.notices.couriers:
+        await courier.deliver()
+
+
+@pytest.fixture(params=ENGINES)
+def older(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database as it was before there were notices, with a job in it."""
+    database = empty_database(request.param, request, tmp_path)
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    shutil.copy(MIGRATIONS / "0001_initial.py", folder)
+    engine = open_engine(database)
+    try:
+        assert Runner(engine.database, str(folder)).up() == ["0001_initial"]
+    finally:
+        engine.close()
+    return database
+
+
+def test_an_older_database_is_brought_up_to_date(older: str, session: str) -> None:
+    with Receiver() as receiver, RunningApp(older, settings=told_to(receiver)) as app:
+        job = Caller(app, session).create()
+        Caller(app, session).finish(job.id)
+        app.clock.forward(1)
+        app.run(deliver(app))
+        assert receiver.subjects == [job.id]
+
+
+def test_a_kill_within_the_migration_leaves_the_database_as_it_was(older: str) -> None:
+    script = """
+        import os, signal, sys
+        from headway_server.database import MIGRATIONS, open_engine
+        from playhouse.migrations import Runner
+
+        runner = Runner(open_engine(sys.argv[1]).database, str(MIGRATIONS))
+        # When the tables are made, and before it is noted that they are.
+        runner.History.create = lambda **_: os.kill(os.getpid(), signal.SIGKILL)
+        runner.up()
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script), older], check=False, timeout=30)
+    assert killed.returncode == -signal.SIGKILL
+    engine = open_engine(older)
+    try:
+        assert not engine.database.table_exists("notice")
+        assert migrate(engine) == ["0002_notices"]
+        assert engine.database.table_exists("notice")
+    finally:
+        engine.close()
