@@ -45,12 +45,6 @@ def door(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of the database that `app` works on, on each engine in turn; not that of the tests elsewhere."""
-    return empty_database(request.param, request, tmp_path_factory.mktemp("rpc"))
-
-
 @pytest.fixture(scope="session")
 def app(database: str, door: str) -> Iterator[RunningApp]:
     """A server on each engine in turn, called through each door, with a clock that tests move."""
