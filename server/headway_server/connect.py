@@ -4,25 +4,21 @@ Nothing is decided here: every call goes through the guard to the servicer, as i
 """
 
 import asyncio
-import base64
 import gzip
 import json
-import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 
-from google.protobuf import json_format, message
+from google.protobuf import message
 from google.protobuf.descriptor import ServiceDescriptor
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from headway_server import bodies, replies, transcode
+from headway_server import bodies, refusals, replies, transcode
 from headway_server.errors import DeadlinePassed, FormatUnsupported, JobError, MalformedMessage
 from headway_server.guard import Answer, Caller, Guard, Method, Refused
 from headway_server.json_values import Json
@@ -34,38 +30,6 @@ VERSION = "1"
 
 ZIPPED_FROM = 8 * 1024
 """Answers of fewer bytes are not worth compressing."""
-
-_STATUSES: dict[int, int] = {
-    code_pb2.CANCELLED: 499,
-    code_pb2.INVALID_ARGUMENT: 400,
-    code_pb2.DEADLINE_EXCEEDED: 504,
-    code_pb2.NOT_FOUND: 404,
-    code_pb2.ALREADY_EXISTS: 409,
-    code_pb2.PERMISSION_DENIED: 403,
-    code_pb2.RESOURCE_EXHAUSTED: 429,
-    code_pb2.FAILED_PRECONDITION: 400,
-    code_pb2.ABORTED: 409,
-    code_pb2.UNIMPLEMENTED: 501,
-    code_pb2.INTERNAL: 500,
-    code_pb2.UNAVAILABLE: 503,
-    code_pb2.UNAUTHENTICATED: 401,
-}
-"""The HTTP status of a code."""
-
-_OWN_STATUSES = {
-    "MESSAGE_TOO_LARGE": 413,
-    "REQUEST_TOO_SLOW": 408,
-    "FORMAT_UNSUPPORTED": 415,
-    "METHOD_UNKNOWN": 404,
-}
-"""The HTTP status of a reason for which HTTP has a better one than that of its code."""
-
-_DETAILS = {
-    kind.DESCRIPTOR.full_name: kind
-    for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
-}
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 LATE = (
     "The deadline passed before the call was done; a write may have been committed all the same, so look or repeat it."
@@ -118,9 +82,9 @@ class Unary:
         try:
             response = await self._respond(Headers(scope=scope), receive)
         except JobError as error:
-            response = refusal(replies.status(error))
+            response = refusals.refusal(error)
         except Refused as refused:
-            response = refusal(refused.status)
+            response = refusals.response(refused.status)
         except bodies.Gone:
             return
         if response is not None:
@@ -167,7 +131,7 @@ class Streaming:
         try:
             kind = _kind(headers, "application/connect+", ("json", "proto"))
         except JobError as error:
-            await refusal(replies.status(error))(scope, receive, send)
+            await refusals.refusal(error)(scope, receive, send)
             return
         with bodies.Presence(receive) as presence:
             begun = False
@@ -182,9 +146,9 @@ class Streaming:
                         # Others have their turn: as long as there is room, to send is not to wait.
                         await asyncio.sleep(0)
             except JobError as error:
-                end["error"] = told(replies.status(error))
+                end["error"] = refusals.told(replies.status(error))
             except Refused as refused:
-                end["error"] = told(refused.status)
+                end["error"] = refusals.told(refused.status)
             if not begun:
                 await _begin(send, kind)
             await send({"type": "http.response.body", "body": bodies.envelope(bodies.LAST, _dumps(end))})
@@ -299,32 +263,3 @@ async def _begin(send: Send, kind: str) -> None:
 
 def _dumps(plain: Json) -> bytes:
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def told(status: status_pb2.Status) -> dict[str, Json]:
-    """An error as the Connect protocol has it."""
-    details: list[Json] = []
-    for packed in status.details:
-        name = packed.TypeName()
-        value = base64.b64encode(packed.value).decode().rstrip("=")
-        debug: Json = json_format.MessageToDict(_DETAILS[name].FromString(packed.value))
-        details.append({"type": name, "value": value, "debug": debug})
-    code = code_pb2.Code.Name(status.code).lower().replace("cancelled", "canceled")
-    return {"code": code, "message": status.message, "details": details}
-
-
-def refusal(status: status_pb2.Status, http_status: int = 0, headers: Mapping[str, str] = NOTHING) -> Response:
-    """The response to a request that failed, with the HTTP status of its reason or code unless one is given."""
-    own = {"cache-control": "no-store"}
-    for packed in status.details:
-        detail = _DETAILS[packed.TypeName()].FromString(packed.value)
-        if isinstance(detail, error_details_pb2.ErrorInfo):
-            http_status = http_status or _OWN_STATUSES.get(detail.reason, _STATUSES[status.code])
-        elif isinstance(detail, error_details_pb2.RetryInfo):
-            own["retry-after"] = str(math.ceil(detail.retry_delay.ToTimedelta().total_seconds()))
-    match http_status:
-        case 401:
-            own["www-authenticate"] = "Bearer"
-        case 408:
-            own["connection"] = "close"
-    return Response(_dumps(told(status)), http_status, {**own, **headers}, "application/json")

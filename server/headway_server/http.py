@@ -17,10 +17,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from headway_server import connect, files, poll, replies
+from headway_server import connect, files, poll
 from headway_server.errors import JobError, MalformedMessage, MethodUnknown, RequestTooSlow
 from headway_server.guard import Guard
 from headway_server.guard import Scope as Allowed
+from headway_server.refusals import refusal
 from headway_server.safety import Safety
 
 PAGE = Path(__file__).with_name("page")
@@ -54,11 +55,11 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         verbs, app = self._apps.get(scope["path"], ((), None))
         if app is None:
-            app = connect.refusal(replies.status(MethodUnknown()))
+            app = refusal(MethodUnknown())
         elif scope["method"] not in verbs:
             allowed = ", ".join(verbs)
             error = MethodUnknown(f"Nothing is done here but {allowed}.")
-            app = connect.refusal(replies.status(error), 405, {"allow": allowed})
+            app = refusal(error, 405, {"allow": allowed})
         await app(scope, receive, send)
 
 
@@ -84,7 +85,7 @@ def application(
 
     def answer_ready() -> Response:
         trouble = ready()
-        return PlainTextResponse("ready\n") if trouble is None else connect.refusal(replies.status(trouble))
+        return PlainTextResponse("ready\n") if trouble is None else refusal(trouble)
 
     looked: dict[str, ASGIApp] = {
         "/healthz": PlainTextResponse("alive\n", headers={"cache-control": "no-store"}),
@@ -118,7 +119,7 @@ class _Inward:
             self._guard.admit(self._scope, Headers(scope=scope).getlist("authorization"))
             response = self._answer()
         except JobError as error:
-            response = connect.refusal(replies.status(error))
+            response = refusal(error)
         await response(scope, receive, send)
 
 
@@ -171,7 +172,7 @@ class _Protocol(H11Protocol):
 
     def _too_slow(self) -> None:
         if self._begun and self.conn.our_state is h11.IDLE:
-            self._refuse(connect.refusal(replies.status(RequestTooSlow())))
+            self._refuse(refusal(RequestTooSlow()))
         else:
             self.transport.close()
 
@@ -180,7 +181,7 @@ class _Protocol(H11Protocol):
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
         what = "is longer than the server takes" if status == 431 else "is not HTTP as the server speaks it"
         refused = MalformedMessage(f"The head of the request {what}.")
-        self._refuse(connect.refusal(replies.status(refused), status))
+        self._refuse(refusal(refused, status))
 
     def _refuse(self, response: Response) -> None:
         self._refused = True

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway_server import connect, replies
 from headway_server.errors import JobError, MethodUnknown, SiteRefused
+from headway_server.refusals import refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -66,7 +66,7 @@ class Safety:
         try:
             self._check(scope, headers)
         except JobError as error:
-            app: ASGIApp = connect.refusal(replies.status(error))
+            app: ASGIApp = refusal(error)
         else:
             app = self._app
 
