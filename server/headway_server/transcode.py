@@ -27,6 +27,8 @@ KEPT_BYTES = 4096
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
 _STEEP = re.compile(rb"[\[{]{%d}" % (DEPTH + 1))
 
 _FAILED = re.compile(r"Failed to parse (\w+) field: ")
@@ -112,10 +114,14 @@ def _loads(body: bytes) -> Json:
             parse_float=_finite,
             parse_int=_exact,
         )
+        if _SURROGATE.search(body):
+            json.dumps(plain, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise MalformedMessage(f"The body is not JSON, from line {error.lineno}, column {error.colno} on.") from None
     except RecursionError:
         raise MalformedMessage(TOO_DEEP) from None
+    except UnicodeEncodeError:
+        raise MalformedMessage("A text of the JSON holds half of a surrogate pair, which is no character.") from None
     return plain
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import time
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.caller import Caller, plain
 from tests.support.http import Client
+from tests.support.methods import FULL, METHODS
 from tests.support.refusals import Refusal
 
 
@@ -101,16 +103,25 @@ def test_what_is_not_of_the_schema(client: Client, session: str, kind: str) -> N
 
 def test_lone_surrogates_are_no_text(client: Client, session: str) -> None:
     for text in ("\\ud800", "a\\udfffb", "\\udc00\\ud800"):
-        for field in ('"name":"%s"', '"labels":{"%s":"v"}', '"labels":{"k":"%s"}'):
+        for field in ('"name":"%s"', '"%s":"n"', '"labels":{"%s":"v"}', '"labels":{"k":"%s"}'):
             body = f'{{"sessionId":"{session}",{field % text}}}'.encode()
             answer = client.call("CreateJob", body)
-            assert (answer.status, answer.refusal.code) == (400, "INVALID_ARGUMENT"), body
+            assert (answer.status, answer.refusal.reason) == (400, "MALFORMED_MESSAGE"), body
     for text in (
         f'{{"sessionId":"{session}","jobId":"{"0" * 32}","variables":{{"v":"\\ud800"}}}}',
         f'{{"sessionId":"{session}","jobId":"{"0" * 32}","variables":{{"\\ud800":1}}}}',
         f'{{"sessionId":"{session}","jobId":"{"0" * 32}","variables":{{"v":["\\ud800"]}}}}',
     ):
         assert client.call("SetVariables", text.encode()).refusal.code == "INVALID_ARGUMENT"
+
+
+def test_names_of_fields_that_are_none(client: Client, session: str) -> None:
+    """Whatever stands there, the answer can be read."""
+    for name in ("\\u0000", "", "x" * 100_000, "é\\n", '\\"at \\"', "Failed to parse name field: "):
+        answer = client.call("CreateJob", f'{{"sessionId":"{session}","{name}":1}}'.encode())
+        assert (answer.status, answer.refusal.reason) == (400, "INVALID_REQUEST"), name
+        assert "no field" in answer.refusal.message
+        assert len(answer.body) < 2000
 
 
 def test_a_field_under_both_of_its_names(client: Client, session: str) -> None:
@@ -206,3 +217,33 @@ def test_large_nonsense_takes_no_time(client: Client, caller: Caller, body: byte
     assert answer.status == 400
     assert isinstance(answer.refusal, Refusal)
     assert time.monotonic() - began < 3
+
+
+def test_a_pair_of_surrogates_is_a_character(client: Client, caller: Caller) -> None:
+    answer = client.call("CreateJob", f'{{"sessionId":"{caller.session}","name":"\\ud83d\\ude00"}}'.encode())
+    assert answer.json["name"] == "😀"
+    caller.clear(answer.json["id"])
+
+
+PIECES = [
+    *("\\ud800", "\\u0000", '"', "{", "}", "[", "]", ",", ":", "1e400", "-", "NaN", "null", "true", "1", "9" * 30),
+    *('"@type"', "é", "\\", '"\\ud800"', "{}", "[]", "1.5", "-0", '""', '"-1s"', '"1.0000000001s"', '"9999999999999s"'),
+]
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.server_streaming])
+def test_mutated_json(client: Client, caller: Caller, method: str) -> None:
+    """Whatever it says, the answer is one that a caller can make sense of."""
+    rng = random.Random(method)
+    whole = json.dumps(FULL[method]).replace("SESSION", caller.session)
+    whole = whole.replace('"message": "m"}}', '"message": "m", "details": [{"@type": "x/google.rpc.Help"}]}}')
+    for _ in range(60):
+        text = whole
+        for _ in range(rng.randint(1, 3)):
+            start = rng.randrange(len(text))
+            text = text[:start] + rng.choice(PIECES) + text[start + rng.choice([0, 0, 1, 3, 8]) :]
+        answer = client.call(method, text.encode())
+        if answer.status != 200:
+            assert answer.refusal.code not in ("INTERNAL", "UNKNOWN"), text
+    for job in caller.list().jobs:
+        caller.clear(job.id)
