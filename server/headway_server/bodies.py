@@ -107,18 +107,18 @@ async def messages(
 
 
 async def only(sent: AsyncGenerator[bytes, None]) -> bytes:
-    """The one message of a stream. Raises MalformedMessage, RequestTooSlow."""
+    """The one message of a stream. Raises FormatUnsupported, RequestTooSlow."""
     found = None
     try:
         async with asyncio.timeout(PATIENCE):
             async for message in sent:
                 if found is not None:
-                    raise MalformedMessage("The request must be one message in its envelope, not several.")
+                    raise FormatUnsupported("The request must be one message in its envelope, not several.")
                 found = message
     except TimeoutError:
         raise RequestTooSlow from None
     if found is None:
-        raise MalformedMessage("The request must be one message in its envelope, not none.")
+        raise FormatUnsupported("The request must be one message in its envelope, not none.")
     return found
 
 

@@ -179,6 +179,8 @@ class Streaming:
                             begun = True
                             await _begin(send, kind)
                         await send({"type": "http.response.body", "body": answer, "more_body": True})
+                        # Others have their turn: as long as there is room, to send is not to wait.
+                        await asyncio.sleep(0)
             except JobError as error:
                 end["error"] = told(replies.status(error))
             except Refused as refused:

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server.replies import CODES
+from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds, value
 from tests.support.http import STREAM, Client, enveloped
 from tests.support.http_channel import told
@@ -116,6 +117,20 @@ def test_a_refusal_that_passes_says_when(own_app: Any, session: str) -> None:
     assert (answer.status, answer.refusal.reason) == (429, "SESSION_JOBS_LIMIT")
     assert answer.headers["retry-after"] == "60"
     client.close()
+
+
+def test_a_fault_of_the_servers_own_tells_its_number_and_nothing_else(
+    app: RunningApp, client: Client, caller: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("SELECT secret FROM /etc/passwd")
+
+    job = caller.create()
+    monkeypatch.setattr(app.app.store, "variables", broken)
+    answer = client.call("GetVariables", {"sessionId": caller.session, "jobId": job.id})
+    assert (answer.status, answer.json["code"]) == (500, "internal")
+    assert "secret" not in answer.body.decode()
+    assert answer.json["details"][0]["debug"]["metadata"]["error_id"] in caplog.text
 
 
 def test_the_version_of_the_protocol(client: Client, caller: Caller) -> None:
@@ -299,11 +314,9 @@ def test_messages_of_a_stream_may_be_compressed(client: Client, caller: Caller) 
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"\0",
         b"\0\0\0\0\5{}",
         b"\0\0\0\0\2{}x",
-        b"\0\0\0\0\2{}\0\0\0\0\2{}",
         b"\1\0\0\0\2{}",
         b"\2\0\0\0\2{}",
         b"\x80\0\0\0\2{}",
@@ -316,6 +329,15 @@ def test_what_is_no_envelope(client: Client, body: bytes) -> None:
     states, end = answer.messages
     assert states == []
     assert from_error(told(end["error"])).reason == "MALFORMED_MESSAGE"
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_one_message_is_wanted(client: Client, count: int) -> None:
+    """The Connect protocol calls this unimplemented."""
+    states, end = client.stream("WatchJob", *[{"sessionId": "s"}] * count).messages
+    assert states == []
+    refusal = from_error(told(end["error"]))
+    assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "FORMAT_UNSUPPORTED")
 
 
 def test_an_envelope_that_is_too_large(client: Client) -> None:
