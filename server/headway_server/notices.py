@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import version
 
-from google.protobuf import any_pb2, json_format, timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 from google.protobuf.message import Message
 
 from headway_server import replies
@@ -80,28 +80,11 @@ def renderer(source: str) -> Callable[[Notice, str], str]:
             "subject": job.id,
             "time": moment.ToJsonString(),
             "datacontenttype": "application/json",
-            "data": _data(job),
+            "data": _plain(replies.job(job)),
         }
         return json.dumps(event, separators=(",", ":"), ensure_ascii=False)
 
     return render
-
-
-def _data(job: Job) -> dict[str, Json]:
-    message = replies.job(job)
-    details: list[Json] = [_detail(detail) for detail in message.error.details]
-    if not details:
-        return _plain(message)
-    del message.error.details[:]
-    return {**_plain(message), "error": {**_plain(message.error), "details": details}}
-
-
-def _detail(detail: any_pb2.Any) -> dict[str, Json]:
-    """A detail of an error; what JSON cannot hold, as the bytes that the worker gave."""
-    try:
-        return _plain(detail)
-    except (ValueError, json_format.Error):
-        return {"@type": detail.type_url, "value": base64.b64encode(detail.value).decode()}
 
 
 def _plain(message: Message) -> dict[str, Json]:
