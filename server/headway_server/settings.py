@@ -250,7 +250,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """
     parser = _Parser(
         prog="headway serve",
-        description="Serve jobs over gRPC.",
+        description="Serve jobs over gRPC and HTTP.",
         epilog="Every flag is also a variable (--listen is HEADWAY_LISTEN) and a key of the --config file "
         '(listen = "…"). A flag wins over a variable, a variable over the file.',
         allow_abbrev=False,
