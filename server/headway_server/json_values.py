@@ -51,7 +51,8 @@ def _number(number: float, path: Path, faults: list[Fault]) -> int | float:
     if not math.isfinite(number):
         _add(faults, path, "must be a finite number; JSON has no NaN or infinity")
         return 0
-    if number.is_integer() and abs(number) < EXACT_INTEGERS and math.copysign(1, number) > 0:
+    # -0.0 is no integer that an int could tell from 0.
+    if number.is_integer() and abs(number) < EXACT_INTEGERS and (number or math.copysign(1, number) > 0):
         return int(number)
     return number
 
