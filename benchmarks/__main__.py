@@ -14,12 +14,17 @@ from pathlib import Path
 from benchmarks import figures
 from benchmarks.figures import Section
 
+LONGER = ("growth_large",)
+"""Only when asked for."""
+
 SECTIONS = ("worker", "calls", "streams", "watching", "growth", "crowd", "start", "page", "peers")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}, all by default; {LONGER[0]}"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of each figure (5)")
     parser.add_argument(
         "--output",
@@ -28,7 +33,7 @@ def main() -> int:
         help="the JSON file; the tables stand beside it",
     )
     arguments = parser.parse_args()
-    unknown = set(arguments.sections) - set(SECTIONS)
+    unknown = set(arguments.sections) - {*SECTIONS, *LONGER}
     if unknown or arguments.rounds < 1:
         parser.error(f"there is no section {', '.join(sorted(unknown))}" if unknown else "--rounds must be 1 or more")
     about = figures.machine()

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+from google.protobuf import struct_pb2
 
 from benchmarks.calls import SERVICE, a_second
 from benchmarks.figures import Section
 from benchmarks.processes import cpu_seconds, server, streaming, unary
+from headway.ids import uuid7
 from headway.v1 import job_service_pb2 as rpc
 from headway_server import facts, machine
 from headway_server.actions import Create, Finish
@@ -24,7 +26,6 @@ from headway_server.tokens import SessionHasher
 from tests.support.server import ServerProcess
 
 SIZES = (1000, 100_000, 1_000_000)
-LARGE = 10_000_000
 RUNNING = 10_000
 """Jobs at work, but at most half of all."""
 IN_A_SESSION = 10_000
@@ -35,6 +36,7 @@ KEY = "5e" * 32
 ALL_THAT_RUN = "100 reports of all that run"
 CALLS = 1000
 MESSAGES = 60
+RESULTS = 30
 HOUR = 3600 * 1_000_000
 
 
@@ -111,6 +113,11 @@ class Subject:
                 (f"100 reports of {running(SIZES[0])} jobs", partial(self._report, channel), MESSAGES),
                 (ALL_THAT_RUN, partial(self._report_any, channel), MESSAGES),
                 ("GetJob, of any job that has ended", partial(self._get, channel), CALLS),
+                (
+                    "a job with 1 MiB of results, made, finished, read, cleared",
+                    partial(self._results, channel),
+                    RESULTS,
+                ),
                 ("ListJobs, a page of 50 anywhere in a session", partial(self._page, channel), CALLS // 10),
             ):
                 before = cpu_seconds(self._process.pid)
@@ -151,6 +158,17 @@ class Subject:
         owner = session((self.size - 1 - number) // IN_A_SESSION)
         request = rpc.GetJobRequest(session_id=owner, job_id=identity(number))
         await unary(channel, f"{SERVICE}/GetJob")(request.SerializeToString())
+
+    async def _results(self, channel: grpc.aio.Channel) -> None:
+        owner, job = session(0), uuid7()
+        results = struct_pb2.Value(string_value="x" * (2**20 - 2))
+        for method, request in (
+            ("CreateJob", rpc.CreateJobRequest(session_id=owner, job_id=job)),
+            ("FinishJob", rpc.FinishJobRequest(session_id=owner, job_id=job, results=results)),
+            ("GetResults", rpc.GetResultsRequest(session_id=owner, job_id=job)),
+            ("ClearJob", rpc.ClearJobRequest(session_id=owner, job_id=job)),
+        ):
+            await unary(channel, f"{SERVICE}/{method}")(request.SerializeToString())
 
     async def _page(self, channel: grpc.aio.Channel) -> None:
         call = unary(channel, f"{SERVICE}/ListJobs")
