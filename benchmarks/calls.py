@@ -75,7 +75,7 @@ def run(rounds: int) -> Section:
         with server(folder / "server") as subject:
             against_echo(section, rounds, folder, echo, subject)
             asyncio.run(whole_jobs(section, rounds, echo, subject))
-        environment = slow_disk(DELAY)
+        environment = slow_disk(folder, DELAY)
         if environment is None:
             section.skipped.append("a slow disk: there is no C compiler to make one with")
             return section

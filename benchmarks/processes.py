@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -61,12 +60,11 @@ def stub(address: str) -> JobServiceStub:
     return JobServiceStub(open_channel(Target.from_environment(address)))
 
 
-def slow_disk(milliseconds: float) -> dict[str, str] | None:
+def slow_disk(folder: Path, milliseconds: float) -> dict[str, str] | None:
     """The environment of a server whose every sync takes so much longer; None without a C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
-    folder = Path(tempfile.mkdtemp(prefix="headway-bench-"))
     source, library = folder / "slow_sync.c", folder / "slow_sync.so"
     source.write_text(_SLOW_SYNC)
     delay = f"-DDELAY={int(milliseconds * 1e6)}"
