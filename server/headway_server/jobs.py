@@ -54,11 +54,16 @@ Name = tuple[str | None, str]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a list. `token(job)` continues behind a job of it, also if the caller shows no more of the page."""
+    """A page of a list. `token(job)` continues behind a job of it."""
 
     jobs: Sequence[Job]
     is_last: bool
     token: Callable[[Job], str]
+
+    def next_token(self, shown: int) -> str:
+        """Continues behind the first `shown` jobs, for a caller who has room for no more; "" if none are left."""
+        complete = self.is_last and shown == len(self.jobs)
+        return "" if complete else self.token(self.jobs[shown - 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,9 +61,7 @@ class OperationsServicer:
             if not room.takes(operation):
                 break
             response.operations.append(operation)
-        shown = len(response.operations)
-        if not page.is_last or shown < len(page.jobs):
-            response.next_page_token = page.token(page.jobs[shown - 1])
+        response.next_page_token = page.next_token(len(response.operations))
         return response
 
     async def WaitOperation(self, request: pb.WaitOperationRequest, caller: Caller) -> pb.Operation:

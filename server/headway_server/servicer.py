@@ -83,9 +83,7 @@ class JobServicer:
             if not room.takes(answer):
                 break
             response.jobs.append(answer)
-        shown = len(response.jobs)
-        if not page.is_last or shown < len(page.jobs):
-            response.next_page_token = page.token(page.jobs[shown - 1])
+        response.next_page_token = page.next_token(len(response.jobs))
         return response
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, caller: Caller) -> bytes:
