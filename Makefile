@@ -7,7 +7,7 @@ BIN := .venv/bin
 PROTOS := $(wildcard protos/headway/v1/*.proto)
 STUBS := clients/python/headway/v1
 OPENAPI := server/headway_server/openapi.json
-SOURCES := server clients/python tests examples benchmarks
+SOURCES := server clients/python clients/conformance tests examples benchmarks
 
 .DEFAULT_GOAL := check
 .PHONY: check help run bench demo picture test lint format stubs breaking lock clean

@@ -28,8 +28,8 @@ from headway.course import Step
 from headway.errors import HeadwayError, JobCancelled, NotFoundError, from_rpc_error, translated
 from headway.job import UNSET, BaseJob, Status, failure
 from headway.meter import Item
-from headway.process import EXIT_TIMEOUT, Connection
-from headway.requests import CALL_TIMEOUT, CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
+from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -49,9 +49,11 @@ def connect(
     ca: str | os.PathLike[str] | None = None,
     session: str | None = None,
     exit_timeout: float = EXIT_TIMEOUT,
+    call_timeout: float = CALL_TIMEOUT,
 ) -> "Client":
     """A connection for asyncio; see `headway.connect`."""
-    return Client(Target.from_environment(target, token, ca), session=session, exit_timeout=exit_timeout)
+    where = Target.from_environment(target, token, ca)
+    return Client(where, session=session, exit_timeout=exit_timeout, call_timeout=call_timeout)
 
 
 class Client(Connection):
@@ -115,7 +117,7 @@ class Client(Connection):
         request = rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True)
         await asyncio.to_thread(self._catch_up, job_id, EXIT_TIMEOUT)
         with translated():
-            state = await self.stub.StartJob(request, timeout=CALL_TIMEOUT)
+            state = await self.stub.StartJob(request, timeout=self.call_timeout)
         job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
         job._known.update(await self.variables(session, job_id))
         job._touch()
@@ -138,7 +140,7 @@ class Client(Connection):
         """See `headway.Client.get`."""
         with translated():
             return await self.stub.GetJob(
-                rpc.GetJobRequest(session_id=self._in(session), job_id=job_id), timeout=CALL_TIMEOUT
+                rpc.GetJobRequest(session_id=self._in(session), job_id=job_id), timeout=self.call_timeout
             )
 
     async def list(
@@ -148,7 +150,7 @@ class Client(Connection):
         request = requests.jobs(self._in(session), page_size, filters)
         while True:
             with translated():
-                page = await self.stub.ListJobs(request, timeout=CALL_TIMEOUT)
+                page = await self.stub.ListJobs(request, timeout=self.call_timeout)
             for job in page.jobs:
                 yield job
             if not page.next_page_token:
@@ -198,7 +200,7 @@ class Client(Connection):
         """See `headway.Client.results`."""
         with translated():
             response = await self.stub.GetResults(
-                rpc.GetResultsRequest(session_id=self._in(session), job_id=job_id), timeout=CALL_TIMEOUT
+                rpc.GetResultsRequest(session_id=self._in(session), job_id=job_id), timeout=self.call_timeout
             )
         return from_value(response.results)
 
@@ -206,7 +208,8 @@ class Client(Connection):
         """See `headway.Client.variables`."""
         with translated():
             response = await self.stub.GetVariables(
-                rpc.GetVariablesRequest(session_id=self._in(session), job_id=job_id, names=names), timeout=CALL_TIMEOUT
+                rpc.GetVariablesRequest(session_id=self._in(session), job_id=job_id, names=names),
+                timeout=self.call_timeout,
             )
         return from_struct(response.variables)
 
@@ -214,7 +217,7 @@ class Client(Connection):
         """See `headway.Client.record_errors`."""
         with translated():
             return await self.stub.ListRecordErrors(
-                rpc.ListRecordErrorsRequest(session_id=self._in(session), job_id=job_id), timeout=CALL_TIMEOUT
+                rpc.ListRecordErrorsRequest(session_id=self._in(session), job_id=job_id), timeout=self.call_timeout
             )
 
     async def cancel(
@@ -223,14 +226,14 @@ class Client(Connection):
         """See `headway.Client.cancel`."""
         with translated():
             return await self.stub.CancelJob(
-                requests.cancel(self._in(session), job_id, reason, grace), timeout=CALL_TIMEOUT
+                requests.cancel(self._in(session), job_id, reason, grace), timeout=self.call_timeout
             )
 
     async def clear(self, session: str | None, job_id: str) -> None:
         """See `headway.Client.clear`."""
         request = rpc.ClearJobRequest(session_id=self._in(session), job_id=job_id, allow_missing=True)
         with translated():
-            await self.stub.ClearJob(request, timeout=CALL_TIMEOUT)
+            await self.stub.ClearJob(request, timeout=self.call_timeout)
 
 
 class Job(BaseJob):

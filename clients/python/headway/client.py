@@ -13,8 +13,8 @@ from headway import requests
 from headway.channel import Target, open_channel
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job, Status
-from headway.process import EXIT_TIMEOUT, Connection
-from headway.requests import CALL_TIMEOUT, CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
+from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -28,16 +28,18 @@ def connect(
     ca: str | os.PathLike[str] | None = None,
     session: str | None = None,
     exit_timeout: float = EXIT_TIMEOUT,
+    call_timeout: float = CALL_TIMEOUT,
 ) -> "Client":
     """A connection to a Headway server; nothing is sent before it is used.
 
     `target`: `host:port` or `https://host:port`; else HEADWAY_TARGET, else 127.0.0.1:50051. `token`: else
     HEADWAY_TOKEN. `ca`: a PEM file, else HEADWAY_CA. `session`: the default of all methods, else HEADWAY_SESSION.
     `exit_timeout`: seconds to wait at most, at the end of a job and of the connection, until all is delivered.
-    A call that waits for an answer waits 10 seconds at most, then HeadwayError.
+    `call_timeout`: seconds that a call waits for its answer at most, then HeadwayError, DEADLINE_EXCEEDED.
     ValueError if the target is malformed or the CA file cannot be read.
     """
-    return Client(Target.from_environment(target, token, ca), session=session, exit_timeout=exit_timeout)
+    where = Target.from_environment(target, token, ca)
+    return Client(where, session=session, exit_timeout=exit_timeout, call_timeout=call_timeout)
 
 
 class Client(Connection):
@@ -120,7 +122,7 @@ class Client(Connection):
         self._catch_up(job_id, EXIT_TIMEOUT)
         with translated():
             state = self.stub.StartJob(
-                rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True), timeout=CALL_TIMEOUT
+                rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True), timeout=self.call_timeout
             )
         job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
         job._known.update(self.variables(session, job_id))
@@ -147,7 +149,7 @@ class Client(Connection):
         """The job as it stands. NotFoundError."""
         session = self._in(session)
         with translated():
-            return self.stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id), timeout=CALL_TIMEOUT)
+            return self.stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id), timeout=self.call_timeout)
 
     def list(
         self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
@@ -157,7 +159,7 @@ class Client(Connection):
         request = requests.jobs(self._in(session), page_size, filters)
         while True:
             with translated():
-                page = self.stub.ListJobs(request, timeout=CALL_TIMEOUT)
+                page = self.stub.ListJobs(request, timeout=self.call_timeout)
             yield from page.jobs
             if not page.next_page_token:
                 return
@@ -239,7 +241,7 @@ class Client(Connection):
         session = self._in(session)
         with translated():
             response = self.stub.GetResults(
-                rpc.GetResultsRequest(session_id=session, job_id=job_id), timeout=CALL_TIMEOUT
+                rpc.GetResultsRequest(session_id=session, job_id=job_id), timeout=self.call_timeout
             )
         return from_value(response.results)
 
@@ -248,7 +250,7 @@ class Client(Connection):
         session = self._in(session)
         with translated():
             response = self.stub.GetVariables(
-                rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names), timeout=CALL_TIMEOUT
+                rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names), timeout=self.call_timeout
             )
         return from_struct(response.variables)
 
@@ -257,7 +259,7 @@ class Client(Connection):
         session = self._in(session)
         with translated():
             return self.stub.ListRecordErrors(
-                rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id), timeout=CALL_TIMEOUT
+                rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id), timeout=self.call_timeout
             )
 
     def cancel(
@@ -269,12 +271,12 @@ class Client(Connection):
         """
         session = self._in(session)
         with translated():
-            return self.stub.CancelJob(requests.cancel(session, job_id, reason, grace), timeout=CALL_TIMEOUT)
+            return self.stub.CancelJob(requests.cancel(session, job_id, reason, grace), timeout=self.call_timeout)
 
     def clear(self, session: str | None, job_id: str) -> None:
         """Removes the job with its variables, results and record errors; one that is not there is no error."""
         session = self._in(session)
         with translated():
             self.stub.ClearJob(
-                rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True), timeout=CALL_TIMEOUT
+                rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True), timeout=self.call_timeout
             )

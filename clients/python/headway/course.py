@@ -184,6 +184,10 @@ class Course:
         self._steps.popleft()
         self.retry_at = 0.0
         if job is not None:
+            # What the worker has set meanwhile, the server does not know yet.
+            for later in self._steps:
+                if isinstance(later.request, rpc.UpdateJobRequest):
+                    later.request.update_mask.MergeMessage(later.request.job, job)
             self.job = job
             self.started = job.status != job_pb2.JOB_STATUS_PENDING
         ended = isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest)

@@ -17,6 +17,9 @@ from headway.engine import Engine
 EXIT_TIMEOUT = 10.0
 """Seconds that a process waits at its end for what was not delivered yet."""
 
+CALL_TIMEOUT = 10.0
+"""Seconds that the server has to answer a call that its caller waits for: DEADLINE_EXCEEDED after that."""
+
 _lock = threading.Lock()
 _engines: dict[Target, Engine] = {}
 _resting: list[threading.Event] = []
@@ -28,9 +31,17 @@ _ended = False
 class Connection:
     """What the connections of both kinds, synchronous and asyncio, have in common."""
 
-    def __init__(self, target: Target, *, session: str | None = None, exit_timeout: float = EXIT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        session: str | None = None,
+        exit_timeout: float = EXIT_TIMEOUT,
+        call_timeout: float = CALL_TIMEOUT,
+    ) -> None:
         self.target = target
         self.exit_timeout = exit_timeout
+        self.call_timeout = call_timeout
         self._session = session
         self._engine = engine_for(target)
         self._engine.hold(1)

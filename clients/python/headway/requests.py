@@ -23,9 +23,6 @@ CREATE_PATIENCE = 1.0
 """Seconds that a new job waits for a server that neither answers nor refuses the connection; then the work begins, and
 the job is created in the background."""
 
-CALL_TIMEOUT = 10.0
-"""Seconds that the server has to answer a call that its caller waits for: DEADLINE_EXCEEDED after that."""
-
 ENDED = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
 
 _ANY_LENGTH = 10_000

@@ -1,0 +1,65 @@
+"""The clients: where each is, how it is driven, and what it takes to build it."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One client."""
+
+    name: str
+    """That of its folder in clients/."""
+    title: str
+    door: str = "grpc"
+    """Which port of the server it speaks to: "grpc" or "http"."""
+    tools: tuple[str, ...] = ()
+    """Programs without which it cannot be built or run."""
+    own_command: tuple[str, ...] = ()
+    """Its driver, if that is not bin/driver."""
+    built: bool = True
+    """Whether `make build` in its folder comes first."""
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / "clients" / self.name
+
+    @property
+    def driver(self) -> list[str]:
+        """The command that starts its driver, in the project's own folder."""
+        return list(self.own_command) or [str(self.folder / "bin" / "driver")]
+
+    @property
+    def missing(self) -> list[str]:
+        """Tools that are not on this machine."""
+        return [tool for tool in self.tools if shutil.which(tool) is None]
+
+    def build(self) -> None:
+        """Makes its programs, if they are not there as they should be. RuntimeError with what the build said."""
+        if self.built:
+            made = subprocess.run(
+                ["make", "-C", str(self.folder), "build"], capture_output=True, text=True, check=False
+            )
+            if made.returncode:
+                raise RuntimeError(
+                    f"make -C clients/{self.name} build failed:\n{made.stdout[-4000:]}{made.stderr[-4000:]}"
+                )
+
+
+LANGUAGES = {
+    language.name: language
+    for language in (
+        Language("python", "Python", own_command=(sys.executable, str(ROOT / "clients/python/driver.py")), built=False),
+        Language("go", "Go", tools=("go",)),
+        Language("node", "TypeScript", tools=("node", "npm")),
+        Language("java", "Java", tools=("java", "javac", "mvn")),
+        Language("rust", "Rust", tools=("cargo",)),
+        Language("perl", "Perl", door="http", tools=("perl",)),
+        Language("shell", "Shell", tools=("bash", "jq"), built=False),
+    )
+}

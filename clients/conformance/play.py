@@ -1,0 +1,290 @@
+"""Plays one case with one client."""
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self, cast
+
+import grpc
+from google.protobuf import duration_pb2, json_format
+
+from clients.conformance.cases import Case, Data, Step
+from clients.conformance.describe import state
+from clients.conformance.drivers import Driver, DriverError
+from clients.conformance.http_tap import HttpTap
+from clients.conformance.languages import LANGUAGES, Language
+from clients.conformance.patterns import difference
+from clients.conformance.tap import GrpcTap, Loop
+from headway.errors import NotFoundError, from_rpc_error
+from headway.v1 import job_service_pb2 as rpc
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from tests.support.server import ServerProcess
+
+PATIENCE = 30.0
+"""Seconds that any answer may take."""
+
+SEEN_WITHIN = 10.0
+"""Seconds within which a step `see` must come true."""
+
+
+REFERENCE = "python"
+"""The worker of this name is the Python client's, whatever the language."""
+
+
+class CaseFailed(AssertionError):
+    """What did not happen as the case says."""
+
+
+class Shared:
+    """What the cases of a run share: the loop of the taps, and a server that no case harms."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.loop = self._stack.enter_context(Loop())
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="headway-")))
+        self.server = self._stack.enter_context(ServerProcess(folder))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def play(case: Case, language: Language, shared: Shared) -> None:
+    """Plays the case. CaseFailed, with what went otherwise."""
+    with tempfile.TemporaryDirectory(prefix="headway-") as folder, ExitStack() as stack:
+        scene = _Scene(case, language, shared, Path(folder), stack)
+        for number, step in enumerate(case.steps, 1):
+            try:
+                scene.play(step)
+            except (CaseFailed, DriverError) as fault:
+                raise CaseFailed(f"step {number}, {step.verb}: {fault}") from None
+        scene.end()
+
+
+class _Scene:
+    """Where a case is played."""
+
+    def __init__(self, case: Case, language: Language, shared: Shared, folder: Path, stack: ExitStack) -> None:
+        self._language = language
+        self._folder = folder
+        self._session = f"session-{secrets.token_hex(8)}"
+        self._jobs: dict[str, str] = {}
+        self._drivers: dict[str, Driver] = {}
+        self._later: dict[str, tuple[Driver, int, float, Step]] = {}
+        self._tap: GrpcTap | HttpTap | None = None
+        http = language.door == "http"
+        if case.direct:
+            self._server = ServerProcess(folder)
+            stack.callback(self._server.kill)
+            self._server.start()
+            self._address = f"http://{self._server.http_address}" if http else self._server.address
+        else:
+            self._server = shared.server
+            tap: GrpcTap | HttpTap = (
+                HttpTap(shared.loop, self._server.http_address) if http else GrpcTap(shared.loop, self._server.address)
+            )
+            stack.enter_context(tap)
+            self._tap = tap
+            self._address = tap.address
+        stack.callback(self._kill_all)
+
+    # Steps.
+
+    def play(self, step: Step) -> None:
+        match step.verb:
+            case "server":
+                self._harm(str(step.arguments))
+            case "tap":
+                self._set_tap(_mapping(step.arguments))
+            case "pause":
+                time.sleep(float(cast("float", step.arguments)))
+            case "see":
+                self._see(_mapping(self._filled(step.arguments)))
+            case "wire":
+                self._look_at_wire(step.arguments)
+            case "spool":
+                self._look_at_spool(step.arguments)
+            case "wish":
+                self._wish(_mapping(self._filled(step.arguments)))
+            case "worker":
+                self._end(step.worker, kill=step.arguments == "kill")
+            case "answered":
+                self._answered(*self._later.pop(str(step.arguments)))
+            case _:
+                self._ask(step)
+
+    def end(self) -> None:
+        for name in list(self._drivers):
+            self._end(name)
+        if self._tap is not None and (fault := self._tap.record.fault()):
+            raise CaseFailed(fault)
+
+    def _ask(self, step: Step) -> None:
+        driver = self._drivers.get(step.worker) or self._start(step.worker)
+        arguments = _mapping(self._filled(step.arguments or {}))
+        began = time.monotonic()
+        number = driver.send(step.verb, arguments)
+        if step.later:
+            self._later[step.later] = (driver, number, began, step)
+        else:
+            self._answered(driver, number, began, step)
+
+    def _answered(self, driver: Driver, number: int, began: float, step: Step) -> None:
+        answer, came = driver.answer(number, PATIENCE)
+        if "unsupported" in answer:
+            raise CaseFailed(f"unsupported: {answer['unsupported']}")
+        if step.error is None:
+            if "error" in answer:
+                raise CaseFailed(f"an error: {answer['error']}")
+        elif fault := difference(step.error, answer.get("error")):
+            raise CaseFailed(f"the error: {fault}")
+        value = answer.get("value")
+        if (
+            step.verb in ("create", "resume", "fetch")
+            and isinstance(value, Mapping)
+            and isinstance(step.arguments, Mapping)
+        ):
+            self._jobs[str(step.arguments.get("job"))] = str(value["id"])
+        if step.expects and (fault := difference(self._filled(step.expect), value)):
+            raise CaseFailed(fault)
+        if step.took is not None and (fault := difference(step.took, came - began)):
+            raise CaseFailed(f"seconds: {fault}")
+
+    def _harm(self, how: str) -> None:
+        match how:
+            case "stop":
+                self._server.stop()
+            case "kill":
+                self._server.kill()
+            case "start":
+                self._server.start()
+            case "freeze" | "thaw":
+                self._server.signal(19 if how == "freeze" else 18)
+            case _:
+                raise CaseFailed(f"there is no such harm: {how}")
+
+    def _set_tap(self, rules: Mapping[str, Data]) -> None:
+        assert self._tap is not None
+        fresh = type(self._tap.rules)()
+        for name, value in rules.items():
+            setattr(fresh, name, tuple(value) if isinstance(value, list) else value)
+        self._tap.rules = fresh
+
+    def _look_at_wire(self, pattern: Data) -> None:
+        assert self._tap is not None
+        if pattern == "clear":
+            self._tap.record.clear()
+        elif fault := difference(pattern, self._tap.record.facts()):
+            raise CaseFailed(f"on the wire, {fault}")
+
+    def _look_at_spool(self, pattern: Data) -> None:
+        files = [file for file in self._spool.rglob("*.json") if file.is_file()]
+        modes = sorted({f"{file.stat().st_mode & 0o777:o}" for file in files})
+        if fault := difference(pattern, {"files": len(files), "modes": modes}):
+            raise CaseFailed(f"in the spool, {fault}")
+
+    def _wish(self, arguments: Mapping[str, Data]) -> None:
+        request = rpc.CancelJobRequest(
+            session_id=self._session, job_id=str(arguments["of"]), reason=str(arguments.get("reason", ""))
+        )
+        if "grace" in arguments:
+            request.grace_period.CopyFrom(duration_pb2.Duration(seconds=int(cast("int", arguments["grace"]))))
+        with grpc.insecure_channel(self._server.address) as channel:
+            try:
+                JobServiceStub(channel).CancelJob(request, timeout=PATIENCE)
+            except grpc.RpcError as error:
+                raise CaseFailed(f"the server: {from_rpc_error(error)}") from None
+
+    # What the server says, asked without the client.
+
+    def _see(self, pattern: Mapping[str, Data]) -> None:
+        wanted = dict(pattern)
+        job_id = str(wanted.pop("of"))
+        end = time.monotonic() + float(cast("float", wanted.pop("within", SEEN_WITHIN)))
+        extras: set[str] = {name for name in ("results", "variables", "record_errors") if name in wanted}
+        with grpc.insecure_channel(self._server.address) as channel:
+            stub = JobServiceStub(channel)
+            while fault := difference(wanted, self._seen(stub, job_id, extras)):
+                if time.monotonic() > end:
+                    raise CaseFailed(f"at the server, {fault}")
+                time.sleep(0.02)
+
+    def _seen(self, stub: JobServiceStub, job_id: str, extras: set[str]) -> dict[str, object] | None:
+        session = self._session
+        try:
+            seen = state(stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id), timeout=PATIENCE))
+            if "results" in extras:
+                results = stub.GetResults(rpc.GetResultsRequest(session_id=session, job_id=job_id))
+                seen["results"] = json_format.MessageToDict(results).get("results")
+            if "variables" in extras:
+                variables = stub.GetVariables(rpc.GetVariablesRequest(session_id=session, job_id=job_id))
+                seen["variables"] = json_format.MessageToDict(variables).get("variables", {})
+            if "record_errors" in extras:
+                listed = stub.ListRecordErrors(rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id))
+                seen["record_errors"] = [error.record for error in listed.first]
+        except grpc.RpcError as error:
+            if isinstance(from_rpc_error(error), NotFoundError):
+                return None
+            return {"error of the server": str(error)}
+        return seen
+
+    # Drivers.
+
+    @property
+    def _spool(self) -> Path:
+        return self._folder / "spool"
+
+    def _start(self, name: str) -> Driver:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HEADWAY_")}
+        environment |= {
+            "HEADWAY_TARGET": self._server.address if name == REFERENCE else self._address,
+            "HEADWAY_SESSION": self._session,
+            "HEADWAY_SPOOL": str(self._spool),
+            "HOME": str(self._folder),
+        }
+        notes = self._folder / f"{name}-{len(list(self._folder.glob(f'{name}-*')))}.notes"
+        language = LANGUAGES[REFERENCE] if name == REFERENCE else self._language
+        driver = Driver(language.driver, environment, notes)
+        self._drivers[name] = driver
+        return driver
+
+    def _end(self, name: str, kill: bool = False) -> None:
+        driver = self._drivers.pop(name)
+        if kill:
+            driver.kill()
+            return
+        if fault := driver.end():
+            raise CaseFailed(fault)
+        if self._session in driver.notes:
+            raise CaseFailed("the session stands in what the client wrote on standard error")
+
+    def _kill_all(self) -> None:
+        for driver in self._drivers.values():
+            driver.kill()
+
+    def _filled(self, data: Data) -> Data:
+        """`$name` is the id of the job of that name; `$session-name` another session of this case; a mapping with
+        `large` a text of so many bytes."""
+        if isinstance(data, str) and data.startswith("$"):
+            return self._jobs.get(data[1:], data)
+        if isinstance(data, Mapping):
+            if set(data) == {"large"}:
+                return "x" * int(cast("int", data["large"]))
+            return {
+                key: f"{self._session}-{value}" if key == "session" else self._filled(value)
+                for key, value in data.items()
+            }
+        if isinstance(data, list):
+            return [self._filled(item) for item in data]
+        return data
+
+
+def _mapping(data: Data) -> Mapping[str, Data]:
+    assert isinstance(data, Mapping), f"{data!r} is no mapping"
+    return data

@@ -1,0 +1,31 @@
+"""Plays cases with a client, several at a time, for they mostly wait."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from clients.conformance.cases import Case
+from clients.conformance.languages import Language
+from clients.conformance.play import CaseFailed, Shared, play
+
+AT_A_TIME = 6
+
+Outcomes = dict[str, str]
+"""Case → what went otherwise; empty if nothing did."""
+
+
+def run(
+    language: Language, cases: Sequence[Case], shared: Shared, done: Callable[[], object] = lambda: None
+) -> Outcomes:
+    """Plays the cases; `done` is called after each."""
+
+    def outcome(case: Case) -> str:
+        try:
+            play(case, language, shared)
+        except CaseFailed as fault:
+            return str(fault) or "it failed"
+        finally:
+            done()
+        return ""
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return dict(zip((case.name for case in cases), pool.map(outcome, cases), strict=True))
