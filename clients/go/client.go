@@ -1,0 +1,188 @@
+// Package headway reports long-running jobs to a Headway server, and reads and watches them.
+//
+// A worker opens a [Client] once, creates a [Job], moves it, and closes it:
+//
+//	job, err := client.Create(ctx, headway.Spec{Name: "Import", Size: 3, Unit: "records"})
+//	if err != nil {
+//		return err
+//	}
+//	defer job.Close(&err)
+//
+// Updates only touch memory: a goroutine of the client sends them, at the pace that the server asks for. They never
+// wait and never fail, whatever becomes of the server; what it does not take is a warning of the client's logger.
+package headway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/headway-project/headway/clients/go/headwayv1"
+)
+
+const (
+	// DefaultExitTimeout is how long the end of a job, and of a client, waits at most until all is delivered.
+	DefaultExitTimeout = 10 * time.Second
+	// DefaultCallTimeout is how long the server has to answer a call whose context has no earlier end.
+	DefaultCallTimeout = 10 * time.Second
+)
+
+// Config says where the server is. Its zero value is all from the environment.
+type Config struct {
+	// Target is host:port or http://host:port (plain text), or https://host:port. Default: HEADWAY_TARGET, else
+	// 127.0.0.1:50051.
+	Target string
+	// Token is the bearer token. Default: HEADWAY_TOKEN, else none.
+	Token string
+	// CA is a PEM file of the authorities to trust; it means TLS. Default: HEADWAY_CA, else those of the system.
+	CA string
+	// Session is the session of all calls, a secret. Default: HEADWAY_SESSION.
+	Session string
+	// ExitTimeout is how long the end of a job, and of the client, waits at most until all is delivered. Default:
+	// [DefaultExitTimeout]; negative = not at all.
+	ExitTimeout time.Duration
+	// CallTimeout is how long the server has to answer a call. Default: [DefaultCallTimeout].
+	CallTimeout time.Duration
+	// Logger gets warnings and notices, never a session id. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Client is a connection to one server, for one session. It is safe from many goroutines; a program needs one.
+type Client struct {
+	*connection
+	session string
+}
+
+// connection is what the clients of several sessions share.
+type connection struct {
+	target      target
+	line        *line
+	engine      *engine
+	log         *slog.Logger
+	exitTimeout time.Duration
+	callTimeout time.Duration
+
+	closing sync.Once
+	undone  error
+	mail    context.CancelFunc
+	mailed  sync.WaitGroup
+
+	mu   sync.Mutex
+	jobs map[*course]struct{}
+}
+
+// Open makes a client; nothing is sent before it is used. It fails if the target is malformed, or the CA file cannot be
+// read. Close it at the end of the program.
+func Open(config Config) (*Client, error) {
+	target, err := findTarget(config.Target, config.Token, config.CA)
+	if err != nil {
+		return nil, err
+	}
+	log := config.Logger
+	if log == nil {
+		log = slog.Default()
+	}
+	conn := &connection{
+		target: target, line: &line{target: target}, log: log, exitTimeout: config.ExitTimeout,
+		callTimeout: config.CallTimeout, jobs: map[*course]struct{}{},
+	}
+	if conn.exitTimeout == 0 {
+		conn.exitTimeout = DefaultExitTimeout
+	}
+	if conn.callTimeout <= 0 {
+		conn.callTimeout = DefaultCallTimeout
+	}
+	var ctx context.Context
+	ctx, conn.mail = context.WithCancel(context.Background())
+	conn.engine = newEngine(target, log, func() {
+		conn.mailed.Go(func() { postman{target, log}.run(ctx, "") })
+	})
+	return &Client{conn, first(config.Session, os.Getenv("HEADWAY_SESSION"))}, nil
+}
+
+// Session is the same connection for another session. Closing either closes both.
+func (c *Client) Session(id string) *Client { return &Client{c.connection, id} }
+
+// Stub is the generated gRPC client on this connection, for all that Client does not do. It returns gRPC's own errors.
+func (c *Client) Stub() headwayv1.JobServiceClient { return c.line.stub() }
+
+// Close waits until all is delivered, at most Config.ExitTimeout. What is left then goes into the spool, a folder of
+// files that the next client of this server delivers; Close warns of that and returns [ErrUndelivered]. Jobs that have
+// not ended are let go as they are. Close can be called twice.
+func (c *Client) Close() error {
+	c.closing.Do(c.connection.close)
+	return c.undone
+}
+
+func (c *connection) close() {
+	c.mu.Lock()
+	var courses []*course
+	for course := range c.jobs {
+		courses = append(courses, course)
+	}
+	c.mu.Unlock()
+	if len(courses) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), c.exitTimeout)
+		c.engine.linger(ctx, courses)
+		cancel()
+	}
+	c.mail()
+	c.mailed.Wait()
+	var letters []*letter
+	c.engine.halt(func() { letters = c.leave() })
+	// Only now, when nothing is sent from here any more, another may take them up.
+	for _, letter := range letters {
+		letter.release()
+	}
+	c.line.close()
+}
+
+// leave writes down what is left, in the engine's goroutine.
+func (c *connection) leave() (letters []*letter) {
+	left, fault := writeDown(c.target, c.engine.courses)
+	if len(left) == 0 {
+		return nil
+	}
+	for _, letter := range left {
+		if letter != nil {
+			letters = append(letters, letter)
+		}
+	}
+	c.undone = fmt.Errorf("%w: the last state of %d jobs is lost", ErrUndelivered, len(left))
+	switch {
+	case len(letters) == len(left):
+		c.undone = fmt.Errorf("%w: the last state of %d jobs waits in %s for `headway flush` or the next run",
+			ErrUndelivered, len(left), filepath.Dir(letters[0].path))
+	case fault != nil:
+		c.undone = fmt.Errorf("%w: the last state of %d jobs cannot be written down: %w", ErrUndelivered, len(left)-len(letters), fault)
+	}
+	c.log.Warn("headway: " + c.target.address + " has not answered in time; " + c.undone.Error())
+	return letters
+}
+
+// FlushSpool sends what earlier processes could not deliver to this server, until the context ends.
+func (c *Client) FlushSpool(ctx context.Context) SpoolReport {
+	return postman{c.target, c.log}.run(ctx, "")
+}
+
+func (c *Client) in() (string, error) {
+	if c.session == "" {
+		return "", ErrNoSession
+	}
+	return c.session, nil
+}
+
+func (c *connection) keep(course *course) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for known := range c.jobs {
+		if known.over.Load() {
+			delete(c.jobs, known)
+		}
+	}
+	c.jobs[course] = struct{}{}
+}

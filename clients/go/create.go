@@ -1,0 +1,196 @@
+package headway
+
+import (
+	"context"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headway-project/headway/clients/go/headwayv1"
+)
+
+const (
+	// DefaultHeartbeatTimeout is that of jobs that are created without one.
+	DefaultHeartbeatTimeout = time.Minute
+	// Never, as Spec.HeartbeatTimeout: the job never counts as lost.
+	Never time.Duration = -1
+
+	createPatience = time.Second
+)
+
+// Spec says what a job is. Everything is optional.
+type Spec struct {
+	// ID is 32 lower-case hexadecimal digits of one's own. Default: a new UUIDv7.
+	ID string
+	// Name is what the job is, for people; at most 256 characters.
+	Name string
+	// Invoker is who or what starts it; at most 256 characters.
+	Invoker string
+	// Size is how much there is to do, in units; 0 = not known yet.
+	Size int64
+	// Unit is what is counted: "records"; at most 32 characters.
+	Unit string
+	// Labels are for filters; at most 64, keys of 1 to 63 and values of at most 256 characters.
+	Labels map[string]string
+	// HeartbeatTimeout: no contact for this long, and the job counts as LOST. Default: [DefaultHeartbeatTimeout].
+	HeartbeatTimeout time.Duration
+	// StallTimeout: no progress for this long, and it counts as stalled. Default: never.
+	StallTimeout time.Duration
+	// Retention is how long it is kept after its end. Default: the server's setting.
+	Retention time.Duration
+	// Pending: the job waits for a worker, who calls [Client.Resume].
+	Pending bool
+}
+
+// Create creates a job and begins to work on it. The job's context is made from ctx.
+//
+// If the server does not answer, the job is created in the background, under the id that it has already; that takes a
+// refused connection, or at most a second. [ErrNoSession] without a session. An [*Error] if the server answers at once
+// that this cannot be: ErrInvalid for a malformed request, or the codes AlreadyExists, Unauthenticated, PermissionDenied.
+func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !utf8.ValidString(session) || !utf8.ValidString(spec.ID) {
+		return nil, &Error{Code: codes.InvalidArgument, Message: "The session and the job's id must be UTF-8."}
+	}
+	if spec.ID != "" {
+		c.catchUp(ctx, spec.ID, createPatience)
+	}
+	request := spec.request(session)
+	job := c.newJob(ctx, session, described(request), request.GetHeartbeatTimeout().AsDuration(), false)
+	create := newStep(request)
+	c.engine.submit(job.course, create)
+	limit := time.NewTimer(createPatience)
+	defer limit.Stop()
+	select {
+	case <-create.tried:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	select {
+	case <-create.answered:
+		if create.err != nil {
+			return nil, create.err
+		}
+	default:
+	}
+	return job, nil
+}
+
+// Resume takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and
+// its variables, the checkpoint, can be read with [Job.Get]. Reports of the former worker are refused from now on.
+//
+// ErrNotFound; ErrState if it has ended.
+func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	c.catchUp(ctx, id, DefaultExitTimeout)
+	request := &headwayv1.StartJobRequest{SessionId: session, JobId: id, TakeOver: true}
+	state, err := once(ctx, c.connection, request, headwayv1.JobServiceClient.StartJob)
+	if err != nil {
+		return nil, err
+	}
+	variables, err := c.Variables(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	job := c.newJob(ctx, session, state, state.GetHeartbeatTimeout().AsDuration(), true)
+	job.known = variables
+	c.engine.submit(job.course)
+	return job, nil
+}
+
+// Fetch is the job to read it, to change it, or to report a [Job.Part] of it. It gives no heartbeats, and what it says is
+// as of now; [Job.Refresh] renews it. ErrNotFound if it is not in this session.
+func (c *Client) Fetch(ctx context.Context, id string) (*Job, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	state, err := c.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	started := state.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
+	// It need not be closed, so nothing may wait for that.
+	job := c.newJob(context.WithoutCancel(ctx), session, state, -1, started)
+	job.still.Store(true)
+	if err := job.fetchResults(ctx); err != nil {
+		return nil, err
+	}
+	return job, nil
+}
+
+// catchUp sends what earlier processes left to say of a job, before it is another's turn.
+func (c *Client) catchUp(ctx context.Context, id string, patience time.Duration) {
+	if len(letters(c.target, id)) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		postman{c.target, c.log}.run(ctx, id)
+	}
+}
+
+func (s Spec) request(session string) *headwayv1.CreateJobRequest {
+	request := &headwayv1.CreateJobRequest{
+		SessionId: session,
+		JobId:     s.ID,
+		Name:      clean(s.Name, anyLimit),
+		Invoker:   clean(s.Invoker, anyLimit),
+		Size:      s.Size,
+		Unit:      clean(s.Unit, anyLimit),
+		Labels:    cleanLabels(s.Labels),
+		Pending:   s.Pending,
+	}
+	if request.JobId == "" {
+		request.JobId = newID()
+	}
+	switch s.HeartbeatTimeout {
+	case 0:
+		request.HeartbeatTimeout = durationpb.New(DefaultHeartbeatTimeout)
+	case Never:
+		request.HeartbeatTimeout = durationpb.New(0)
+	default:
+		request.HeartbeatTimeout = durationpb.New(s.HeartbeatTimeout)
+	}
+	if s.StallTimeout != 0 {
+		request.StallTimeout = durationpb.New(s.StallTimeout)
+	}
+	if s.Retention != 0 {
+		request.Retention = durationpb.New(s.Retention)
+	}
+	return request
+}
+
+func cleanLabels(labels map[string]string) map[string]string {
+	if labels == nil {
+		return nil
+	}
+	result := make(map[string]string, len(labels))
+	for key, value := range labels {
+		result[clean(key, anyLimit)] = clean(value, anyLimit)
+	}
+	return result
+}
+
+// described is the job as its creator knows it before the server has answered.
+func described(request *headwayv1.CreateJobRequest) *headwayv1.Job {
+	status := headwayv1.JobStatus_JOB_STATUS_RUNNING
+	if request.GetPending() {
+		status = headwayv1.JobStatus_JOB_STATUS_PENDING
+	}
+	known := proto.CloneOf(request)
+	return &headwayv1.Job{
+		Id: known.GetJobId(), Name: known.GetName(), Invoker: known.GetInvoker(), Size: known.GetSize(),
+		Unit: known.GetUnit(), Labels: known.GetLabels(), Status: status,
+	}
+}

@@ -1,0 +1,312 @@
+package headway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/headway-project/headway/clients/go/headwayv1"
+)
+
+const (
+	tries          = 5
+	firstRetry     = 100 * time.Millisecond
+	longestRetry   = 2 * time.Second
+	growthOfRetry  = 2.5
+	longestRewatch = 5 * time.Second
+)
+
+type method[Q, A any] func(headwayv1.JobServiceClient, context.Context, Q, ...grpc.CallOption) (A, error)
+
+// once makes a call that its caller waits for.
+func once[Q, A any](ctx context.Context, c *connection, request Q, call method[Q, A]) (A, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.callTimeout)
+	defer cancel()
+	return attempt(ctx, c, request, call)
+}
+
+// repeated is once for what has no second effect: it is tried up to 5 times, within about 3 s, while the server is
+// UNAVAILABLE.
+func repeated[Q, A any](ctx context.Context, c *connection, request Q, call method[Q, A]) (A, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.callTimeout)
+	defer cancel()
+	pause := firstRetry
+	for try := 1; ; try++ {
+		answer, err := attempt(ctx, c, request, call)
+		if try == tries || !errors.Is(err, ErrUnavailable) || !sleep(ctx, jitter(pause, 0.8, 1.2)) {
+			return answer, err
+		}
+		pause = min(time.Duration(float64(pause)*growthOfRetry), longestRetry)
+	}
+}
+
+func attempt[Q, A any](ctx context.Context, c *connection, request Q, call method[Q, A]) (answer A, err error) {
+	answer, failed := call(c.line.stub(), ctx, request)
+	if failed == nil {
+		return answer, nil
+	}
+	told := fromError(failed)
+	if told.Code == codes.Canceled && told.Reason == "" && ctx.Err() == nil {
+		// The connection was closed under its hands, in order to open another.
+		told.Code = codes.Unavailable
+	}
+	return answer, told
+}
+
+// sleep says whether the time is over, and not the context.
+func sleep(ctx context.Context, span time.Duration) bool {
+	timer := time.NewTimer(span)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Get is the job as it stands. ErrNotFound.
+func (c *Client) Get(ctx context.Context, id string) (*headwayv1.Job, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	request := &headwayv1.GetJobRequest{SessionId: session, JobId: id}
+	return repeated(ctx, c.connection, request, headwayv1.JobServiceClient.GetJob)
+}
+
+// Filter says which jobs of a session to list: those that pass all that is set.
+type Filter struct {
+	Statuses []headwayv1.JobStatus
+	Name     string
+	Invoker  string
+	Labels   map[string]string
+	Stalled  *bool
+	// PageSize is how many are fetched at a time: 50 by default, at most 1,000.
+	PageSize int32
+}
+
+// List gives the jobs of the session that pass the filter, newest first, fetched page by page. After an error it ends.
+func (c *Client) List(ctx context.Context, filter Filter) iter.Seq2[*headwayv1.Job, error] {
+	return func(yield func(*headwayv1.Job, error) bool) {
+		session, err := c.in()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		request := &headwayv1.ListJobsRequest{
+			SessionId: session, PageSize: filter.PageSize, Statuses: filter.Statuses, Name: filter.Name,
+			Invoker: filter.Invoker, Labels: filter.Labels, Stalled: filter.Stalled,
+		}
+		for {
+			page, err := repeated(ctx, c.connection, request, headwayv1.JobServiceClient.ListJobs)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, job := range page.GetJobs() {
+				if !yield(job, nil) {
+					return
+				}
+			}
+			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+				return
+			}
+		}
+	}
+}
+
+// Results is what came of the job, as encoding/json would decode it; nil unless it is COMPLETED with results. ErrNotFound.
+func (c *Client) Results(ctx context.Context, id string) (any, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	request := &headwayv1.GetResultsRequest{SessionId: session, JobId: id}
+	answer, err := repeated(ctx, c.connection, request, headwayv1.JobServiceClient.GetResults)
+	if err != nil {
+		return nil, err
+	}
+	return answer.GetResults().AsInterface(), nil
+}
+
+// Variables are the job's variables, or those of these names that are set. ErrNotFound.
+func (c *Client) Variables(ctx context.Context, id string, names ...string) (map[string]any, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	request := &headwayv1.GetVariablesRequest{SessionId: session, JobId: id, Names: names}
+	answer, err := repeated(ctx, c.connection, request, headwayv1.JobServiceClient.GetVariables)
+	if err != nil {
+		return nil, err
+	}
+	return fromFields(answer.GetVariables().GetFields()), nil
+}
+
+// RecordErrors are the first and the last 100 record errors of the job, and how many there were. ErrNotFound.
+func (c *Client) RecordErrors(ctx context.Context, id string) (*headwayv1.ListRecordErrorsResponse, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	request := &headwayv1.ListRecordErrorsRequest{SessionId: session, JobId: id}
+	return repeated(ctx, c.connection, request, headwayv1.JobServiceClient.ListRecordErrors)
+}
+
+// Cancel asks the job's worker to end early, for a reason of at most 1,024 characters, and ends the job itself after the
+// server's grace period (60 s by default). ErrNotFound; ErrState if it has ended otherwise.
+func (c *Client) Cancel(ctx context.Context, id, reason string) (*headwayv1.Job, error) {
+	return c.cancel(ctx, id, reason, nil)
+}
+
+// CancelWithin is [Client.Cancel] with a grace period of one's own; 0 = at once.
+func (c *Client) CancelWithin(ctx context.Context, id, reason string, grace time.Duration) (*headwayv1.Job, error) {
+	return c.cancel(ctx, id, reason, durationpb.New(grace))
+}
+
+func (c *Client) cancel(ctx context.Context, id, reason string, grace *durationpb.Duration) (*headwayv1.Job, error) {
+	session, err := c.in()
+	if err != nil {
+		return nil, err
+	}
+	request := &headwayv1.CancelJobRequest{
+		SessionId: session, JobId: id, Reason: clean(reason, lettersMessage), GracePeriod: grace,
+	}
+	return once(ctx, c.connection, request, headwayv1.JobServiceClient.CancelJob)
+}
+
+// Clear removes the job with its variables, results and record errors; one that is not there is no error.
+func (c *Client) Clear(ctx context.Context, id string) error {
+	session, err := c.in()
+	if err != nil {
+		return err
+	}
+	request := &headwayv1.ClearJobRequest{SessionId: session, JobId: id, AllowMissing: true}
+	_, err = once(ctx, c.connection, request, headwayv1.JobServiceClient.ClearJob)
+	return err
+}
+
+// Watch gives the job as it stands once it is newer than the revision (0: at once), then each newer state, until it has
+// ended. A connection that breaks is taken up again where it broke off, for as long as the context lasts. After an error
+// it ends: ErrNotFound, also if the job is cleared meanwhile; what the context says.
+func (c *Client) Watch(ctx context.Context, id string, revision int64) iter.Seq2[*headwayv1.Job, error] {
+	return func(yield func(*headwayv1.Job, error) bool) {
+		session, err := c.in()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		request := &headwayv1.WatchJobRequest{SessionId: session, JobId: id, AfterRevision: revision}
+		err = c.rewatch(ctx, func(ctx context.Context, heard func()) (bool, error) {
+			call, err := c.Stub().WatchJob(ctx, request)
+			for err == nil {
+				var response *headwayv1.WatchJobResponse
+				if response, err = call.Recv(); err != nil {
+					break
+				}
+				heard()
+				request.AfterRevision = response.GetJob().GetRevision()
+				if !yield(response.GetJob(), nil) || Ended(response.GetJob().GetStatus()) {
+					return true, nil
+				}
+			}
+			return errors.Is(err, io.EOF), err
+		})
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// WatchSession gives the jobs of the session as they stand, then each change: a job, or the id of one that was removed.
+// It goes on over broken connections, until the context ends.
+//
+// The token is that of the last change received, or empty. After an error it ends: ErrState with the reason
+// RESUME_TOKEN_EXPIRED if the token is too old.
+func (c *Client) WatchSession(ctx context.Context, token string) iter.Seq2[*headwayv1.WatchJobsResponse, error] {
+	return func(yield func(*headwayv1.WatchJobsResponse, error) bool) {
+		session, err := c.in()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		request := &headwayv1.WatchJobsRequest{SessionId: session, ResumeToken: token}
+		err = c.rewatch(ctx, func(ctx context.Context, heard func()) (bool, error) {
+			call, err := c.Stub().WatchJobs(ctx, request)
+			for err == nil {
+				var change *headwayv1.WatchJobsResponse
+				if change, err = call.Recv(); err != nil {
+					break
+				}
+				heard()
+				request.ResumeToken = change.GetResumeToken()
+				if !yield(change, nil) {
+					return true, nil
+				}
+			}
+			return false, err
+		})
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// rewatch repeats a watch that breaks off until it is over, or its error is final.
+func (c *Client) rewatch(ctx context.Context, watch func(context.Context, func()) (bool, error)) error {
+	failures := 0
+	for {
+		call, cancel := context.WithCancel(ctx)
+		over, err := watch(call, func() { failures = 0 })
+		cancel()
+		if over {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		broken := &Error{Code: codes.Unavailable}
+		if !errors.Is(err, io.EOF) {
+			broken = fromError(err)
+		}
+		if broken.Code != codes.Unavailable && broken.Code != codes.Canceled {
+			return broken
+		}
+		if broken.Reason == "STREAM_EXPIRED" && failures == 0 {
+			continue
+		}
+		failures++
+		if !sleep(ctx, jitter(min(firstRetry<<min(failures, 6), longestRewatch), 0.5, 1)) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Wait waits until the job has ended, whoever ends it, and gives its final state. It lasts as long as the context;
+// ErrNotFound if the job is cleared meanwhile.
+func (c *Client) Wait(ctx context.Context, id string) (*headwayv1.Job, error) {
+	var last *headwayv1.Job
+	for job, err := range c.Watch(ctx, id, 0) {
+		if err != nil {
+			return nil, err
+		}
+		last = job
+	}
+	return last, nil
+}
+
+// Ended says whether a job of this status has ended.
+func Ended(status headwayv1.JobStatus) bool {
+	switch status {
+	case headwayv1.JobStatus_JOB_STATUS_COMPLETED, headwayv1.JobStatus_JOB_STATUS_FAILED, headwayv1.JobStatus_JOB_STATUS_CANCELLED:
+		return true
+	}
+	return false
+}

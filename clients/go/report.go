@@ -1,0 +1,129 @@
+package headway
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/headway-project/headway/clients/go/headwayv1"
+)
+
+const errorsRoom = 1 << 20
+
+// about is what all reports of a job carry.
+type about struct {
+	session, id string
+	attempt     int32
+}
+
+// reporter turns one meter's state into numbered reports. A report stays the same, and is sent again, until it is
+// settled: that makes a retry count once.
+type reporter struct {
+	meter     *Meter
+	sequence  int64
+	progress  int64
+	size      int64
+	message   string
+	counters  map[string]int64
+	unsettled []*headwayv1.ReportProgressRequest
+	more      bool
+	pressing  bool
+}
+
+func newReporter(meter *Meter, progress, size int64) *reporter {
+	// Above every sequence of an earlier process that reported this part in the same attempt.
+	return &reporter{meter: meter, sequence: time.Now().UnixMicro(), progress: progress, size: size}
+}
+
+// busy: a report is unsettled, or another must follow before its turn.
+func (r *reporter) busy() bool { return len(r.unsettled) > 0 || r.pressing }
+
+// report is the unsettled one, or a new one, or nil if nothing has changed. Not fresh: a new one only to complete the
+// one before.
+func (r *reporter) report(about about, fresh bool) *headwayv1.ReportProgressRequest {
+	if len(r.unsettled) == 0 && (fresh || r.more) {
+		r.freeze(about)
+	}
+	if len(r.unsettled) == 0 {
+		return nil
+	}
+	return r.unsettled[0]
+}
+
+// drain is all that this meter has left to say.
+func (r *reporter) drain(about about, fresh bool) []*headwayv1.ReportProgressRequest {
+	for more := !fresh || r.freeze(about); more && r.more; {
+		more = r.freeze(about)
+	}
+	return r.unsettled
+}
+
+// settle: the report was applied.
+func (r *reporter) settle() { r.unsettled = r.unsettled[1:] }
+
+// refused: the report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest
+// goes out again without them.
+func (r *reporter) refused() {
+	if len(r.unsettled) == 0 {
+		return
+	}
+	if r.unsettled[0].Variables == nil {
+		r.settle()
+		return
+	}
+	// What was sent may still be read by gRPC.
+	r.unsettled[0] = proto.CloneOf(r.unsettled[0])
+	r.unsettled[0].Variables = nil
+	for _, report := range r.unsettled {
+		r.number(report)
+	}
+}
+
+func (r *reporter) freeze(about about) bool {
+	report := r.draft(about)
+	if report != nil {
+		r.number(report)
+		r.unsettled = append(r.unsettled, report)
+	}
+	return report != nil
+}
+
+func (r *reporter) draft(about about) *headwayv1.ReportProgressRequest {
+	taken := r.meter.sample(errorsRoom)
+	r.more, r.pressing = taken.more, taken.pressing
+	report := &headwayv1.ReportProgressRequest{
+		SessionId: about.session, JobId: about.id, Attempt: about.attempt, Part: r.meter.name,
+		RecordErrors: taken.errors, Variables: taken.variables,
+	}
+	changed := len(taken.errors) > 0 || taken.variables != nil
+	if taken.progress != r.progress {
+		r.progress, changed = taken.progress, true
+		report.Amount = &headwayv1.ReportProgressRequest_Progress{Progress: taken.progress}
+	}
+	if taken.size != nil && *taken.size != r.size {
+		r.size, changed = *taken.size, true
+		report.Size = taken.size
+	}
+	if taken.message != nil && *taken.message != r.message {
+		r.message, changed = *taken.message, true
+		report.Message = taken.message
+	}
+	for name, total := range taken.counters {
+		if delta := total - r.counters[name]; delta != 0 {
+			if report.Counters == nil {
+				report.Counters = map[string]int64{}
+			}
+			report.Counters[name], changed = delta, true
+		}
+	}
+	r.counters = taken.counters
+	if !changed {
+		return nil
+	}
+	return report
+}
+
+func (r *reporter) number(report *headwayv1.ReportProgressRequest) {
+	r.sequence++
+	report.Sequence = r.sequence
+}

@@ -1,0 +1,171 @@
+package headway
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+const (
+	exact    = 1 << 53
+	deepest  = 32
+	anyLimit = math.MaxInt
+)
+
+// clean is the text as the server takes it: without U+0000 and invalid UTF-8, at most limit characters.
+func clean(text string, limit int) string {
+	plain := true
+	for i := range len(text) {
+		if c := text[i]; c == 0 || c >= utf8.RuneSelf {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		if len(text) > limit {
+			return text[:limit]
+		}
+		return text
+	}
+	count := 0
+	for i := range text {
+		if count == limit {
+			text = text[:i]
+			break
+		}
+		count++
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// toValue is any value as JSON. What JSON has no word for (channels, integers beyond 2⁵³, NaN) becomes its text: a
+// tracker must not stop a worker because of a result.
+func toValue(data any, depth int) *structpb.Value {
+	switch known := data.(type) {
+	case nil:
+		return structpb.NewNullValue()
+	case string:
+		return text(known)
+	case error:
+		return text(known.Error())
+	case json.Marshaler, json.Number:
+		return viaJSON(data, depth)
+	}
+	value := reflect.ValueOf(data)
+	switch value.Kind() {
+	case reflect.Bool:
+		return structpb.NewBoolValue(value.Bool())
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		if number := value.Int(); -exact <= number && number <= exact {
+			return structpb.NewNumberValue(float64(number))
+		}
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		if number := value.Uint(); number <= exact {
+			return structpb.NewNumberValue(float64(number))
+		}
+	case reflect.Float32, reflect.Float64:
+		if number := value.Float(); !math.IsNaN(number) && !math.IsInf(number, 0) {
+			return structpb.NewNumberValue(number)
+		}
+	case reflect.String:
+		return text(value.String())
+	case reflect.Pointer:
+		if value.IsNil() {
+			return structpb.NewNullValue()
+		}
+		if depth < deepest {
+			return toValue(value.Elem().Interface(), depth+1)
+		}
+	case reflect.Map:
+		if depth < deepest {
+			fields := make(map[string]*structpb.Value, value.Len())
+			for entries := value.MapRange(); entries.Next(); {
+				fields[clean(fmt.Sprint(entries.Key().Interface()), anyLimit)] = toValue(entries.Value().Interface(), depth+1)
+			}
+			return structpb.NewStructValue(&structpb.Struct{Fields: fields})
+		}
+	case reflect.Slice, reflect.Array:
+		if value.Type().Elem().Kind() == reflect.Uint8 {
+			return viaJSON(data, depth)
+		}
+		if depth < deepest {
+			items := make([]*structpb.Value, value.Len())
+			for i := range items {
+				items[i] = toValue(value.Index(i).Interface(), depth+1)
+			}
+			return structpb.NewListValue(&structpb.ListValue{Values: items})
+		}
+	case reflect.Struct:
+		return viaJSON(data, depth)
+	}
+	return text(fmt.Sprint(data))
+}
+
+// viaJSON is for what says itself how it looks as JSON.
+func viaJSON(data any, depth int) *structpb.Value {
+	var plain any
+	encoded, err := json.Marshal(data)
+	if err == nil {
+		decoder := json.NewDecoder(bytes.NewReader(encoded))
+		decoder.UseNumber()
+		err = decoder.Decode(&plain)
+	}
+	if err != nil || depth >= deepest {
+		return text(fmt.Sprint(data))
+	}
+	return fromDecoded(plain, depth)
+}
+
+func fromDecoded(plain any, depth int) *structpb.Value {
+	switch known := plain.(type) {
+	case json.Number:
+		if whole, err := known.Int64(); err == nil {
+			return toValue(whole, depth)
+		}
+		if number, err := known.Float64(); err == nil && strings.ContainsAny(known.String(), ".eE") {
+			return structpb.NewNumberValue(number)
+		}
+		return text(known.String())
+	case map[string]any:
+		fields := make(map[string]*structpb.Value, len(known))
+		for key, value := range known {
+			fields[clean(key, anyLimit)] = fromDecoded(value, depth+1)
+		}
+		return structpb.NewStructValue(&structpb.Struct{Fields: fields})
+	case []any:
+		items := make([]*structpb.Value, len(known))
+		for i, item := range known {
+			items[i] = fromDecoded(item, depth+1)
+		}
+		return structpb.NewListValue(&structpb.ListValue{Values: items})
+	}
+	return toValue(plain, depth)
+}
+
+func text(text string) *structpb.Value {
+	return structpb.NewStringValue(clean(text, anyLimit))
+}
+
+// toFields is a mapping as the fields of a JSON object.
+func toFields(data map[string]any) map[string]*structpb.Value {
+	fields := make(map[string]*structpb.Value, len(data))
+	for key, value := range data {
+		fields[clean(key, anyLimit)] = toValue(value, 1)
+	}
+	return fields
+}
+
+// fromFields is a JSON object as encoding/json would decode it: numbers as float64.
+func fromFields(fields map[string]*structpb.Value) map[string]any {
+	result := make(map[string]any, len(fields))
+	for key, value := range fields {
+		result[key] = value.AsInterface()
+	}
+	return result
+}
