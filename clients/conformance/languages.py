@@ -60,6 +60,6 @@ LANGUAGES = {
         Language("java", "Java", tools=("java", "javac", "mvn")),
         Language("rust", "Rust", tools=("cargo",)),
         Language("perl", "Perl", door="http", tools=("perl",)),
-        Language("shell", "Shell", tools=("bash", "jq"), built=False),
+        Language("shell", "Shell", tools=("bash", "jq")),
     )
 }

@@ -136,7 +136,9 @@ class _Scene:
             self._answered(driver, number, began, step)
 
     def _answered(self, driver: Driver, number: int, began: float, step: Step) -> None:
-        answer, came = driver.answer(number, PATIENCE)
+        bound = step.took.get("at_most") if isinstance(step.took, Mapping) else None
+        patience = bound + 1.0 if isinstance(bound, int | float) else PATIENCE
+        answer, came = driver.answer(number, patience)
         if "unsupported" in answer:
             raise CaseFailed(f"unsupported: {answer['unsupported']}")
         if step.error is None:

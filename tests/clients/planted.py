@@ -1,0 +1,90 @@
+"""The Python client's driver with a fault planted in it: `planted.py FAULT`."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import headway
+from headway import engine, meter, postman, report
+from headway.course import Step
+from headway.v1 import job_service_pb2 as rpc
+
+DRIVER = Path(__file__).resolve().parents[2] / "clients" / "python" / "driver.py"
+
+
+def renumbers() -> None:
+    """A report that is repeated gets another number."""
+    original = report.Reporter.report
+
+    def again(
+        self: report.Reporter, session: str, job_id: str, attempt: int, fresh: bool
+    ) -> rpc.ReportProgressRequest | None:
+        found = original(self, session, job_id, attempt, fresh)
+        return found and self._number(found)
+
+    report.Reporter.report = again  # type: ignore[method-assign]
+
+
+def counts_twice() -> None:
+    """Record errors count double."""
+    original = meter.Meter.record_error
+
+    def twice(self: meter.Meter, record: object, message: object = "", code: object = "") -> None:
+        original(self, record, message, code)
+        original(self, record, message, code)
+
+    meter.Meter.record_error = twice  # type: ignore[method-assign]
+
+
+def knows_no_pace() -> None:
+    """Reports as often as it likes."""
+    engine.Engine._turn = lambda self, course: 0.05  # type: ignore[method-assign]
+
+
+def gives_no_heartbeat() -> None:
+    engine.Engine._turn = lambda self, course: self._pace  # type: ignore[method-assign]
+
+
+def waits_for_ever() -> None:
+    """The end of a job waits until the server has it."""
+
+    def settle(self: headway.Job, step: Step | None) -> None:
+        if step is not None:
+            step.answer.result()
+
+    headway.Job._settle = settle  # type: ignore[method-assign]
+
+
+def tells_secrets() -> None:
+    """The session stands in a warning."""
+    original = headway.Job.finish
+
+    def finish(self: headway.Job, results: object = None) -> None:
+        print(self.session, file=sys.stderr)
+        original(self, results)
+
+    headway.Job.finish = finish  # type: ignore[method-assign]
+
+
+def leaves_nothing() -> None:
+    """What could not be delivered is dropped."""
+    postman.write_down = lambda courses, target: {}
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    fault.__name__: fault
+    for fault in (
+        renumbers,
+        counts_twice,
+        knows_no_pace,
+        gives_no_heartbeat,
+        waits_for_ever,
+        tells_secrets,
+        leaves_nothing,
+    )
+}
+
+if __name__ == "__main__":
+    FAULTS[sys.argv[1]]()
+    runpy.run_path(str(DRIVER), run_name="__main__")

@@ -1,0 +1,7 @@
+"""The Go client."""
+
+from tests.clients.suite import Toolchain
+
+
+class TestGo(Toolchain):
+    name = "go"

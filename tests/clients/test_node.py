@@ -1,0 +1,7 @@
+"""The TypeScript client, on Node."""
+
+from tests.clients.suite import Toolchain
+
+
+class TestNode(Toolchain):
+    name = "node"

@@ -1,0 +1,7 @@
+"""The Python client."""
+
+from tests.clients.suite import ClientSuite
+
+
+class TestPython(ClientSuite):
+    name = "python"

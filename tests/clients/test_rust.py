@@ -1,0 +1,7 @@
+"""The Rust client."""
+
+from tests.clients.suite import Toolchain
+
+
+class TestRust(Toolchain):
+    name = "rust"

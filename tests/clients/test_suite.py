@@ -1,0 +1,88 @@
+"""The suite itself: it notices clients that do wrong, and its files are what they should be."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clients.conformance.cases import Data
+from clients.conformance.languages import LANGUAGES, Language
+from clients.conformance.patterns import difference
+from clients.conformance.play import CaseFailed, Shared, play
+from tests.clients.planted import FAULTS
+from tests.clients.suite import CASES, KNOWN
+
+PLANTED = Path(__file__).with_name("planted.py")
+
+NOTICED_BY = {
+    "renumbers": ("lost-answers", "two different|is not 8|came after"),
+    "counts_twice": ("record-errors", "is not"),
+    "knows_no_pace": ("slow-pace", "reports: .* is not at most 2"),
+    "gives_no_heartbeat": ("heartbeats", "heartbeats: .* is not at least"),
+    "waits_for_ever": ("away-all-along", "did not answer|seconds"),
+    "tells_secrets": ("finish-with-results", "the session stands in"),
+    "leaves_nothing": ("spool-and-flush", "in the spool, files: 0 is not 1"),
+}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Shared]:
+    with Shared() as shared:
+        yield shared
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_noticed(shared: Shared, fault: str) -> None:
+    name, complaint = NOTICED_BY[fault]
+    (case,) = (case for case in CASES if case.name == name)
+    planted = Language("planted", "Planted", own_command=(sys.executable, "-m", "tests.clients.planted", fault))
+    with pytest.raises(CaseFailed, match=complaint):
+        play(case, planted, shared)
+
+
+def test_known_exceptions_are_of_cases_that_there_are() -> None:
+    names = {case.name for case in CASES}
+    for (language, case), known in KNOWN.items():
+        assert language in LANGUAGES
+        assert case in names
+        assert known.reason
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        (3, 3),
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ([1, {"at_least": 2}], [1, 2]),
+        ({"matches": "^a"}, "abc"),
+        ({"not": 3}, 4),
+        ({"length": {"at_most": 2}}, "ab"),
+        ({"any": True}, 0),
+        (None, None),
+    ],
+)
+def test_what_fits(pattern: Data, value: object) -> None:
+    assert difference(pattern, value) == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        (3, 4),
+        (1, True),
+        ({"a": 1}, {"b": 1}),
+        ({"a": 1}, None),
+        ([1], [1, 2]),
+        ([], None),
+        ({"at_least": 3}, 2),
+        ({"at_most": 3}, "text"),
+        ({"matches": "^b"}, "abc"),
+        ({"not": {"at_least": 3}}, 4),
+        ({"length": 2}, [1]),
+        ({"any": True}, None),
+        (None, 0),
+    ],
+)
+def test_what_does_not_fit(pattern: Data, value: object) -> None:
+    assert difference(pattern, value)
