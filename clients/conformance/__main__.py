@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from rich.console import Console
 from rich.table import Table
 
-from clients.conformance.cases import CaseError, load, load_known
+from clients.conformance.case import CaseError, load, load_known
 from clients.conformance.languages import LANGUAGES
 from clients.conformance.play import Shared
 from clients.conformance.run import Outcomes, run

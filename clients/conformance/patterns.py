@@ -8,7 +8,7 @@ the text), `not` (another pattern), `length` (of a list or text: a pattern), `an
 import re
 from collections.abc import Mapping, Sequence
 
-from clients.conformance.cases import Data
+from clients.conformance.case import Data
 
 _WORDS = frozenset({"at_least", "at_most", "matches", "not", "length", "any"})
 

@@ -12,7 +12,7 @@ from typing import Self, cast
 import grpc
 from google.protobuf import duration_pb2, json_format
 
-from clients.conformance.cases import Case, Data, Step
+from clients.conformance.case import Case, Data, Step
 from clients.conformance.describe import state
 from clients.conformance.drivers import Driver, DriverError
 from clients.conformance.http_tap import HttpTap

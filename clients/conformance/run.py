@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from clients.conformance.cases import Case
+from clients.conformance.case import Case
 from clients.conformance.languages import Language
 from clients.conformance.play import CaseFailed, Shared, play
 

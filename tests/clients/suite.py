@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from clients.conformance.cases import Case, load, load_known
+from clients.conformance.case import Case, load, load_known
 from clients.conformance.languages import LANGUAGES, Language
 from clients.conformance.play import Shared
 from clients.conformance.run import Outcomes, run
