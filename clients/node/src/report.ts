@@ -1,0 +1,141 @@
+/** What was reported of one tally and what was not: the numbered reports that make a retry count once. */
+
+import { ReportProgressRequest } from "./gen/headway/v1/job_service.js";
+import { microseconds } from "./ids.js";
+import type { Tally } from "./tally.js";
+import { clean, whole } from "./values.js";
+
+const ERRORS_ROOM = 1024 * 1024;
+const COUNTERS = 64;
+
+/** Whose report it is. */
+export interface About {
+  session: string;
+  jobId: string;
+  attempt: number;
+}
+
+/** A report, and its bytes: the same whenever it is sent. */
+export interface Report {
+  message: ReportProgressRequest;
+  bytes: Uint8Array;
+}
+
+/** A report that says no more than that the worker is there. */
+export function heartbeat({ session, jobId, attempt }: About): Uint8Array {
+  return encode(ReportProgressRequest.fromPartial({ sessionId: session, jobId, attempt }));
+}
+
+/** Turns one tally's state into reports. A report stays the same, and is sent again, until it is settled. */
+export class Reporter {
+  readonly tally: Tally;
+  // Above every sequence of an earlier process that reported this part in the same attempt.
+  #sequence = microseconds();
+  #progress: bigint;
+  #size: bigint;
+  #message = "";
+  #counters: ReadonlyMap<string, number> = new Map();
+  readonly #unsettled: Report[] = [];
+  #more = false;
+  #pressing = false;
+
+  constructor(tally: Tally, progress = 0n, size = 0n) {
+    this.tally = tally;
+    this.#progress = progress;
+    this.#size = size;
+  }
+
+  /** Whether a report is unsettled, or another must follow before its turn. */
+  get busy(): boolean {
+    return this.unsettled || this.#pressing;
+  }
+
+  /** Whether a report is on its way. */
+  get unsettled(): boolean {
+    return this.#unsettled.length > 0;
+  }
+
+  /**
+   * The unsettled report, or a new one, or undefined if nothing has changed. Not `fresh`: a new one only to complete
+   * the one before.
+   */
+  report(about: About, fresh: boolean): Report | undefined {
+    if (!this.unsettled && (fresh || this.#more)) this.#freeze(about);
+    return this.#unsettled[0];
+  }
+
+  /** All that this tally has left to say, frozen as it will be sent, if it is still sent from here. */
+  drain(about: About, fresh: boolean): Report[] {
+    let more = fresh ? this.#freeze(about) : true;
+    while (more && this.#more) more = this.#freeze(about);
+    return [...this.#unsettled];
+  }
+
+  /** The report was applied. */
+  settle(): void {
+    this.#unsettled.shift();
+  }
+
+  /**
+   * The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes out
+   * again without them.
+   */
+  refused(): void {
+    const report = this.#unsettled[0];
+    if (!report?.message.variables) {
+      this.settle();
+      return;
+    }
+    report.message.variables = undefined;
+    for (const later of this.#unsettled) this.#number(later);
+  }
+
+  #freeze(about: About): boolean {
+    const message = this.#draft(about);
+    if (message) this.#unsettled.push(this.#number({ message, bytes: new Uint8Array() }));
+    return message !== undefined;
+  }
+
+  #draft({ session, jobId, attempt }: About): ReportProgressRequest | undefined {
+    const sample = this.tally.sample(ERRORS_ROOM);
+    this.#more = sample.more;
+    this.#pressing = sample.pressing;
+    const report = ReportProgressRequest.fromPartial({ sessionId: session, jobId, attempt, part: this.tally.part });
+    let progress = whole(sample.progress);
+    if (progress < 0n) progress = 0n;
+    if (progress !== this.#progress) report.progress = this.#progress = progress;
+    if (sample.size !== undefined) {
+      const size = whole(sample.size);
+      if (size !== this.#size) report.size = this.#size = size;
+    }
+    if (sample.message !== undefined && sample.message !== this.#message) {
+      report.message = this.#message = sample.message;
+    }
+    for (const [name, total] of [...sample.counters].slice(0, COUNTERS)) {
+      const delta = whole(total) - whole(this.#counters.get(name) ?? 0);
+      if (delta !== 0n) report.counters.set(clean(name, 128) || "?", delta);
+    }
+    this.#counters = sample.counters;
+    report.recordErrors = sample.errors;
+    report.variables = sample.variables;
+    const says =
+      report.progress !== undefined ||
+      report.size !== undefined ||
+      report.message !== undefined ||
+      report.counters.size > 0 ||
+      report.recordErrors.length > 0 ||
+      report.variables !== undefined;
+    return says ? report : undefined;
+  }
+
+  #number(report: Report): Report {
+    this.#sequence += 1;
+    report.message.sequence = BigInt(this.#sequence);
+    report.bytes = encode(report.message);
+    return report;
+  }
+}
+
+function encode(report: ReportProgressRequest): Uint8Array {
+  return ReportProgressRequest.encode(report).finish();
+}

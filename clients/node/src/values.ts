@@ -1,0 +1,99 @@
+/**
+ * Text and JSON values on their way to the server.
+ *
+ * Nothing here throws: a tracker must not stop a worker because a title holds half a character or a result a cycle.
+ */
+
+/** What results and variables are made of. */
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+const DEPTH = 32;
+const INT64 = 2n ** 63n - 1n;
+
+/** The text as the server takes it: without U+0000 and lone surrogates, at most `limit` characters. */
+export function clean(text: unknown, limit = Number.POSITIVE_INFINITY): string {
+  let plain = asText(text);
+  if (plain.length > limit) {
+    // A character outside of the BMP is two units of a string.
+    plain = plain.slice(0, limit * 2);
+    if (plain.length > limit) plain = Array.from(plain).slice(0, limit).join("");
+  }
+  return plain.toWellFormed().replaceAll("\0", "\ufffd");
+}
+
+/** Any value as JSON. What JSON has no word for (functions, NaN, integers beyond 2⁵³, cycles) becomes its text. */
+export function toJson(value: unknown): Json {
+  return convert(value, [], "");
+}
+
+/** An object as a JSON object; see `toJson`. */
+export function toRecord(values: object): { [key: string]: Json } {
+  const json = toJson(values);
+  return json !== null && typeof json === "object" && !Array.isArray(json) ? json : {};
+}
+
+/** The number as it can be sent. What cannot is 0: a worker's slip must not stop all reports. */
+export function whole(value: number): bigint {
+  if (typeof value === "bigint") return clamp(value);
+  if (typeof value !== "number" || Number.isNaN(value)) return 0n;
+  if (!Number.isFinite(value)) return value > 0 ? INT64 : -INT64;
+  return clamp(BigInt(Math.trunc(value)));
+}
+
+function clamp(value: bigint): bigint {
+  return value > INT64 ? INT64 : value < -INT64 ? -INT64 : value;
+}
+
+function asText(value: unknown): string {
+  try {
+    return typeof value === "string" ? value : String(value);
+  } catch {
+    return Object.prototype.toString.call(value);
+  }
+}
+
+function convert(value: unknown, around: object[], key: string): Json {
+  switch (typeof value) {
+    case "string":
+      return clean(value);
+    case "boolean":
+      return value;
+    case "number":
+      return Number.isFinite(value) ? value : String(value);
+    case "bigint":
+      return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+    case "undefined":
+      return null;
+    case "object":
+      if (value === null) return null;
+      if (around.length > DEPTH || around.includes(value)) return clean(value);
+      try {
+        return convertObject(value, [...around, value], key);
+      } catch {
+        return clean(value);
+      }
+    default:
+      return clean(value);
+  }
+}
+
+function convertObject(value: object, around: object[], key: string): Json {
+  if ("toJSON" in value && typeof value.toJSON === "function") return convert(value.toJSON(key), around, key);
+  if (value instanceof Error) return clean(inWords(value));
+  if (value instanceof Number || value instanceof String || value instanceof Boolean) {
+    return convert(value.valueOf(), around, key);
+  }
+  if (Array.isArray(value) || value instanceof Set) {
+    return Array.from(value as Iterable<unknown>, (item, index) => convert(item, around, String(index)));
+  }
+  const entries = value instanceof Map ? [...value] : Object.entries(value).filter(([, item]) => item !== undefined);
+  // fromEntries makes "__proto__" a property like any other.
+  return Object.fromEntries(entries.map(([name, item]) => [clean(name), convert(item, around, asText(name))]));
+}
+
+/** An error, or anything else that was thrown, as the text of a job's error: "TypeError: x is not a function". */
+export function inWords(error: unknown): string {
+  if (!(error instanceof Error)) return asText(error);
+  const name = error.name || error.constructor.name;
+  return error.message ? `${name}: ${error.message}` : name;
+}
