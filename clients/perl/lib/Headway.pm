@@ -1,0 +1,452 @@
+package Headway;
+
+use 5.016;
+use strict;
+use warnings;
+
+use Carp         qw(croak);
+use Scalar::Util qw(blessed);
+
+use Headway::Course  ();
+use Headway::Engine  ();
+use Headway::Error   ();
+use Headway::Http    ();
+use Headway::Ids     qw(chance now uuid7);
+use Headway::Job     ();
+use Headway::Json    qw(clean job_state plain span whole);
+use Headway::Spool   ();
+use Headway::Target  ();
+
+our $VERSION = '0.1.0';
+
+# Seconds: until all is delivered, for a call that somebody waits for, for a new job, and for one long poll.
+my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $POLL ) = ( 10, 10, 1, 30 );
+
+my %ENDED = map { $_ => 1 } qw(COMPLETED FAILED CANCELLED);
+my %open;
+
+sub connect {    ## no critic (ProhibitBuiltinHomonyms)
+    my ( $class, %about ) = @_;
+    my $target = Headway::Target->new( map { $_ => $about{$_} } qw(target token ca) );
+    my $engine = Headway::Engine->new($target);
+    my $given  = $about{session};
+    my $self   = bless {
+        engine       => $engine,
+        target       => $target,
+        http         => Headway::Http->new($target),
+        exit_timeout => $about{exit_timeout} // $EXIT_TIMEOUT,
+        call_timeout => $about{call_timeout} // $CALL_TIMEOUT,
+        session      => sub { $given // $ENV{HEADWAY_SESSION} },
+    }, $class;
+    $open{ 0 + $engine } = $engine;
+    return $self;
+}
+
+sub engine       { return $_[0]{engine} }
+sub exit_timeout { return $_[0]{exit_timeout} }
+
+sub create {
+    my ( $self, %about ) = @_;
+    my $id      = $about{job_id};
+    my %request = ( session_id => $self->_session( \%about ), job_id => $id || uuid7() );
+    $request{$_}       = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
+    $request{size}     = whole( $about{size} ) if defined $about{size};
+    $request{pending}  = JSON::PP::true()     if $about{pending};
+    $request{"${_}_timeout"} = span( $about{"${_}_timeout"} ) for grep { defined $about{"${_}_timeout"} } qw(heartbeat stall);
+    $request{retention} = span( $about{retention} ) if defined $about{retention};
+    my $labels = $about{labels} || {};
+    $request{labels} = { map { clean($_) => clean( $labels->{$_} ) } keys %{$labels} } if %{$labels};
+    $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
+    my $course = Headway::Course->new(
+        session   => $request{session_id},
+        engine    => $self->{engine},
+        heartbeat => $about{heartbeat_timeout} || 0,
+        started   => 0,
+        job       => {
+            id     => $request{job_id},
+            status => $about{pending} ? 'PENDING' : 'RUNNING',
+            ( map { $_ => $request{$_} // q{} } qw(name invoker unit) ),
+            size => $request{size} || 0,
+        },
+    );
+    my $job  = Headway::Job->new( $self, $course );
+    my $step = { method => 'CreateJob', request => \%request };
+    $self->{engine}->submit( $course, $step );
+    $self->{engine}->await( $CREATE_PATIENCE, sub { $step->{tried} } );
+    die $step->{error} if $step->{error};
+    return $job;
+}
+
+sub resume {
+    my ( $self, $id, %how ) = @_;
+    my $session = $self->_session( \%how );
+    $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
+    my $state = job_state( $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() } ) );
+    my $variables = $self->variables( $id, session => $session );
+    my $course    = Headway::Course->new(
+        session   => $session,
+        engine    => $self->{engine},
+        heartbeat => $state->{heartbeat_timeout},
+        job       => $state,
+    );
+    my $job = Headway::Job->new( $self, $course )->knows($variables);
+    $self->{engine}->submit($course);
+    return $job;
+}
+
+sub fetch {
+    my ( $self, $id, %how ) = @_;
+    my $session = $self->_session( \%how );
+    my $state   = eval { $self->get( $id, session => $session ) };
+    if ( !$state ) {
+        return if _is( $@, 'NOT_FOUND' );
+        die $@;
+    }
+    my $course = Headway::Course->new(
+        session => $session,
+        engine  => $self->{engine},
+        started => $state->{status} ne 'PENDING',
+        job     => $state,
+    );
+    $course->heard_of($state);
+    my $job = Headway::Job->new( $self, $course );
+    $job->results( $self->results( $id, session => $session ) ) if $state->{status} eq 'COMPLETED';
+    return $job;
+}
+
+sub get {
+    my ( $self, $id, %how ) = @_;
+    return job_state( $self->_call( GetJob => $self->_session( \%how ), { job_id => $id } ) );
+}
+
+sub list {
+    my ( $self, %filters ) = @_;
+    my $session = $self->_session( \%filters );
+    my %request = map { $_ => $filters{$_} } grep { defined $filters{$_} } qw(name invoker labels page_size);
+    $request{statuses} = [ map {"JOB_STATUS_$_"} @{ $filters{statuses} } ] if $filters{statuses};
+    $request{stalled} = $filters{stalled} ? JSON::PP::true() : JSON::PP::false() if defined $filters{stalled};
+    my @jobs;
+    while (1) {
+        my $page = $self->_call( ListJobs => $session, \%request );
+        push @jobs, map { job_state($_) } @{ $page->{jobs} || [] };
+        $request{page_token} = $page->{nextPageToken};
+        return @jobs if !length( $request{page_token} // q{} );
+    }
+}
+
+sub watch {
+    my ( $self, $id, %how ) = @_;
+    my $session = $self->_session( \%how );
+    my $end     = defined $how{timeout} ? now() + $how{timeout} : undef;
+    my ( $revision, $over ) = ( $how{after_revision} || 0, 0 );
+    return sub {
+        while ( !$over ) {
+            my $state = $self->_newer( $session, $id, $revision, $end );
+            next if $state->{revision} <= $revision && !$ENDED{ $state->{status} };
+            ( $revision, $over ) = ( $state->{revision}, $ENDED{ $state->{status} } );
+            return $state;
+        }
+        return;
+    };
+}
+
+# The job once it is newer, or as it is after a while. A server that is away is asked again, for as long as it takes.
+sub _newer {
+    my ( $self, $session, $id, $revision, $end ) = @_;
+    my $tries = 0;
+    while (1) {
+        my $left = defined $end ? $end - now() : $POLL;
+        $left = 0 if $left < 0;
+        my $wait  = $left < $POLL ? $left : $POLL;
+        my $state = eval {
+            $self->_call(
+                GetJob => $session,
+                { job_id => $id, $revision ? ( after_revision => $revision, wait => span($wait) ) : () },
+                $wait + $self->{call_timeout}
+            );
+        };
+        my $fault = $state ? undef : $@;
+        $state = job_state($state) if $state;
+        return $state              if $state && ( $state->{revision} > $revision || $ENDED{ $state->{status} } );
+        die $fault if defined $fault && !_is( $fault, qw(UNAVAILABLE CANCELLED DEADLINE_EXCEEDED) );
+        die Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'the job has not ended in time' )
+            if defined $end && now() >= $end;
+        return $state if $state;
+        $tries++ if $tries < 6;
+        $self->_sleep( 0.1 * 2**$tries * chance( 0.5, 1.0 ), $end );
+    }
+}
+
+# Whether it is an error of ours with one of these codes.
+sub _is {
+    my ( $fault, @codes ) = @_;
+    return blessed $fault && $fault->isa('Headway::Error') && grep { $fault->code eq $_ } @codes;
+}
+
+sub _sleep {
+    my ( $self, $seconds, $end ) = @_;
+    $seconds = 5              if $seconds > 5;
+    $seconds = $end - now() if defined $end && $seconds > $end - now();
+    $self->{engine}->await( $seconds > 0 ? $seconds : 0, sub { q{} } );
+    return;
+}
+
+sub wait {    ## no critic (ProhibitBuiltinHomonyms)
+    my ( $self, $id, %how ) = @_;
+    my $next = $self->watch( $id, %how );
+    my $last;
+    while ( my $state = $next->() ) { $last = $state }
+    return $last;
+}
+
+sub results {
+    my ( $self, $id, %how ) = @_;
+    return $self->_call( GetResults => $self->_session( \%how ), { job_id => $id } )->{results};
+}
+
+sub variables {
+    my ( $self, $id, %how ) = @_;
+    my %names = $how{names} ? ( names => [ map { clean($_) } @{ $how{names} } ] ) : ();
+    return $self->_call( GetVariables => $self->_session( \%how ), { job_id => $id, %names } )->{variables} || {};
+}
+
+sub record_errors {
+    my ( $self, $id, %how ) = @_;
+    my $told  = $self->_call( ListRecordErrors => $self->_session( \%how ), { job_id => $id } );
+    my %found = ( total => 0 + ( $told->{total} // 0 ) );
+    for my $end (qw(first last)) {
+        $found{$end} = [
+            map {
+                { record => $_->{record}, code => $_->{code} // q{}, message => $_->{message} // q{} }
+            } @{ $told->{$end} || [] }
+        ];
+    }
+    return \%found;
+}
+
+sub cancel {
+    my ( $self, $id, %how ) = @_;
+    my %request = ( job_id => $id );
+    $request{reason}       = clean( $how{reason}, 1_024 ) if defined $how{reason};
+    $request{grace_period} = span( $how{grace} )          if defined $how{grace};
+    return job_state( $self->_call( CancelJob => $self->_session( \%how ), \%request ) );
+}
+
+sub clear {
+    my ( $self, $id, %how ) = @_;
+    $self->_call( ClearJob => $self->_session( \%how ), { job_id => $id, allow_missing => JSON::PP::true() } );
+    return;
+}
+
+sub flush_spool {
+    my ($self) = @_;
+    return $self->{engine}->deliver_letters(9**9**9);
+}
+
+sub tick {
+    my ($self) = @_;
+    $self->{engine}->turn;
+    return;
+}
+
+sub close {    ## no critic (ProhibitBuiltinHomonyms)
+    my ($self) = @_;
+    delete $open{ 0 + $self->{engine} } or return;
+    _deliver( $self->{engine}, $self->{exit_timeout} );
+    $self->{http}->drop;
+    return;
+}
+
+# Waits until all is stored; then writes what is left to the spool, and says so.
+sub _deliver {
+    my ( $engine, $seconds ) = @_;
+    for my $course ( $engine->linger( $seconds, $engine->jobs ) ) {
+        my @left = $course->remains or next;
+        my $place = eval { Headway::Spool::write_letter( $engine->target, $course->{job}, \@left )->path };
+        chomp( my $why = $place ? q{} : $@ );
+        $engine->contact->notice(
+            sprintf '%s has not answered in time; the last state of job %s is not delivered%s',
+            $engine->target->address,
+            $course->id,
+            $place ? " yet, and waits in $place for headway-flush or the next run" : ", and can't be written down: $why"
+        );
+    }
+    $_->stop for $engine->jobs;
+    return;
+}
+
+END {
+    local ( $@, $!, $? );
+    my $end = now() + $EXIT_TIMEOUT;
+    for my $engine ( values %open ) {
+        my $left = $end - now();
+        eval { _deliver( $engine, $left > 0 ? $left : 0 ); 1 } or warn $@;
+    }
+    %open = ();
+}
+
+sub _session {
+    my ( $self, $how ) = @_;
+    my $session = $how->{session} // $self->{session}->();
+    croak 'No session: give one, or set HEADWAY_SESSION' if !length( $session // q{} );
+    return $session;
+}
+
+sub _call {
+    my ( $self, $method, $session, $request, $seconds ) = @_;
+    my $engine = $self->{engine};
+    return $self->{http}->call(
+        $method,
+        { session_id => $session, %{$request} },
+        $seconds // $self->{call_timeout},
+
+        # Jobs of this process are reported meanwhile.
+        sub { $engine->turn; my $pause = ${ $engine->clock } - now(); return $pause > 0 ? $pause : 0 }
+    );
+}
+
+1;
+
+__END__
+
+=encoding utf8
+
+=head1 NAME
+
+Headway - tells a Headway server how far long-running work has come
+
+=head1 SYNOPSIS
+
+    use Headway;
+
+    my $client = Headway->connect;    # HEADWAY_TARGET, HEADWAY_SESSION
+    my $job    = $client->create( name => 'Import', unit => 'records' );
+    $job->run(
+        sub {
+            my $next = $job->track( \@records );
+            while ( my ($record) = $next->() ) {
+                $job->die_if_cancelled;
+                import_record($record);
+            }
+        }
+    );
+
+=head1 DESCRIPTION
+
+A connection to one server, over its HTTP door. Jobs are made, read and watched here; L<Headway::Job> is a job in the hands
+of its worker. Core modules only; https:// needs IO::Socket::SSL.
+
+=head2 When something is sent
+
+Updates only touch memory. There are no threads: an update looks at the clock, and when the server wants to hear of the job,
+it sends off one short request, without waiting; a later update fetches the answer. So nothing is sent while the program
+calls nothing of this client. What was said last arrives with the next call, with the end of the job, or at the end of the
+program. A program that waits for other things calls C<tick> now and then.
+
+While the server is away there are pauses between the tries, so that they cost the work at most 2 % of its time.
+
+=head2 Forks
+
+A forked child that goes on with a job reports a part of its own, named after its process, from 0, over a connection of its
+own; what the parent counted is the parent's to report. A child that leaves by C<POSIX::_exit> calls C<close> before.
+
+=head1 METHODS
+
+Methods that ask the server wait C<call_timeout> seconds at most, and die with a L<Headway::Error>. All take
+C<< session => $id >>; else that of C<connect> is meant, else HEADWAY_SESSION.
+
+=head2 connect(%options)
+
+C<target>: C<http://host:port>, C<https://host:port> or C<host:port>; else HEADWAY_HTTP_TARGET, else HEADWAY_TARGET, else
+http://127.0.0.1:8080. C<token>: else HEADWAY_TOKEN. C<ca>: a PEM file, else HEADWAY_CA; it means TLS. C<session>: the
+default of all methods. C<exit_timeout>: seconds to wait at most at the end of a job and of the connection, 10 by default.
+C<call_timeout>: seconds, 10 by default. Nothing is sent before it is used. Dies if the target is malformed.
+
+=head2 create(%options)
+
+Creates a job and begins to work on it. If the server does not answer, which takes a refused connection or at most a second,
+the work begins all the same, and the job is created later, under the id that it has already.
+
+C<name>, C<invoker> (at most 256 characters), C<size> (0 = not known yet), C<unit> (at most 32 characters), C<labels> (at most
+64), C<stall_timeout>, C<retention> (seconds), C<pending> (it waits for a worker, who calls C<resume>), C<job_id> (32
+hexadecimal digits of one's own). C<heartbeat_timeout>: seconds without contact after which it counts as LOST. By default it
+never does: a Perl program gives no sign of life while it calls nothing of this client. Set it if the work calls it often
+enough, three times as often at least.
+
+Dies if the server answers at once that this can not be.
+
+=head2 resume($id)
+
+Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and its variables,
+the checkpoint, can be read with C<get>. Reports of the former worker are refused from now on.
+
+=head2 fetch($id)
+
+The L<Headway::Job>, to read it, to change it, or to report a part of it; undef if it is not in this session. It gives no
+heartbeats, and what it says is as of now: C<refresh> renews it.
+
+=head2 get($id)
+
+The job as it stands: see L</"JOBS AS THE SERVER SEES THEM">.
+
+=head2 list(%filters)
+
+The jobs of the session that pass all filters, newest first: C<statuses> (a reference to a list), C<name>, C<invoker>,
+C<labels>, C<stalled>. C<page_size>: how many are fetched at once, 50 by default, at most 1,000.
+
+=head2 watch($id, timeout => $seconds)
+
+    my $next = $client->watch($id);
+    while ( my $state = $next->() ) { ... }
+
+An iterator over the job as it stands, then each newer state, until it has ended. A connection that breaks is taken up again
+where it broke off (C<after_revision>), for as long as it takes. C<DEADLINE_EXCEEDED> after C<timeout> seconds in all.
+
+=head2 wait($id, timeout => $seconds)
+
+Waits until the job has ended, and gives its final state.
+
+=head2 results($id), variables($id, names => \@names), record_errors($id)
+
+What came of it, undef unless it is COMPLETED with results. The variables, or those of these names, as a reference to a hash.
+The first and the last 100 record errors and how many there were: C<< { first => [...], last => [...], total => 7 } >>.
+
+=head2 cancel($id, reason => $text, grace => $seconds)
+
+Asks the job's worker to end early, and ends the job after C<grace> seconds (60 by default; 0 = at once). Gives its state.
+
+=head2 clear($id)
+
+Removes the job with all that belongs to it; one that is not there is no error.
+
+=head2 tick
+
+Gives the client its turn: for programs that wait, for example in an event loop, several times a second.
+
+=head2 flush_spool
+
+Sends what earlier processes could not deliver to this server, and counts: C<< { sent => 2, refused => 0, waiting => 0 } >>.
+This happens by itself with the first contact. See L<headway-flush>.
+
+=head2 close
+
+Waits until all is delivered, at most C<exit_timeout> seconds; then writes what is left to the spool, with a warning. Jobs
+that have not ended are let go as they are. Can be called twice, and is called at the end of the program.
+
+=head2 engine, exit_timeout
+
+For this library.
+
+=head1 JOBS AS THE SERVER SEES THEM
+
+A reference to a hash with the names of job.proto: C<id>, C<name>, C<invoker>, C<size>, C<progress>, C<unit>, C<status>,
+C<message>, C<labels>, C<parts>, C<counters>, C<error_count>, C<error> (C<< { code => 'CANCELLED', message => ... } >>),
+C<cancellation>, C<attempt>, C<history>, C<revision>, C<stalled>, C<estimate> and times. Numbers are numbers, spans are
+seconds, moments are text (RFC 3339, UTC).
+
+=head1 ENVIRONMENT
+
+HEADWAY_HTTP_TARGET, HEADWAY_TARGET, HEADWAY_TOKEN, HEADWAY_CA, HEADWAY_SESSION; HEADWAY_SPOOL, a folder for what could not be
+delivered (in its folder C<http>), else C<headway/spool> in the user's state folder; empty = off.
+
+=cut

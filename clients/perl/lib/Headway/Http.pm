@@ -1,0 +1,189 @@
+package Headway::Http;
+
+# One connection to the server: JSON calls over HTTP/1.1, one at a time, kept alive.
+#
+# A call is begun, and its answer fetched once it is there, so that a worker goes on meanwhile. HTTP::Tiny itself can only
+# wait; but its handle, which speaks the protocol, can be used in two halves.
+
+use 5.016;
+use strict;
+use warnings;
+
+use Headway::Error  ();
+use Headway::Ids    qw(now);
+use Headway::Json   qw(decode encode);
+use Headway::Safely qw(safely);
+
+our $VERSION = '0.1.0';
+
+# What the server takes in one message, less room for its frame.
+our $MESSAGE_BYTES = 4 * 1024 * 1024 - 64 * 1024;
+
+# Seconds that a connection may take, and the rest of an answer that has begun.
+our $CONNECTING = 0.25;
+my $READING = 0.25;
+
+sub new {
+    my ( $class, $target ) = @_;
+    return bless { target => $target, handle => undef, sent => undef, reused => 0 }, $class;
+}
+
+# Sends a call off. Dies with a Headway::Error. `patience`: seconds for sending it.
+sub begin {
+    my ( $self, $method, $request, $patience ) = @_;
+    my $content = encode($request);
+    die Headway::Error->too_large if length $content > $MESSAGE_BYTES;
+    my $target = $self->{target};
+    my @peer   = ( $target->scheme, $target->peer, $target->port, $target->peer );
+    my $handle = delete $self->{handle};
+    $self->{reused} = $handle && $handle->can_reuse(@peer) ? 1 : 0;
+    if ( !$self->{reused} ) {
+        $handle = Headway::Http::Handle->new(
+            keep_alive  => 1,
+            verify_SSL  => 1,
+            SSL_options => { $target->ca ? ( SSL_ca_file => $target->ca ) : () },
+        );
+        $handle->until( now() + $CONNECTING );
+        $handle->connect(@peer);
+    }
+    $handle->until( now() + $patience );
+    my $token = $target->token;
+    $handle->write_request(
+        {
+            method  => 'POST',
+            uri     => "/headway.v1.JobService/$method",
+            headers => {
+                host             => $target->address,
+                'user-agent'     => "headway-perl/$VERSION",
+                'content-type'   => 'application/json',
+                'content-length' => length $content,
+                defined $token ? ( authorization => "Bearer $token" ) : (),
+            },
+            header_case => {},
+            cb          => sub { substr $content, 0, length $content, q{} },
+        }
+    );
+    $self->{sent} = $handle;
+    return;
+}
+
+# Whether a call is under way.
+sub busy {
+    my ($self) = @_;
+    return defined $self->{sent};
+}
+
+# Whether there is an answer, or an end of the connection, after so many seconds at most.
+sub ready {
+    my ( $self, $seconds ) = @_;
+    return !!$self->{sent}->can_read( $seconds || 0 );
+}
+
+# The answer of a call that was begun. Dies with a Headway::Error.
+sub answer {
+    my ($self) = @_;
+    my $handle = delete $self->{sent};
+    $handle->until( now() + $READING );
+    my $response;
+    do { $response = $handle->read_response_header } while $response->{status} =~ /\A1/;
+    my $content = q{};
+    my $whole   = $handle->read_body( sub { $content .= $_[0]; return }, $response );
+    if ( $whole && lc( $response->{headers}{connection} // q{} ) ne 'close' ) {
+        $self->{handle} = $handle;
+    }
+    my $told = eval { decode($content) };
+    die Headway::Error->from_response( $response->{status}, $told ) if $response->{status} != 200;
+    return $told                                                    if ref $told eq 'HASH';
+    die Headway::Error->new( message => 'an answer that is no JSON object' );
+}
+
+# Whether a failure may be just that of a connection which the server closed between two calls.
+sub stale {
+    my ( $self, $error ) = @_;
+    return $self->{reused} && !$error->reason && $error->code eq 'UNAVAILABLE' && !$self->{handle};
+}
+
+# Closes the connection, and gives up what is under way.
+sub drop {
+    my ($self) = @_;
+    delete $self->{$_} for qw(handle sent);
+    return;
+}
+
+# A whole call. Dies with a Headway::Error; DEADLINE_EXCEEDED after so many seconds. While it waits, `idle` is called, which
+# says in how many seconds it wants to be called again.
+sub call {
+    my ( $self, $method, $request, $patience, $idle ) = @_;
+    my $end = now() + $patience;
+    my ( $answer, $fault );
+    for my $try ( 1 .. 2 ) {
+        $self->drop if $self->busy;
+        $fault = safely( sub { $self->begin( $method, $request, $patience ) } );
+        if ( !$fault ) {
+            my $waiting = $self->_wait( $end, $idle );
+            $fault =
+                $waiting
+                ? safely( sub { $answer = $self->answer } )
+                : Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'the server did not answer in time' );
+        }
+        return $answer if !$fault;
+        $fault = Headway::Error->from_fault($fault);
+        $self->drop if $self->busy;
+
+        # To take a job over twice is the one thing that a repeat would change.
+        last if !$self->stale($fault) || $method eq 'StartJob';
+    }
+    die $fault;
+}
+
+sub _wait {
+    my ( $self, $end, $idle ) = @_;
+    while (1) {
+        my $left  = $end - now();
+        my $pause = $idle ? $idle->() : $left;
+        return 1   if $self->ready( $left < 0 ? 0 : $pause < $left ? $pause : $left );
+        return q{} if $left <= 0;
+    }
+}
+
+package Headway::Http::Handle;
+
+# HTTP::Tiny's connection, with one deadline for all that it does, and without the 40 ms that the system holds back the
+# second half of a request (TCP_NODELAY), for HTTP::Tiny writes head and body apart.
+
+use HTTP::Tiny 0.058;
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
+
+use parent -norequire, 'HTTP::Tiny::Handle';
+
+sub until {
+    my ( $self, $moment ) = @_;
+    $self->{until} = $moment;
+    $self->timeout( $self->_left );
+    return;
+}
+
+sub connect {    ## no critic (ProhibitBuiltinHomonyms)
+    my ( $self, @peer ) = @_;
+    $self->SUPER::connect(@peer);
+    $self->{fh}->setsockopt( IPPROTO_TCP, TCP_NODELAY, 1 );
+    return $self;
+}
+
+sub can_read {
+    my ( $self, $seconds ) = @_;
+    return $self->SUPER::can_read( $seconds // $self->_left );
+}
+
+sub can_write {
+    my ( $self, $seconds ) = @_;
+    return $self->SUPER::can_write( $seconds // $self->_left );
+}
+
+sub _left {
+    my ($self) = @_;
+    my $left = $self->{until} - Headway::Ids::now();
+    return $left > 0 ? $left : 0;
+}
+
+1;

@@ -1,0 +1,52 @@
+package Headway::Ids;
+
+# Names and moments that a worker can choose without asking anybody.
+
+use 5.016;
+use strict;
+use warnings;
+
+use Exporter    qw(import);
+use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
+
+our @EXPORT_OK = qw(chance micros now uuid7);
+
+# Seconds of a clock that nobody sets.
+sub now {
+    return clock_gettime(CLOCK_MONOTONIC);
+}
+
+# Unix time in microseconds.
+sub micros {
+    return int( Time::HiRes::time() * 1_000_000 );
+}
+
+# A number between the two, so that many clients do not come back at the same moment.
+sub chance {
+    my ( $low, $high ) = @_;
+    return $low + ( $high - $low ) * unpack( 'N', _random(4) ) / 2**32;
+}
+
+# A UUIDv7 (RFC 9562) as 32 lower-case hexadecimal digits: sorts by time to the millisecond.
+sub uuid7 {
+    my $milliseconds = int( Time::HiRes::time() * 1_000 );
+    my @random       = unpack 'n5', _random(10);
+    return sprintf '%012x%04x%04x%04x%04x%04x', $milliseconds, 0x7000 | $random[0] & 0x0fff, 0x8000 | $random[1] & 0x3fff,
+        @random[ 2 .. 4 ];
+}
+
+# From the system: rand() would repeat itself in every forked child.
+sub _random {
+    my ($length) = @_;
+    if ( open my $source, '<:raw', '/dev/urandom' ) {
+        my $bytes;
+        my $got = sysread $source, $bytes, $length;
+        close $source or $got = 0;
+        return $bytes if ( $got || 0 ) == $length;
+    }
+    require Digest::MD5;
+    state $count = 0;
+    return substr Digest::MD5::md5( join q{ }, $$, ++$count, Time::HiRes::time(), rand ), 0, $length;
+}
+
+1;

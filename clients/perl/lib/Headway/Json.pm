@@ -1,0 +1,149 @@
+package Headway::Json;
+
+# Text and values on their way to the server and back. What goes out never dies: a tracker must not stop a worker because
+# a title holds a stray character or a result an object.
+
+use 5.016;
+use strict;
+use warnings;
+
+use B            ();
+use Exporter     qw(import);
+use JSON::PP     ();
+use Scalar::Util qw(blessed looks_like_number reftype);
+
+use Headway::Error ();
+
+our @EXPORT_OK = qw(clean decode encode is_number job_state plain seconds span whole);
+
+my $EXACT  = 2**53;
+my $DEPTH  = 32;
+my $WRITER = JSON::PP->new->utf8->canonical->allow_nonref;
+my $READER = JSON::PP->new->utf8->allow_nonref;
+
+my @NUMBERS = qw(size progress error_count attempt revision);
+my @SPANS   = qw(heartbeat_timeout stall_timeout retention);
+
+# UTF-8, the same bytes for the same data.
+sub encode {
+    my ($data) = @_;
+    return $WRITER->encode($data);
+}
+
+sub decode {
+    my ($bytes) = @_;
+    return $READER->decode($bytes);
+}
+
+# The text as the server takes it: Unicode without U+0000, at most so many characters.
+sub clean {
+    my ( $text, $limit ) = @_;
+    $text = defined $text ? "$text" : q{};
+    $text = substr $text, 0, $limit if defined $limit && length $text > $limit;
+    if ( $text =~ /[^\x01-\x{D7FF}]/ ) {
+        no warnings qw(non_unicode surrogate);
+        $text =~ s/[\x{0}\x{D800}-\x{DFFF}]|[^\x{0}-\x{10FFFF}]/\x{FFFD}/g;
+    }
+    return $text;
+}
+
+# Whether Perl holds it as a number, and not as text that looks like one.
+sub is_number {
+    my ($scalar) = @_;
+    return q{} if !defined $scalar || ref $scalar;
+    my $flags = B::svref_2object( \$scalar )->FLAGS;
+    return ( $flags & ( B::SVp_IOK | B::SVp_NOK ) ) && !( $flags & B::SVp_POK ) && looks_like_number($scalar);
+}
+
+# The number as a count can be sent: whole, at most 2**53 in size. What is no number is 0.
+sub whole {
+    my ($number) = @_;
+    return 0 if !defined $number || !looks_like_number($number) || $number != $number;
+    return $number > $EXACT ? $EXACT : $number < -$EXACT ? -$EXACT : int $number;
+}
+
+# Any data as JSON has it. What JSON has no word for (code, globs, whole numbers beyond 2**53, infinity) becomes its text.
+sub plain {
+    my ( $data, $depth ) = @_;
+    $depth //= 0;
+    return undef if !defined $data;    ## no critic (ProhibitExplicitReturnUndef)
+    if ( !ref $data ) {
+        return clean($data) if !is_number($data) || $data != $data || abs $data == 9**9**9;
+        return abs $data > $EXACT && "$data" =~ /\A-?\d+\z/ ? "$data" : 0 + $data;
+    }
+    if ( blessed $data ) {
+        return $data if JSON::PP::is_bool($data);
+        return _of_object( $data, $depth );
+    }
+    return clean($data) if $depth >= $DEPTH;
+    my $kind = reftype $data;
+    return [ map { plain( $_, $depth + 1 ) } @{$data} ]                            if $kind eq 'ARRAY';
+    return { map { clean($_) => plain( $data->{$_}, $depth + 1 ) } keys %{$data} } if $kind eq 'HASH';
+
+    # As JSON modules have it: \1 is true and \0 is false.
+    return ${$data} ? JSON::PP::true() : JSON::PP::false() if $kind eq 'SCALAR' && ( ${$data} // q{} ) =~ /\A[01]\z/;
+    return clean($data);
+}
+
+# An object speaks for itself; one that can't is text.
+sub _of_object {
+    my ( $object, $depth ) = @_;
+    local $@;
+    my $told = eval { $depth < $DEPTH && $object->can('TO_JSON') ? [ $object->TO_JSON ] : undef };
+    return plain( $told->[0], $depth + 1 ) if $told && @{$told};
+    return clean( eval {"$object"} // ref $object );
+}
+
+# Seconds as protobuf's JSON has a span, and back.
+sub span {
+    my ($seconds) = @_;
+    my $text = sprintf '%.6f', $seconds;
+    $text =~ s/\.?0+\z// if $text =~ /[.]/;
+    return "${text}s";
+}
+
+sub seconds {
+    my ($span) = @_;
+    return ( $span // q{} ) =~ /\A(-?[\d.]+)s\z/ ? 0 + $1 : 0;
+}
+
+# A job as the server describes it, with the names of job.proto, numbers as numbers and spans in seconds.
+sub job_state {
+    my ($told) = @_;
+    my %job = %{ _snake($told) };
+    $job{$_} = 0 + ( $job{$_}      // 0 ) for @NUMBERS;
+    $job{$_} = seconds( $job{$_} ) for @SPANS;
+    $job{status} =~ s/\AJOB_STATUS_//;
+    $job{stalled} = $job{stalled} ? 1 : 0;
+    for my $tallies (qw(parts counters)) {
+        my $of = $told->{$tallies} || {};
+        $job{$tallies} = { map { $_ => 0 + $of->{$_} } keys %{$of} };
+    }
+    $job{labels} = $told->{labels} || {};
+    $job{error} &&= { code => $Headway::Error::CODES[ $job{error}{code} // 2 ], message => $job{error}{message} // q{} };
+    for my $change ( @{ $job{history} || [] } ) {
+        $change->{status} =~ s/\AJOB_STATUS_//;
+        $change->{revision} = 0 + $change->{revision};
+    }
+    for my $flag (qw(requested seen)) {
+        $job{cancellation}{$flag} = $job{cancellation}{$flag} ? 1 : 0 if $job{cancellation};
+    }
+    if ( my $estimate = $job{estimate} ) {
+        $estimate->{"remaining_$_"} = seconds( $estimate->{"remaining_$_"} ) for qw(low likely high);
+    }
+    return \%job;
+}
+
+sub _snake {
+    my ($told) = @_;
+    return [ map { _snake($_) } @{$told} ] if ref $told eq 'ARRAY';
+    return $told                           if ref $told ne 'HASH';
+    my %snake;
+    for my $name ( keys %{$told} ) {
+        ( my $plain = $name ) =~ s/([A-Z])/_\l$1/g;
+        $snake{$plain} = _snake( $told->{$name} );
+    }
+    return \%snake;
+}
+
+1;

@@ -1,0 +1,109 @@
+package Headway::Report;
+
+# Turns one meter's state into reports, numbered so that a retry counts once. A report stays the same, and is sent again,
+# until it is settled.
+
+use 5.016;
+use strict;
+use warnings;
+
+use Headway::Ids  qw(micros);
+use Headway::Json qw(clean);
+
+my $ERRORS_ROOM = 1024 * 1024;
+my $COUNTERS    = 64;
+
+sub new {
+    my ( $class, $meter, $progress, $size ) = @_;
+    return bless {
+        meter => $meter,
+
+        # Above every sequence of an earlier process that reported this part in the same attempt.
+        sequence  => micros(),
+        progress  => $progress || 0,
+        size      => $size     || 0,
+        message   => q{},
+        counters  => {},
+        unsettled => [],
+        more      => 0,
+        pressing  => 0,
+    }, $class;
+}
+
+sub meter { return $_[0]{meter} }
+
+# Whether a report is unsettled, or another must follow before its turn.
+sub busy {
+    my ($self) = @_;
+    return @{ $self->{unsettled} } || $self->{pressing};
+}
+
+sub unsettled { return scalar @{ $_[0]{unsettled} } }
+
+# The unsettled report, or a new one, or undef if nothing has changed. Not `fresh`: a new one only to complete the one
+# before.
+sub report {
+    my ( $self, $about, $fresh ) = @_;
+    $self->_freeze($about) if !@{ $self->{unsettled} } && ( $fresh || $self->{more} );
+    return $self->{unsettled}[0];
+}
+
+# All that this meter has left to say, as it will be sent if it is still sent from here.
+sub drain {
+    my ( $self, $about, $fresh ) = @_;
+    my $more = $fresh ? $self->_freeze($about) : 1;
+    $more = $self->_freeze($about) while $more && $self->{more};
+    return @{ $self->{unsettled} };
+}
+
+# The report was applied.
+sub settle {
+    my ($self) = @_;
+    shift @{ $self->{unsettled} };
+    return;
+}
+
+# The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes out again
+# without them.
+sub refused {
+    my ($self) = @_;
+    my $report = $self->{unsettled}[0] or return;
+    if ( delete $report->{variables} ) {
+        $self->_number($_) for @{ $self->{unsettled} };
+    }
+    else {
+        $self->settle;
+    }
+    return;
+}
+
+sub _freeze {
+    my ( $self, $about ) = @_;
+    my $sample = $self->{meter}->sample($ERRORS_ROOM);
+    @{$self}{qw(more pressing)} = @{$sample}{qw(more pressing)};
+    my %said;
+    for my $field (qw(progress size message)) {
+        next if !defined $sample->{$field} || $sample->{$field} eq $self->{$field};
+        $said{$field} = $self->{$field} = $sample->{$field};
+    }
+    my @counters = sort keys %{ $sample->{counters} };
+    for my $name ( splice @counters, 0, $COUNTERS ) {
+        my $delta = $sample->{counters}{$name} - ( $self->{counters}{$name} // 0 ) or next;
+        my $known = clean( $name, 128 );
+        $said{counters}{ length $known ? $known : q{?} } += $delta;
+    }
+    $self->{counters}    = $sample->{counters};
+    $said{record_errors} = $sample->{errors}    if @{ $sample->{errors} };
+    $said{variables}     = $sample->{variables} if $sample->{variables};
+    return q{} if !%said;
+    push @{ $self->{unsettled} }, $self->_number( { %{$about}, part => $self->{meter}->part_name, %said } );
+    return 1;
+}
+
+sub _number {
+    my ( $self, $report ) = @_;
+    $report->{sequence} = ++$self->{sequence};
+    return $report;
+}
+
+1;
