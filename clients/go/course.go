@@ -257,10 +257,10 @@ func (c *course) answered(job *headwayv1.Job) {
 
 // cancelled: the server says that the job shall end early.
 func (c *course) cancelled(wish *headwayv1.Cancellation) {
+	c.wake(asError(wish))
 	if !proto.Equal(c.state.Load().GetCancellation(), wish) {
 		c.describe(func(job *headwayv1.Job) { job.Cancellation = wish })
 	}
-	c.wake(asError(wish))
 }
 
 func asError(wish *headwayv1.Cancellation) *CancelledError {

@@ -40,6 +40,8 @@ type engine struct {
 	halted  bool
 	wake    chan struct{}
 	gone    chan struct{}
+	// helpers make the calls, and end soon after they are cancelled.
+	helpers sync.WaitGroup
 
 	// What follows is the goroutine's own.
 	courses []*course
@@ -115,6 +117,7 @@ func (e *engine) halt(last func()) {
 		<-e.gone
 	}
 	e.line.close()
+	e.helpers.Wait()
 }
 
 // post says whether the goroutine will run the action.
@@ -279,9 +282,11 @@ func (e *engine) report(now time.Time) {
 		return
 	}
 	if e.stream == nil {
-		e.stream = openStream(e.line.stub(), func(s *stream, response *headwayv1.StreamProgressResponse, err *Error) {
+		opened := newStream(func(s *stream, response *headwayv1.StreamProgressResponse, err *Error) {
 			e.post(func() { e.arrived(s, response, err) })
 		})
+		e.stream = opened
+		e.helpers.Go(func() { opened.run(e.line.stub()) })
 	}
 	e.batch, e.ackBy = batch, now.Add(patience)
 	e.stream.send(batch.request)
@@ -308,9 +313,9 @@ func (e *engine) call(c *course, s *step) {
 	placed := &call{cancel}
 	c.calling = true
 	e.calls[placed] = struct{}{}
-	go func() {
+	e.helpers.Go(func() {
 		defer cancel()
 		job, err := place(ctx, e.line.stub(), request)
 		e.post(func() { e.called(c, s, placed, job, err) })
-	}()
+	})
 }

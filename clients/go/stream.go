@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/headway-project/headway/clients/go/headwayv1"
@@ -14,16 +16,16 @@ import (
 type stream struct {
 	sent     int64
 	outgoing chan *headwayv1.StreamProgressRequest
-	cancel   context.CancelFunc
+	arrived  func(*stream, *headwayv1.StreamProgressResponse, *Error)
+	ctx      context.Context
+	// close ends the call at once.
+	close context.CancelFunc
 }
 
-type arrival func(*stream, *headwayv1.StreamProgressResponse, *Error)
-
-func openStream(stub headwayv1.JobServiceClient, arrived arrival) *stream {
-	ctx, cancel := context.WithCancel(context.Background())
+func newStream(arrived func(*stream, *headwayv1.StreamProgressResponse, *Error)) *stream {
 	// One request is under way at most, so that a send never waits.
-	s := &stream{outgoing: make(chan *headwayv1.StreamProgressRequest, 1), cancel: cancel}
-	go s.run(ctx, stub, arrived)
+	s := &stream{outgoing: make(chan *headwayv1.StreamProgressRequest, 1), arrived: arrived}
+	s.ctx, s.close = context.WithCancel(context.Background())
 	return s
 }
 
@@ -32,40 +34,42 @@ func (s *stream) send(request *headwayv1.StreamProgressRequest) {
 	s.outgoing <- request
 }
 
-// close ends the call at once.
-func (s *stream) close() { s.cancel() }
-
-func (s *stream) run(ctx context.Context, stub headwayv1.JobServiceClient, arrived arrival) {
-	defer s.cancel()
-	call, err := stub.StreamProgress(ctx)
+func (s *stream) run(stub headwayv1.JobServiceClient) {
+	var passing sync.WaitGroup
+	defer passing.Wait()
+	defer s.close()
+	call, err := stub.StreamProgress(s.ctx)
 	if err != nil {
-		arrived(s, nil, fromError(err))
+		s.arrived(s, nil, fromError(err))
 		return
 	}
-	go func() {
-		for {
-			select {
-			case request := <-s.outgoing:
-				// What went wrong is told by Recv.
-				if call.Send(request) != nil {
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	passing.Go(func() { s.pass(call) })
 	for {
 		response, err := call.Recv()
 		if errors.Is(err, io.EOF) {
-			arrived(s, nil, nil)
+			s.arrived(s, nil, nil)
 			return
 		}
 		if err != nil {
-			arrived(s, nil, fromError(err))
+			s.arrived(s, nil, fromError(err))
 			return
 		}
-		arrived(s, response, nil)
+		s.arrived(s, response, nil)
+	}
+}
+
+// pass hands requests on to the call.
+func (s *stream) pass(call grpc.BidiStreamingClient[headwayv1.StreamProgressRequest, headwayv1.StreamProgressResponse]) {
+	for {
+		select {
+		case request := <-s.outgoing:
+			// What went wrong is told by Recv.
+			if call.Send(request) != nil {
+				return
+			}
+		case <-s.ctx.Done():
+			return
+		}
 	}
 }
 

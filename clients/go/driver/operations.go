@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -241,20 +240,12 @@ func (a *arguments) code() codes.Code {
 	return codes.Unknown
 }
 
-func numbers(count int) []int {
-	items := make([]int, count)
-	for i := range items {
-		items[i] = i + 1
-	}
-	return items
-}
-
 // track leaves the loop in the item stopBefore, and says how many were seen.
 func track(job headway.Tracker, count, stopBefore int) int {
 	seen := 0
-	for item := range headway.Track(job, slices.Values(numbers(count))) {
+	for index := range headway.TrackSlice(job, make([]struct{}, count)) {
 		seen++
-		if item == stopBefore {
+		if index+1 == stopBefore {
 			break
 		}
 	}
