@@ -1,0 +1,42 @@
+package dev.headway;
+
+import dev.headway.v1.RecordError;
+import java.util.ArrayDeque;
+import java.util.Deque;
+
+/** Record errors that wait to be sent: all of them counted, those at either end with their texts. */
+final class Backlog {
+    private static final int AT_AN_END = 500;
+    private static final RecordError NAMELESS = RecordError.newBuilder().setRecord("?").build();
+
+    private final Deque<RecordError> first = new ArrayDeque<>();
+    private final Deque<RecordError> last = new ArrayDeque<>();
+    private long nameless;
+
+    long size() {
+        return first.size() + nameless + last.size();
+    }
+
+    void add(RecordError error) {
+        if (last.isEmpty() && nameless == 0 && first.size() < AT_AN_END) {
+            first.add(error);
+            return;
+        }
+        last.add(error);
+        if (last.size() > AT_AN_END) {
+            last.remove();
+            nameless++;
+        }
+    }
+
+    RecordError remove() {
+        if (!first.isEmpty()) {
+            return first.remove();
+        }
+        if (nameless > 0) {
+            nameless--;
+            return NAMELESS;
+        }
+        return last.remove();
+    }
+}

@@ -1,0 +1,127 @@
+package dev.headway;
+
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ChannelCredentials;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
+import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
+import io.grpc.TlsChannelCredentials;
+import io.grpc.okhttp.OkHttpChannelBuilder;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.Socket;
+import java.util.concurrent.TimeUnit;
+import javax.net.SocketFactory;
+
+/** How to open a gRPC channel to a target. */
+final class Channels {
+    private static final int CONNECT_MILLIS = 5_000;
+    private static final Metadata.Key<String> AUTHORIZATION =
+            Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+
+    private Channels() {}
+
+    /** IllegalArgumentException if the CA file cannot be read. */
+    static ChannelCredentials credentials(Target target) {
+        if (!target.tls()) {
+            return InsecureChannelCredentials.create();
+        }
+        if (target.ca() == null) {
+            return TlsChannelCredentials.create();
+        }
+        try {
+            return TlsChannelCredentials.newBuilder().trustManager(target.ca().toFile()).build();
+        } catch (IOException error) {
+            throw new IllegalArgumentException("The CA file \"" + target.ca() + "\" cannot be read: " + error.getMessage());
+        }
+    }
+
+    /**
+     * A channel; nothing is sent before the first call. gRPC pauses up to two minutes before it connects anew, much longer than a
+     * restart takes, and that cannot be set: whoever uses a channel that has failed takes a new one.
+     *
+     * @param direct whether callbacks run in the threads of the transport: they must not wait then
+     */
+    static ManagedChannel open(Target target, ChannelCredentials credentials, boolean direct) {
+        OkHttpChannelBuilder builder =
+                OkHttpChannelBuilder.forTarget("dns:///" + target.address(), credentials)
+                        .maxInboundMessageSize(8 * 1024 * 1024)
+                        // The server allows a ping every 10 s.
+                        .keepAliveTime(30, TimeUnit.SECONDS)
+                        .keepAliveTimeout(10, TimeUnit.SECONDS)
+                        .keepAliveWithoutCalls(false)
+                        .disableRetry()
+                        .socketFactory(new Impatient());
+        if (target.token() != null) {
+            builder.intercept(bearer(target.token()));
+        }
+        if (direct) {
+            builder.directExecutor();
+        }
+        return builder.build();
+    }
+
+    private static ClientInterceptor bearer(String token) {
+        // gRPC's own call credentials refuse plain text, loopback included.
+        return new ClientInterceptor() {
+            @Override
+            public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+                return new SimpleForwardingClientCall<>(next.newCall(method, options)) {
+                    @Override
+                    public void start(Listener<A> listener, Metadata headers) {
+                        headers.put(AUTHORIZATION, "Bearer " + token);
+                        super.start(listener, headers);
+                    }
+                };
+            }
+        };
+    }
+
+    /** Sockets that do not take as long to connect as the system allows, which can be minutes. */
+    private static final class Impatient extends SocketFactory {
+        @Override
+        public Socket createSocket(InetAddress host, int port) throws IOException {
+            return connect(new InetSocketAddress(host, port), null);
+        }
+
+        @Override
+        public Socket createSocket(String host, int port) throws IOException {
+            return connect(new InetSocketAddress(host, port), null);
+        }
+
+        @Override
+        public Socket createSocket(InetAddress host, int port, InetAddress from, int fromPort) throws IOException {
+            return connect(new InetSocketAddress(host, port), new InetSocketAddress(from, fromPort));
+        }
+
+        @Override
+        public Socket createSocket(String host, int port, InetAddress from, int fromPort) throws IOException {
+            return connect(new InetSocketAddress(host, port), new InetSocketAddress(from, fromPort));
+        }
+
+        @Override
+        public Socket createSocket() {
+            return new Socket();
+        }
+
+        private static Socket connect(InetSocketAddress address, InetSocketAddress from) throws IOException {
+            Socket socket = new Socket();
+            try {
+                if (from != null) {
+                    socket.bind(from);
+                }
+                socket.connect(address, CONNECT_MILLIS);
+                return socket;
+            } catch (IOException error) {
+                socket.close();
+                throw error;
+            }
+        }
+    }
+}

@@ -1,0 +1,393 @@
+package dev.headway;
+
+import dev.headway.v1.CancelJobRequest;
+import dev.headway.v1.ClearJobRequest;
+import dev.headway.v1.CreateJobRequest;
+import dev.headway.v1.GetJobRequest;
+import dev.headway.v1.GetResultsRequest;
+import dev.headway.v1.GetVariablesRequest;
+import dev.headway.v1.JobServiceGrpc;
+import dev.headway.v1.JobServiceGrpc.JobServiceBlockingStub;
+import dev.headway.v1.JobStatus;
+import dev.headway.v1.ListJobsRequest;
+import dev.headway.v1.ListJobsResponse;
+import dev.headway.v1.ListRecordErrorsRequest;
+import dev.headway.v1.ListRecordErrorsResponse;
+import dev.headway.v1.StartJobRequest;
+import dev.headway.v1.WatchJobsResponse;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Optional;
+import java.util.stream.Stream;
+
+/**
+ * A connection to a Headway server: where jobs are made, read and watched. Methods may be called from any thread. Nothing is sent
+ * before it is used.
+ *
+ * <p>Jobs are read as the protocol's own message, {@code dev.headway.v1.Job}: its fields are documented in job.proto, and a wrapper
+ * would only repeat them. A call that waits for an answer waits at most the call timeout, 10 seconds by default, then {@link
+ * HeadwayException}.
+ *
+ * <p>Where the session stands is a secret; it is in no text that this library writes.
+ */
+public final class HeadwayClient implements AutoCloseable {
+    private static final long CREATE_PATIENCE = Time.SECOND;
+
+    private final Connection connection;
+    private final String session;
+
+    /**
+     * Work that is tracked as a job.
+     *
+     * @param <E> what it can throw
+     */
+    @FunctionalInterface
+    public interface Work<E extends Exception> {
+        /** Does the work. */
+        void run(Job job) throws E;
+    }
+
+    /**
+     * Work that is tracked as a job, with something to show for it.
+     *
+     * @param <R> what comes of it
+     * @param <E> what it can throw
+     */
+    @FunctionalInterface
+    public interface Computation<R, E extends Exception> {
+        /** Does the work. */
+        R call(Job job) throws E;
+    }
+
+    /** How to reach a server, as far as the environment (HEADWAY_TARGET, …) shall not say it. */
+    public static final class Builder {
+        private String target;
+        private String token;
+        private Path ca;
+        private String session;
+        private Duration exitTimeout = Duration.ofSeconds(10);
+        private Duration callTimeout = Duration.ofSeconds(10);
+
+        private Builder() {}
+
+        /** {@code host:port}, or {@code https://host:port} for TLS; else HEADWAY_TARGET, else 127.0.0.1:50051. */
+        public Builder target(String target) {
+            this.target = target;
+            return this;
+        }
+
+        /** The bearer token; else HEADWAY_TOKEN. */
+        public Builder token(String token) {
+            this.token = token;
+            return this;
+        }
+
+        /** A PEM file of the authorities to trust, which means TLS; else HEADWAY_CA. */
+        public Builder ca(Path ca) {
+            this.ca = ca;
+            return this;
+        }
+
+        /** The session; else HEADWAY_SESSION. */
+        public Builder session(String session) {
+            this.session = session;
+            return this;
+        }
+
+        /** How long the end of a job, and of the client, waits at most until all is delivered: 10 s by default. */
+        public Builder exitTimeout(Duration timeout) {
+            this.exitTimeout = timeout;
+            return this;
+        }
+
+        /** How long the server has to answer a call that its caller waits for: 10 s by default. */
+        public Builder callTimeout(Duration timeout) {
+            this.callTimeout = timeout;
+            return this;
+        }
+
+        /** The client. IllegalArgumentException if the target is malformed or the CA file cannot be read. */
+        public HeadwayClient connect() {
+            Target found = Target.of(target, token, ca, System.getenv());
+            String named = session != null ? session : System.getenv("HEADWAY_SESSION");
+            return new HeadwayClient(new Connection(found, exitTimeout, callTimeout), named);
+        }
+    }
+
+    private HeadwayClient(Connection connection, String session) {
+        this.connection = connection;
+        this.session = session;
+    }
+
+    /** A client of the server and the session that the environment names. */
+    public static HeadwayClient connect() {
+        return builder().connect();
+    }
+
+    /** To say more than the environment does. */
+    public static Builder builder() {
+        return new Builder();
+    }
+
+    /** The same connection, in another session. To close either is to close both. */
+    public HeadwayClient inSession(String session) {
+        return new HeadwayClient(connection, session);
+    }
+
+    /**
+     * Waits until all is delivered, at most the exit timeout; what is left is written to the spool, for a later process. Jobs that
+     * have not ended are let go as they are. Can be called twice.
+     */
+    @Override
+    public void close() {
+        connection.close();
+    }
+
+    // Work.
+
+    /** Creates a job of that name and does the work in it; see {@link #run(NewJob, Work)}. */
+    public <E extends Exception> void run(String name, Work<E> work) throws E {
+        run(NewJob.named(name), work);
+    }
+
+    /**
+     * Creates a job and does the work in it. The job is COMPLETED when the work returns, FAILED with "Type: message" when it throws,
+     * and CANCELLED when it throws {@link JobCancelledException}, another CancellationException or InterruptedException. What it
+     * throws goes on unchanged.
+     */
+    public <E extends Exception> void run(NewJob job, Work<E> work) throws E {
+        run(create(job), work);
+    }
+
+    /** Does the work in a job that was created or resumed; otherwise as {@link #run(NewJob, Work)}. */
+    public <E extends Exception> void run(Job job, Work<E> work) throws E {
+        try {
+            work.run(job);
+        } catch (Throwable error) {
+            job.fail(error);
+            throw error;
+        }
+        job.finish();
+    }
+
+    /** As {@link #run(NewJob, Work)}, and what the work returns becomes the job's results. */
+    public <R, E extends Exception> R call(NewJob job, Computation<R, E> work) throws E {
+        return call(create(job), work);
+    }
+
+    /** As {@link #run(Job, Work)}, and what the work returns becomes the job's results. */
+    public <R, E extends Exception> R call(Job job, Computation<R, E> work) throws E {
+        R result;
+        try {
+            result = work.call(job);
+        } catch (Throwable error) {
+            job.fail(error);
+            throw error;
+        }
+        job.finish(result);
+        return result;
+    }
+
+    /** Creates a job of that name and begins to work on it; see {@link #create(NewJob)}. */
+    public Job create(String name) {
+        return create(NewJob.named(name));
+    }
+
+    /**
+     * Creates a job and begins to work on it.
+     *
+     * <p>If the server does not answer, the job is created in the background, under the id that it has already; that takes a refused
+     * connection, or at most a second.
+     *
+     * <p>IllegalStateException without a session. HeadwayException if the server answers at once that this can not be: {@link
+     * InvalidRequestException}, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
+     */
+    public Job create(NewJob job) {
+        CreateJobRequest request = job.request(session());
+        if (job.hasId()) {
+            catchUp(request.getJobId(), CREATE_PATIENCE);
+        }
+        Job created = Job.inHand(this, NewJob.described(request), false);
+        created.begin(request, CREATE_PATIENCE);
+        return created;
+    }
+
+    /**
+     * Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and its variables,
+     * the checkpoint, can be read with {@code get}. Reports of the former worker are refused from now on.
+     *
+     * <p>{@link NotFoundException}; {@link JobStateException} if it has ended; HeadwayException if the server does not answer.
+     */
+    public Job resume(String jobId) {
+        catchUp(jobId, connection.exitNanos());
+        StartJobRequest request =
+                StartJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).setTakeOver(true).build();
+        Job job = Job.inHand(this, connection.once(stub -> stub.startJob(request)), true);
+        job.begin(variables(jobId));
+        return job;
+    }
+
+    /**
+     * The job, to read it, to change it, or to report a part of it; empty if it is not in this session. It gives no heartbeats, and
+     * what it says is as of now: {@link Job#refresh()} renews it.
+     */
+    public Optional<Job> fetch(String jobId) {
+        try {
+            dev.headway.v1.Job state = get(jobId);
+            Job job = Job.lookedAt(this, state, state.getStatus() != JobStatus.JOB_STATUS_PENDING);
+            job.loadResults();
+            return Optional.of(job);
+        } catch (NotFoundException absent) {
+            return Optional.empty();
+        }
+    }
+
+    // Reading.
+
+    /** The job as it stands. {@link NotFoundException}. */
+    public dev.headway.v1.Job get(String jobId) {
+        GetJobRequest request = GetJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
+        return connection.repeatedly(stub -> stub.getJob(request));
+    }
+
+    /** The jobs of the session that pass the filter, newest first, fetched page by page as the stream asks for them. */
+    public Stream<dev.headway.v1.Job> list(JobFilter filter) {
+        ListJobsRequest request = filter.request(session());
+        return Stream.iterate(page(request, ""), Objects::nonNull, page -> after(request, page))
+                .flatMap(page -> page.getJobsList().stream());
+    }
+
+    private ListJobsResponse page(ListJobsRequest request, String token) {
+        return connection.repeatedly(stub -> stub.listJobs(request.toBuilder().setPageToken(token).build()));
+    }
+
+    private ListJobsResponse after(ListJobsRequest request, ListJobsResponse page) {
+        return page.getNextPageToken().isEmpty() ? null : page(request, page.getNextPageToken());
+    }
+
+    /** What came of the job; null unless it is COMPLETED with results. {@link NotFoundException}. */
+    public Object results(String jobId) {
+        GetResultsRequest request = GetResultsRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
+        return Values.fromValue(connection.repeatedly(stub -> stub.getResults(request)).getResults());
+    }
+
+    /** The job's variables, or those of these names that are set. {@link NotFoundException}. */
+    public Map<String, Object> variables(String jobId, String... names) {
+        GetVariablesRequest request =
+                GetVariablesRequest.newBuilder()
+                        .setSessionId(session())
+                        .setJobId(jobId)
+                        .addAllNames(List.of(names))
+                        .build();
+        return Values.fromStruct(connection.repeatedly(stub -> stub.getVariables(request)).getVariables());
+    }
+
+    /** The first and the last 100 record errors, and how many there were. {@link NotFoundException}. */
+    public ListRecordErrorsResponse recordErrors(String jobId) {
+        ListRecordErrorsRequest request =
+                ListRecordErrorsRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
+        return connection.repeatedly(stub -> stub.listRecordErrors(request));
+    }
+
+    /**
+     * The job as it stands, then each newer state, until it has ended. A slow reader gets the latest state and not a queue of old
+     * ones.
+     */
+    public Watch<dev.headway.v1.Job> watch(String jobId) {
+        return watch(jobId, null);
+    }
+
+    /** As {@link #watch(String)}, for so long at most; null = without an end. */
+    public Watch<dev.headway.v1.Job> watch(String jobId, Duration timeout) {
+        return new Watch<>(new Watching.OneJob(connection, session(), jobId), timeout);
+    }
+
+    /** The jobs of the session as they stand, then each change; goes on for ever. */
+    public Watch<WatchJobsResponse> watchSession() {
+        return watchSession("");
+    }
+
+    /**
+     * The changes since the one with that {@code resume_token}. {@link JobStateException} with reason RESUME_TOKEN_EXPIRED if it is
+     * too old.
+     */
+    public Watch<WatchJobsResponse> watchSession(String resumeToken) {
+        return new Watch<>(new Watching.AllJobs(connection, session(), resumeToken), null);
+    }
+
+    /**
+     * Waits until the job has ended, and gives its final state. HeadwayException with code DEADLINE_EXCEEDED if it takes longer;
+     * {@link NotFoundException} if it is cleared meanwhile.
+     */
+    public dev.headway.v1.Job await(String jobId, Duration timeout) {
+        dev.headway.v1.Job last = null;
+        try (Watch<dev.headway.v1.Job> watch = watch(jobId, timeout)) {
+            for (dev.headway.v1.Job state : watch) {
+                last = state;
+            }
+        }
+        return last == null ? get(jobId) : last;
+    }
+
+    // Changing jobs of others.
+
+    /** Asks the job's worker to end early; the server ends it after its own grace period, 60 s by default. */
+    public dev.headway.v1.Job cancel(String jobId, String reason) {
+        return cancel(jobId, reason, null);
+    }
+
+    /**
+     * Asks the job's worker to end early, and has the server end it after {@code grace}: 0 = at once, null = the server's setting.
+     *
+     * <p>{@link NotFoundException}; {@link JobStateException} if it has ended otherwise.
+     */
+    public dev.headway.v1.Job cancel(String jobId, String reason, Duration grace) {
+        CancelJobRequest.Builder request =
+                CancelJobRequest.newBuilder()
+                        .setSessionId(session())
+                        .setJobId(jobId)
+                        .setReason(Values.clean(reason, 1024));
+        if (grace != null) {
+            request.setGracePeriod(Time.proto(grace));
+        }
+        return connection.once(stub -> stub.cancelJob(request.build()));
+    }
+
+    /** Removes the job with its variables, results and record errors; one that is not there is no error. */
+    public void clear(String jobId) {
+        ClearJobRequest request =
+                ClearJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).setAllowMissing(true).build();
+        connection.repeatedly(stub -> stub.clearJob(request));
+    }
+
+    /** Sends now what earlier processes left in the spool for this server; waits for that. */
+    public SpoolReport flushSpool() {
+        return Postman.flush(connection.target, connection.credentials);
+    }
+
+    /** The gRPC stub, for all that this class does not do. It throws StatusRuntimeException. */
+    public JobServiceBlockingStub stub() {
+        return JobServiceGrpc.newBlockingStub(connection.channel());
+    }
+
+    // Inside.
+
+    Connection connection() {
+        return connection;
+    }
+
+    String session() {
+        if (session == null || session.isEmpty()) {
+            throw new IllegalStateException("No session: give one to the builder or to inSession, or set HEADWAY_SESSION.");
+        }
+        return session;
+    }
+
+    /** A job that is taken up again goes on from the last word of its former worker, wherever that is. */
+    private void catchUp(String jobId, long patience) {
+        Postman.catchUp(connection.target, connection.credentials, jobId, patience);
+    }
+}

@@ -1,0 +1,31 @@
+package dev.headway;
+
+import java.lang.System.Logger;
+import java.lang.System.Logger.Level;
+
+/** What the client has to say that nobody can catch: warnings and notices of the logger {@code headway}. */
+final class Log {
+    private static final int LINE = 300;
+
+    private Log() {}
+
+    private static final class Holder {
+        // Looked up when there is something to say, and not when a worker starts.
+        static final Logger LOGGER = System.getLogger("headway");
+    }
+
+    static void say(Level level, String text) {
+        Holder.LOGGER.log(level, text);
+    }
+
+    static void fault(Level level, String text, Throwable fault) {
+        Holder.LOGGER.log(level, text, fault);
+    }
+
+    /** Why, as one line, whatever the other side has written into it. */
+    static String words(HeadwayException error) {
+        String line = error.getMessage().replaceAll("[\\p{C}\\s]+", " ").strip();
+        line = line.length() > LINE ? line.substring(0, LINE) : line;
+        return line.isEmpty() ? error.code().name() : line;
+    }
+}

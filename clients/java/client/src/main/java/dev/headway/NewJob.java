@@ -1,0 +1,110 @@
+package dev.headway;
+
+import dev.headway.v1.CreateJobRequest;
+import dev.headway.v1.JobStatus;
+import java.time.Duration;
+
+/**
+ * What a job is created with. Everything but the name can be left out; the server checks the limits.
+ *
+ * <pre>{@code
+ * client.create(NewJob.named("Import").size(40_000).unit("records").label("file", "books.mrc"));
+ * }</pre>
+ */
+public final class NewJob {
+    /** Without contact for so long a job counts as LOST, unless it asks for another span. */
+    public static final Duration HEARTBEAT_TIMEOUT = Duration.ofSeconds(60);
+
+    private final CreateJobRequest.Builder request =
+            CreateJobRequest.newBuilder().setHeartbeatTimeout(Time.proto(HEARTBEAT_TIMEOUT));
+
+    private NewJob() {}
+
+    /** A job with this name, for people: at most 256 characters. */
+    public static NewJob named(String name) {
+        NewJob job = new NewJob();
+        job.request.setName(clean(name));
+        return job;
+    }
+
+    /** An id of one's own, 32 lower-case hexadecimal digits, best a UUIDv7; else the client chooses one. */
+    public NewJob id(String id) {
+        request.setJobId(id);
+        return this;
+    }
+
+    /** Who or what starts it: at most 256 characters. */
+    public NewJob invoker(String invoker) {
+        request.setInvoker(clean(invoker));
+        return this;
+    }
+
+    /** How much there is to do, in units; 0 = not known yet. */
+    public NewJob size(long units) {
+        request.setSize(units);
+        return this;
+    }
+
+    /** What is counted: {@code records}, {@code bytes}; at most 32 characters. */
+    public NewJob unit(String unit) {
+        request.setUnit(clean(unit));
+        return this;
+    }
+
+    /** One more label to filter by: at most 64, keys of 1 to 63 and values of at most 256 characters. */
+    public NewJob label(String key, String value) {
+        request.putLabels(clean(key), clean(value));
+        return this;
+    }
+
+    /** Without contact for so long it counts as LOST: 60 s by default, 0 = never. */
+    public NewJob heartbeatTimeout(Duration timeout) {
+        request.setHeartbeatTimeout(Time.proto(timeout));
+        return this;
+    }
+
+    /** Without progress for so long it counts as stalled: never by default. */
+    public NewJob stallTimeout(Duration timeout) {
+        request.setStallTimeout(Time.proto(timeout));
+        return this;
+    }
+
+    /** How long it is kept after its end: the server's setting by default. */
+    public NewJob retention(Duration retention) {
+        request.setRetention(Time.proto(retention));
+        return this;
+    }
+
+    /** It waits for a worker, who calls {@link HeadwayClient#resume}. */
+    public NewJob pending() {
+        request.setPending(true);
+        return this;
+    }
+
+    boolean hasId() {
+        return !request.getJobId().isEmpty();
+    }
+
+    CreateJobRequest request(String session) {
+        CreateJobRequest.Builder full = request.clone().setSessionId(session);
+        return hasId() ? full.build() : full.setJobId(Ids.uuid7()).build();
+    }
+
+    /** The job as its creator knows it before the server has answered. */
+    static dev.headway.v1.Job described(CreateJobRequest request) {
+        return dev.headway.v1.Job.newBuilder()
+                .setId(request.getJobId())
+                .setName(request.getName())
+                .setInvoker(request.getInvoker())
+                .setSize(request.getSize())
+                .setUnit(request.getUnit())
+                .putAllLabels(request.getLabelsMap())
+                .setHeartbeatTimeout(request.getHeartbeatTimeout())
+                .setStatus(request.getPending() ? JobStatus.JOB_STATUS_PENDING : JobStatus.JOB_STATUS_RUNNING)
+                .build();
+    }
+
+    private static String clean(String text) {
+        return Values.clean(text, Values.ANY_LENGTH);
+    }
+}

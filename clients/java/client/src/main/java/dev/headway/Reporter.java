@@ -1,0 +1,131 @@
+package dev.headway;
+
+import dev.headway.v1.ReportProgressRequest;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+
+/**
+ * Turns one meter's state into reports, numbered so that a retry counts once. A report stays the same, and is sent again, until it
+ * is settled. Belongs to the engine's thread.
+ */
+final class Reporter {
+    private static final int ERRORS = 1000;
+    private static final int ERRORS_ROOM = 1024 * 1024;
+
+    final Meter meter;
+
+    /** Above every sequence of an earlier process that reported this part in the same attempt. */
+    private long sequence = System.currentTimeMillis() * 1000 + System.nanoTime() / 1000 % 1000;
+
+    private long progress;
+    private long size;
+    private String message = "";
+    private Map<String, Long> counters = new HashMap<>();
+    private final Deque<ReportProgressRequest> unsettled = new ArrayDeque<>();
+    private boolean more;
+    private boolean pressing;
+
+    Reporter(Meter meter, long progress, long size) {
+        this.meter = meter;
+        this.progress = progress;
+        this.size = size;
+    }
+
+    /** Whether a report is unsettled, or another must follow before its turn. */
+    boolean busy() {
+        return pressing || !unsettled.isEmpty();
+    }
+
+    boolean isUnsettled() {
+        return !unsettled.isEmpty();
+    }
+
+    /** The unsettled report, or a new one, or null if nothing has changed. Not {@code fresh}: a new one only to complete the last. */
+    ReportProgressRequest report(ReportProgressRequest about, boolean fresh) {
+        if (unsettled.isEmpty() && (fresh || more)) {
+            freeze(about);
+        }
+        return unsettled.peek();
+    }
+
+    /** All that this meter has left to say, frozen as it will be sent, if it is still sent from here. */
+    List<ReportProgressRequest> drain(ReportProgressRequest about, boolean fresh) {
+        boolean going = !fresh || freeze(about);
+        while (going && more) {
+            going = freeze(about);
+        }
+        return new ArrayList<>(unsettled);
+    }
+
+    /** The report was applied. */
+    void settle() {
+        unsettled.poll();
+    }
+
+    /**
+     * The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes out again
+     * without them, under a new number: the old one may count as seen.
+     */
+    void refused() {
+        ReportProgressRequest head = unsettled.poll();
+        if (head != null && head.hasVariables()) {
+            unsettled.addFirst(head.toBuilder().clearVariables().build());
+            List<ReportProgressRequest> again = new ArrayList<>(unsettled);
+            unsettled.clear();
+            again.forEach(report -> unsettled.add(number(report.toBuilder())));
+        }
+    }
+
+    private boolean freeze(ReportProgressRequest about) {
+        ReportProgressRequest report = draft(about);
+        if (report != null) {
+            unsettled.add(report);
+        }
+        return report != null;
+    }
+
+    private ReportProgressRequest draft(ReportProgressRequest about) {
+        Meter.Sample sample = meter.sample(ERRORS, ERRORS_ROOM);
+        more = sample.more();
+        pressing = sample.pressing();
+        ReportProgressRequest.Builder report = about.toBuilder().setPart(meter.part());
+        boolean news = !sample.errors().isEmpty() || sample.variables() != null;
+        if (sample.progress() != progress) {
+            progress = sample.progress();
+            report.setProgress(progress);
+            news = true;
+        }
+        if (sample.size() != null && sample.size() != size) {
+            size = sample.size();
+            report.setSize(size);
+            news = true;
+        }
+        if (sample.message() != null && !Objects.equals(sample.message(), message)) {
+            message = sample.message();
+            report.setMessage(message);
+            news = true;
+        }
+        for (var tally : sample.counters().entrySet()) {
+            long delta = tally.getValue() - counters.getOrDefault(tally.getKey(), 0L);
+            if (delta != 0) {
+                report.putCounters(tally.getKey(), delta);
+                news = true;
+            }
+        }
+        counters = sample.counters();
+        report.addAllRecordErrors(sample.errors());
+        if (sample.variables() != null) {
+            report.setVariables(sample.variables());
+        }
+        return news ? number(report) : null;
+    }
+
+    private ReportProgressRequest number(ReportProgressRequest.Builder report) {
+        return report.setSequence(++sequence).build();
+    }
+}

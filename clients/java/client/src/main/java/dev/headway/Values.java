@@ -1,0 +1,145 @@
+package dev.headway;
+
+import com.google.protobuf.ListValue;
+import com.google.protobuf.NullValue;
+import com.google.protobuf.Struct;
+import com.google.protobuf.Value;
+import java.lang.reflect.Array;
+import java.math.BigDecimal;
+import java.math.BigInteger;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
+
+/**
+ * Text and JSON values on their way to the server and back. Nothing here throws: a tracker must not stop a worker because a title
+ * holds a stray surrogate or a result a date.
+ */
+final class Values {
+    static final int ANY_LENGTH = Integer.MAX_VALUE;
+
+    private static final long EXACT = 1L << 53;
+    private static final BigInteger EXACT_BIG = BigInteger.valueOf(EXACT);
+    private static final int DEPTH = 32;
+
+    private Values() {}
+
+    /** The text as the server takes it: without U+0000 and lone surrogates, at most {@code limit} characters. */
+    static String clean(Object text, int limit) {
+        String plain = String.valueOf(text);
+        if (plain.length() <= limit && isPlain(plain)) {
+            return plain;
+        }
+        StringBuilder cleaned = new StringBuilder(Math.min(plain.length(), limit) + 1);
+        plain.codePoints().limit(limit).forEach(point -> cleaned.appendCodePoint(fit(point)));
+        return cleaned.toString();
+    }
+
+    private static boolean isPlain(String text) {
+        for (int i = 0; i < text.length(); i++) {
+            char letter = text.charAt(i);
+            if (letter == 0 || Character.isSurrogate(letter)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    private static int fit(int point) {
+        if (point == 0) {
+            return 0xFFFD;
+        }
+        return point >= Character.MIN_SURROGATE && point <= Character.MAX_SURROGATE ? '?' : point;
+    }
+
+    /** Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN) becomes its text. */
+    static Value toValue(Object data) {
+        return toValue(data, 0);
+    }
+
+    /** A map as a JSON object. */
+    static Struct toStruct(Map<?, ?> data) {
+        return toStruct(data, 0);
+    }
+
+    private static Value toValue(Object data, int depth) {
+        if (data == null) {
+            return Value.newBuilder().setNullValue(NullValue.NULL_VALUE).build();
+        }
+        if (data instanceof Boolean flag) {
+            return Value.newBuilder().setBoolValue(flag).build();
+        }
+        if (data instanceof Number number && isExact(number)) {
+            return Value.newBuilder().setNumberValue(number.doubleValue()).build();
+        }
+        if (depth < DEPTH) {
+            if (data instanceof Map<?, ?> map) {
+                return Value.newBuilder().setStructValue(toStruct(map, depth)).build();
+            }
+            if (data instanceof Iterable<?> items && !(data instanceof java.nio.file.Path)) {
+                ListValue.Builder list = ListValue.newBuilder();
+                items.forEach(item -> list.addValues(toValue(item, depth + 1)));
+                return Value.newBuilder().setListValue(list).build();
+            }
+            if (data.getClass().isArray()) {
+                ListValue.Builder list = ListValue.newBuilder();
+                for (int i = 0; i < Array.getLength(data); i++) {
+                    list.addValues(toValue(Array.get(data, i), depth + 1));
+                }
+                return Value.newBuilder().setListValue(list).build();
+            }
+        }
+        return Value.newBuilder().setStringValue(clean(data, ANY_LENGTH)).build();
+    }
+
+    private static Struct toStruct(Map<?, ?> data, int depth) {
+        Struct.Builder struct = Struct.newBuilder();
+        data.forEach((key, value) -> struct.putFields(clean(key, ANY_LENGTH), toValue(value, depth + 1)));
+        return struct.build();
+    }
+
+    private static boolean isExact(Number number) {
+        if (number instanceof Long || number instanceof AtomicLong) {
+            return Math.abs(number.longValue()) <= EXACT && number.longValue() != Long.MIN_VALUE;
+        }
+        if (number instanceof BigInteger big) {
+            return big.abs().compareTo(EXACT_BIG) <= 0;
+        }
+        if (number instanceof BigDecimal) {
+            return false;
+        }
+        return number instanceof AtomicInteger || Double.isFinite(number.doubleValue());
+    }
+
+    /** The JSON value as Java has it: Boolean, Long for whole numbers, Double, String, List, Map or null. */
+    static Object fromValue(Value value) {
+        return switch (value.getKindCase()) {
+            case BOOL_VALUE -> value.getBoolValue();
+            case NUMBER_VALUE -> fromNumber(value.getNumberValue());
+            case STRING_VALUE -> value.getStringValue();
+            case LIST_VALUE -> {
+                List<Object> list = new ArrayList<>();
+                value.getListValue().getValuesList().forEach(item -> list.add(fromValue(item)));
+                yield list;
+            }
+            case STRUCT_VALUE -> fromStruct(value.getStructValue());
+            default -> null;
+        };
+    }
+
+    private static Object fromNumber(double number) {
+        if (Math.rint(number) == number && Math.abs(number) <= EXACT) {
+            return (long) number;
+        }
+        return number;
+    }
+
+    static Map<String, Object> fromStruct(Struct struct) {
+        Map<String, Object> map = new LinkedHashMap<>();
+        struct.getFieldsMap().forEach((key, value) -> map.put(key, fromValue(value)));
+        return map;
+    }
+}
