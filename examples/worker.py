@@ -1,8 +1,10 @@
 """What both imports do alike: read, check, store in batches, and take up where a killed process stopped."""
 
 import argparse
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -25,6 +27,7 @@ from examples.ledger import (
 from examples.tracker import Tracker
 
 Record = TypeVar("Record", bound=NamedTuple)
+Item = TypeVar("Item")
 Read = TypeVar("Read", bound=NamedTuple, covariant=True)
 
 BATCH = 100
@@ -52,6 +55,9 @@ def main(importer: Importer[Record], default_files: Callable[[Path], list[Path]]
     parser.add_argument("files", nargs="*", type=Path, help="files to import; without any, a sample")
     parser.add_argument("--catalogue", type=Path, required=True, help="SQLite database to import into")
     parser.add_argument("--session", default=os.environ.get("HEADWAY_SESSION", "examples"), help="Headway session")
+    parser.add_argument(
+        "--rate", type=float, default=math.inf, help="records a second at most, as a slow catalogue would"
+    )
     args = parser.parse_args()
     try:
         files = args.files or default_files(args.catalogue.parent)
@@ -64,7 +70,7 @@ def main(importer: Importer[Record], default_files: Callable[[Path], list[Path]]
             Tracker(client, args.session, importer.name, run, resumed=found is not None) as tracker,
         ):
             print(f"job {run.job_id} (attempt {run.attempt}), from record {run.done:,} of {run.size:,}", flush=True)
-            import_files(importer, files, run, database, tracker.tell)
+            import_files(importer, files, run, database, tracker.tell, args.rate)
         tracker.note_end()
     except (OSError, ValueError, peewee.PeeweeException, TakenOverError, headway.JobCancelled) as error:
         print(f"{importer.name}: {error}", file=sys.stderr)
@@ -79,10 +85,15 @@ def main(importer: Importer[Record], default_files: Callable[[Path], list[Path]]
 
 
 def import_files(
-    importer: Importer[Record], files: Sequence[Path], run: Run, database: peewee.Database, tell: Callable[[], None]
+    importer: Importer[Record],
+    files: Sequence[Path],
+    run: Run,
+    database: peewee.Database,
+    tell: Callable[[], None],
+    rate: float = math.inf,
 ) -> None:
-    """Imports what the run has not imported yet, and calls `tell` after each batch."""
-    records = _remaining(importer, files, run)
+    """Imports what the run has not imported yet, at most `rate` records a second; calls `tell` after each batch."""
+    records = _paced(_remaining(importer, files, run), rate)
     while batch := list(islice(records, BATCH)):
         good = [record for _, _, record in batch if not isinstance(record, Fault)]
         faults = [fault for _, _, fault in batch if isinstance(fault, Fault)]
@@ -90,6 +101,13 @@ def import_files(
             file, offset, _ = batch[-1]
             advance(run, file, offset, store(importer.table, good), faults)
         tell()
+
+
+def _paced(records: Iterator[Item], rate: float) -> Iterator[Item]:
+    begin = time.monotonic()
+    for index, record in enumerate(records):
+        time.sleep(max(begin + index / rate - time.monotonic(), 0.0))
+        yield record
 
 
 def _remaining(
