@@ -1,0 +1,493 @@
+//! A job in the hands of its worker.
+
+use std::fmt::{self, Display};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use futures_core::Stream;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tonic::Code;
+
+use crate::client::{Client, Connection, State};
+use crate::course::Course;
+use crate::error::{Cancellation, Error, JobCancelled};
+use crate::meter::Meter;
+use crate::part::Part;
+use crate::promise::{Answer, lock};
+use crate::proto::google::rpc;
+use crate::proto::headway::v1::{self, FailJobRequest, FinishJobRequest, JobStatus, UpdateJobRequest};
+use crate::step::{Request, Step};
+use crate::track::{Tracked, TrackedStream};
+use crate::values::{clean, clean_text, json, to_wire};
+
+/// A job in the hands of its worker; made by [`Client::create`], [`Client::run`], [`Client::resume`] and [`Client::fetch`].
+///
+/// Updates only touch memory: the client's thread sends them, at the pace that the server asks for. None of them waits,
+/// and none fails because the server is away or refuses it: that is a warning of the crate `log`, target `headway`.
+///
+/// Clones share the job. When the last clone and the last [`Part`] are dropped and the job has not ended, it ends as FAILED:
+/// with "the worker panicked" during a panic, else with "dropped without finish". A job that was fetched, or is PENDING, is
+/// left as it is, and so are all jobs once the client was closed.
+#[derive(Clone)]
+pub struct Job {
+    part: Part,
+}
+
+/// What all clones of a job share.
+pub(crate) struct Inner {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) course: Arc<Course>,
+    /// Whether the worker has not touched it yet, and the engine does not know it.
+    looked_at: AtomicBool,
+    /// Whether its end is the worker's to tell.
+    owned: bool,
+    ended: AtomicBool,
+    told: AtomicBool,
+    known: Mutex<Map<String, Value>>,
+    results: Mutex<Option<Value>>,
+}
+
+impl Inner {
+    /// A job that was only fetched is reported from its first change on.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        if self.looked_at.load(Ordering::Relaxed) {
+            self.join();
+        }
+    }
+
+    #[cold]
+    fn join(&self) {
+        if self.looked_at.swap(false, Ordering::Relaxed) {
+            self.connection.engine.submit(&self.course, None);
+        }
+    }
+
+    pub(crate) fn know(&self, variables: Map<String, Value>) {
+        lock(&self.known).extend(variables);
+    }
+
+    pub(crate) fn complain(&self, what: &str) {
+        log::warn!(target: "headway", "job {}: {what}", self.course.id);
+    }
+
+    /// Asks for the end of the job, once; none if it was asked for before.
+    fn end(&self, error: Option<rpc::Status>) -> Option<Step> {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let (session_id, job_id) = (self.course.session.clone(), self.course.id.clone());
+        let request = if error.is_some() {
+            Request::Fail(FailJobRequest { session_id, job_id, attempt: 0, error })
+        } else {
+            Request::Finish(FinishJobRequest {
+                session_id,
+                job_id,
+                attempt: 0,
+                results: lock(&self.results).as_ref().map(to_wire),
+            })
+        };
+        Some(Step::end(request))
+    }
+
+    fn submit(&self, step: Step) {
+        self.looked_at.store(false, Ordering::Relaxed);
+        self.connection.engine.submit(&self.course, Some(step));
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.owned {
+            let message = if thread::panicking() { "the worker panicked" } else { "dropped without finish" };
+            if let Some(step) = self.end(Some(failure(Code::Unknown, message))) {
+                self.submit(step);
+            }
+        }
+    }
+}
+
+fn failure(code: Code, message: impl Display) -> rpc::Status {
+    rpc::Status { code: code.into(), message: clean_text(message, 1024), details: Vec::new() }
+}
+
+impl Job {
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        course: Arc<Course>,
+        meter: Arc<Meter>,
+        owned: bool,
+        joined: bool,
+    ) -> Self {
+        let inner = Inner {
+            connection,
+            course,
+            looked_at: AtomicBool::new(!joined),
+            owned,
+            ended: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            known: Mutex::default(),
+            results: Mutex::default(),
+        };
+        Self { part: Part { inner: Arc::new(inner), meter } }
+    }
+
+    pub(crate) fn know(&self, variables: Map<String, Value>) {
+        self.part.inner.know(variables);
+    }
+
+    pub(crate) fn keep_results(&self, results: Option<Value>) {
+        *lock(&self.part.inner.results) = results;
+    }
+
+    fn course(&self) -> &Course {
+        &self.part.inner.course
+    }
+
+    fn client(&self) -> Client {
+        Client { connection: Arc::clone(&self.part.inner.connection), session: Some(self.course().session.clone()) }
+    }
+
+    /// 32 hexadecimal digits, chosen by this client.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.course().id
+    }
+
+    /// All that the server last said of the job, progress over all parts included; [`refresh`](Self::refresh) asks it.
+    #[must_use]
+    pub fn snapshot(&self) -> State {
+        self.course().state().job.clone()
+    }
+
+    /// Where it stands, as the server last said.
+    #[must_use]
+    pub fn status(&self) -> JobStatus {
+        self.course().state().job.status()
+    }
+
+    /// Which worker this is: 1, and one more after each take-over; 0 as long as the server has not answered.
+    #[must_use]
+    pub fn attempt(&self) -> i32 {
+        self.course().state().job.attempt
+    }
+
+    /// What the job is, for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.course().state().job.name.clone()
+    }
+
+    /// Changes its name, at most 256 characters.
+    pub fn set_name(&self, name: impl Display) {
+        self.update(name, "name", |job| &mut job.name);
+    }
+
+    /// Who or what started it.
+    #[must_use]
+    pub fn invoker(&self) -> String {
+        self.course().state().job.invoker.clone()
+    }
+
+    /// Changes its invoker, at most 256 characters.
+    pub fn set_invoker(&self, invoker: impl Display) {
+        self.update(invoker, "invoker", |job| &mut job.invoker);
+    }
+
+    /// What is counted: "records".
+    #[must_use]
+    pub fn unit(&self) -> String {
+        self.course().state().job.unit.clone()
+    }
+
+    /// How much there is to do, in units; 0 = not known.
+    #[must_use]
+    pub fn size(&self) -> i64 {
+        self.part.meter.size().unwrap_or_else(|| self.course().state().job.size)
+    }
+
+    /// There is so much to do, in units; 0 = not known.
+    pub fn set_size(&self, units: i64) {
+        self.part.inner.touch();
+        self.part.meter.set_size(units);
+    }
+
+    /// The part of that name, for a thread or process that shares the job: its progress adds to the job's. Names have at
+    /// most 128 characters, a job at most 256 parts.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Part {
+        self.part.inner.touch();
+        Part { inner: Arc::clone(&self.part.inner), meter: self.course().add_part(&clean(name, 128)) }
+    }
+
+    /// See [`Part::advance`].
+    #[inline]
+    pub fn advance(&self, n: i64) {
+        self.part.advance(n);
+    }
+
+    /// See [`Part::set_progress`].
+    #[inline]
+    pub fn set_progress(&self, done: i64) {
+        self.part.set_progress(done);
+    }
+
+    /// See [`Part::progress`]; that of all parts is in [`snapshot`](Self::snapshot).
+    #[must_use]
+    pub fn progress(&self) -> i64 {
+        self.part.progress()
+    }
+
+    /// See [`Part::track`].
+    pub fn track<I: IntoIterator>(&self, items: I) -> Tracked<I::IntoIter> {
+        let items = items.into_iter();
+        self.expect(items.size_hint());
+        self.part.track(items)
+    }
+
+    /// See [`Part::track`]; for a [`Stream`].
+    pub fn track_stream<S: Stream>(&self, items: S) -> TrackedStream<S> {
+        self.expect(items.size_hint());
+        self.part.track_stream(items)
+    }
+
+    fn expect(&self, (least, most): (usize, Option<usize>)) {
+        if most == Some(least) && self.size() == 0 {
+            self.set_size(i64::try_from(least).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// See [`Part::count`].
+    pub fn count(&self, counter: &str, n: i64) {
+        self.part.count(counter, n);
+    }
+
+    /// See [`Part::record_error`].
+    pub fn record_error(&self, record: impl Display, code: impl Display, message: impl Display) {
+        self.part.record_error(record, code, message);
+    }
+
+    /// See [`Part::set`].
+    pub fn set(&self, variables: impl Serialize) {
+        self.part.set(variables);
+    }
+
+    /// See [`Part::checkpoint`].
+    pub fn checkpoint(&self, variables: impl Serialize) {
+        self.part.checkpoint(variables);
+    }
+
+    /// See [`Part::set_message`].
+    pub fn set_message(&self, text: impl Display) {
+        self.part.set_message(text);
+    }
+
+    /// What the job is doing now, as this process, or before it the server, last said.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let own = self.part.meter.message();
+        own.unwrap_or_else(|| self.course().state().job.message.clone())
+    }
+
+    /// What came of it. Of a fetched job: what had come of it then.
+    #[must_use]
+    pub fn results(&self) -> Option<Value> {
+        lock(&self.part.inner.results).clone()
+    }
+
+    /// Sets what came of it before it ends: whatever serializes to JSON, a map by custom, at most 1 MiB.
+    pub fn set_results(&self, results: impl Serialize) {
+        match json(results) {
+            Ok(value) => self.keep_results(Some(value)),
+            Err(reason) => self.part.inner.complain(&format!("its results are no JSON: {reason}")),
+        }
+    }
+
+    /// Ends the job as COMPLETED, with results that [`set_results`](Self::set_results) describes; `()` adds none.
+    ///
+    /// It is asked for at once. The answer comes when the server has it, as long as it answers, after at most `exit_timeout`;
+    /// what is left goes on in the background.
+    pub fn finish(&self, results: impl Serialize) -> Answer<()> {
+        match json(results) {
+            Ok(Value::Null) => {}
+            Ok(value) => self.keep_results(Some(value)),
+            Err(reason) => self.part.inner.complain(&format!("it ends without results, which are no JSON: {reason}")),
+        }
+        self.settle(self.part.inner.end(None))
+    }
+
+    /// Ends the job as FAILED, because of an error or a text: its first 1,024 characters. See [`finish`](Self::finish).
+    pub fn fail(&self, error: impl Display) -> Answer<()> {
+        self.fail_with(Code::Unknown, error)
+    }
+
+    /// Ends the job as FAILED with a code; with [`Code::Cancelled`] as CANCELLED.
+    pub fn fail_with(&self, code: Code, error: impl Display) -> Answer<()> {
+        let code = if code == Code::Ok { Code::Unknown } else { code };
+        self.settle(self.part.inner.end(Some(failure(code, error))))
+    }
+
+    fn settle(&self, step: Option<Step>) -> Answer<()> {
+        let tried = step.map(|step| {
+            let tried = Arc::clone(&step.answers.tried);
+            self.part.inner.submit(step);
+            let connection = &self.part.inner.connection;
+            connection.engine.within(connection.exit_timeout, &tried)
+        });
+        Answer::new(async move {
+            if let Some(tried) = tried {
+                tried.await;
+            }
+        })
+    }
+
+    /// Waits until all said so far is stored, at most so long; whether it is.
+    pub fn flush(&self, timeout: Duration) -> Answer<bool> {
+        let engine = self.part.inner.connection.engine.clone();
+        let courses = if self.course().state().over { Vec::new() } else { vec![Arc::clone(&self.part.inner.course)] };
+        let here = engine.clone();
+        let late = engine.spawn(false, async move { here.linger(courses, timeout).await.is_empty() });
+        Answer::new(late)
+    }
+
+    /// A variable, none if it was never set. What this process set, or took over, is answered from memory; for the rest
+    /// the server is asked.
+    ///
+    /// # Errors
+    /// As [`Client::variables`].
+    pub fn get(&self, name: &str) -> Answer<Result<Option<Value>, Error>> {
+        let known = lock(&self.part.inner.known).get(name).cloned();
+        let (client, job, name) = (self.client(), self.clone(), name.to_owned());
+        Answer::new(async move {
+            if known.is_some() {
+                return Ok(known);
+            }
+            let mut found = client.variables(job.id(), &[&name]).await?;
+            Ok(found.remove(&name))
+        })
+    }
+
+    /// Asks the server how the job stands.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn refresh(&self) -> Answer<Result<(), Error>> {
+        let (client, job) = (self.client(), self.clone());
+        Answer::new(async move {
+            let state = client.get(job.id()).await?;
+            let completed = state.status() == JobStatus::Completed;
+            job.course().state().job = state;
+            if completed && job.results().is_none() {
+                job.keep_results(client.results(job.id()).await?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until the job has ended, whoever ends it; see [`Client::wait`].
+    pub fn ended(&self, timeout: Option<Duration>) -> Answer<Result<State, Error>> {
+        self.client().wait(self.id(), timeout)
+    }
+
+    /// Asks the job's worker to end early; see [`Client::cancel`].
+    pub fn cancel(&self, reason: &str, grace: Option<Duration>) -> Answer<Result<State, Error>> {
+        self.client().cancel(self.id(), reason, grace)
+    }
+
+    /// Removes the job and all that belongs to it; nothing more is reported.
+    ///
+    /// # Errors
+    /// As [`Client::clear`].
+    pub fn clear(&self) -> Answer<Result<(), Error>> {
+        self.part.inner.ended.store(true, Ordering::Release);
+        self.part.inner.submit(Step::release(false));
+        self.client().clear(self.id())
+    }
+
+    /// Whether somebody wants the job to end early.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.course().unwanted() && self.course().wish.is_set()
+    }
+
+    /// The wish that the job end early, if there is one.
+    #[must_use]
+    pub fn cancellation(&self) -> Option<Cancellation> {
+        self.course().wish.get()
+    }
+
+    /// Arrives once somebody wants the job to end early: a branch of a `select!`.
+    pub fn cancelled(&self) -> impl Future<Output = Cancellation> + Send + use<> {
+        self.course().wish.arrival()
+    }
+
+    /// Blocks until somebody wants the job to end early, at most so long.
+    #[must_use]
+    pub fn wait_cancelled(&self, timeout: Duration) -> Option<Cancellation> {
+        self.course().wish.wait_for(timeout)
+    }
+
+    /// For `job.check_cancelled()?` between two records.
+    ///
+    /// # Errors
+    /// Once somebody wants the job to end early. To let it pass ends the job CANCELLED in [`run`](Client::run).
+    pub fn check_cancelled(&self) -> Result<(), JobCancelled> {
+        if !self.course().unwanted() {
+            return Ok(());
+        }
+        self.cancellation().map_or(Ok(()), |wish| {
+            self.part.inner.told.store(true, Ordering::Relaxed);
+            Err(JobCancelled::wished(wish))
+        })
+    }
+
+    /// Whether `check_cancelled` has told of the wish.
+    pub(crate) fn has_told(&self) -> bool {
+        self.part.inner.told.load(Ordering::Relaxed)
+    }
+
+    /// Why the server takes no more reports of this worker, once it does not: reason `STALE_ATTEMPT` if another has taken
+    /// the job over, `JOB_ENDED` if it has ended without this one, `JOB_NOT_FOUND` if it was cleared.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Error> {
+        self.course().stop.get()
+    }
+
+    /// Arrives once the server takes no more reports of this worker.
+    pub fn until_stopped(&self) -> impl Future<Output = Error> + Send + use<> {
+        self.course().stop.arrival()
+    }
+
+    /// Blocks until the server takes no more reports of this worker, at most so long.
+    #[must_use]
+    pub fn wait_stopped(&self, timeout: Duration) -> Option<Error> {
+        self.course().stop.wait_for(timeout)
+    }
+
+    fn update(&self, text: impl Display, field: &str, of: impl Fn(&mut v1::Job) -> &mut String) {
+        let text = clean_text(text, 1024);
+        let mut change = v1::Job { id: self.id().to_owned(), ..v1::Job::default() };
+        of(&mut change).clone_from(&text);
+        *of(&mut self.course().state().job) = text;
+        self.part.inner.submit(Step::call(Request::Update(UpdateJobRequest {
+            session_id: self.course().session.clone(),
+            job: Some(change),
+            update_mask: Some(prost_types::FieldMask { paths: vec![field.to_owned()] }),
+            revision: 0,
+        })));
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Job")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}

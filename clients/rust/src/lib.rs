@@ -1,0 +1,50 @@
+//! Tells a [Headway](https://headway.dev) server how far a long-running job has come, and never gets in the way of the work.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod batch;
+mod calls;
+mod client;
+mod contact;
+mod course;
+mod engine;
+mod error;
+mod ids;
+mod job;
+mod meter;
+mod options;
+mod part;
+mod postman;
+mod promise;
+#[allow(dead_code, unreachable_pub, clippy::all, clippy::pedantic, missing_docs)]
+mod proto;
+mod reads;
+mod report;
+mod scope;
+mod spool;
+mod step;
+mod stream;
+mod target;
+mod track;
+mod values;
+mod verdict;
+mod watch;
+
+pub use client::{Client, ClientBuilder};
+pub use error::{Cancellation, Code, Error, FieldViolation, JobCancelled};
+pub use job::Job;
+pub use options::{JobFilter, JobOptions};
+pub use part::Part;
+pub use postman::SpoolFlush;
+pub use promise::Answer;
+pub use track::{Tracked, TrackedStream};
+pub use v1::JobStatus;
+pub use watch::{Watch, Watching};
+
+/// The protocol's own messages, in which jobs are read. Their fields are documented there.
+pub mod v1 {
+    pub use crate::proto::google::rpc::Status;
+    pub use crate::proto::headway::v1::{
+        Cancellation, ErrorReason, Estimate, Job, JobStatus, ListRecordErrorsResponse, RecordError, StatusChange,
+    };
+}

@@ -1,0 +1,217 @@
+//! What a job can be created with, and which jobs a list shows.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::ids::uuid7;
+use crate::proto::headway::v1::{CreateJobRequest, Job, JobStatus, ListJobsRequest};
+use crate::values::{clean_text, to_duration};
+
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The server says which texts are too long for it.
+const ANY_LENGTH: usize = 10_000;
+
+/// What a job can be created with. A plain `&str` will do: it is the name.
+///
+/// ```
+/// use headway::JobOptions;
+///
+/// let options = JobOptions::new("Import MARC records").size(40_000).unit("records").label("site", "main");
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct JobOptions {
+    name: String,
+    job_id: Option<String>,
+    invoker: String,
+    size: i64,
+    unit: String,
+    labels: BTreeMap<String, String>,
+    heartbeat_timeout: Duration,
+    stall_timeout: Option<Duration>,
+    retention: Option<Duration>,
+    pending: bool,
+}
+
+impl JobOptions {
+    /// A job of that name, for people; at most 256 characters.
+    pub fn new(name: impl Display) -> Self {
+        Self {
+            name: clean_text(name, ANY_LENGTH),
+            job_id: None,
+            invoker: String::new(),
+            size: 0,
+            unit: String::new(),
+            labels: BTreeMap::new(),
+            heartbeat_timeout: HEARTBEAT_TIMEOUT,
+            stall_timeout: None,
+            retention: None,
+            pending: false,
+        }
+    }
+
+    /// An id of one's own: 32 lower-case hexadecimal digits, best a `UUIDv7`. Default: a new one.
+    pub fn job_id(mut self, id: impl Into<String>) -> Self {
+        self.job_id = Some(id.into());
+        self
+    }
+
+    /// Who or what starts it; at most 256 characters.
+    pub fn invoker(mut self, invoker: impl Display) -> Self {
+        self.invoker = clean_text(invoker, ANY_LENGTH);
+        self
+    }
+
+    /// How much there is to do, in units. Default: 0, not known yet.
+    pub fn size(mut self, units: i64) -> Self {
+        self.size = units;
+        self
+    }
+
+    /// What is counted: "records". At most 32 characters.
+    pub fn unit(mut self, unit: impl Display) -> Self {
+        self.unit = clean_text(unit, ANY_LENGTH);
+        self
+    }
+
+    /// A label to filter by; at most 64, keys of at most 63 and values of at most 256 characters.
+    pub fn label(mut self, key: impl Display, value: impl Display) -> Self {
+        self.labels.insert(clean_text(key, ANY_LENGTH), clean_text(value, ANY_LENGTH));
+        self
+    }
+
+    /// Without contact for this long it counts as LOST. Default: 60 s; zero: never.
+    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.heartbeat_timeout = timeout;
+        self
+    }
+
+    /// Without progress for this long it counts as stalled. Default: never.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = Some(timeout);
+        self
+    }
+
+    /// How long it is kept after its end. Default: the server's setting, 30 days.
+    pub fn retention(mut self, span: Duration) -> Self {
+        self.retention = Some(span);
+        self
+    }
+
+    /// It waits for a worker, who calls [`resume`](crate::Client::resume).
+    pub fn pending(mut self) -> Self {
+        self.pending = true;
+        self
+    }
+
+    pub(crate) fn chosen_id(&self) -> Option<&str> {
+        self.job_id.as_deref()
+    }
+
+    pub(crate) fn request(self, session: &str) -> CreateJobRequest {
+        CreateJobRequest {
+            session_id: session.to_owned(),
+            job_id: self.job_id.unwrap_or_else(uuid7),
+            name: self.name,
+            invoker: self.invoker,
+            size: self.size,
+            unit: self.unit,
+            labels: self.labels,
+            heartbeat_timeout: Some(to_duration(self.heartbeat_timeout)),
+            stall_timeout: self.stall_timeout.map(to_duration),
+            retention: self.retention.map(to_duration),
+            pending: self.pending,
+        }
+    }
+}
+
+impl<T: Display> From<T> for JobOptions {
+    fn from(name: T) -> Self {
+        Self::new(name)
+    }
+}
+
+/// The job as its creator knows it before the server has answered.
+pub(crate) fn described(request: &CreateJobRequest) -> Job {
+    let status = if request.pending { JobStatus::Pending } else { JobStatus::Running };
+    Job {
+        id: request.job_id.clone(),
+        name: request.name.clone(),
+        invoker: request.invoker.clone(),
+        size: request.size,
+        unit: request.unit.clone(),
+        labels: request.labels.clone(),
+        status: status.into(),
+        heartbeat_timeout: request.heartbeat_timeout,
+        ..Job::default()
+    }
+}
+
+/// Which jobs of a session to list: those that pass all that is set here.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct JobFilter {
+    statuses: Vec<JobStatus>,
+    name: String,
+    invoker: String,
+    labels: BTreeMap<String, String>,
+    stalled: Option<bool>,
+    page_size: i32,
+}
+
+impl JobFilter {
+    /// All jobs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Jobs in this state; called again: or in that.
+    pub fn status(mut self, status: JobStatus) -> Self {
+        self.statuses.push(status);
+        self
+    }
+
+    /// Jobs with exactly this name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Jobs with exactly this invoker.
+    pub fn invoker(mut self, invoker: impl Into<String>) -> Self {
+        self.invoker = invoker.into();
+        self
+    }
+
+    /// Jobs that have this label with this value; called again: and that one.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Stalled jobs alone, or those that are not.
+    pub fn stalled(mut self, stalled: bool) -> Self {
+        self.stalled = Some(stalled);
+        self
+    }
+
+    /// How many jobs the server is asked for at a time: 50 by default, at most 1,000.
+    pub fn page_size(mut self, jobs: i32) -> Self {
+        self.page_size = jobs;
+        self
+    }
+
+    pub(crate) fn request(self, session: &str) -> ListJobsRequest {
+        ListJobsRequest {
+            session_id: session.to_owned(),
+            page_size: self.page_size,
+            page_token: String::new(),
+            statuses: self.statuses.into_iter().map(Into::into).collect(),
+            name: self.name,
+            invoker: self.invoker,
+            labels: self.labels,
+            stalled: self.stalled,
+        }
+    }
+}

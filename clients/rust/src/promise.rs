@@ -1,0 +1,179 @@
+//! What arrives once, for threads and for tasks of any executor alike.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// The lock, whatever became of the thread that had it before: none here leaves its data half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A value that is set once and can be awaited by many.
+pub(crate) struct Promise<T> {
+    state: Mutex<State<T>>,
+    arrived: Condvar,
+}
+
+struct State<T> {
+    value: Option<T>,
+    wakers: Vec<Waker>,
+}
+
+impl<T> Promise<T> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { value: None, wakers: Vec::new() }), arrived: Condvar::new() })
+    }
+
+    /// Sets the value, unless there is one already.
+    pub(crate) fn set(&self, value: T) {
+        let mut state = lock(&self.state);
+        if state.value.is_some() {
+            return;
+        }
+        state.value = Some(value);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        self.arrived.notify_all();
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        lock(&self.state).value.is_some()
+    }
+}
+
+impl<T: Clone> Promise<T> {
+    pub(crate) fn get(&self) -> Option<T> {
+        lock(&self.state).value.clone()
+    }
+
+    /// Blocks until the value is there, at most so long.
+    pub(crate) fn wait_for(&self, timeout: Duration) -> Option<T> {
+        let end = Instant::now().checked_add(timeout);
+        let mut state = lock(&self.state);
+        while state.value.is_none() {
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            // Waits that long overflow in some systems.
+            let left = left.min(Duration::from_secs(86_400));
+            state = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.value.clone()
+    }
+
+    /// The value, once it is there.
+    pub(crate) fn arrival(self: &Arc<Self>) -> Arrival<T> {
+        Arrival(Arc::clone(self))
+    }
+}
+
+pub(crate) struct Arrival<T>(Arc<Promise<T>>);
+
+impl<T: Clone> Future for Arrival<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut state = lock(&self.0.state);
+        if let Some(value) = &state.value {
+            return Poll::Ready(value.clone());
+        }
+        let waker = context.waker();
+        if !state.wakers.iter().any(|known| known.will_wake(waker)) {
+            state.wakers.push(waker.clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// What a call will bring: `.wait()` for it in a thread, or `.await` it in a task, of whatever executor.
+///
+/// Waiting never depends on the executor, so `.wait()` cannot deadlock or panic inside of one; it merely blocks the thread,
+/// as all that blocks does.
+#[must_use = "wait() for it, or await it"]
+pub struct Answer<T> {
+    future: Pin<Box<dyn Future<Output = T> + Send>>,
+}
+
+impl<T> Answer<T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { future: Box::pin(future) }
+    }
+
+    /// Blocks this thread until the answer is there. How long that may take is said where the answer comes from.
+    pub fn wait(self) -> T {
+        block_on(self.future)
+    }
+}
+
+impl<T> Future for Answer<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        self.future.as_mut().poll(context)
+    }
+}
+
+impl<T> fmt::Debug for Answer<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Answer").finish_non_exhaustive()
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future in this thread. It must need no executor's timers or sockets.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_reaches_threads_and_tasks() {
+        let promise = Promise::new();
+        let waiting = {
+            let promise = Arc::clone(&promise);
+            std::thread::spawn(move || promise.wait_for(Duration::from_secs(60)))
+        };
+        let awaiting = {
+            let arrival = promise.arrival();
+            std::thread::spawn(move || block_on(arrival))
+        };
+        promise.set(7);
+        promise.set(8);
+        assert_eq!(waiting.join().unwrap(), Some(7));
+        assert_eq!(awaiting.join().unwrap(), 7);
+        assert_eq!(promise.get(), Some(7));
+    }
+
+    #[test]
+    fn a_wait_ends() {
+        let promise = Promise::<()>::new();
+        assert_eq!(promise.wait_for(Duration::from_millis(1)), None);
+    }
+}

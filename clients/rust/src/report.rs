@@ -1,0 +1,214 @@
+//! What was reported of one meter and what was not: the numbered reports that make a retry count once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::ids::since_epoch;
+use crate::meter::Meter;
+use crate::proto::headway::v1::ReportProgressRequest;
+use crate::proto::headway::v1::report_progress_request::Amount;
+use crate::values::clean;
+
+const ERRORS_ROOM: usize = 1024 * 1024;
+const COUNTERS: usize = 64;
+
+/// Whose reports these are.
+pub(crate) struct About<'a> {
+    pub(crate) session: &'a str,
+    pub(crate) job_id: &'a str,
+    pub(crate) attempt: i32,
+}
+
+impl About<'_> {
+    /// A report that says nothing: a heartbeat.
+    pub(crate) fn empty(&self) -> ReportProgressRequest {
+        ReportProgressRequest {
+            session_id: self.session.to_owned(),
+            job_id: self.job_id.to_owned(),
+            attempt: self.attempt,
+            ..ReportProgressRequest::default()
+        }
+    }
+}
+
+/// Turns one meter's state into reports. A report stays the same, and is sent again, until it is settled.
+pub(crate) struct Reporter {
+    pub(crate) meter: Arc<Meter>,
+    sequence: i64,
+    progress: i64,
+    size: i64,
+    message: String,
+    counters: BTreeMap<String, i64>,
+    unsettled: VecDeque<ReportProgressRequest>,
+    more: bool,
+    pressing: bool,
+}
+
+impl Reporter {
+    pub(crate) fn new(meter: Arc<Meter>, progress: i64, size: i64) -> Self {
+        Self {
+            meter,
+            // Above every sequence of an earlier process that reported this part in the same attempt.
+            sequence: i64::try_from(since_epoch().as_micros()).unwrap_or(0),
+            progress,
+            size,
+            message: String::new(),
+            counters: BTreeMap::new(),
+            unsettled: VecDeque::new(),
+            more: false,
+            pressing: false,
+        }
+    }
+
+    /// Whether a report is unsettled, or another must follow before its turn.
+    pub(crate) fn busy(&self) -> bool {
+        !self.unsettled.is_empty() || self.pressing
+    }
+
+    /// Whether a report is on its way.
+    pub(crate) fn unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// The unsettled report, or a new one, or none if nothing has changed. Not `fresh`: a new one only to complete the
+    /// one before.
+    pub(crate) fn report(&mut self, about: &About<'_>, fresh: bool) -> Option<&ReportProgressRequest> {
+        if self.unsettled.is_empty() && (fresh || self.more) {
+            self.freeze(about);
+        }
+        self.unsettled.front()
+    }
+
+    /// All that this meter has left to say, frozen as it will be sent, if it is still sent from here.
+    pub(crate) fn drain(&mut self, about: &About<'_>, fresh: bool) -> Vec<ReportProgressRequest> {
+        let mut more = !fresh || self.freeze(about);
+        while more && self.more {
+            more = self.freeze(about);
+        }
+        self.unsettled.iter().cloned().collect()
+    }
+
+    /// The report was applied.
+    pub(crate) fn settle(&mut self) {
+        self.unsettled.pop_front();
+    }
+
+    /// The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes
+    /// out again without them.
+    pub(crate) fn refused(&mut self) {
+        match self.unsettled.front_mut() {
+            Some(report) if report.variables.is_some() => {
+                report.variables = None;
+                for report in &mut self.unsettled {
+                    self.sequence += 1;
+                    report.sequence = self.sequence;
+                }
+            }
+            _ => self.settle(),
+        }
+    }
+
+    fn freeze(&mut self, about: &About<'_>) -> bool {
+        let report = self.draft(about);
+        let some = report.is_some();
+        self.unsettled.extend(report);
+        some
+    }
+
+    fn draft(&mut self, about: &About<'_>) -> Option<ReportProgressRequest> {
+        let sample = self.meter.sample(ERRORS_ROOM);
+        self.more = sample.more;
+        self.pressing = sample.pressing;
+        let mut report = ReportProgressRequest { part: self.meter.part.clone(), ..about.empty() };
+        let empty = report.clone();
+        if sample.progress != self.progress {
+            self.progress = sample.progress;
+            report.amount = Some(Amount::Progress(sample.progress));
+        }
+        if let Some(size) = sample.size
+            && size != self.size
+        {
+            self.size = size;
+            report.size = Some(size);
+        }
+        if let Some(message) = sample.message
+            && message != self.message
+        {
+            self.message.clone_from(&message);
+            report.message = Some(message);
+        }
+        for (name, total) in sample.counters.iter().take(COUNTERS) {
+            let delta = total.saturating_sub(self.counters.get(name).copied().unwrap_or(0));
+            if delta != 0 {
+                let name = Some(clean(name, 128)).filter(|name| !name.is_empty());
+                *report.counters.entry(name.unwrap_or_else(|| "?".to_owned())).or_default() += delta;
+            }
+        }
+        self.counters = sample.counters;
+        report.record_errors = sample.errors;
+        report.variables = sample.variables;
+        if report == empty {
+            return None;
+        }
+        self.sequence += 1;
+        report.sequence = self.sequence;
+        Some(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Value;
+
+    use super::*;
+
+    const ABOUT: About<'static> = About { session: "s", job_id: "j", attempt: 1 };
+
+    fn reporter() -> Reporter {
+        Reporter::new(Arc::new(Meter::new("", 0)), 0, 0)
+    }
+
+    #[test]
+    fn a_report_stays_the_same_until_it_is_settled() {
+        let mut reporter = reporter();
+        reporter.meter.advance(3);
+        reporter.meter.count("added", 3);
+        let first = reporter.report(&ABOUT, true).cloned().unwrap();
+        reporter.meter.advance(1);
+        reporter.meter.count("added", 1);
+        assert_eq!(reporter.report(&ABOUT, true), Some(&first));
+        reporter.settle();
+        let second = reporter.report(&ABOUT, true).cloned().unwrap();
+        assert_eq!(second.amount, Some(Amount::Progress(4)));
+        assert_eq!(second.counters["added"], 1);
+        assert!(second.sequence > first.sequence);
+        reporter.settle();
+        assert_eq!(reporter.report(&ABOUT, true), None);
+    }
+
+    #[test]
+    fn what_is_refused_goes_out_again_without_variables() {
+        let mut reporter = reporter();
+        reporter.meter.advance(3);
+        reporter.meter.merge([("x".to_owned(), Value::from(1.0))].into(), false);
+        let first = reporter.report(&ABOUT, true).cloned().unwrap();
+        reporter.refused();
+        let second = reporter.report(&ABOUT, true).cloned().unwrap();
+        assert!(second.variables.is_none() && second.sequence > first.sequence);
+        assert_eq!(second.amount, Some(Amount::Progress(3)));
+        reporter.refused();
+        assert_eq!(reporter.report(&ABOUT, true), None);
+    }
+
+    #[test]
+    fn what_is_drained_is_what_would_be_sent() {
+        let mut reporter = reporter();
+        reporter.meter.advance(1);
+        let sent = reporter.report(&ABOUT, true).cloned().unwrap();
+        reporter.meter.advance(1);
+        let left = reporter.drain(&ABOUT, true);
+        assert_eq!(left.len(), 2);
+        assert_eq!(left[0], sent);
+        assert_eq!(reporter.drain(&ABOUT, true), left);
+    }
+}

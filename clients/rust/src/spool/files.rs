@@ -1,0 +1,228 @@
+//! The files of the spool: written as a whole or not at all, and locked by whoever has them in hand.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use super::{FILES, Words, folder};
+use crate::ids::uuid7;
+use crate::target::Target;
+
+/// A file in the hands of this process, until it is removed, refused, or dropped.
+pub(crate) struct Letter {
+    pub(crate) path: PathBuf,
+    /// Open as long as it is in hand: the lock goes with it.
+    _locked: File,
+}
+
+impl Letter {
+    fn write(path: &Path, words: &Words) -> io::Result<Self> {
+        let draft = path.with_extension(format!("{}.tmp", process::id()));
+        let _ = fs::remove_file(&draft);
+        let written = Self::put(&draft, path, words);
+        if written.is_err() {
+            let _ = fs::remove_file(&draft);
+        }
+        written
+    }
+
+    fn put(draft: &Path, path: &Path, words: &Words) -> io::Result<Self> {
+        let mut file = private().write(true).create_new(true).open(draft)?;
+        // Locked before it has its name, so that no other process ever finds it free.
+        file.try_lock()?;
+        file.write_all(&words.encode())?;
+        file.sync_all()?;
+        fs::rename(draft, path)?;
+        if let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(Self { path: path.to_owned(), _locked: file })
+    }
+
+    /// Takes the file in hand; none if another has it, or has sent it meanwhile, or if it is another user's.
+    pub(crate) fn claim(path: &Path) -> Option<Self> {
+        let file = private().read(true).write(true).open(path).ok()?;
+        file.try_lock().ok()?;
+        // It may have been removed, or written anew, between the two.
+        let (here, there) = (file.metadata().ok()?, fs::metadata(path).ok()?);
+        (same(&here, &there) && ours(&here)).then(|| Self { path: path.to_owned(), _locked: file })
+    }
+
+    /// What it says; or why that cannot be told, for good or for now.
+    pub(crate) fn read(&self) -> io::Result<Result<Words, String>> {
+        Ok(Words::decode(&fs::read(&self.path)?))
+    }
+
+    /// All of it has arrived.
+    pub(crate) fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// The server will never take it: it stays beside, for people to look at. Where it is now.
+    pub(crate) fn refuse(self) -> PathBuf {
+        let refused = self.path.with_extension("refused");
+        if fs::rename(&self.path, &refused).is_ok()
+            && let Some(folder) = self.path.parent()
+        {
+            let mut old = list(folder, |name| name.ends_with(".refused"));
+            old.truncate(old.len().saturating_sub(FILES));
+            for path in old {
+                let _ = fs::remove_file(path);
+            }
+        }
+        refused
+    }
+}
+
+/// The files that wait for this server, oldest first; of that job alone, if one is given. Whose they are is only seen
+/// by `claim`.
+pub(crate) fn letters(target: &Target, job_id: Option<&str>) -> Vec<PathBuf> {
+    let Some(folder) = folder() else {
+        return Vec::new();
+    };
+    let start = format!("{:08x}-", mark(&target.address, target.tls));
+    let end = job_id.map_or_else(|| ".json".to_owned(), |id| format!("-{}.json", plain(id)));
+    list(&folder, |name| name.starts_with(&start) && name.ends_with(&end))
+}
+
+/// Writes these words down, in place of those `before` if there were some.
+pub(crate) fn write(words: &Words, before: Option<&Letter>) -> io::Result<Letter> {
+    if let Some(letter) = before {
+        return Letter::write(&letter.path, words);
+    }
+    let folder = folder().ok_or_else(|| io::Error::other("HEADWAY_SPOOL is empty"))?;
+    prepare(&folder)?;
+    if list(&folder, |name| name.ends_with(".json")).len() >= FILES {
+        return Err(io::Error::other(format!("{} has {FILES} files already", folder.display())));
+    }
+    let mark = mark(&words.address, words.tls);
+    let name = format!("{mark:08x}-{}-{}.json", uuid7(), plain(&words.job_id));
+    Letter::write(&folder.join(name), words)
+}
+
+fn list(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|name| wanted(name)).collect();
+    names.sort_by(|one, other| since(one).cmp(since(other)));
+    names.into_iter().map(|name| folder.join(name)).collect()
+}
+
+fn since(name: &str) -> &str {
+    name.split_once('-').map_or(name, |(_, rest)| rest)
+}
+
+/// In the name, so that a look at the folder tells whether there is something for a server: a CRC-32.
+fn mark(address: &str, tls: bool) -> u32 {
+    let text = format!("{address} {}", if tls { "True" } else { "False" });
+    !text.bytes().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+/// The worker chooses it, and only the server says whether it is one.
+fn plain(job_id: &str) -> &str {
+    let sound = !job_id.is_empty() && job_id.len() <= 64 && job_id.chars().all(char::is_alphanumeric);
+    if sound { job_id } else { "odd" }
+}
+
+#[cfg(unix)]
+fn private() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    options
+}
+
+#[cfg(unix)]
+fn same(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(unix)]
+fn ours(about: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    about.uid() == rustix::process::geteuid().as_raw()
+}
+
+#[cfg(unix)]
+fn prepare(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+
+    if let Some(above) = folder.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let about = fs::metadata(folder)?;
+    if !ours(&about) {
+        return Err(io::Error::other(format!("{} belongs to another user", folder.display())));
+    }
+    if about.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn private() -> OpenOptions {
+    OpenOptions::new()
+}
+
+#[cfg(not(unix))]
+fn same(_: &Metadata, _: &Metadata) -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn ours(_: &Metadata) -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn prepare(_: &Path) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_other_clients() {
+        // zlib.crc32(b"127.0.0.1:50051 False") in Python
+        assert_eq!(mark("127.0.0.1:50051", false), 0x1e37_332c);
+        assert_eq!(plain("0190ab"), "0190ab");
+        assert_eq!(plain("../x"), "odd");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_in_one_hand_at_a_time() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = std::env::temp_dir().join(format!("headway-spool-{}", uuid7()));
+        prepare(&folder).unwrap();
+        let words =
+            Words { address: "h:1".into(), tls: false, job_id: "j".into(), name: "n".into(), requests: Vec::new() };
+        let path = folder.join("0-1-j.json");
+        let letter = Letter::write(&path, &words).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(Letter::claim(&path).is_none());
+        drop(letter);
+        let letter = Letter::claim(&path).unwrap();
+        assert_eq!(letter.read().unwrap().unwrap().job_id, "j");
+        let refused = letter.refuse();
+        assert!(refused.exists() && !path.exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

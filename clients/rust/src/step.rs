@@ -1,0 +1,110 @@
+//! The calls that a job makes besides its reports.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+
+use crate::error::Error;
+use crate::promise::Promise;
+use crate::proto::headway::v1::{
+    CreateJobRequest, FailJobRequest, FinishJobRequest, Job, ReportProgressRequest, StartJobRequest, UpdateJobRequest,
+};
+
+/// One call, as it is made by the engine, or left to a later process.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Request {
+    Create(CreateJobRequest),
+    Start(StartJobRequest),
+    Update(UpdateJobRequest),
+    Report(ReportProgressRequest),
+    Finish(FinishJobRequest),
+    Fail(FailJobRequest),
+}
+
+impl Request {
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Self::Create(request) => request.encoded_len(),
+            Self::Start(request) => request.encoded_len(),
+            Self::Update(request) => request.encoded_len(),
+            Self::Report(request) => request.encoded_len(),
+            Self::Finish(request) => request.encoded_len(),
+            Self::Fail(request) => request.encoded_len(),
+        }
+    }
+
+    /// Whether it ends the job.
+    pub(crate) fn ends(&self) -> bool {
+        matches!(self, Self::Finish(_) | Self::Fail(_))
+    }
+
+    pub(crate) fn set_attempt(&mut self, number: i32) {
+        match self {
+            Self::Finish(request) => request.attempt = number,
+            Self::Fail(request) => request.attempt = number,
+            _ => {}
+        }
+    }
+}
+
+/// What the server answered to a step that has one.
+pub(crate) type Outcome = Result<Option<Job>, Error>;
+
+/// A call that a job has to make, or with no request the point up to which its reports shall go out.
+pub(crate) struct Step {
+    pub(crate) request: Option<Request>,
+    pub(crate) after_reports: bool,
+    /// All that its reports have to say is known; what changes later comes too late for it.
+    pub(crate) sampled: bool,
+    /// The job is left alone after this step.
+    pub(crate) release: bool,
+    pub(crate) answers: Answers,
+}
+
+/// How those who wait for a step learn of it.
+#[derive(Clone)]
+pub(crate) struct Answers {
+    /// What the server answered, or its refusal.
+    pub(crate) answer: Arc<Promise<Outcome>>,
+    /// Set with the answer, or as soon as it is known that the server does not answer now.
+    pub(crate) tried: Arc<Promise<()>>,
+}
+
+impl Answers {
+    pub(crate) fn settle(&self, outcome: Outcome) {
+        self.answer.set(outcome);
+        self.tried.set(());
+    }
+}
+
+impl Step {
+    fn new(request: Option<Request>, after_reports: bool, release: bool) -> Self {
+        Self {
+            request,
+            after_reports,
+            sampled: false,
+            release,
+            answers: Answers { answer: Promise::new(), tried: Promise::new() },
+        }
+    }
+
+    /// A call to make at once.
+    pub(crate) fn call(request: Request) -> Self {
+        Self::new(Some(request), false, false)
+    }
+
+    /// The end of a job, once its reports are there.
+    pub(crate) fn end(request: Request) -> Self {
+        Self::new(Some(request), true, false)
+    }
+
+    /// Done once all said so far is stored.
+    pub(crate) fn milestone() -> Self {
+        Self::new(None, true, false)
+    }
+
+    /// Leaves the job as it is: once its reports are there, or at once.
+    pub(crate) fn release(after_reports: bool) -> Self {
+        Self::new(None, after_reports, true)
+    }
+}

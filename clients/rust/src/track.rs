@@ -1,0 +1,107 @@
+//! Items that are counted as they are done.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+
+use crate::meter::Meter;
+
+/// An iterator whose items are counted; made by [`Job::track`](crate::Job::track).
+#[must_use = "iterators do nothing unless consumed"]
+pub struct Tracked<I> {
+    items: I,
+    meter: Arc<Meter>,
+    in_hand: i64,
+}
+
+impl<I> Tracked<I> {
+    pub(crate) fn new(items: I, meter: Arc<Meter>) -> Self {
+        Self { items, meter, in_hand: 0 }
+    }
+}
+
+impl<I: Iterator> Iterator for Tracked<I> {
+    type Item = I::Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<I::Item> {
+        self.meter.advance(self.in_hand);
+        let item = self.items.next();
+        self.in_hand = i64::from(item.is_some());
+        item
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.items.size_hint()
+    }
+}
+
+impl<I: ExactSizeIterator> ExactSizeIterator for Tracked<I> {}
+
+impl<I> std::fmt::Debug for Tracked<I> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tracked").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A stream whose items are counted; made by [`Job::track_stream`](crate::Job::track_stream).
+    #[must_use = "streams do nothing unless polled"]
+    pub struct TrackedStream<S> {
+        #[pin]
+        items: S,
+        meter: Arc<Meter>,
+        in_hand: i64,
+    }
+}
+
+impl<S> TrackedStream<S> {
+    pub(crate) fn new(items: S, meter: Arc<Meter>) -> Self {
+        Self { items, meter, in_hand: 0 }
+    }
+}
+
+impl<S: Stream> Stream for TrackedStream<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let this = self.project();
+        // Whoever asks for the next is done with the one before, also if the next is not there yet.
+        this.meter.advance(std::mem::take(this.in_hand));
+        let item = ready!(this.items.poll_next(context));
+        *this.in_hand = i64::from(item.is_some());
+        Poll::Ready(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.items.size_hint()
+    }
+}
+
+impl<S> std::fmt::Debug for TrackedStream<S> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("TrackedStream").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_done_when_the_next_is_asked_for() {
+        let meter = Arc::new(Meter::new("", 0));
+        for item in Tracked::new(1..=5, Arc::clone(&meter)) {
+            assert_eq!(meter.progress(), item - 1);
+            if item == 4 {
+                break;
+            }
+        }
+        assert_eq!(meter.progress(), 3);
+        assert_eq!(Tracked::new(1..=5, Arc::clone(&meter)).count(), 5);
+        assert_eq!(meter.progress(), 8);
+    }
+}
