@@ -10,7 +10,7 @@ OPENAPI := server/headway_server/openapi.json
 SOURCES := server clients/python clients/conformance tests examples benchmarks
 
 .DEFAULT_GOAL := check
-.PHONY: check help run bench demo picture test lint format stubs breaking lock clean
+.PHONY: check help run bench demo picture test test-clients conformance lint format stubs breaking lock clean
 
 check: lint test ## Lint, then test
 
@@ -32,6 +32,16 @@ picture: .venv/.dev ## Record the README's pictures anew: the demo in a terminal
 
 test: .venv/.dev .tools/bin/grpcurl ## Run all tests; PYTEST_ARGS="-k name" narrows them
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+test-clients: .venv/.dev ## Run the tests of the clients in every language alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/clients $(PYTEST_ARGS)
+
+# One client: make test-go, test-java, test-node, test-perl, test-python, test-rust, test-shell.
+test-%: .venv/.dev
+	$(BIN)/python -m pytest tests/clients/test_$*.py $(PYTEST_ARGS)
+
+conformance: .venv/.dev ## Play the cases of clients/conformance with every client, and print a table; ONLY="go rust" CASES=cancel
+	@$(BIN)/python -m clients.conformance $(ONLY) --cases "$(CASES)"
 
 lint: .venv/.dev .tools/node_modules/.bin/tsc ## Check style, types, import directions, protos, and that the stubs are fresh
 	$(BIN)/ruff check $(SOURCES)
@@ -79,6 +89,7 @@ lock: .venv/.dev ## Lock the dependencies anew, with hashes
 	  -c requirements-dev.txt -o requirements-bench.txt
 
 clean: ## Remove what the other targets made
+	@for client in clients/*/Makefile; do $(MAKE) --no-print-directory -s -C $$(dirname $$client) clean; done
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.created:

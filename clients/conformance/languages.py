@@ -20,10 +20,8 @@ class Language:
     """Which port of the server it speaks to: "grpc" or "http"."""
     tools: tuple[str, ...] = ()
     """Programs without which it cannot be built or run."""
-    own_command: tuple[str, ...] = ()
-    """Its driver, if that is not bin/driver."""
-    built: bool = True
-    """Whether `make build` in its folder comes first."""
+    python: str = ""
+    """The Python that runs its driver.py and bench.py, in place of bin/driver and bin/bench."""
 
     @property
     def folder(self) -> Path:
@@ -32,16 +30,24 @@ class Language:
     @property
     def driver(self) -> list[str]:
         """The command that starts its driver, in the project's own folder."""
-        return list(self.own_command) or [str(self.folder / "bin" / "driver")]
+        return self._program("driver")
+
+    @property
+    def bench(self) -> list[str]:
+        """The command that measures it."""
+        return self._program("bench")
 
     @property
     def missing(self) -> list[str]:
         """Tools that are not on this machine."""
         return [tool for tool in self.tools if shutil.which(tool) is None]
 
+    def _program(self, name: str) -> list[str]:
+        return [self.python, str(self.folder / f"{name}.py")] if self.python else [str(self.folder / "bin" / name)]
+
     def build(self) -> None:
         """Makes its programs, if they are not there as they should be. RuntimeError with what the build said."""
-        if self.built:
+        if not self.python:
             made = subprocess.run(
                 ["make", "-C", str(self.folder), "build"], capture_output=True, text=True, check=False
             )
@@ -54,7 +60,7 @@ class Language:
 LANGUAGES = {
     language.name: language
     for language in (
-        Language("python", "Python", own_command=(sys.executable, str(ROOT / "clients/python/driver.py")), built=False),
+        Language("python", "Python", python=sys.executable),
         Language("go", "Go", tools=("go",)),
         Language("node", "TypeScript", tools=("node", "npm")),
         Language("java", "Java", tools=("java", "javac", "mvn")),

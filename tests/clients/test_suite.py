@@ -27,10 +27,18 @@ NOTICED_BY = {
 }
 
 
+class Planted(Language):
+    """The Python client with the fault that `python` names."""
+
+    @property
+    def driver(self) -> list[str]:
+        return [sys.executable, "-m", "tests.clients.planted", self.python]
+
+
 def complaint_of(fault: str, shared: Shared) -> str:
     name, _ = NOTICED_BY[fault]
     (case,) = (case for case in CASES if case.name == name)
-    planted = Language("planted", "Planted", own_command=(sys.executable, "-m", "tests.clients.planted", fault))
+    planted = Planted("planted", "Planted", python=fault)
     try:
         play(case, planted, shared)
     except CaseFailed as complaint:

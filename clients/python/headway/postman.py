@@ -2,7 +2,7 @@
 
 import enum
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import grpc
 
@@ -11,13 +11,16 @@ from headway.calls import place
 from headway.channel import Target, open_channel
 from headway.contact import in_words, log
 from headway.course import Course
-from headway.errors import HeadwayError, translated
+from headway.errors import HeadwayError, UnavailableError, from_status, translated
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway.verdict import Verdict, judge
 
 PATIENCE = 10.0
 """Seconds that the server has for each answer."""
+
+_REPORTS, _BYTES = 1000, 1024 * 1024
+"""How much of reports goes in one request; the server takes 1,000 of them, and 4 MiB."""
 
 _ENDS = rpc.FinishJobRequest | rpc.FailJobRequest
 
@@ -82,9 +85,14 @@ class Postman(threading.Thread):
 
     def run(self) -> None:
         try:
+            others = set[str]()
             for path in spool.letters(self._target, self._job_id):
-                letter = None if self._stopped else spool.Letter.claim(path)
-                if letter is not None and deliver(letter, self._channel)[0] is Outcome.WAITING:
+                job = spool.job_in(path)
+                letter = None if self._stopped or job in others else spool.Letter.claim(path)
+                if letter is None:
+                    # What comes after it must wait for it.
+                    others.add(job)
+                elif deliver(letter, self._channel)[0] is Outcome.WAITING:
                     return
         except Exception:
             log.debug("headway: the spool is left for later", exc_info=True)
@@ -98,15 +106,15 @@ class Postman(threading.Thread):
         self.join(1.0)
 
 
-def deliver(letter: spool.Letter, channel: grpc.Channel) -> tuple[Outcome, str]:
+def deliver(letter: spool.Letter, channel: grpc.Channel, patience: float = PATIENCE) -> tuple[Outcome, str]:
     """Sends a letter and removes it, puts it aside if the server will never take it, or else leaves it where it is;
-    and why, in words."""
+    and why, in words. The server has `patience` seconds for each answer."""
     try:
         try:
             words = letter.read()
         except ValueError as error:
             return _refuse(letter, str(error))
-        send(JobServiceStub(channel), words.requests)
+        send(JobServiceStub(channel), words.requests, patience)
     except HeadwayError as error:
         reason = in_words(error)
         final = judge(error) in (Verdict.GONE, Verdict.REFUSED)
@@ -127,26 +135,60 @@ def _refuse(letter: spool.Letter, reason: str) -> tuple[Outcome, str]:
     return Outcome.REFUSED, reason
 
 
-def send(stub: JobServiceStub, requests: Sequence[spool.Request]) -> None:
+def send(stub: JobServiceStub, requests: Sequence[spool.Request], patience: float = PATIENCE) -> None:
     """Makes these calls in order. HeadwayError if one fails that matters."""
     ended: HeadwayError | None = None
-    for request in requests:
+    for batch in _batches(requests):
         try:
-            _call(stub, request)
+            if len(batch) > 1:
+                _stream(stub, batch, patience)
+            else:
+                _call(stub, batch[0], patience)
         except HeadwayError as error:
             # If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
-            if isinstance(request, _ENDS) or error.reason != "JOB_ENDED":
+            if isinstance(batch[0], _ENDS) or error.reason != "JOB_ENDED":
                 raise
             ended = error
         else:
-            ended = None if isinstance(request, _ENDS) else ended
+            ended = None if isinstance(batch[0], _ENDS) else ended
     if ended is not None:
         raise ended
 
 
-def _call(stub: JobServiceStub, request: spool.Request) -> None:
+def _batches(requests: Sequence[spool.Request]) -> Iterator[list[spool.Request]]:
+    """Reports that stand together go together; what may have to be said twice goes alone."""
+    batch, size = list[spool.Request](), 0
+    for request in requests:
+        together = isinstance(request, rpc.ReportProgressRequest) and not request.HasField("variables")
+        if batch and not (together and len(batch) < _REPORTS and size + request.ByteSize() < _BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(request)
+        size += request.ByteSize() if together else _BYTES
+    if batch:
+        yield batch
+
+
+def _stream(stub: JobServiceStub, reports: Sequence[spool.Request], patience: float) -> None:
+    """Makes one request, and one commit, of many reports."""
+    request = rpc.StreamProgressRequest()
+    request.reports.extend(report for report in reports if isinstance(report, rpc.ReportProgressRequest))
+    failed, acked = list[HeadwayError](), 0
+    with translated():
+        for response in stub.StreamProgress(iter([request]), timeout=patience):
+            acked = response.acked
+            failed += [from_status(failure.status) for failure in response.failures]
+    if not acked:
+        raise UnavailableError(grpc.StatusCode.UNAVAILABLE, "The reports were not acknowledged.")
+    # What is refused is passed over, as in `_call`. The gravest of the rest counts.
+    failed = [error for error in failed if judge(error) is not Verdict.REFUSED]
+    if failed:
+        raise min(failed, key=lambda error: error.reason == "JOB_ENDED")
+
+
+def _call(stub: JobServiceStub, request: spool.Request, patience: float) -> None:
     try:
-        _call_once(stub, request)
+        _call_once(stub, request, patience)
     except HeadwayError as error:
         # As the engine does: what is refused of a job must not keep the rest of it back.
         if judge(error) is not Verdict.REFUSED:
@@ -159,12 +201,12 @@ def _call(stub: JobServiceStub, request: spool.Request) -> None:
             return
         else:
             raise
-        _call_once(stub, request)
+        _call_once(stub, request, patience)
 
 
-def _call_once(stub: JobServiceStub, request: spool.Request) -> None:
+def _call_once(stub: JobServiceStub, request: spool.Request, patience: float) -> None:
     with translated():
         if isinstance(request, rpc.ReportProgressRequest):
-            stub.ReportProgress(request, timeout=PATIENCE)
+            stub.ReportProgress(request, timeout=patience)
         else:
-            place(stub, request, PATIENCE).result()
+            place(stub, request, patience).result()

@@ -202,13 +202,8 @@ def letters(target: Target | None = None, job_id: str = "") -> Iterator[Path]:
         yield from sorted(place.glob(pattern), key=lambda path: path.name.partition("-")[2])
 
 
-def write(words: Words, before: Letter | None = None) -> Letter:
-    """Writes these words down, in place of those `before` if there were some. OSError, also if the spool is full or
-    switched off, or if others can write to its folder."""
-    if before is not None:
-        letter = Letter.write(before.path, words)
-        before.release()
-        return letter
+def ready() -> Path:
+    """The folder, made if it does not exist. OSError, also if it is switched off, or if others can write to it."""
     place = folder()
     if place is None:
         raise OSError("HEADWAY_SPOOL is empty")
@@ -218,6 +213,22 @@ def write(words: Words, before: Letter | None = None) -> Letter:
         raise PermissionError(f"{place} belongs to another user")
     if about.st_mode & 0o077:
         place.chmod(0o700)
+    return place
+
+
+def job_in(path: Path) -> str:
+    """Whose letter it is, as its name says."""
+    return path.stem.rpartition("-")[2]
+
+
+def write(words: Words, before: Letter | None = None) -> Letter:
+    """Writes these words down, in place of those `before` if there were some. OSError, also if the spool is full or
+    switched off, or if others can write to its folder."""
+    if before is not None:
+        letter = Letter.write(before.path, words)
+        before.release()
+        return letter
+    place = ready()
     if sum(1 for _ in place.glob("*.json")) >= FILES:
         raise OSError(f"{place} has {FILES} files already")
     return Letter.write(place / f"{_mark(words.address, words.tls)}-{uuid7()}-{_plain(words.job_id)}.json", words)

@@ -7,6 +7,7 @@ Imports what a command needs when it runs, so that `headway --help` and completi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -125,6 +126,7 @@ def _call(args: argparse.Namespace) -> int:
 
     from headway.channel import Target, open_channel
     from headway.cli.commands import COMMANDS, Caller
+    from headway.cli.keep import Keeper, catch_up
     from headway.errors import HeadwayError, from_rpc_error
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -133,7 +135,8 @@ def _call(args: argparse.Namespace) -> int:
         return _complain("no session: give --session or set HEADWAY_SESSION", USAGE)
     if not _is_text(session):
         return _complain("the session is not UTF-8", USAGE)
-    address = ""
+    address, as_json = "", getattr(args, "json", False)
+    keeping = getattr(args, "keep", False)
     try:
         target = Target.from_environment(
             getattr(args, "target", None), getattr(args, "token", None), getattr(args, "ca", None)
@@ -141,19 +144,30 @@ def _call(args: argparse.Namespace) -> int:
         if not (target.token or "").isascii() or not (target.token or "").isprintable():
             return _complain("the token must be printable ASCII", USAGE)
         address = f"{target.address} over TLS" if target.tls else target.address
-        with open_channel(target) as channel:
-            timeout, as_json = getattr(args, "timeout", None), getattr(args, "json", False)
-            caller = Caller(target, JobServiceStub(channel), session, timeout, as_json)
+        # What can be kept is kept at once.
+        with open_channel(target, retry=not keeping) as channel:
+            timeout = getattr(args, "timeout", None)
+            keeper = Keeper(target, channel, timeout) if keeping else None
+            caller = Caller(target, JobServiceStub(channel), session, timeout, as_json, keeper)
+            if not keeping:
+                catch_up(target, channel, _jobs(args), caller.call_timeout)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
-        return _refused(from_rpc_error(error), address)
+        return _refused(from_rpc_error(error), address, as_json)
     except HeadwayError as error:
-        return _refused(error, address)
+        return _refused(error, address, as_json)
     except (argparse.ArgumentTypeError, ValueError) as error:
         return _complain(str(error), USAGE)
 
 
-def _refused(error: HeadwayError, address: str) -> int:
+def _jobs(args: argparse.Namespace) -> Sequence[str]:
+    """The ids of the jobs that a command is about."""
+    return [*getattr(args, "jobs", ()), *filter(None, [getattr(args, "job", None)])]
+
+
+def _refused(error: HeadwayError, address: str, as_json: bool) -> int:
+    if as_json:
+        return _as_json(error)
     message = error.message
     match error.code.name:
         case "NOT_FOUND":
@@ -172,6 +186,21 @@ def _refused(error: HeadwayError, address: str) -> int:
     # The server's own message names its fields; one from in between may not.
     faults = [f"{field}: {fault}" for field, fault in error.fields if field not in message]
     return _complain("; ".join([message, *faults]), ERROR)
+
+
+def _as_json(error: HeadwayError) -> int:
+    about: dict[str, object] = {"code": error.code.name, "reason": error.reason, "message": error.message}
+    about["fields"] = dict(error.fields)
+    if error.retry_after is not None:
+        about["retry_after"] = error.retry_after
+    if sys.stderr is not None:
+        print(json.dumps(about), file=sys.stderr)
+    match error.code.name:
+        case "NOT_FOUND":
+            return NOT_FOUND
+        case "UNAVAILABLE" | "DEADLINE_EXCEEDED":
+            return UNAVAILABLE
+    return ERROR
 
 
 def _serve(words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -26,7 +27,7 @@ exit status:
   1    refused by the server, or another error
   2    wrong usage
   3    there is no such job in this session
-  4    the server does not answer
+  4    the server does not answer; with --keep it is 0, and what was said is sent later
   5    of watch and wait: the job is FAILED
   6    of watch and wait: the job is CANCELLED
   124  of wait: a job has not ended within --timeout
@@ -39,9 +40,11 @@ exit status:
 environment:
   HEADWAY_SESSION, HEADWAY_TARGET, HEADWAY_TOKEN, HEADWAY_CA   as the options
   HEADWAY_PAGE    as --page of `headway open`
+  HEADWAY_KEEP    1: --keep for every command that has it
   HEADWAY_SPOOL   the folder of what `headway flush` sends; empty: keep nothing
 
 durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
+  export HEADWAY_KEEP=1
   JOB=$(headway create --name "Nightly export" --size 3 --unit files)
   headway report $JOB --advance 1 --message "patrons.csv"
   headway finish $JOB --results '{"files": 3}'
@@ -67,7 +70,8 @@ def build() -> argparse.ArgumentParser:
         help="how long a call may take (10s); of watch: how long the server may be away (5m); "
         "of wait: how long to wait at all (as long as it takes)",
     )  # fmt: skip
-    options.add_argument("--json", action="store_true", help="print the reply as JSON, fields as in the proto")
+    options.add_argument("--json", action="store_true",
+        help="print the reply as JSON, fields as in the proto; on standard error, why there is none")  # fmt: skip
 
     parser = _Parser(
         prog="headway",
@@ -116,16 +120,25 @@ def build() -> argparse.ArgumentParser:
     add("--results", metavar="JSON", type=values.results, default=..., help="what came of it")
     add("--results-file", metavar="FILE", help="the same from a file; - is standard input")
     _attempt(add)
+    _keep(add)
     add = command("fail", "End a job as FAILED, or with code CANCELLED as CANCELLED.")
     add("--message", required=True, help="why")
     add("--code", choices=CODES, default="UNKNOWN", metavar="NAME", help="a google.rpc.Code (UNKNOWN)")
     _attempt(add)
+    _keep(add)
     add = command("cancel", "Ask a job's worker to end it early.")
     add("--reason", default="", help="why, for the worker and for people")
     add("--grace", metavar="DURATION", type=values.seconds, help="how long it may take (60s); 0 = end it now")
     add = command("set", "Set variables of a job.")
     add("set", metavar="NAME=JSON", nargs="*", type=values.variable, help="what is no JSON is taken as text")
     add("--remove", metavar="NAME", action="append", default=[], help="remove a variable; may be repeated")
+    _keep(add)
+    add = command("update", "Change what a job says of itself.")
+    add("--name", help="what the job is")
+    add("--invoker", help="who or what started it")
+    add("--size", metavar="N", type=values.amount, help="how much there is to do; 0 = not known")
+    add("--unit", help="what is counted: records, bytes, …")
+    _keep(add)
     add = command("vars", "Show variables of a job, as NAME=JSON.")
     add("names", metavar="NAME", nargs="*", help="which; all without")
     command("results", "Show the results of a job, as JSON; nothing unless it is COMPLETED.")
@@ -161,6 +174,7 @@ def _create(add: Callable[..., argparse.Action]) -> None:
     add("--stall-timeout", metavar="DURATION", type=values.seconds, help="no progress for this long: stalled")
     add("--retention", metavar="DURATION", type=values.seconds, help="how long it is kept after its end")
     add("--pending", action="store_true", help="wait for `headway start`")
+    _keep(add)
 
 
 def _work(add: Callable[..., argparse.Action]) -> None:
@@ -216,8 +230,15 @@ def _report(add: Callable[..., argparse.Action]) -> None:
     add("--set", metavar="NAME=JSON", nargs="+", action="extend", type=values.variable, default=[],
         help="variables to set, all or nothing with the rest")  # fmt: skip
     _attempt(add)
+    _keep(add)
 
 
 def _attempt(add: Callable[..., argparse.Action]) -> None:
     add("--attempt", metavar="N", type=values.small, default=0,
         help="what `headway start` printed: a worker that was replaced is refused")  # fmt: skip
+
+
+def _keep(add: Callable[..., argparse.Action]) -> None:
+    add("--keep", action=argparse.BooleanOptionalAction, default=os.environ.get("HEADWAY_KEEP", "") not in ("", "0"),
+        help="if the server is away, keep it on disk and go on: exit status 0; the job's next command "
+        "or `headway flush` sends it")  # fmt: skip

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
 from headway.channel import Target
 from headway.cli import arguments, text, values
+from headway.cli.keep import Keeper, Kept
 from headway.cli.safe import notice, safe
 from headway.ids import uuid7
 from headway.v1 import job_pb2
@@ -25,6 +28,8 @@ CALL_TIMEOUT = 10.0
 """Seconds."""
 LONGEST_TIMEOUT = 30 * 86400.0
 """Seconds; gRPC takes much longer ones for none at all."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,20 @@ class Caller:
     timeout: float | None
     """Seconds, or None if the command line does not say."""
     json: bool
+    keeper: Keeper | None = None
+    """Keeps what the server cannot be told; None if that is an error."""
 
     @property
     def call_timeout(self) -> float:
         return CALL_TIMEOUT if self.timeout is None else min(self.timeout, LONGEST_TIMEOUT)
+
+    def tell(self, call: Callable[[float], Answer], request: Kept) -> Answer | None:
+        """The answer to `call`, which gets the seconds that it may take; None if `request` is kept instead."""
+        return self.keeper.tell(call, request) if self.keeper else call(self.call_timeout)
+
+    def show_kept(self) -> None:
+        if self.json:
+            print('{"kept": true}')
 
     def show(self, reply: Message, otherwise: str = "", *, if_empty: str = "") -> None:
         """Prints the reply as JSON if that was asked for, else `otherwise`; if there is none, a notice."""
@@ -51,8 +66,11 @@ class Caller:
         elif if_empty:
             notice(if_empty)
 
-    def show_job(self, job: job_pb2.Job) -> None:
-        self.show(job, text.line(job, datetime.now(UTC)))
+    def show_job(self, job: job_pb2.Job | None) -> None:
+        if job is None:
+            self.show_kept()
+        else:
+            self.show(job, text.line(job, datetime.now(UTC)))
 
 
 def create(args: Namespace, hw: Caller) -> int:
@@ -73,7 +91,11 @@ def create(args: Namespace, hw: Caller) -> int:
         request.stall_timeout.CopyFrom(values.to_duration(args.stall_timeout))
     if args.retention is not None:
         request.retention.CopyFrom(values.to_duration(args.retention))
-    job = hw.stub.CreateJob(request, timeout=hw.call_timeout)
+    job = hw.tell(lambda timeout: hw.stub.CreateJob(request, timeout=timeout), request)
+    if job is None:
+        from headway.requests import described
+
+        job = described(request)
     hw.show(job, job.id)
     return 0
 
@@ -141,7 +163,10 @@ def report(args: Namespace, hw: Caller) -> int:
         request.advance = args.advance
     if args.set:
         request.variables.CopyFrom(values.to_struct(dict(args.set)))
-    reply = hw.stub.ReportProgress(request, timeout=hw.call_timeout)
+    reply = hw.tell(lambda timeout: hw.stub.ReportProgress(request, timeout=timeout), request)
+    if reply is None:
+        hw.show_kept()
+        return 0
     hw.show(reply)
     if reply.cancellation.requested:
         reason = f" ({reply.cancellation.reason})" if reply.cancellation.reason else ""
@@ -159,14 +184,14 @@ def finish(args: Namespace, hw: Caller) -> int:
         given = values.results(_read(args.results_file))
     if given is not ...:
         request.results.CopyFrom(values.to_value(given))
-    hw.show_job(hw.stub.FinishJob(request, timeout=hw.call_timeout))
+    hw.show_job(hw.tell(lambda timeout: hw.stub.FinishJob(request, timeout=timeout), request))
     return 0
 
 
 def fail(args: Namespace, hw: Caller) -> int:
     error = Status(code=arguments.CODES.index(args.code) + 1, message=args.message)
     request = pb.FailJobRequest(session_id=hw.session, job_id=args.job, attempt=args.attempt, error=error)
-    hw.show_job(hw.stub.FailJob(request, timeout=hw.call_timeout))
+    hw.show_job(hw.tell(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
     return 0
 
 
@@ -181,10 +206,28 @@ def cancel(args: Namespace, hw: Caller) -> int:
 def set_variables(args: Namespace, hw: Caller) -> int:
     if not (args.set or args.remove):
         raise ArgumentTypeError("nothing to set; write NAME=JSON or --remove NAME")
-    request = pb.SetVariablesRequest(
-        session_id=hw.session, job_id=args.job, variables=values.to_struct(dict(args.set)), remove=args.remove
+    variables = values.to_struct(dict(args.set))
+    request = pb.SetVariablesRequest(session_id=hw.session, job_id=args.job, variables=variables, remove=args.remove)
+    kept = pb.ReportProgressRequest(session_id=hw.session, job_id=args.job, variables=variables)
+    job = hw.tell(lambda timeout: hw.stub.SetVariables(request, timeout=timeout), kept)
+    if job is not None:
+        hw.show(job)
+        return 0
+    if args.remove:
+        notice("--remove is lost: only what is set can be kept")
+    hw.show_kept()
+    return 0
+
+
+def update(args: Namespace, hw: Caller) -> int:
+    fields = {name: getattr(args, name) for name in ("name", "invoker", "size", "unit")}
+    given = {name: value for name, value in fields.items() if value is not None}
+    if not given:
+        raise ArgumentTypeError("nothing to change; write --name, --invoker, --size or --unit")
+    request = pb.UpdateJobRequest(
+        session_id=hw.session, job=job_pb2.Job(id=args.job, **given), update_mask=FieldMask(paths=given)
     )
-    hw.show(hw.stub.SetVariables(request, timeout=hw.call_timeout))
+    hw.show_job(hw.tell(lambda timeout: hw.stub.UpdateJob(request, timeout=timeout), request))
     return 0
 
 
@@ -259,6 +302,7 @@ COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
     "fail": fail,
     "cancel": cancel,
     "set": set_variables,
+    "update": update,
     "vars": show_variables,
     "results": show_results,
     "errors": show_errors,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from headway.channel import Target, open_channel
 from headway.cli.safe import notice, safe
 from headway.postman import Outcome, deliver
-from headway.spool import Letter, letters
+from headway.spool import Letter, job_in, letters
 
 OK, REFUSED, UNAVAILABLE = 0, 1, 4
 
@@ -27,10 +27,12 @@ def flush(args: Namespace, target: Target) -> int:
     logging.getLogger("headway").setLevel(logging.CRITICAL)
     lines = list[dict[str, str]]()
     away = dict[Target, str]()
+    others = set[str]()
     for path in letters():
-        letter = Letter.claim(path)
+        # What comes after a letter that another process has in hand waits for it.
+        letter = None if job_in(path) in others else Letter.claim(path)
         if letter is None:
-            # Its own process still tries.
+            others.add(job_in(path))
             lines.append({"outcome": Outcome.WAITING, "file": str(path), "reason": "it is in another process's hands"})
             continue
         line, server = _look(letter, target)
