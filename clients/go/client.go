@@ -51,6 +51,14 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Format keeps the secrets out of what fmt prints.
+func (c Config) Format(out fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(out, "headway.Config(%s)", c.Target)
+}
+
+// LogValue keeps the secrets out of what slog writes.
+func (c Config) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
+
 // Client is a connection to one server, for one session. It is safe from many goroutines; a program needs one.
 type Client struct {
 	*connection
@@ -70,9 +78,6 @@ type connection struct {
 	undone  error
 	mail    context.CancelFunc
 	mailed  sync.WaitGroup
-
-	mu   sync.Mutex
-	jobs map[*course]struct{}
 }
 
 // Open makes a client; nothing is sent before it is used. It fails if the target is malformed, or the CA file cannot be
@@ -88,7 +93,7 @@ func Open(config Config) (*Client, error) {
 	}
 	conn := &connection{
 		target: target, line: &line{target: target}, log: log, exitTimeout: config.ExitTimeout,
-		callTimeout: config.CallTimeout, jobs: map[*course]struct{}{},
+		callTimeout: config.CallTimeout,
 	}
 	if conn.exitTimeout == 0 {
 		conn.exitTimeout = DefaultExitTimeout
@@ -107,6 +112,11 @@ func Open(config Config) (*Client, error) {
 // Session is the same connection for another session. Closing either closes both.
 func (c *Client) Session(id string) *Client { return &Client{c.connection, id} }
 
+// Format keeps the session out of what fmt prints.
+func (c *Client) Format(out fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(out, "headway.Client(%s)", c.target.address)
+}
+
 // Stub is the generated gRPC client on this connection, for all that Client does not do. It returns gRPC's own errors.
 func (c *Client) Stub() headwayv1.JobServiceClient { return c.line.stub() }
 
@@ -119,17 +129,9 @@ func (c *Client) Close() error {
 }
 
 func (c *connection) close() {
-	c.mu.Lock()
-	var courses []*course
-	for course := range c.jobs {
-		courses = append(courses, course)
-	}
-	c.mu.Unlock()
-	if len(courses) > 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), c.exitTimeout)
-		c.engine.linger(ctx, courses)
-		cancel()
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.exitTimeout)
+	defer cancel()
+	c.engine.linger(ctx, c.engine.live())
 	c.mail()
 	c.mailed.Wait()
 	var letters []*letter
@@ -174,15 +176,4 @@ func (c *Client) in() (string, error) {
 		return "", ErrNoSession
 	}
 	return c.session, nil
-}
-
-func (c *connection) keep(course *course) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for known := range c.jobs {
-		if known.over.Load() {
-			delete(c.jobs, known)
-		}
-	}
-	c.jobs[course] = struct{}{}
 }

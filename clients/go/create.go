@@ -67,7 +67,9 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	request := spec.request(session)
 	job := c.newJob(ctx, session, described(request), request.GetHeartbeatTimeout().AsDuration(), false)
 	create := newStep(request)
-	c.engine.submit(job.course, create)
+	if !c.engine.submit(job.course, create) {
+		return nil, ErrClosed
+	}
 	limit := time.NewTimer(createPatience)
 	defer limit.Stop()
 	select {
@@ -106,7 +108,9 @@ func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
 	}
 	job := c.newJob(ctx, session, state, state.GetHeartbeatTimeout().AsDuration(), true)
 	job.known = variables
-	c.engine.submit(job.course)
+	if !c.engine.submit(job.course) {
+		return nil, ErrClosed
+	}
 	return job, nil
 }
 

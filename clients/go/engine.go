@@ -68,12 +68,28 @@ func newEngine(target target, log *slog.Logger, firstHeard func()) *engine {
 
 // What the worker's goroutines call.
 
-// submit takes a course in charge and queues steps for it.
-func (e *engine) submit(c *course, steps ...*step) {
-	if !e.post(func() { e.take(c, steps) }) {
-		for _, s := range steps {
+// submit takes a course in charge and queues steps for it; not if the engine has halted.
+func (e *engine) submit(c *course, steps ...*step) bool {
+	taken := e.post(func() { e.take(c, steps) })
+	for _, s := range steps {
+		if !taken {
 			s.giveUpWaiting()
 		}
+	}
+	return taken
+}
+
+// live is all jobs that there may be something to say of.
+func (e *engine) live() []*course {
+	found := make(chan []*course, 1)
+	if !e.post(func() { found <- slices.Clone(e.courses) }) {
+		return nil
+	}
+	select {
+	case courses := <-found:
+		return courses
+	case <-e.gone:
+		return nil
 	}
 }
 

@@ -27,6 +27,9 @@ var (
 // ErrNoSession is returned by calls that were given no session.
 var ErrNoSession = errors.New("headway: no session: set Config.Session or HEADWAY_SESSION, or use Client.Session")
 
+// ErrClosed is returned by calls of a client that is closed.
+var ErrClosed error = &Error{Code: codes.Canceled, Message: "the client is closed"}
+
 // ErrUndelivered is returned by Client.Close if something is left that the server does not have.
 var ErrUndelivered = errors.New("headway: not all is delivered")
 

@@ -28,7 +28,6 @@ type Job struct {
 	ctx    context.Context
 
 	mu      sync.Mutex
-	joined  bool
 	ended   bool
 	known   map[string]any
 	results any
@@ -43,8 +42,12 @@ func (c *Client) newJob(ctx context.Context, session string, state *headwayv1.Jo
 	if wish := state.GetCancellation(); wish.GetRequested() {
 		wake(asError(wish))
 	}
-	c.keep(job.course)
 	return job
+}
+
+// Format keeps the session out of what fmt prints.
+func (j *Job) Format(out fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(out, "headway.Job(%s %q %s)", j.ID(), j.Name(), strings.TrimPrefix(j.Status().String(), "JOB_STATUS_"))
 }
 
 // Context is done once the work is for nothing, or over. Its cause (context.Cause) is a [*CancelledError] once somebody

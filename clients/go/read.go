@@ -52,7 +52,7 @@ func attempt[Q, A any](ctx context.Context, c *connection, request Q, call metho
 		return answer, nil
 	}
 	told := fromError(failed)
-	if told.Code == codes.Canceled && told.Reason == "" && ctx.Err() == nil {
+	if told.Code == codes.Canceled && told.Reason == "" && error(told) != ErrClosed && ctx.Err() == nil {
 		// The connection was closed under its hands, in order to open another.
 		told.Code = codes.Unavailable
 	}
@@ -276,7 +276,7 @@ func (c *Client) rewatch(ctx context.Context, watch func(context.Context, func()
 		if !errors.Is(err, io.EOF) {
 			broken = fromError(err)
 		}
-		if broken.Code != codes.Unavailable && broken.Code != codes.Canceled {
+		if broken.Code != codes.Unavailable && broken.Code != codes.Canceled || error(broken) == ErrClosed {
 			return broken
 		}
 		if broken.Reason == "STREAM_EXPIRED" && failures == 0 {

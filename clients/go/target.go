@@ -122,7 +122,7 @@ func (l *line) open() (*grpc.ClientConn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, status.Error(codes.Canceled, "the client is closed")
+		return nil, ErrClosed
 	}
 	if l.conn != nil && l.conn.GetState() == connectivity.TransientFailure {
 		_ = l.conn.Close()

@@ -1,0 +1,88 @@
+package headway
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+func TestErrorIsDecodedWithItsDetails(t *testing.T) {
+	told, err := status.New(codes.InvalidArgument, "job_id: no").WithDetails(
+		&errdetails.ErrorInfo{Domain: "headway", Reason: "INVALID_REQUEST"},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "job_id", Description: "no"}}},
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(2 * time.Second)},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := fromError(told.Err())
+	if !errors.Is(found, ErrInvalid) || errors.Is(found, ErrNotFound) || found.Reason != "INVALID_REQUEST" ||
+		len(found.Fields) != 1 || found.Fields[0] != (FieldError{"job_id", "no"}) || found.RetryAfter != 2*time.Second {
+		t.Errorf("%+v", found)
+	}
+	if status.Code(found) != codes.InvalidArgument {
+		t.Error("gRPC does not see the code")
+	}
+}
+
+func TestOnlyAHeadwayServerCanEndAJob(t *testing.T) {
+	for _, c := range []struct {
+		code   codes.Code
+		reason string
+		want   verdict
+	}{
+		{codes.NotFound, "", away},
+		{codes.NotFound, "JOB_NOT_FOUND", gone},
+		{codes.FailedPrecondition, "STALE_ATTEMPT", gone},
+		{codes.InvalidArgument, "INVALID_REQUEST", refused},
+		{codes.InvalidArgument, "MALFORMED_MESSAGE", away},
+		{codes.ResourceExhausted, "OVERLOADED", later},
+		{codes.ResourceExhausted, "", away},
+		{codes.Unavailable, "SHUTTING_DOWN", away},
+		{codes.Unauthenticated, "CREDENTIALS_INVALID", away},
+	} {
+		if got := judge(&Error{Code: c.code, Reason: c.reason}); got != c.want {
+			t.Errorf("%v %s: %v", c.code, c.reason, got)
+		}
+	}
+}
+
+func TestErrorsOfContextsAreRecognised(t *testing.T) {
+	if !errors.Is(fromError(status.FromContextError(context.DeadlineExceeded).Err()), context.DeadlineExceeded) {
+		t.Error("a deadline")
+	}
+	if !errors.Is(&CancelledError{Reason: "late"}, context.Canceled) {
+		t.Error("a cancelled job")
+	}
+}
+
+func TestTargets(t *testing.T) {
+	t.Setenv("HEADWAY_TARGET", "")
+	t.Setenv("HEADWAY_CA", "")
+	for given, want := range map[string]target{
+		"":                        {address: defaultTarget},
+		"server:1":                {address: "server:1"},
+		"http://server:1":         {address: "server:1"},
+		"https://server:1/":       {address: "server:1", tls: true},
+		"[::1]:50051":             {address: "[::1]:50051"},
+		"https://[fe80::1%2]:443": {address: "[fe80::1%2]:443", tls: true},
+	} {
+		if got, err := findTarget(given, "", ""); err != nil || got.address != want.address || got.tls != want.tls {
+			t.Errorf("%q: %+v, %v", given, got, err)
+		}
+	}
+	for _, given := range []string{"server", "server:0", "server:70000", "ftp://server:1", "a b:1", "::1:50051"} {
+		if _, err := findTarget(given, "", ""); err == nil {
+			t.Errorf("%q is taken", given)
+		}
+	}
+	if _, err := findTarget("server:1", "", "/no/such/file.pem"); err == nil {
+		t.Error("a CA file that is not there is taken")
+	}
+}

@@ -1,0 +1,115 @@
+package headway
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/headway-project/headway/clients/go/headwayv1"
+)
+
+func someWords(requests ...proto.Message) *words {
+	return &words{address: "server:1", jobID: strings.Repeat("a", 32), name: "Import", requests: requests}
+}
+
+func TestLetterIsReadAsItWasWritten(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "spool")
+	t.Setenv("HEADWAY_SPOOL", folder)
+	to := target{address: "server:1"}
+	said := someWords(
+		&headwayv1.ReportProgressRequest{SessionId: "s", Sequence: 7, Counters: map[string]int64{"added": 1}},
+		&headwayv1.FinishJobRequest{SessionId: "s", Attempt: 1},
+	)
+	written, err := spool(to, said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{folder: 0o700, written.path: 0o600} {
+		if about, err := os.Stat(path); err != nil || about.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, about.Mode(), err)
+		}
+	}
+	waiting := letters(to, said.jobID)
+	if len(waiting) != 1 || len(letters(target{address: "other:1"}, "")) != 0 || len(letters(to, "b")) != 0 {
+		t.Fatalf("waiting: %v", waiting)
+	}
+	if claimLetter(waiting[0]) != nil {
+		t.Error("the letter is in hand, and yet was claimed")
+	}
+	written.release()
+	claimed := claimLetter(waiting[0])
+	if claimed == nil {
+		t.Fatal("the letter is not in hand, and yet was not claimed")
+	}
+	data, _ := os.ReadFile(claimed.path)
+	read, err := decodeWords(data)
+	if err != nil || read.address != said.address || read.jobID != said.jobID || read.name != said.name || len(read.requests) != 2 {
+		t.Fatalf("%+v, %v", read, err)
+	}
+	for i, request := range read.requests {
+		if !proto.Equal(request, said.requests[i]) {
+			t.Errorf("%v became %v", said.requests[i], request)
+		}
+	}
+	claimed.remove()
+	if left, _ := os.ReadDir(folder); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestLetterThatIsTooLargeLosesTheLastRecordErrors(t *testing.T) {
+	full := func() *headwayv1.ReportProgressRequest {
+		report := &headwayv1.ReportProgressRequest{SessionId: "s"}
+		for range 4000 {
+			report.RecordErrors = append(report.RecordErrors, &headwayv1.RecordError{Record: "1", Message: strings.Repeat("m", 1000)})
+		}
+		return report
+	}
+	data, err := someWords(full(), full(), &headwayv1.FinishJobRequest{SessionId: "s"}).encode()
+	if err != nil || len(data) > spoolBytes {
+		t.Fatalf("%d bytes, %v", len(data), err)
+	}
+	read, err := decodeWords(data)
+	if err != nil || len(read.requests) != 3 {
+		t.Fatal(err)
+	}
+	kept := len(read.requests[0].(*headwayv1.ReportProgressRequest).GetRecordErrors())
+	lost := len(read.requests[1].(*headwayv1.ReportProgressRequest).GetRecordErrors())
+	if kept != 4000 || lost != 0 {
+		t.Errorf("kept %d and %d", kept, lost)
+	}
+}
+
+func TestDamagedLetterIsPutAside(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("HEADWAY_SPOOL", folder)
+	to := target{address: "server:1"}
+	path := filepath.Join(folder, mark(to)+"-"+newID()+"-odd.json")
+	if err := os.WriteFile(path, []byte(`{"version": 2}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report := postman{to, quiet}.run(t.Context(), "")
+	if report != (SpoolReport{Refused: 1}) {
+		t.Errorf("%+v", report)
+	}
+	if left, _ := filepath.Glob(filepath.Join(folder, "*.refused")); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestSpoolIsFullAtAHundredFiles(t *testing.T) {
+	t.Setenv("HEADWAY_SPOOL", t.TempDir())
+	for range spoolFiles {
+		letter, err := spool(target{}, someWords())
+		if err != nil {
+			t.Fatal(err)
+		}
+		letter.release()
+	}
+	if _, err := spool(target{}, someWords()); err == nil {
+		t.Error("one more was taken")
+	}
+}
