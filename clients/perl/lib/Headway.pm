@@ -13,7 +13,7 @@ use Headway::Error   ();
 use Headway::Http    ();
 use Headway::Ids     qw(chance now uuid7);
 use Headway::Job     ();
-use Headway::Json    qw(clean job_state plain span whole);
+use Headway::Json    qw(clean job_state perlish span whole);
 use Headway::Spool   ();
 use Headway::Target  ();
 
@@ -28,7 +28,7 @@ my %open;
 sub connect {    ## no critic (ProhibitBuiltinHomonyms)
     my ( $class, %about ) = @_;
     my $target = Headway::Target->new( map { $_ => $about{$_} } qw(target token ca) );
-    my $engine = Headway::Engine->new($target);
+    my $engine = Headway::Engine->new( $target, $about{warn_at} );
     my $given  = $about{session};
     my $self   = bless {
         engine       => $engine,
@@ -201,13 +201,13 @@ sub wait {    ## no critic (ProhibitBuiltinHomonyms)
 
 sub results {
     my ( $self, $id, %how ) = @_;
-    return $self->_call( GetResults => $self->_session( \%how ), { job_id => $id } )->{results};
+    return perlish( $self->_call( GetResults => $self->_session( \%how ), { job_id => $id } )->{results} );
 }
 
 sub variables {
     my ( $self, $id, %how ) = @_;
     my %names = $how{names} ? ( names => [ map { clean($_) } @{ $how{names} } ] ) : ();
-    return $self->_call( GetVariables => $self->_session( \%how ), { job_id => $id, %names } )->{variables} || {};
+    return perlish( $self->_call( GetVariables => $self->_session( \%how ), { job_id => $id, %names } )->{variables} || {} );
 }
 
 sub record_errors {
@@ -260,6 +260,7 @@ sub close {    ## no critic (ProhibitBuiltinHomonyms)
 # Waits until all is stored; then writes what is left to the spool, and says so.
 sub _deliver {
     my ( $engine, $seconds ) = @_;
+    my $end = now() + $seconds;
     for my $course ( $engine->linger( $seconds, $engine->jobs ) ) {
         my @left = $course->remains or next;
         my $place = eval { Headway::Spool::write_letter( $engine->target, $course->{job}, \@left )->path };
@@ -272,6 +273,8 @@ sub _deliver {
         );
     }
     $_->stop for $engine->jobs;
+    my $left = $end - now();
+    $engine->clear_post($left) if $left > 0;
     return;
 }
 

@@ -17,7 +17,7 @@ my $SHARE  = 50;
 my $CREDIT = 0.25;
 
 sub new {
-    my ( $class, $address ) = @_;
+    my ( $class, $address, $warn_at ) = @_;
     return bless {
         address  => $address,
         down     => 0,
@@ -26,8 +26,7 @@ sub new {
         waiting  => 0,
         spent    => 0,
         since    => now(),
-        notice   => sub { warn "headway: $_[0]\n" },
-        warn_at  => 2,
+        warn_at  => $warn_at,
     }, $class;
 }
 
@@ -37,7 +36,7 @@ sub retry_at { return $_[0]{retry_at} }
 # One line for people.
 sub notice {
     my ( $self, $text ) = @_;
-    $self->{notice}->($text);
+    warn "headway: $text\n";
     return;
 }
 
@@ -73,7 +72,7 @@ sub lost {
     }
     $self->{tries}++;
 
-    # A server that only restarts is back before the second failure.
+    # A server that only restarts is back before the second failure, which is when most want to be warned.
     $self->notice( "$self->{address} does not answer (" . $error->in_words . '); the work goes on' )
         if $self->{tries} == $self->{warn_at};
     return;

@@ -34,8 +34,8 @@ my $NEVER = 9**9**9;
 my %engines;
 
 sub new {
-    my ( $class, $target ) = @_;
-    my $self = bless { target => $target, courses => [], due => $NEVER, turning => 0 }, $class;
+    my ( $class, $target, $warn_at ) = @_;
+    my $self = bless { target => $target, warn_at => $warn_at // 2, courses => [], due => $NEVER, turning => 0 }, $class;
     $self->_begin_anew;
     weaken( $engines{ 0 + $self } = $self );
     return $self;
@@ -44,7 +44,7 @@ sub new {
 sub _begin_anew {
     my ($self) = @_;
     $self->{http}    = Headway::Http->new( $self->{target} );
-    $self->{contact} = Headway::Contact->new( $self->{target}->address );
+    $self->{contact} = Headway::Contact->new( $self->{target}->address, $self->{warn_at} );
     $self->{pace}    = $FIRST_PACE;
     $self->{postmen} = [];
     @{$self}{qw(sent looked)} = ( undef, 0 );
@@ -246,6 +246,27 @@ sub _call {
     }
     $step->{request}{attempt} = $course->attempt if $step->{method} =~ /\AF/ && !$step->{aside} && $course->attempt;
     $self->_send( @{$step}{qw(method request)}, sub { $self->_stepped( $course, $step, @_ ) } );
+    $self->{sent}{step} = $step if $self->{sent};
+    return;
+}
+
+# Whether the step is under way just now.
+sub sending {
+    my ( $self, $step ) = @_;
+    return $self->{sent} && $self->{sent}{step} && $self->{sent}{step} == $step;
+}
+
+# Whoever waited for so many seconds waits no longer: the server counts as away.
+sub give_up {
+    my ( $self, $seconds ) = @_;
+    safely( sub { $self->_outage( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), $seconds ) } );
+    return;
+}
+
+# Waits until earlier processes' letters are sent, as long as the server answers.
+sub clear_post {
+    my ( $self, $seconds ) = @_;
+    $self->await( $seconds, sub { !@{ $self->{postmen} } } );
     return;
 }
 
@@ -342,7 +363,7 @@ sub _reported {
 sub _stepped {
     my ( $self, $course, $step, $answer, $error ) = @_;
     if ( !$error ) {
-        my $job = $step->{method} eq 'ReportProgress' ? undef : job_state($answer);
+        my $job = $step->{method} =~ /\A(?:ReportProgress|ClearJob)\z/ ? undef : job_state($answer);
         return $self->_outage( Headway::Error->new( message => 'an answer to something else' ), 0 )
             if $job && $job->{id} ne $course->id;
         $self->_heard;

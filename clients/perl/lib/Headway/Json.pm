@@ -14,9 +14,9 @@ use Scalar::Util qw(blessed looks_like_number reftype);
 
 use Headway::Error ();
 
-our @EXPORT_OK = qw(clean decode encode is_number job_state plain seconds span whole);
+our @EXPORT_OK = qw(clean decode encode is_number job_state perlish plain seconds span whole);
 
-my $EXACT  = 2**53;
+my $EXACT  = 9_007_199_254_740_992;
 my $DEPTH  = 32;
 my $WRITER = JSON::PP->new->utf8->canonical->allow_nonref;
 my $READER = JSON::PP->new->utf8->allow_nonref;
@@ -68,8 +68,8 @@ sub plain {
     $depth //= 0;
     return undef if !defined $data;    ## no critic (ProhibitExplicitReturnUndef)
     if ( !ref $data ) {
-        return clean($data) if !is_number($data) || $data != $data || abs $data == 9**9**9;
-        return abs $data > $EXACT && "$data" =~ /\A-?\d+\z/ ? "$data" : 0 + $data;
+        return clean($data) if !is_number($data) || $data != $data || abs($data) == 9**9**9;
+        return _number($data);
     }
     if ( blessed $data ) {
         return $data if JSON::PP::is_bool($data);
@@ -83,6 +83,22 @@ sub plain {
     # As JSON modules have it: \1 is true and \0 is false.
     return ${$data} ? JSON::PP::true() : JSON::PP::false() if $kind eq 'SCALAR' && ( ${$data} // q{} ) =~ /\A[01]\z/;
     return clean($data);
+}
+
+# A whole number is written as one, also where Perl holds it as a double, which it would write with 15 digits.
+sub _number {
+    my ($number) = @_;
+    return 0 + $number               if $number != int $number;
+    return 0 + sprintf '%d', $number if abs($number) <= $EXACT;
+    return "$number" =~ /\A-?\d+\z/ ? "$number" : 0 + $number;
+}
+
+# JSON data as Perl has it: whole numbers as integers.
+sub perlish {
+    my ($data) = @_;
+    return [ map { perlish($_) } @{$data} ]                                 if ref $data eq 'ARRAY';
+    return { map { $_ => perlish( $data->{$_} ) } keys %{$data} }           if ref $data eq 'HASH';
+    return is_number($data) && abs($data) <= $EXACT ? _number($data) : $data;
 }
 
 # An object speaks for itself; one that can't is text.

@@ -1,0 +1,410 @@
+package C4::BackgroundJob;
+
+use 5.016;
+use strict;
+use warnings;
+
+use Carp         qw(croak);
+use Digest::MD5  qw(md5_hex);
+use Scalar::Util qw(blessed looks_like_number);
+
+use Headway         ();
+use Headway::Course ();
+use Headway::Error  ();
+use Headway::Ids    qw(micros uuid7);
+use Headway::Json   qw(clean is_number plain whole);
+
+# Variables that hold what Headway's own fields have no word for.
+my $OWN = 'C4::BackgroundJob';
+
+# Seconds that a setter waits for the server.
+my $PATIENCE = 1;
+
+my $NAME_LIMIT = 256;
+my $KEY_LIMIT  = 100;
+
+my ( %clients, %courses );
+
+sub new {
+    my ( $class, $session, $name, $invoker, $size ) = @_;
+    my $self = $class->_object( $session, uuid7(), name => $name, invoker => $invoker, size => $size );
+    my %request = ( name => _short($name), invoker => _short($invoker), size => _count($size) // 0 );
+    $self->_say( CreateJob => \%request );
+    my %more = map { _own($_) => [ $self->{$_} ] } grep { !_tells_all( $_, $self->{$_} ) } qw(name invoker size);
+    $self->_say( SetVariables => { variables => plain( \%more ) } ) if %more;
+    return $self;
+}
+
+sub _object {
+    my ( $class, $session, $id, %fields ) = @_;
+    return bless {
+        sessionID => $session,
+        jobID     => $id,
+        name      => undef,
+        invoker   => undef,
+        size      => undef,
+        progress  => 0,
+        status    => 'running',
+        results   => undef,
+        values    => {},
+        %fields,
+    }, $class;
+}
+
+sub id     { return $_[0]{jobID} }
+sub status { return $_[0]{status} }
+
+sub name {
+    my ( $self, @set ) = @_;
+    return $self->_described( name => @set );
+}
+
+sub invoker {
+    my ( $self, @set ) = @_;
+    return $self->_described( invoker => @set );
+}
+
+sub progress {
+    my ( $self, @set ) = @_;
+    return $self->_counted( progress => @set );
+}
+
+sub size {
+    my ( $self, @set ) = @_;
+    return $self->_counted( size => @set );
+}
+
+sub results {
+    my ($self) = @_;
+    return $self->{status} eq 'completed' ? $self->{results} : undef;
+}
+
+sub finish {
+    my ( $self, $results ) = @_;
+    my $before = $self->{status};
+    @{$self}{qw(status results)} = ( 'completed', $results );
+    my $late = { variables => { _own('results') => [ plain($results), 1 ] } };
+    if ( $before eq 'completed' ) {
+        $self->_say( SetVariables => $late );
+        return;
+    }
+    my %request = defined $results ? ( results => plain($results) ) : ();
+    $self->_say(
+        FinishJob => \%request,
+        sub {
+            my ($error) = @_;
+            return ( SetVariables => $late ) if $error->reason eq 'JOB_ENDED';
+            return if $error->code ne 'INVALID_ARGUMENT' || !exists $request{results};
+            _notice( $self, 'it ends without its results', $error );
+            return ( FinishJob => {} );
+        }
+    );
+    return;
+}
+
+sub set {
+    my ( $self, $values ) = @_;
+    croak 'set wants a reference to a hash' if ref $values ne 'HASH';
+    return                                  if !%{$values};
+    $self->{values} = { %{ $self->{values} }, %{$values} };
+    $self->_say( SetVariables => { variables => plain( { map { _key($_) => $values->{$_} } keys %{$values} } ) } );
+    return;
+}
+
+sub get {
+    my ( $self, $key ) = @_;
+    return $self->{values}{$key} if exists $self->{values}{$key};
+    return $self->{values}{ _key($key) };
+}
+
+sub clear {
+    my ($self) = @_;
+    $self->_say( ClearJob => { allow_missing => JSON::PP::true() } );
+    return;
+}
+
+sub fetch {
+    my ( $class, $session, $id ) = @_;
+    return if !length( $session // q{} ) || !length( $id // q{} );
+    my $client = _client();
+    my $course = $courses{"$session\0$id"};
+    $client->tick;
+
+    # What this process could not tell the server yet, only this process knows.
+    return $class->_object( $session, $id, %{ $course->{kept} } ) if $course && @{ $course->{steps} };
+    my ( $job, $variables, $results );
+    my $read = eval {
+        $job       = $client->get( "$id", session => $session );
+        $variables = $client->variables( "$id", session => $session );
+        $results   = $client->results( "$id", session => $session ) if $job->{status} eq 'COMPLETED';
+        1;
+    };
+    return $class->_fetched( $session, $job, $variables, $results ) if $read;
+    my $error = $@;
+    die $error if !blessed $error || !$error->isa('Headway::Error');
+    warn "headway: job $id cannot be read: " . $error->in_words . "\n"
+        if !$error->reason || $error->code !~ /\A(?:NOT_FOUND|INVALID_ARGUMENT)\z/;
+    return;
+}
+
+sub _fetched {
+    my ( $class, $session, $job, $variables, $results ) = @_;
+    my %own     = map { $_ => delete $variables->{ _own($_) } } qw(name invoker size progress results);
+    my $running = $job->{status} =~ /\A(?:PENDING|RUNNING|LOST)\z/;
+    my %fields  = ( status => $running ? 'running' : 'completed', values => $variables );
+    for my $field (qw(name invoker size progress)) {
+        my $kept  = $own{$field};
+        my $plain = $field eq 'name' || $field eq 'invoker' ? $job->{$field} || undef : $job->{$field};
+        $fields{$field} = $kept && ( $kept->[1] || _agrees( $field, $kept->[0], $job ) ) ? $kept->[0] : $plain;
+    }
+    if ( !$running ) {
+        $fields{results} =
+              $own{results}                  ? $own{results}[0]
+            : $job->{status} eq 'COMPLETED' ? $results
+            :                                 { status => $job->{status}, error => ( $job->{error} || {} )->{message} };
+    }
+    return $class->_object( $session, $job->{id}, %fields );
+}
+
+# What was given, as Headway's field holds it.
+sub _short {
+    my ($text) = @_;
+    return clean( $text, $NAME_LIMIT );
+}
+
+sub _count {
+    my ($number) = @_;
+    return if !defined $number || ref $number || !looks_like_number($number) || $number != $number;
+    my $whole = whole($number);
+    return $whole > 0 ? $whole : 0;
+}
+
+# Whether that says all that was given.
+sub _tells_all {
+    my ( $field, $given ) = @_;
+    if ( $field eq 'size' || $field eq 'progress' ) {
+        my $count = _count($given);
+        return defined $count && is_number($given) && $count == $given;
+    }
+    return !defined $given || !ref $given && length $given && _short($given) eq $given;
+}
+
+# Whether what was given is still what the field says: nobody else has changed it since.
+sub _agrees {
+    my ( $field, $given, $job ) = @_;
+    return _short($given) eq $job->{$field} if $field eq 'name' || $field eq 'invoker';
+    my $count = _count($given);
+    return !defined $count || $count == $job->{$field};
+}
+
+sub _own {
+    my ($field) = @_;
+    return "$OWN.$field";
+}
+
+# A caller's key as the name of a variable: itself, if it can be one and is none of ours.
+sub _key {
+    my ($key) = @_;
+    $key //= q{};
+    return $key if length $key && length $key <= $KEY_LIMIT && $key !~ /\A\Q$OWN\E/ && clean($key) eq $key;
+    utf8::encode( my $bytes = $key );
+    return "$OWN:key:" . md5_hex($bytes);
+}
+
+sub _described {
+    my ( $self, $field, @set ) = @_;
+    return $self->{$field} if !@set;
+    my $given = $self->{$field} = $set[0];
+    $self->_say( UpdateJob => { job => { id => $self->{jobID}, $field => _short($given) }, update_mask => $field } );
+    $self->_say( SetVariables => { variables => { _own($field) => plain( [$given] ) } } ) if !_tells_all( $field, $given );
+    return $given;
+}
+
+sub _counted {
+    my ( $self, $field, @set ) = @_;
+    return $self->{$field} if !@set;
+    my $given = $self->{$field} = $set[0];
+    my $count = _count($given);
+    $count = 0 if !defined $count && ( $field eq 'size' || !defined $given );
+    my %request = ( variables => { _own($field) => plain( [$given] ) } );
+    $request{$field} = $count if defined $count;
+    $self->_say(
+        ReportProgress => \%request,
+        sub {
+            my ($error) = @_;
+            return if $error->reason ne 'JOB_ENDED';
+
+            # Nobody moves it any more, but here it is still said.
+            return ( SetVariables => { variables => { map { $_ => [ $request{variables}{$_}[0], 1 ] } keys %{ $request{variables} } } } );
+        }
+    );
+    return $given;
+}
+
+# One client for each server that this process was told of.
+sub _client {
+    my $server = join "\0", map { $ENV{$_} // q{} } qw(HEADWAY_HTTP_TARGET HEADWAY_TARGET HEADWAY_TOKEN HEADWAY_CA);
+    return $clients{$server} //= Headway->connect( warn_at => 1 );
+}
+
+sub _notice {
+    my ( $self, $what, $error ) = @_;
+    warn "headway: job $self->{jobID}: $what: " . $error->in_words . "\n";
+    return;
+}
+
+# Tells the server, after all that was not told yet. `instead`: what to say if it is refused, if there is something.
+sub _say {
+    my ( $self, $method, $request, $instead ) = @_;
+    croak 'No session: give one' if !length( $self->{sessionID} // q{} );
+    my $client = _client();
+    my $engine = $client->engine;
+    my $key    = "$self->{sessionID}\0$self->{jobID}";
+    for my $old ( keys %courses ) {
+        delete $courses{$old} if !$courses{$old}{over} && !@{ $courses{$old}{steps} };
+    }
+    my $course = $courses{$key} ||= Headway::Course->new(
+        session => $self->{sessionID},
+        engine  => $engine,
+        job     => { id => $self->{jobID}, name => _short( $self->{name} ) },
+        passing => 1,
+    );
+    $course->{kept} = { %{$self} };
+    my $step = $self->_step( $method, $request, $instead );
+    $engine->submit( $course, _joined( $engine, $course, $step ) ? () : $step );
+    my $told = $engine->await( $PATIENCE, sub { !grep { !$_->{tried} } @{ $course->{steps} } } );
+    $engine->give_up($PATIENCE) if !$told;
+    return;
+}
+
+sub _step {
+    my ( $self, $method, $request, $instead ) = @_;
+    my %step = ( method => $method, aside => 1 );
+    $step{request} = {
+        session_id => $self->{sessionID},
+        $method eq 'UpdateJob' ? () : ( job_id => $self->{jobID} ),
+        %{$request},
+    };
+    $step{request}{sequence} = _sequence() if $method eq 'ReportProgress';
+    return \%step                          if $method eq 'CreateJob';
+    $step{instead} = sub {
+        my ($error) = @_;
+        my @other = $instead ? $instead->($error) : ();
+        return $self->_step(@other) if @other;
+        _notice( $self, 'a change was refused', $error );
+        return;
+    };
+    return \%step;
+}
+
+# While the server is away, reports that follow each other become one.
+sub _joined {
+    my ( $engine, $course, $step ) = @_;
+    my $last = $course->{steps}[-1];
+    return q{} if !$last || $last->{method} ne 'ReportProgress' || $step->{method} ne 'ReportProgress';
+    return q{} if $engine->sending($last);
+    my %variables = ( %{ $last->{request}{variables} }, %{ $step->{request}{variables} } );
+    $last->{request} = { %{ $last->{request} }, %{ $step->{request} }, variables => \%variables };
+    $last->{instead} = $step->{instead};
+    return 1;
+}
+
+# Above every one of an earlier process that reported this job.
+my $sequence = 0;
+
+sub _sequence {
+    my $now = micros();
+    $sequence = $now > $sequence ? $now : $sequence + 1;
+    return $sequence;
+}
+
+1;
+
+__END__
+
+=encoding utf8
+
+=head1 NAME
+
+C4::BackgroundJob - the interface of Koha's module of that name, over a Headway server
+
+=head1 SYNOPSIS
+
+    use lib '/path/to/headway/clients/perl/lib', '/path/to/headway/clients/perl/lib-koha';
+    use C4::BackgroundJob;
+
+    my $job   = C4::BackgroundJob->new( $sessionID, $job_name, $job_invoker, $num_work_units );
+    my $jobID = $job->id;
+
+    # the worker
+    $job->progress($work_units_processed);
+    $job->finish( { num_added => 12 } );
+
+    # somebody who asks
+    my $asked = C4::BackgroundJob->fetch( $sessionID, $jobID );
+    my $status = $asked->status;    # running, completed
+
+=head1 DESCRIPTION
+
+For callers that are written to Koha's C4::BackgroundJob: they change one C<use lib> line and set HEADWAY_TARGET to the base
+URL of a Headway server, C<http://127.0.0.1:8080> by default (see L<Headway/ENVIRONMENT>). The folder C<lib-koha> holds
+nothing else, so that Koha's own module is hidden only where that is asked for.
+
+An object is a snapshot: of its C<new> or C<fetch>, and of what was set on it since. Who wants to know what another process
+has said fetches the job anew. In a forked child the object goes on as it is, over a connection of its own.
+
+Nothing here dies because the server is away. Then there is a warning, and what was said is kept: it is sent, in order, with
+the next call that gets through, or at the end of the program, or else by a later program from the spool. A setter waits at
+most a second for the server; while it is known to be away, setters return at once.
+
+Jobs are never LOST: a program that is silent may just be busy.
+
+=head1 METHODS
+
+A setter that is given a value, undef and 0 included, stores it at once.
+
+=head2 new($sessionID, $job_name, $job_invoker, $num_work_units)
+
+A new job, C<running>, with a progress of 0. All but the session can be left out.
+
+=head2 fetch($class, $sessionID, $jobID)
+
+The job as it is now, called as C<< C4::BackgroundJob->fetch(...) >>. undef if there is no such job in this session, and, with
+a warning, if the server is away.
+
+=head2 id
+
+The id: 32 hexadecimal digits, known at once.
+
+=head2 name, invoker, size, progress
+
+Give the value, or set it. Anything that JSON has a word for comes back as it was given, a progress that is no number too.
+Headway's own fields show as much of it as they can: the first 256 characters, and whole numbers from 0 on.
+
+=head2 status
+
+C<running>, or C<completed>. Headway knows more: RUNNING, PENDING and LOST are C<running>; COMPLETED, FAILED and CANCELLED are
+C<completed>.
+
+=head2 finish($results)
+
+Ends the job, with any data as its results, at most 1 MiB as JSON. A second call keeps the later results (at most 256 KiB).
+
+=head2 results
+
+The results; undef before the job is completed. Of a job that FAILED or was CANCELLED:
+C<< { status => 'FAILED', error => 'the disk is full' } >>, unless it was finished here after that.
+
+=head2 set(\%values)
+
+Merges values into those that the job keeps beside its fields, whatever their keys. At most 250 of them, of 256 KiB in all.
+
+=head2 get($key)
+
+Such a value, undef if it is not there.
+
+=head2 clear
+
+Removes this job, and no other, from the session.
+
+=cut
