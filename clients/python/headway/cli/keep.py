@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 import grpc
 
 from headway import spool
+from headway.batch import MESSAGE_BYTES
 from headway.channel import Target
 from headway.cli.safe import notice
 from headway.contact import in_words
@@ -24,7 +25,7 @@ from headway.errors import from_rpc_error
 from headway.postman import Outcome, deliver
 from headway.v1 import job_service_pb2 as pb
 from headway.values import clean
-from headway.verdict import Verdict, judge, keeps_out
+from headway.verdict import Verdict, judge, keeps_out, too_large
 
 PATIENCE = 1.0
 """Seconds that the server has for each answer, and another command for its turn."""
@@ -52,7 +53,9 @@ class Keeper:
 
     def tell(self, call: Callable[[float], Answer], request: Kept) -> Answer | None:
         """The server's answer to `call`, which gets the seconds that it may take; None if it is away, and `request`
-        kept. Raises RpcError if the server refuses it."""
+        kept. Raises RpcError or HeadwayError if the server refuses it, or never would take it."""
+        if request.ByteSize() > MESSAGE_BYTES:
+            raise too_large()
         job_id = request.job.id if isinstance(request, pb.UpdateJobRequest) else request.job_id
         with _turn(job_id):
             _tidy(request)

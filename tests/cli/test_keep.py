@@ -1,0 +1,365 @@
+"""`--keep`: a script goes on while its server is away, and what it said arrives later, in order, once."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway import spool
+from headway.channel import Target
+from headway.v1 import job_service_pb2 as rpc
+from tests.cli.run import Cli, Result, run, spawn
+from tests.support.server import ServerProcess
+
+AT_ONCE = 3.0
+"""Seconds: a command, and the second that it waits for a server, on a busy machine."""
+
+
+class Script:
+    """A script that says HEADWAY_KEEP=1 at its head: its commands, and its server."""
+
+    def __init__(self, cli: Cli, server: ServerProcess) -> None:
+        self.cli = cli
+        self.server = server
+
+    def says(self, *words: str) -> str:
+        """Runs a command that must end well; what it prints."""
+        result = self.cli(*words)
+        assert result.status == 0, result.err
+        return result.out.strip()
+
+    def seen(self, job: str) -> dict[str, Any]:
+        """The job as the server has it."""
+        found: dict[str, Any] = json.loads(self.says("get", job, "--json"))
+        return found
+
+    @property
+    def kept(self) -> list[Path]:
+        return list(spool.letters())
+
+    def patience_is_over(self) -> None:
+        """As if the server had been asked some time ago."""
+        for letter in self.kept:
+            os.utime(letter, (0, 0))
+
+    def away(self, seconds: float, *words: str) -> Result:
+        """Runs a command that must end well within so many seconds, though there is no server."""
+        began = time.monotonic()
+        result = self.cli(*words)
+        assert time.monotonic() - began < seconds
+        assert result.status == 0, result.err
+        return result
+
+
+@pytest.fixture
+def script(cli: Cli, own_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
+    monkeypatch.setenv("HEADWAY_TARGET", own_server.address)
+    monkeypatch.setenv("HEADWAY_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setenv("HEADWAY_KEEP", "1")
+    return Script(cli, own_server)
+
+
+def test_a_whole_script_without_a_server(script: Script) -> None:
+    script.server.stop()
+    created = script.away(AT_ONCE, "create", "--name", "Export", "--size", "3")
+    job = created.out.strip()
+    assert len(job) == 32
+    assert "does not answer" in created.err
+    assert created.err.count("\n") == 1
+    for _ in range(3):
+        said = script.away(AT_ONCE, "report", job, "--advance", "1", "--count", "files=1", "--error", "r1")
+        assert (said.out, said.err) == ("", "")
+    script.away(AT_ONCE, "set", job, "place=7")
+    script.away(AT_ONCE, "update", job, "--name", "Export of patrons", "--unit", "files")
+    assert "kept" in script.away(AT_ONCE, "finish", job, "--results", '{"files": 3}').err
+    assert len(script.kept) == 1
+    script.server.start()
+    assert script.says("flush").startswith("sent")
+    seen = script.seen(job)
+    assert (seen["name"], seen["size"], seen["unit"]) == ("Export of patrons", "3", "files")
+    assert (seen["status"], seen["progress"], seen["counters"]) == ("JOB_STATUS_COMPLETED", "3", {"files": "3"})
+    assert seen["error_count"] == "3"
+    assert script.says("vars", job) == "place=7"
+    assert json.loads(script.says("results", job)) == {"files": 3}
+
+
+def test_the_next_command_about_the_job_delivers_what_is_kept(script: Script) -> None:
+    script.server.stop()
+    job = script.says("create")
+    script.says("report", job, "--progress", "4", "--set", "place=4")
+    script.server.start()
+    script.patience_is_over()
+    script.says("report", job, "--progress", "3")
+    assert script.kept == []
+    seen = script.seen(job)
+    assert (seen["progress"], seen["revision"]) == ("3", "3")
+
+
+@pytest.mark.parametrize("command", [["get"], ["vars"], ["start", "--take-over"], ["wait"]])
+def test_so_do_commands_that_keep_nothing(script: Script, command: Sequence[str]) -> None:
+    job = script.says("create")
+    script.server.stop()
+    script.says("report", job, "--advance", "5", "--attempt", "1")
+    script.says("fail", job, "--message", "no more") if command == ["wait"] else None
+    script.server.start()
+    assert script.cli(command[0], job, *command[1:]).status == (5 if command == ["wait"] else 0)
+    assert script.kept == []
+    assert script.seen(job)["progress"] == "5"
+
+
+def test_without_it_a_server_that_is_away_is_an_error(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    script.server.stop()
+    assert script.cli("create", "--no-keep").status == 4
+    for value in ("", "0"):
+        monkeypatch.setenv("HEADWAY_KEEP", value)
+        assert script.cli("report", "0" * 32).status == 4
+    monkeypatch.delenv("HEADWAY_KEEP")
+    assert script.cli("set", "0" * 32, "a=1").status == 4
+    assert script.kept == []
+    assert script.cli("create", "--keep").status == 0
+    assert len(script.kept) == 1
+
+
+def test_a_server_that_says_nothing_holds_nobody_up(script: Script) -> None:
+    job = script.says("create")
+    script.server.signal(signal.SIGSTOP)
+    script.away(AT_ONCE, "report", job, "--advance", "1")
+    # It was asked just now.
+    began = time.monotonic()
+    for _ in range(20):
+        script.says("report", job, "--advance", "1")
+    assert time.monotonic() - began < AT_ONCE
+    script.away(AT_ONCE, "finish", job)
+    script.server.signal(signal.SIGCONT)
+    script.says("flush")
+    seen = script.seen(job)
+    assert (seen["status"], seen["progress"]) == ("JOB_STATUS_COMPLETED", "21")
+
+
+def test_a_server_that_has_no_room_is_asked_again(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with ServerProcess(folder, "--max-session-jobs", "1") as small:
+        monkeypatch.setenv("HEADWAY_TARGET", small.address)
+        first = script.says("create")
+        full = script.cli("create", "--name", "second")
+        assert full.status == 0
+        assert "does not answer (" in full.err
+        assert script.cli("flush").status == 4
+        script.says("clear", first)
+        script.says("flush")
+        assert script.seen(full.out.strip())["name"] == "second"
+
+
+def test_what_is_said_twice_counts_once(script: Script, tmp_path: Path) -> None:
+    job = script.says("create")
+    script.server.stop()
+    for _ in range(3):
+        script.says("report", job, "--advance", "2", "--count", "files=1")
+    (letter,) = script.kept
+    copy = shutil.copy(letter, tmp_path)
+    script.server.start()
+    script.says("flush")
+    shutil.copy(copy, letter)
+    script.says("flush")
+    seen = script.seen(job)
+    assert (seen["progress"], seen["counters"]) == ("6", {"files": "3"})
+
+
+def test_what_the_server_refuses_stays_an_error(script: Script) -> None:
+    assert script.cli("report", "0" * 32).status == 3
+    assert script.cli("create", "--name", "n" * 300).status == 1
+    job = script.says("create")
+    assert script.cli("report", job, "--advance", "-1").status == 1
+    script.says("finish", job)
+    assert script.cli("report", job).status == 1
+    assert script.cli("fail", job, "--message", "m").status == 1
+    assert script.cli("report", job, "--progress", "1", "--advance", "1").status == 2
+    assert script.kept == []
+
+
+def test_results_that_no_server_takes_are_not_kept(script: Script, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps("x" * 5_000_000))
+    result = script.cli("finish", script.says("create"), "--results-file", str(file))
+    assert result.status == 1
+    assert script.kept == []
+
+
+@pytest.mark.parametrize("place", ["", "/dev/null/spool"])
+def test_where_nothing_can_be_kept_it_is_lost_and_no_error(
+    script: Script, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWAY_SPOOL", place)
+    job = script.says("create")
+    script.says("report", job, "--advance", "1")
+    script.server.stop()
+    result = script.away(AT_ONCE, "report", job, "--advance", "1")
+    assert "lost" in result.err
+    assert result.err.count("\n") == 1
+    assert "lost" in script.away(AT_ONCE, "finish", job).err
+    script.server.start()
+    assert script.seen(job)["progress"] == "1"
+
+
+def test_json_says_that_it_is_kept(script: Script) -> None:
+    script.server.stop()
+    created = json.loads(script.says("create", "--name", "Export", "--json"))
+    assert (created["name"], created["status"]) == ("Export", "JOB_STATUS_RUNNING")
+    for words in (["report", "--advance", "1"], ["set", "a=1"], ["finish"]):
+        assert json.loads(script.says(words[0], created["id"], *words[1:], "--json")) == {"kept": True}
+    script.server.start()
+    assert script.seen(created["id"])["status"] == "JOB_STATUS_COMPLETED"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_commands_of_one_job_at_the_same_time(script: Script, there: bool) -> None:
+    job = script.says("create")
+    if not there:
+        script.server.stop()
+    commands = [spawn("report", job, "--advance", "1", environment=dict(os.environ)) for _ in range(8)]
+    for command in commands:
+        _, err = command.communicate(timeout=60)
+        assert command.returncode == 0, err
+    if not there:
+        script.server.start()
+    assert script.seen(job)["progress"] == "8"
+    assert script.kept == []
+
+
+def test_a_letter_in_another_hand_is_followed_by_a_second(script: Script) -> None:
+    script.server.stop()
+    job = script.says("create", "--name", "Export")
+    letter = spool.Letter.claim(script.kept[0])
+    assert letter is not None
+    script.server.start()
+    result = run("report", job, "--advance", "1", environment=dict(os.environ))
+    assert result.status == 0
+    assert "another process" in result.err
+    assert len(script.kept) == 2
+    waiting = run("flush", environment=dict(os.environ))
+    assert (waiting.status, waiting.out.count("waiting")) == (4, 2)
+    letter.release()
+    script.says("finish", job)
+    assert script.kept == []
+    seen = script.seen(job)
+    assert (seen["name"], seen["progress"], seen["status"]) == ("Export", "1", "JOB_STATUS_COMPLETED")
+
+
+def test_thousands_of_reports_take_a_moment(script: Script, session: str) -> None:
+    job = script.says("create")
+    reports = [
+        rpc.ReportProgressRequest(session_id=session, job_id=job, advance=1, counters={"files": 1}, sequence=number)
+        for number in range(1, 2501)
+    ]
+    # One in between that is refused, and spoils none of the others.
+    reports.insert(1200, rpc.ReportProgressRequest(session_id=session, job_id=job, part="other", advance=-1))
+    target = Target.from_environment()
+    spool.write(spool.Words(target.address, target.tls, job, "", reports)).release()
+    script.patience_is_over()
+    began = time.monotonic()
+    script.says("finish", job)
+    assert time.monotonic() - began < 5
+    seen = script.seen(job)
+    assert (seen["progress"], seen["counters"]) == ("2500", {"files": "2500"})
+
+
+def test_a_full_letter_is_followed_by_another(script: Script) -> None:
+    script.server.stop()
+    job = script.says("create")
+    for number in range(12):
+        script.says("report", job, "--set", f"part{number}={'x' * 110_000}", "--advance", "1")
+    assert len(script.kept) == 2
+    script.server.start()
+    script.says("finish", job)
+    assert script.kept == []
+    assert script.seen(job)["progress"] == "12"
+
+
+def test_what_was_kept_of_a_job_that_is_gone_is_put_aside(script: Script) -> None:
+    job = script.says("create")
+    script.server.stop()
+    script.says("report", job, "--advance", "1")
+    script.server.start()
+    (letter,) = script.kept
+    script.server.start()
+    held = spool.Letter.claim(letter)
+    assert held is not None
+    script.says("clear", job)
+    held.release()
+    assert script.cli("finish", job).status == 3
+    assert script.kept == []
+    assert letter.with_suffix(".refused").exists()
+
+
+def test_texts_are_cut_where_nobody_would_see_them_refused(script: Script) -> None:
+    script.server.stop()
+    job = script.says("create")
+    script.says("report", job, "--advance", "1", "--message", "m" * 5000, "--error", f"{'r' * 500}:{'C' * 500}:x")
+    script.says("fail", job, "--message", "f" * 5000)
+    script.server.start()
+    seen = script.seen(job)
+    assert (seen["progress"], len(seen["message"]), seen["error_count"]) == ("1", 1024, "1")
+    assert len(seen["error"]["message"]) == 1024
+
+
+def test_what_is_to_be_removed_cannot_be_kept(script: Script) -> None:
+    job = script.says("create")
+    script.says("set", job, "a=1", "b=2")
+    script.says("set", job, "--remove", "a")
+    assert script.says("vars", job) == "b=2"
+    script.server.stop()
+    result = script.away(AT_ONCE, "set", job, "c=3", "--remove", "b")
+    assert "--remove is lost" in result.err
+    script.server.start()
+    assert script.says("vars", job) == "b=2\nc=3"
+
+
+def test_variables_of_a_job_that_has_ended_can_be_set(script: Script) -> None:
+    job = script.says("create")
+    script.says("finish", job)
+    script.says("set", job, "seen=true")
+    assert script.says("vars", job) == "seen=true"
+
+
+def test_one_session_does_not_carry_the_letters_of_another(script: Script) -> None:
+    job = "0190b5a1c8d07b2a9c3e5f60718293a4"
+    script.server.stop()
+    script.says("create", "--id", job, "--name", "mine")
+    script.says("create", "--id", job, "--name", "theirs", "--session", "another")
+    script.says("report", job, "--advance", "1")
+    script.says("report", job, "--advance", "2", "--session", "another")
+    script.server.start()
+    script.says("finish", job)
+    script.says("finish", job, "--session", "another")
+    assert (script.seen(job)["name"], script.seen(job)["progress"]) == ("mine", "1")
+    theirs = json.loads(script.says("get", job, "--json", "--session", "another"))
+    assert (theirs["name"], theirs["progress"]) == ("theirs", "2")
+
+
+def test_update(cli: Cli, new_job: Callable[..., str]) -> None:
+    job = new_job("--name", "Before", "--invoker", "alice", "--size", "5", "--unit", "files")
+    assert cli("update", job, "--name", "After", "--invoker", "", "--size", "7").status == 0
+    seen = json.loads(cli("get", job, "--json").out)
+    assert (seen["name"], seen["invoker"], seen["size"], seen["unit"]) == ("After", "", "7", "files")
+    assert cli("update", job).status == 2
+    assert cli("update", "0" * 32, "--name", "x").status == 3
+
+
+def test_with_json_an_error_is_json_too(cli: Cli) -> None:
+    missing = cli("get", "0" * 32, "--json")
+    assert (missing.status, missing.out) == (3, "")
+    assert json.loads(missing.err)["reason"] == "JOB_NOT_FOUND"
+    refused = json.loads(cli("create", "--name", "n" * 300, "--unit", "u" * 40, "--json").err)
+    assert (refused["code"], refused["reason"]) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+    assert set(refused["fields"]) == {"name", "unit"}
+    away = cli("list", "--json", "--target", "127.0.0.1:1")
+    assert (away.status, json.loads(away.err)["code"]) == (4, "UNAVAILABLE")
