@@ -288,7 +288,6 @@ def test_what_was_kept_of_a_job_that_is_gone_is_put_aside(script: Script) -> Non
     job = script.says("create")
     script.server.stop()
     script.says("report", job, "--advance", "1")
-    script.server.start()
     (letter,) = script.kept
     script.server.start()
     held = spool.Letter.claim(letter)
