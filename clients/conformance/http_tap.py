@@ -30,10 +30,18 @@ class HttpTap:
 
     def __enter__(self) -> Self:
         config = uvicorn.Config(
-            self._app, port=0, log_level="critical", http="h11", lifespan="off", timeout_graceful_shutdown=0
+            self._app,
+            port=0,
+            log_level="critical",
+            http="h11",
+            lifespan="off",
+            interface="asgi3",
+            timeout_graceful_shutdown=0,
         )
         self._server = uvicorn.Server(config)
         self._socket = config.bind_socket()
+        # Callers that come before the thread has begun wait, and are not refused.
+        self._socket.listen()
         self.address = "http://{}:{}".format(*self._socket.getsockname())
         self._thread = threading.Thread(target=lambda: self._server.run([self._socket]), daemon=True)
         self._thread.start()
