@@ -154,16 +154,23 @@ func (c *connection) leave() (letters []*letter) {
 			letters = append(letters, letter)
 		}
 	}
-	c.undone = fmt.Errorf("%w: the last state of %d jobs is lost", ErrUndelivered, len(left))
+	fate := "is lost"
 	switch {
 	case len(letters) == len(left):
-		c.undone = fmt.Errorf("%w: the last state of %d jobs waits in %s for `headway flush` or the next run",
-			ErrUndelivered, len(left), filepath.Dir(letters[0].path))
+		fate = "waits in " + filepath.Dir(letters[0].path) + " for `headway flush` or the next run"
 	case fault != nil:
-		c.undone = fmt.Errorf("%w: the last state of %d jobs cannot be written down: %w", ErrUndelivered, len(left)-len(letters), fault)
+		fate = "cannot be written down: " + fault.Error()
 	}
-	c.log.Warn("headway: " + c.target.address + " has not answered in time; " + c.undone.Error())
+	c.undone = fmt.Errorf("%w to %s: what %s left to say %s", ErrUndelivered, c.target.address, jobsHave(len(left)), fate)
+	c.log.Warn(c.undone.Error())
 	return letters
+}
+
+func jobsHave(count int) string {
+	if count == 1 {
+		return "a job has"
+	}
+	return fmt.Sprintf("%d jobs have", count)
 }
 
 // FlushSpool sends what earlier processes could not deliver to this server, until the context ends.

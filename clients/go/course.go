@@ -94,6 +94,19 @@ func (c *course) describe(change func(*headwayv1.Job)) {
 	}
 }
 
+// learn takes what the server says of the job, unless something newer is known.
+func (c *course) learn(job *headwayv1.Job) {
+	for {
+		known := c.state.Load()
+		if job.GetRevision() < known.GetRevision() || c.state.CompareAndSwap(known, job) {
+			break
+		}
+	}
+	if wish := job.GetCancellation(); wish.GetRequested() {
+		c.wake(asError(wish))
+	}
+}
+
 // addPart is the part of that name; the same one for the same name.
 func (c *course) addPart(name string) *Meter {
 	c.mu.Lock()
@@ -238,11 +251,8 @@ func (c *course) answered(job *headwayv1.Job) {
 	c.steps = c.steps[1:]
 	c.retryAt = time.Time{}
 	if job != nil {
-		c.state.Store(job)
+		c.learn(job)
 		c.started = job.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
-		if wish := job.GetCancellation(); wish.GetRequested() && !c.over.Load() {
-			c.cancelled(wish)
-		}
 	}
 	switch s.request.(type) {
 	case *headwayv1.FinishJobRequest, *headwayv1.FailJobRequest:

@@ -102,12 +102,12 @@ func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	variables, err := c.Variables(ctx, id)
+	known, err := c.variables(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	job := c.newJob(ctx, session, state, state.GetHeartbeatTimeout().AsDuration(), true)
-	job.known = variables
+	job.known = known
 	if !c.engine.submit(job.course) {
 		return nil, ErrClosed
 	}

@@ -12,6 +12,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
@@ -29,19 +30,17 @@ type Job struct {
 
 	mu      sync.Mutex
 	ended   bool
-	known   map[string]any
+	known   map[string]*structpb.Value
 	results any
 }
 
 func (c *Client) newJob(ctx context.Context, session string, state *headwayv1.Job, heartbeat time.Duration, started bool) *Job {
-	job := &Job{client: c.Session(session), known: map[string]any{}}
+	job := &Job{client: c.Session(session), known: map[string]*structpb.Value{}}
 	job.Meter = newMeter("", state.GetParts()[""], job.join, job.expect)
 	ctx, wake := context.WithCancelCause(ctx)
 	job.ctx = ctx
 	job.course = newCourse(session, state, job.Meter, heartbeat, started, wake)
-	if wish := state.GetCancellation(); wish.GetRequested() {
-		wake(asError(wish))
-	}
+	job.course.learn(state)
 	return job
 }
 
@@ -148,31 +147,26 @@ func (j *Job) Part(name string) *Meter {
 }
 
 // Set merges into the job's variables; see [Meter.Set].
-func (j *Job) Set(variables map[string]any) {
-	j.remember(variables)
-	j.Meter.Set(variables)
-}
+func (j *Job) Set(variables map[string]any) { j.merge(toFields(variables), false) }
 
 // Checkpoint merges variables together with the progress of this moment; see [Meter.Checkpoint].
-func (j *Job) Checkpoint(variables map[string]any) {
-	j.remember(variables)
-	j.Meter.Checkpoint(variables)
-}
+func (j *Job) Checkpoint(variables map[string]any) { j.merge(toFields(variables), true) }
 
-func (j *Job) remember(variables map[string]any) {
+func (j *Job) merge(fields map[string]*structpb.Value, withCut bool) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	maps.Copy(j.known, variables)
+	maps.Copy(j.known, fields)
+	j.mu.Unlock()
+	j.Meter.merge(fields, withCut)
 }
 
-// Get is a variable, nil if it was never set. What this process set, or took over, is answered from memory; for the rest
+// Get is a variable as encoding/json would decode it, nil if it was never set. What this process set, or took over, is answered from memory; for the rest
 // the server is asked, and an error is its.
 func (j *Job) Get(ctx context.Context, name string) (any, error) {
 	j.mu.Lock()
 	value, known := j.known[name]
 	j.mu.Unlock()
 	if known {
-		return value, nil
+		return value.AsInterface(), nil
 	}
 	found, err := j.client.Variables(ctx, j.ID(), name)
 	return found[name], err
@@ -198,7 +192,7 @@ func (j *Job) Refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.course.state.Store(state)
+	j.course.learn(state)
 	return j.fetchResults(ctx)
 }
 
@@ -309,7 +303,7 @@ func (j *Job) end(failure *statuspb.Status) {
 func (j *Job) Cancel(ctx context.Context, reason string) error {
 	state, err := j.client.Cancel(ctx, j.ID(), reason)
 	if err == nil {
-		j.course.state.Store(state)
+		j.course.learn(state)
 	}
 	return err
 }
@@ -329,7 +323,7 @@ func (j *Job) Clear(ctx context.Context) error {
 func (j *Job) Wait(ctx context.Context) (*headwayv1.Job, error) {
 	state, err := j.client.Wait(ctx, j.ID())
 	if err == nil {
-		j.course.state.Store(state)
+		j.course.learn(state)
 	}
 	return state, err
 }

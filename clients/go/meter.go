@@ -1,6 +1,7 @@
 package headway
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -129,11 +130,11 @@ func (m *Meter) RecordError(record, code, message string) {
 
 // Set merges into the job's variables: at most 256, of 256 KiB in all as JSON. Values are what encoding/json takes;
 // they are read before Set returns, and sent with the next report.
-func (m *Meter) Set(variables map[string]any) { m.merge(variables, false) }
+func (m *Meter) Set(variables map[string]any) { m.merge(toFields(variables), false) }
 
 // Checkpoint merges variables that are stored together with this part's progress, counters and record errors of this
 // moment, or not at all: what a worker needs that resumes the job after a crash.
-func (m *Meter) Checkpoint(variables map[string]any) { m.merge(variables, true) }
+func (m *Meter) Checkpoint(variables map[string]any) { m.merge(toFields(variables), true) }
 
 // SetMessage says what the job is doing now, for people: at most 1,024 characters.
 func (m *Meter) SetMessage(message string) {
@@ -150,18 +151,14 @@ func (m *Meter) touch() {
 	}
 }
 
-func (m *Meter) merge(variables map[string]any, withCut bool) {
+func (m *Meter) merge(fields map[string]*structpb.Value, withCut bool) {
 	m.touch()
-	fields := toFields(variables)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.variables == nil {
-		m.variables = fields
-	} else {
-		for name, value := range fields {
-			m.variables[name] = value
-		}
+		m.variables = map[string]*structpb.Value{}
 	}
+	maps.Copy(m.variables, fields)
 	if withCut {
 		m.cut = &cut{m.done.Load(), m.totals(), m.errorsTaken + m.errors.len()}
 	}

@@ -2,8 +2,8 @@ package headway
 
 import (
 	"context"
-	"io"
 	"log/slog"
+	"os"
 
 	"google.golang.org/protobuf/proto"
 
@@ -67,7 +67,7 @@ func (p postman) run(ctx context.Context, jobID string) SpoolReport {
 // deliver sends a letter and removes it, puts it aside if the server will never take it, or else leaves it.
 func (p postman) deliver(ctx context.Context, letter *letter, stub headwayv1.JobServiceClient) outcome {
 	defer letter.release()
-	data, err := io.ReadAll(letter.file)
+	data, err := os.ReadFile(letter.path)
 	if err != nil {
 		return waiting
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
@@ -136,18 +137,31 @@ func (c *Client) Results(ctx context.Context, id string) (any, error) {
 	return answer.GetResults().AsInterface(), nil
 }
 
-// Variables are the job's variables, or those of these names that are set. ErrNotFound.
+// Variables are the job's variables, or those of these names that are set, as encoding/json would decode them. ErrNotFound.
 func (c *Client) Variables(ctx context.Context, id string, names ...string) (map[string]any, error) {
+	fields, err := c.variables(ctx, id, names...)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]any, len(fields))
+	for name, value := range fields {
+		found[name] = value.AsInterface()
+	}
+	return found, nil
+}
+
+func (c *Client) variables(ctx context.Context, id string, names ...string) (map[string]*structpb.Value, error) {
 	session, err := c.in()
 	if err != nil {
 		return nil, err
 	}
 	request := &headwayv1.GetVariablesRequest{SessionId: session, JobId: id, Names: names}
 	answer, err := repeated(ctx, c.connection, request, headwayv1.JobServiceClient.GetVariables)
-	if err != nil {
-		return nil, err
+	fields := answer.GetVariables().GetFields()
+	if fields == nil {
+		fields = map[string]*structpb.Value{}
 	}
-	return fromFields(answer.GetVariables().GetFields()), nil
+	return fields, err
 }
 
 // RecordErrors are the first and the last 100 record errors of the job, and how many there were. ErrNotFound.

@@ -143,6 +143,9 @@ func writeLetter(path string, w *words) (written *letter, err error) {
 	if err = file.Sync(); err != nil {
 		return nil, err
 	}
+	if !locking {
+		_ = file.Close()
+	}
 	if err = os.Rename(draft, path); err != nil {
 		return nil, err
 	}
@@ -164,6 +167,9 @@ func claimLetter(path string) *letter {
 		held, err := file.Stat()
 		there, missing := os.Lstat(path)
 		if err == nil && missing == nil && os.SameFile(held, there) && ownFile(held) {
+			if !locking {
+				_ = file.Close()
+			}
 			return &letter{path, file}
 		}
 	}

@@ -4,6 +4,9 @@ package headway
 
 import "os"
 
+// locking: here an open file could be neither renamed nor removed.
+const locking = false
+
 const noFollow = 0
 
 // lockFile does nothing here: that two processes send the same letter is harmless, since its reports are numbered.

@@ -7,6 +7,9 @@ import (
 	"syscall"
 )
 
+// locking: a letter in hand is locked, and so its file stays open.
+const locking = true
+
 const noFollow = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
 // lockFile fails if another process has the file. The system lets go of the lock of a process that has died.

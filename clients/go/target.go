@@ -73,6 +73,8 @@ func findTarget(given, token, ca string) (target, error) {
 		grpc.WithTransportCredentials(security),
 		grpc.WithUserAgent("headway-go"),
 		grpc.WithDisableRetry(),
+		// It would be looked for in the DNS, and that can take seconds where there is none.
+		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(longestMessage)),
 		// The server allows a ping every 10 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),

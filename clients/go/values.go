@@ -160,12 +160,3 @@ func toFields(data map[string]any) map[string]*structpb.Value {
 	}
 	return fields
 }
-
-// fromFields is a JSON object as encoding/json would decode it: numbers as float64.
-func fromFields(fields map[string]*structpb.Value) map[string]any {
-	result := make(map[string]any, len(fields))
-	for key, value := range fields {
-		result[key] = value.AsInterface()
-	}
-	return result
-}
