@@ -1,10 +1,13 @@
 package dev.headway;
 
 import dev.headway.v1.RecordError;
+
 import java.util.ArrayDeque;
 import java.util.Deque;
 
-/** Record errors that wait to be sent: all of them counted, those at either end with their texts. */
+/**
+ * Record errors that wait to be sent: all of them counted, those at either end with their texts.
+ */
 final class Backlog {
     private static final int AT_AN_END = 500;
     private static final RecordError NAMELESS = RecordError.newBuilder().setRecord("?").build();

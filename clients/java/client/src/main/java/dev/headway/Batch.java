@@ -1,6 +1,7 @@
 package dev.headway;
 
 import dev.headway.v1.StreamProgressRequest;
+
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashMap;

@@ -1,6 +1,7 @@
 package dev.headway;
 
 import com.google.protobuf.Message;
+
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.FailJobRequest;
 import dev.headway.v1.FinishJobRequest;
@@ -8,6 +9,7 @@ import dev.headway.v1.Job;
 import dev.headway.v1.JobServiceGrpc;
 import dev.headway.v1.StartJobRequest;
 import dev.headway.v1.UpdateJobRequest;
+
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientCall;
@@ -15,6 +17,7 @@ import io.grpc.MethodDescriptor;
 import io.grpc.Status.Code;
 import io.grpc.stub.ClientCalls;
 import io.grpc.stub.StreamObserver;
+
 import java.util.concurrent.TimeUnit;
 
 /** Makes a job's calls, each by the method that takes its request. */
@@ -44,13 +47,15 @@ final class Calls {
         if (request instanceof FinishJobRequest finish) {
             return begin(channel, JobServiceGrpc.getFinishJobMethod(), finish, listener);
         }
-        return begin(channel, JobServiceGrpc.getFailJobMethod(), (FailJobRequest) request, listener);
+        return begin(
+                channel, JobServiceGrpc.getFailJobMethod(), (FailJobRequest) request, listener);
     }
 
     private static <Q> ClientCall<Q, Job> begin(
             Channel channel, MethodDescriptor<Q, Job> method, Q request, Listener listener) {
         ClientCall<Q, Job> call =
-                channel.newCall(method, CallOptions.DEFAULT.withDeadlineAfter(PATIENCE, TimeUnit.SECONDS));
+                channel.newCall(
+                        method, CallOptions.DEFAULT.withDeadlineAfter(PATIENCE, TimeUnit.SECONDS));
         ClientCalls.asyncUnaryCall(
                 call,
                 request,
@@ -69,7 +74,11 @@ final class Calls {
 
                     @Override
                     public void onCompleted() {
-                        listener.ended(job, job == null ? new HeadwayException(Code.UNKNOWN, "no answer") : null);
+                        listener.ended(
+                                job,
+                                job == null
+                                        ? new HeadwayException(Code.UNKNOWN, "no answer")
+                                        : null);
                     }
                 });
         return call;

@@ -14,7 +14,10 @@ public record Cancellation(String reason, Optional<Instant> deadline) {
         return new Cancellation(
                 wish.getReason(),
                 wish.hasDeadline()
-                        ? Optional.of(Instant.ofEpochSecond(wish.getDeadline().getSeconds(), wish.getDeadline().getNanos()))
+                        ? Optional.of(
+                                Instant.ofEpochSecond(
+                                        wish.getDeadline().getSeconds(),
+                                        wish.getDeadline().getNanos()))
                         : Optional.empty());
     }
 }

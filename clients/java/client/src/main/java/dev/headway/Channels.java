@@ -12,11 +12,13 @@ import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import io.grpc.TlsChannelCredentials;
 import io.grpc.okhttp.OkHttpChannelBuilder;
+
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.Socket;
 import java.util.concurrent.TimeUnit;
+
 import javax.net.SocketFactory;
 
 /** How to open a gRPC channel to a target. */
@@ -38,13 +40,15 @@ final class Channels {
         try {
             return TlsChannelCredentials.newBuilder().trustManager(target.ca().toFile()).build();
         } catch (IOException error) {
-            throw new IllegalArgumentException("The CA file \"" + target.ca() + "\" cannot be read: " + error.getMessage());
+            throw new IllegalArgumentException(
+                    "The CA file \"" + target.ca() + "\" cannot be read: " + error.getMessage());
         }
     }
 
     /**
-     * A channel; nothing is sent before the first call. gRPC pauses up to two minutes before it connects anew, much longer than a
-     * restart takes, and that cannot be set: whoever uses a channel that has failed takes a new one.
+     * A channel; nothing is sent before the first call. gRPC pauses up to two minutes before it
+     * connects anew, much longer than a restart takes, and that cannot be set: whoever uses a
+     * channel that has failed takes a new one.
      *
      * @param direct whether callbacks run in the threads of the transport: they must not wait then
      */
@@ -71,7 +75,8 @@ final class Channels {
         // gRPC's own call credentials refuse plain text, loopback included.
         return new ClientInterceptor() {
             @Override
-            public <Q, A> ClientCall<Q, A> interceptCall(MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
+            public <Q, A> ClientCall<Q, A> interceptCall(
+                    MethodDescriptor<Q, A> method, CallOptions options, Channel next) {
                 return new SimpleForwardingClientCall<>(next.newCall(method, options)) {
                     @Override
                     public void start(Listener<A> listener, Metadata headers) {
@@ -96,13 +101,17 @@ final class Channels {
         }
 
         @Override
-        public Socket createSocket(InetAddress host, int port, InetAddress from, int fromPort) throws IOException {
-            return connect(new InetSocketAddress(host, port), new InetSocketAddress(from, fromPort));
+        public Socket createSocket(InetAddress host, int port, InetAddress from, int fromPort)
+                throws IOException {
+            return connect(
+                    new InetSocketAddress(host, port), new InetSocketAddress(from, fromPort));
         }
 
         @Override
-        public Socket createSocket(String host, int port, InetAddress from, int fromPort) throws IOException {
-            return connect(new InetSocketAddress(host, port), new InetSocketAddress(from, fromPort));
+        public Socket createSocket(String host, int port, InetAddress from, int fromPort)
+                throws IOException {
+            return connect(
+                    new InetSocketAddress(host, port), new InetSocketAddress(from, fromPort));
         }
 
         @Override
@@ -110,7 +119,8 @@ final class Channels {
             return new Socket();
         }
 
-        private static Socket connect(InetSocketAddress address, InetSocketAddress from) throws IOException {
+        private static Socket connect(InetSocketAddress address, InetSocketAddress from)
+                throws IOException {
             Socket socket = new Socket();
             try {
                 if (from != null) {

@@ -2,16 +2,21 @@ package dev.headway;
 
 import dev.headway.v1.JobServiceGrpc;
 import dev.headway.v1.JobServiceGrpc.JobServiceBlockingStub;
+
 import io.grpc.ChannelCredentials;
 import io.grpc.ConnectivityState;
 import io.grpc.ManagedChannel;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
+
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 
-/** What the clients of one connection share, whatever their session: the engine, and a channel for calls that wait. */
+/**
+ * What the clients of one connection share, whatever their session: the engine, and a channel for
+ * calls that wait.
+ */
 final class Connection {
     private static final int TRIES = 5;
     private static final long FIRST_PAUSE = Time.SECOND / 10;
@@ -57,7 +62,9 @@ final class Connection {
         return attempt(call, Time.nanos(callTimeout));
     }
 
-    /** Makes a call that can be repeated to no harm, up to 5 times while the server is UNAVAILABLE. */
+    /**
+     * Makes a call that can be repeated to no harm, up to 5 times while the server is UNAVAILABLE.
+     */
     <A> A repeatedly(Function<JobServiceBlockingStub, A> call) {
         long end = Time.now() + Time.nanos(callTimeout);
         long pause = FIRST_PAUSE;
@@ -66,7 +73,10 @@ final class Connection {
                 return attempt(call, end - Time.now());
             } catch (HeadwayException error) {
                 long rest = Ids.chance(0.5, 1.0, pause);
-                if (error.code() != Code.UNAVAILABLE || tries == TRIES || Time.now() + rest >= end || !slept(rest)) {
+                if (error.code() != Code.UNAVAILABLE
+                        || tries == TRIES
+                        || Time.now() + rest >= end
+                        || !slept(rest)) {
                     throw error;
                 }
                 pause = Math.min(pause * 5 / 2, LONGEST_PAUSE);
@@ -77,7 +87,8 @@ final class Connection {
     private <A> A attempt(Function<JobServiceBlockingStub, A> call, long nanos) {
         try {
             return call.apply(
-                    JobServiceGrpc.newBlockingStub(channel()).withDeadlineAfter(nanos, TimeUnit.NANOSECONDS));
+                    JobServiceGrpc.newBlockingStub(channel())
+                            .withDeadlineAfter(nanos, TimeUnit.NANOSECONDS));
         } catch (StatusRuntimeException error) {
             throw HeadwayException.of(error);
         }

@@ -2,7 +2,10 @@ package dev.headway;
 
 import java.lang.System.Logger.Level;
 
-/** Whether the server answers, and when to try it again: pauses grow from 0.1 to 5 s, to 0.5 s if somebody waits for it. */
+/**
+ * Whether the server answers, and when to try it again: pauses grow from 0.1 to 5 s, to 0.5 s if
+ * somebody waits for it.
+ */
 final class Contact {
     private static final long FIRST_PAUSE = Time.SECOND / 10;
     private static final long LONGEST_PAUSE = 5 * Time.SECOND;
@@ -48,9 +51,16 @@ final class Contact {
         long longest = waiting > 0 ? LONGEST_IN_HASTE : LONGEST_PAUSE;
         retryAt = now + Ids.chance(0.5, 1.0, Math.min(FIRST_PAUSE << Math.min(tries, 10), longest));
         tries++;
-        // A server that only restarts, or moves a stream to another, is back before the second failure.
+        // A server that only restarts, or moves a stream to another, is back before the second
+        // failure.
         if (tries == 2) {
-            Log.say(Level.WARNING, "headway: " + address + " does not answer (" + Log.words(error) + "); the work goes on");
+            Log.say(
+                    Level.WARNING,
+                    "headway: "
+                            + address
+                            + " does not answer ("
+                            + Log.words(error)
+                            + "); the work goes on");
         }
     }
 }

@@ -1,6 +1,7 @@
 package dev.headway;
 
 import com.google.protobuf.Message;
+
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.FailJobRequest;
 import dev.headway.v1.FinishJobRequest;
@@ -8,6 +9,7 @@ import dev.headway.v1.Job;
 import dev.headway.v1.JobStatus;
 import dev.headway.v1.ReportProgressRequest;
 import dev.headway.v1.StartJobRequest;
+
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -20,13 +22,16 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.UnaryOperator;
 
 /**
- * The engine's record of one job: what it still has to tell the server, in order. Threads of the worker add parts and read what is
- * volatile or atomic; all else is the engine thread's.
+ * The engine's record of one job: what it still has to tell the server, in order. Threads of the
+ * worker add parts and read what is volatile or atomic; all else is the engine thread's.
  */
 final class Course {
     final String session;
 
-    /** Nanoseconds after which a silent job counts as LOST; 0 = never. Negative: the job is only looked at, and beats not. */
+    /**
+     * Nanoseconds after which a silent job counts as LOST; 0 = never. Negative: the job is only
+     * looked at, and beats not.
+     */
     final long heartbeat;
 
     final CompletableFuture<Cancellation> cancelled = new CompletableFuture<>();
@@ -47,7 +52,9 @@ final class Course {
     /** Whether somebody has waited in vain for the last of it to be delivered. */
     volatile boolean givenUp;
 
-    /** Where that is written down for a later process, until it is delivered from here after all. */
+    /**
+     * Where that is written down for a later process, until it is delivered from here after all.
+     */
     Letter letter;
 
     boolean calling;
@@ -119,7 +126,10 @@ final class Course {
         return calling || step == null || step.afterReports ? null : step;
     }
 
-    /** The reports to send now; if there are none, a heartbeat, or the turn of the step that waited for them. */
+    /**
+     * The reports to send now; if there are none, a heartbeat, or the turn of the step that waited
+     * for them.
+     */
     List<Draft> reports(long now) {
         Step step = steps.peek();
         boolean fresh = step == null || !step.sampled;
@@ -133,7 +143,8 @@ final class Course {
             }
         }
         if (step != null) {
-            // Other threads may still count: a step waits for what was there when it came, and not for ever.
+            // Other threads may still count: a step waits for what was there when it came, and not
+            // for ever.
             step.sampled = step.sampled || complete;
             step.afterReports = step.afterReports && !drafts.isEmpty();
         } else if (drafts.isEmpty() && heartbeat >= 0 && now >= beatAt) {
@@ -143,7 +154,11 @@ final class Course {
     }
 
     private ReportProgressRequest about(int attempt) {
-        return ReportProgressRequest.newBuilder().setSessionId(session).setJobId(id()).setAttempt(attempt).build();
+        return ReportProgressRequest.newBuilder()
+                .setSessionId(session)
+                .setJobId(id())
+                .setAttempt(attempt)
+                .build();
     }
 
     /** Whether it is the turn of reports, or of the step that waits for them. */
@@ -254,7 +269,10 @@ final class Course {
         return List.copyOf(steps);
     }
 
-    /** In a thread of its own: what the worker does about it is not to hold up the reports of all jobs. */
+    /**
+     * In a thread of its own: what the worker does about it is not to hold up the reports of all
+     * jobs.
+     */
     private static void tell(Runnable news) {
         Thread thread = new Thread(news, "headway-signal");
         thread.setDaemon(true);

@@ -7,20 +7,27 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 
-/** Waits for the last words of jobs to arrive, and has what does not arrive in time written down. */
+/**
+ * Waits for the last words of jobs to arrive, and has what does not arrive in time written down.
+ */
 final class Delivery {
     /** Seconds that the engine, and the disk, have to take down what is left. */
     private static final long WRITING = 5;
 
     private Delivery() {}
 
-    /** All jobs that there is something to say of, those included that were handed over just now. */
+    /**
+     * All jobs that there is something to say of, those included that were handed over just now.
+     */
     static List<Course> jobs(Engine engine) {
         List<Course> found = engine.inbox.ask(engine::live, WRITING);
         return found == null ? List.of() : found;
     }
 
-    /** Waits until all that these jobs have to say has been delivered; returns those of which something is left. */
+    /**
+     * Waits until all that these jobs have to say has been delivered; returns those of which
+     * something is left.
+     */
     static List<Course> linger(Engine engine, List<Course> courses, long nanos) {
         Map<Course, Step> waiting = new HashMap<>();
         for (Course course : courses) {
@@ -34,7 +41,9 @@ final class Delivery {
         try {
             Waiting.atMost(
                     CompletableFuture.allOf(
-                            waiting.values().stream().map(step -> step.answer).toArray(CompletableFuture<?>[]::new)),
+                            waiting.values().stream()
+                                    .map(step -> step.answer)
+                                    .toArray(CompletableFuture<?>[]::new)),
                     nanos);
         } finally {
             engine.inbox.put(() -> engine.hurry(-1));
@@ -50,11 +59,13 @@ final class Delivery {
     }
 
     /**
-     * Waits until all that these jobs have to say is stored; then writes what is left to the spool, and notes it. It goes on in the
-     * background until the process ends. A job is waited for in this way once.
+     * Waits until all that these jobs have to say is stored; then writes what is left to the spool,
+     * and notes it. It goes on in the background until the process ends. A job is waited for in
+     * this way once.
      */
     static void deliver(Engine engine, List<Course> courses, long nanos) {
-        List<Course> waiting = courses.stream().filter(course -> !course.over && !course.givenUp).toList();
+        List<Course> waiting =
+                courses.stream().filter(course -> !course.over && !course.givenUp).toList();
         if (waiting.isEmpty()) {
             return;
         }
@@ -67,14 +78,16 @@ final class Delivery {
                                         Level.WARNING,
                                         "headway: "
                                                 + engine.target.address()
-                                                + " has not answered in time; the last state of job "
+                                                + " has not answered in time; the last state of job"
+                                                + " "
                                                 + course.id()
                                                 + " is not delivered"
                                                 + (place.isEmpty()
                                                         ? ""
                                                         : " yet, and waits in "
                                                                 + place
-                                                                + " for `headway flush` or the next run")));
+                                                                + " for `headway flush` or the next"
+                                                                + " run")));
     }
 
     /** For each job that has something left: where it is written down, or "" if it could not be. */
@@ -100,7 +113,10 @@ final class Delivery {
         engine.inbox.hold(-1);
     }
 
-    /** The process ends: the last words of jobs whose client was closed are written anew, for some of it may have arrived. */
+    /**
+     * The process ends: the last words of jobs whose client was closed are written anew, for some
+     * of it may have arrived.
+     */
     static void atExit(Engine engine, long nanos) {
         List<Course> courses = jobs(engine);
         writeDown(engine, courses.stream().filter(course -> course.givenUp).toList());

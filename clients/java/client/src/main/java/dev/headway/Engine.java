@@ -4,10 +4,12 @@ import dev.headway.v1.FinishJobRequest;
 import dev.headway.v1.Job;
 import dev.headway.v1.StreamProgressResponse;
 import dev.headway.v1.UpdateJobRequest;
+
 import io.grpc.ChannelCredentials;
 import io.grpc.ClientCall;
 import io.grpc.ManagedChannel;
 import io.grpc.Status.Code;
+
 import java.lang.System.Logger.Level;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -20,10 +22,11 @@ import java.util.Set;
 import java.util.stream.LongStream;
 
 /**
- * What runs in the thread behind all jobs of a client. It alone owns its channel, the stream and every course; others hand it work
- * through the {@link Inbox}. It samples the meters when the server wants to hear of them, keeps one request in flight, and repeats
- * what was not acknowledged: sequences and chosen ids make that count once. Whatever the server does, the worker's threads never
- * wait here unless they ask to.
+ * What runs in the thread behind all jobs of a client. It alone owns its channel, the stream and
+ * every course; others hand it work through the {@link Inbox}. It samples the meters when the
+ * server wants to hear of them, keeps one request in flight, and repeats what was not acknowledged:
+ * sequences and chosen ids make that count once. Whatever the server does, the worker's threads
+ * never wait here unless they ask to.
  */
 final class Engine implements Inbox.Owner, ReportStream.Listener {
     private static final long PATIENCE = Calls.PATIENCE * Time.SECOND;
@@ -90,7 +93,6 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         return courses.stream().filter(course -> !course.over).toList();
     }
 
-
     // Its turns.
 
     @Override
@@ -120,8 +122,12 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         if (contact.retryAt > now) {
             return contact.retryAt - now;
         }
-        LongStream reports = courses.stream().filter(Course::reporting).mapToLong(c -> Math.max(c.due, c.retryAt));
-        LongStream steps = courses.stream().filter(c -> c.nextStep() != null).mapToLong(c -> c.retryAt);
+        LongStream reports =
+                courses.stream()
+                        .filter(Course::reporting)
+                        .mapToLong(c -> Math.max(c.due, c.retryAt));
+        LongStream steps =
+                courses.stream().filter(c -> c.nextStep() != null).mapToLong(c -> c.retryAt);
         LongStream moments = calls.size() < CALLS ? LongStream.concat(reports, steps) : reports;
         return Math.max(moments.min().orElse(Long.MAX_VALUE) - now, 0);
     }
@@ -231,13 +237,17 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         }
         if (response.getCancellationsCount() > 0) {
             Map<String, dev.headway.v1.Cancellation> wishes = new HashMap<>();
-            response.getCancellationsList().forEach(wish -> wishes.put(wish.getJobId(), wish.getCancellation()));
+            response.getCancellationsList()
+                    .forEach(wish -> wishes.put(wish.getJobId(), wish.getCancellation()));
             courses.stream()
                     .filter(course -> wishes.containsKey(course.id()))
                     .forEach(course -> course.cancel(wishes.get(course.id())));
         }
         if (response.hasNextReportAfter()) {
-            pace = Math.min(Math.max(Time.nanos(response.getNextReportAfter()), SHORTEST_PACE), LONGEST_PACE);
+            pace =
+                    Math.min(
+                            Math.max(Time.nanos(response.getNextReportAfter()), SHORTEST_PACE),
+                            LONGEST_PACE);
         }
         if (batch != null && response.getAcked() >= stream.sent) {
             Batch done = batch;
@@ -273,7 +283,10 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         dropStream();
         boolean inOrder = error != null && error.reason().equals("STREAM_EXPIRED");
         if (unanswered && !inOrder) {
-            outage(error == null ? new HeadwayException(Code.UNAVAILABLE, "the stream ended") : error);
+            outage(
+                    error == null
+                            ? new HeadwayException(Code.UNAVAILABLE, "the stream ended")
+                            : error);
         }
     }
 
@@ -290,18 +303,21 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
             return;
         }
         course.calling = true;
-        var placed = new Object() {
-            ClientCall<?, ?> call;
-        };
+        var placed =
+                new Object() {
+                    ClientCall<?, ?> call;
+                };
         placed.call =
                 Calls.begin(
                         channel(),
                         step.request,
-                        (job, error) -> inbox.put(() -> called(placed.call, course, step, job, error)));
+                        (job, error) ->
+                                inbox.put(() -> called(placed.call, course, step, job, error)));
         calls.add(placed.call);
     }
 
-    private void called(ClientCall<?, ?> call, Course course, Step step, Job job, HeadwayException error) {
+    private void called(
+            ClientCall<?, ?> call, Course course, Step step, Job job, HeadwayException error) {
         if (!calls.remove(call)) {
             return;
         }
@@ -309,7 +325,10 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         if (error != null) {
             refused(course, step, error);
         } else if (!job.getId().equals(course.id())) {
-            refused(course, step, new HeadwayException(Code.UNKNOWN, "an answer to something else"));
+            refused(
+                    course,
+                    step,
+                    new HeadwayException(Code.UNKNOWN, "an answer to something else"));
         } else {
             heard();
             course.answered(step, job);
@@ -389,7 +408,8 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
     }
 
     private void outage(HeadwayException error) {
-        // Who says this is well. After all else the connection is not believed: what went wrong on it once may stay wrong, and
+        // Who says this is well. After all else the connection is not believed: what went wrong on
+        // it once may stay wrong, and
         // gRPC would pause before it connects anew.
         if (error.code() == Code.RESOURCE_EXHAUSTED) {
             dropStream();

@@ -15,6 +15,7 @@ import dev.headway.v1.ListRecordErrorsRequest;
 import dev.headway.v1.ListRecordErrorsResponse;
 import dev.headway.v1.StartJobRequest;
 import dev.headway.v1.WatchJobsResponse;
+
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
@@ -24,12 +25,12 @@ import java.util.Optional;
 import java.util.stream.Stream;
 
 /**
- * A connection to a Headway server: where jobs are made, read and watched. Methods may be called from any thread. Nothing is sent
- * before it is used.
+ * A connection to a Headway server: where jobs are made, read and watched. Methods may be called
+ * from any thread. Nothing is sent before it is used.
  *
- * <p>Jobs are read as the protocol's own message, {@code dev.headway.v1.Job}: its fields are documented in job.proto, and a wrapper
- * would only repeat them. A call that waits for an answer waits at most the call timeout, 10 seconds by default, then {@link
- * HeadwayException}.
+ * <p>Jobs are read as the protocol's own message, {@code dev.headway.v1.Job}: its fields are
+ * documented in job.proto, and a wrapper would only repeat them. A call that waits for an answer
+ * waits at most the call timeout, 10 seconds by default, then {@link HeadwayException}.
  *
  * <p>Where the session stands is a secret; it is in no text that this library writes.
  */
@@ -73,7 +74,10 @@ public final class HeadwayClient implements AutoCloseable {
 
         private Builder() {}
 
-        /** {@code host:port}, or {@code https://host:port} for TLS; else HEADWAY_TARGET, else 127.0.0.1:50051. */
+        /**
+         * {@code host:port}, or {@code https://host:port} for TLS; else HEADWAY_TARGET, else
+         * 127.0.0.1:50051.
+         */
         public Builder target(String target) {
             this.target = target;
             return this;
@@ -97,7 +101,10 @@ public final class HeadwayClient implements AutoCloseable {
             return this;
         }
 
-        /** How long the end of a job, and of the client, waits at most until all is delivered: 10 s by default. */
+        /**
+         * How long the end of a job, and of the client, waits at most until all is delivered: 10 s
+         * by default.
+         */
         public Builder exitTimeout(Duration timeout) {
             this.exitTimeout = timeout;
             return this;
@@ -109,7 +116,10 @@ public final class HeadwayClient implements AutoCloseable {
             return this;
         }
 
-        /** The client. IllegalArgumentException if the target is malformed or the CA file cannot be read. */
+        /**
+         * The client. IllegalArgumentException if the target is malformed or the CA file cannot be
+         * read.
+         */
         public HeadwayClient connect() {
             Target found = Target.of(target, token, ca, System.getenv());
             String named = session != null ? session : System.getenv("HEADWAY_SESSION");
@@ -138,8 +148,8 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * Waits until all is delivered, at most the exit timeout; what is left is written to the spool, for a later process. Jobs that
-     * have not ended are let go as they are. Can be called twice.
+     * Waits until all is delivered, at most the exit timeout; what is left is written to the spool,
+     * for a later process. Jobs that have not ended are let go as they are. Can be called twice.
      */
     @Override
     public void close() {
@@ -154,15 +164,18 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * Creates a job and does the work in it. The job is COMPLETED when the work returns, FAILED with "Type: message" when it throws,
-     * and CANCELLED when it throws {@link JobCancelledException}, another CancellationException or InterruptedException. What it
-     * throws goes on unchanged.
+     * Creates a job and does the work in it. The job is COMPLETED when the work returns, FAILED
+     * with "Type: message" when it throws, and CANCELLED when it throws {@link
+     * JobCancelledException}, another CancellationException or InterruptedException. What it throws
+     * goes on unchanged.
      */
     public <E extends Exception> void run(NewJob job, Work<E> work) throws E {
         run(create(job), work);
     }
 
-    /** Does the work in a job that was created or resumed; otherwise as {@link #run(NewJob, Work)}. */
+    /**
+     * Does the work in a job that was created or resumed; otherwise as {@link #run(NewJob, Work)}.
+     */
     public <E extends Exception> void run(Job job, Work<E> work) throws E {
         try {
             work.run(job);
@@ -199,11 +212,12 @@ public final class HeadwayClient implements AutoCloseable {
     /**
      * Creates a job and begins to work on it.
      *
-     * <p>If the server does not answer, the job is created in the background, under the id that it has already; that takes a refused
-     * connection, or at most a second.
+     * <p>If the server does not answer, the job is created in the background, under the id that it
+     * has already; that takes a refused connection, or at most a second.
      *
-     * <p>IllegalStateException without a session. HeadwayException if the server answers at once that this can not be: {@link
-     * InvalidRequestException}, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
+     * <p>IllegalStateException without a session. HeadwayException if the server answers at once
+     * that this can not be: {@link InvalidRequestException}, ALREADY_EXISTS, UNAUTHENTICATED,
+     * PERMISSION_DENIED.
      */
     public Job create(NewJob job) {
         CreateJobRequest request = job.request(session());
@@ -216,23 +230,30 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and its variables,
-     * the checkpoint, can be read with {@code get}. Reports of the former worker are refused from now on.
+     * Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on
+     * where it stood, and its variables, the checkpoint, can be read with {@code get}. Reports of
+     * the former worker are refused from now on.
      *
-     * <p>{@link NotFoundException}; {@link JobStateException} if it has ended; HeadwayException if the server does not answer.
+     * <p>{@link NotFoundException}; {@link JobStateException} if it has ended; HeadwayException if
+     * the server does not answer.
      */
     public Job resume(String jobId) {
         catchUp(jobId, connection.exitNanos());
         StartJobRequest request =
-                StartJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).setTakeOver(true).build();
+                StartJobRequest.newBuilder()
+                        .setSessionId(session())
+                        .setJobId(jobId)
+                        .setTakeOver(true)
+                        .build();
         Job job = Job.inHand(this, connection.once(stub -> stub.startJob(request)), true);
         job.begin(variables(jobId));
         return job;
     }
 
     /**
-     * The job, to read it, to change it, or to report a part of it; empty if it is not in this session. It gives no heartbeats, and
-     * what it says is as of now: {@link Job#refresh()} renews it.
+     * The job, to read it, to change it, or to report a part of it; empty if it is not in this
+     * session. It gives no heartbeats, and what it says is as of now: {@link Job#refresh()} renews
+     * it.
      */
     public Optional<Job> fetch(String jobId) {
         try {
@@ -249,11 +270,15 @@ public final class HeadwayClient implements AutoCloseable {
 
     /** The job as it stands. {@link NotFoundException}. */
     public dev.headway.v1.Job get(String jobId) {
-        GetJobRequest request = GetJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
+        GetJobRequest request =
+                GetJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
         return connection.repeatedly(stub -> stub.getJob(request));
     }
 
-    /** The jobs of the session that pass the filter, newest first, fetched page by page as the stream asks for them. */
+    /**
+     * The jobs of the session that pass the filter, newest first, fetched page by page as the
+     * stream asks for them.
+     */
     public Stream<dev.headway.v1.Job> list(JobFilter filter) {
         ListJobsRequest request = filter.request(session());
         return Stream.iterate(page(request, ""), Objects::nonNull, page -> after(request, page))
@@ -261,17 +286,22 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     private ListJobsResponse page(ListJobsRequest request, String token) {
-        return connection.repeatedly(stub -> stub.listJobs(request.toBuilder().setPageToken(token).build()));
+        return connection.repeatedly(
+                stub -> stub.listJobs(request.toBuilder().setPageToken(token).build()));
     }
 
     private ListJobsResponse after(ListJobsRequest request, ListJobsResponse page) {
         return page.getNextPageToken().isEmpty() ? null : page(request, page.getNextPageToken());
     }
 
-    /** What came of the job; null unless it is COMPLETED with results. {@link NotFoundException}. */
+    /**
+     * What came of the job; null unless it is COMPLETED with results. {@link NotFoundException}.
+     */
     public Object results(String jobId) {
-        GetResultsRequest request = GetResultsRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
-        return Values.fromValue(connection.repeatedly(stub -> stub.getResults(request)).getResults());
+        GetResultsRequest request =
+                GetResultsRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
+        return Values.fromValue(
+                connection.repeatedly(stub -> stub.getResults(request)).getResults());
     }
 
     /** The job's variables, or those of these names that are set. {@link NotFoundException}. */
@@ -282,19 +312,25 @@ public final class HeadwayClient implements AutoCloseable {
                         .setJobId(jobId)
                         .addAllNames(List.of(names))
                         .build();
-        return Values.fromStruct(connection.repeatedly(stub -> stub.getVariables(request)).getVariables());
+        return Values.fromStruct(
+                connection.repeatedly(stub -> stub.getVariables(request)).getVariables());
     }
 
-    /** The first and the last 100 record errors, and how many there were. {@link NotFoundException}. */
+    /**
+     * The first and the last 100 record errors, and how many there were. {@link NotFoundException}.
+     */
     public ListRecordErrorsResponse recordErrors(String jobId) {
         ListRecordErrorsRequest request =
-                ListRecordErrorsRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
+                ListRecordErrorsRequest.newBuilder()
+                        .setSessionId(session())
+                        .setJobId(jobId)
+                        .build();
         return connection.repeatedly(stub -> stub.listRecordErrors(request));
     }
 
     /**
-     * The job as it stands, then each newer state, until it has ended. A slow reader gets the latest state and not a queue of old
-     * ones.
+     * The job as it stands, then each newer state, until it has ended. A slow reader gets the
+     * latest state and not a queue of old ones.
      */
     public Watch<dev.headway.v1.Job> watch(String jobId) {
         return watch(jobId, null);
@@ -311,16 +347,16 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * The changes since the one with that {@code resume_token}. {@link JobStateException} with reason RESUME_TOKEN_EXPIRED if it is
-     * too old.
+     * The changes since the one with that {@code resume_token}. {@link JobStateException} with
+     * reason RESUME_TOKEN_EXPIRED if it is too old.
      */
     public Watch<WatchJobsResponse> watchSession(String resumeToken) {
         return new Watch<>(new Watching.AllJobs(connection, session(), resumeToken), null);
     }
 
     /**
-     * Waits until the job has ended, and gives its final state. HeadwayException with code DEADLINE_EXCEEDED if it takes longer;
-     * {@link NotFoundException} if it is cleared meanwhile.
+     * Waits until the job has ended, and gives its final state. HeadwayException with code
+     * DEADLINE_EXCEEDED if it takes longer; {@link NotFoundException} if it is cleared meanwhile.
      */
     public dev.headway.v1.Job await(String jobId, Duration timeout) {
         dev.headway.v1.Job last = null;
@@ -334,13 +370,17 @@ public final class HeadwayClient implements AutoCloseable {
 
     // Changing jobs of others.
 
-    /** Asks the job's worker to end early; the server ends it after its own grace period, 60 s by default. */
+    /**
+     * Asks the job's worker to end early; the server ends it after its own grace period, 60 s by
+     * default.
+     */
     public dev.headway.v1.Job cancel(String jobId, String reason) {
         return cancel(jobId, reason, null);
     }
 
     /**
-     * Asks the job's worker to end early, and has the server end it after {@code grace}: 0 = at once, null = the server's setting.
+     * Asks the job's worker to end early, and has the server end it after {@code grace}: 0 = at
+     * once, null = the server's setting.
      *
      * <p>{@link NotFoundException}; {@link JobStateException} if it has ended otherwise.
      */
@@ -356,10 +396,17 @@ public final class HeadwayClient implements AutoCloseable {
         return connection.once(stub -> stub.cancelJob(request.build()));
     }
 
-    /** Removes the job with its variables, results and record errors; one that is not there is no error. */
+    /**
+     * Removes the job with its variables, results and record errors; one that is not there is no
+     * error.
+     */
     public void clear(String jobId) {
         ClearJobRequest request =
-                ClearJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).setAllowMissing(true).build();
+                ClearJobRequest.newBuilder()
+                        .setSessionId(session())
+                        .setJobId(jobId)
+                        .setAllowMissing(true)
+                        .build();
         connection.repeatedly(stub -> stub.clearJob(request));
     }
 
@@ -381,12 +428,16 @@ public final class HeadwayClient implements AutoCloseable {
 
     String session() {
         if (session == null || session.isEmpty()) {
-            throw new IllegalStateException("No session: give one to the builder or to inSession, or set HEADWAY_SESSION.");
+            throw new IllegalStateException(
+                    "No session: give one to the builder or to inSession, or set HEADWAY_SESSION.");
         }
         return session;
     }
 
-    /** A job that is taken up again goes on from the last word of its former worker, wherever that is. */
+    /**
+     * A job that is taken up again goes on from the last word of its former worker, wherever that
+     * is.
+     */
     private void catchUp(String jobId, long patience) {
         Postman.catchUp(connection.target, connection.credentials, jobId, patience);
     }

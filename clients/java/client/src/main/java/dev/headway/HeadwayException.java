@@ -4,11 +4,13 @@ import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RetryInfo;
+
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.Status.Code;
 import io.grpc.StatusException;
 import io.grpc.StatusRuntimeException;
+
 import java.io.Serial;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -16,10 +18,11 @@ import java.util.List;
 import java.util.Optional;
 
 /**
- * A call that the server refused, or that did not reach it. Updates of a job never throw it: it comes from creating and reading
- * jobs.
+ * A call that the server refused, or that did not reach it. Updates of a job never throw it: it
+ * comes from creating and reading jobs.
  *
- * <p>Subclasses name what callers most often tell apart; the {@link #code()} and the {@link #reason()} tell the rest.
+ * <p>Subclasses name what callers most often tell apart; the {@link #code()} and the {@link
+ * #reason()} tell the rest.
  */
 public class HeadwayException extends RuntimeException {
     @Serial private static final long serialVersionUID = 1L;
@@ -44,7 +47,8 @@ public class HeadwayException extends RuntimeException {
         this(code, message, "", List.of(), null);
     }
 
-    HeadwayException(Code code, String message, String reason, List<Fault> fields, Duration retryAfter) {
+    HeadwayException(
+            Code code, String message, String reason, List<Fault> fields, Duration retryAfter) {
         super(message.isEmpty() ? code.name() : message);
         this.code = code;
         this.reason = reason;
@@ -57,7 +61,10 @@ public class HeadwayException extends RuntimeException {
         return code;
     }
 
-    /** A name of {@code headway.v1.ErrorReason}, such as {@code JOB_ENDED}; empty if no Headway server said this. */
+    /**
+     * A name of {@code headway.v1.ErrorReason}, such as {@code JOB_ENDED}; empty if no Headway
+     * server said this.
+     */
     public final String reason() {
         return reason;
     }
@@ -72,10 +79,12 @@ public class HeadwayException extends RuntimeException {
         return Optional.ofNullable(retryAfter);
     }
 
-    static HeadwayException of(Code code, String message, String reason, List<Fault> fields, Duration retryAfter) {
+    static HeadwayException of(
+            Code code, String message, String reason, List<Fault> fields, Duration retryAfter) {
         return switch (code) {
             case NOT_FOUND -> new NotFoundException(message, reason, fields, retryAfter);
-            case INVALID_ARGUMENT -> new InvalidRequestException(message, reason, fields, retryAfter);
+            case INVALID_ARGUMENT ->
+                    new InvalidRequestException(message, reason, fields, retryAfter);
             case FAILED_PRECONDITION -> new JobStateException(message, reason, fields, retryAfter);
             case UNAVAILABLE -> new UnavailableException(message, reason, fields, retryAfter);
             default -> new HeadwayException(code, message, reason, fields, retryAfter);

@@ -9,14 +9,19 @@ final class Ids {
 
     private Ids() {}
 
-    /** A UUIDv7 (RFC 9562) as 32 lower-case hexadecimal digits: sorts by time to the millisecond. */
+    /**
+     * A UUIDv7 (RFC 9562) as 32 lower-case hexadecimal digits: sorts by time to the millisecond.
+     */
     static String uuid7() {
         long high = System.currentTimeMillis() << 16 | 0x7000 | RANDOM.nextInt(1 << 12);
         long low = RANDOM.nextLong() >>> 2 | 1L << 63;
         return String.format("%016x%016x", high, low);
     }
 
-    /** Nanoseconds between these parts of {@code span}, so that many clients do not come back at the same moment. */
+    /**
+     * Nanoseconds between these parts of {@code span}, so that many clients do not come back at the
+     * same moment.
+     */
     static long chance(double low, double high, long span) {
         return (long) (span * ThreadLocalRandom.current().nextDouble(low, high));
     }

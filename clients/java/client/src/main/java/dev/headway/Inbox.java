@@ -6,8 +6,8 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 
 /**
- * The engine's thread, and the way into it. The thread is there while there is something to do or a client is open, and is a
- * daemon: it keeps no program from its end.
+ * The engine's thread, and the way into it. The thread is there while there is something to do or a
+ * client is open, and is a daemon: it keeps no program from its end.
  */
 final class Inbox {
     private final Owner owner;

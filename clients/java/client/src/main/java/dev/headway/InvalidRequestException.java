@@ -1,6 +1,7 @@
 package dev.headway;
 
 import io.grpc.Status.Code;
+
 import java.io.Serial;
 import java.time.Duration;
 import java.util.List;
@@ -9,7 +10,8 @@ import java.util.List;
 public final class InvalidRequestException extends HeadwayException {
     @Serial private static final long serialVersionUID = 1L;
 
-    InvalidRequestException(String message, String reason, List<Fault> fields, Duration retryAfter) {
+    InvalidRequestException(
+            String message, String reason, List<Fault> fields, Duration retryAfter) {
         super(Code.INVALID_ARGUMENT, message, reason, fields, retryAfter);
     }
 }

@@ -2,11 +2,14 @@ package dev.headway;
 
 import com.google.protobuf.FieldMask;
 import com.google.protobuf.Message;
+
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.FailJobRequest;
 import dev.headway.v1.FinishJobRequest;
 import dev.headway.v1.UpdateJobRequest;
+
 import io.grpc.Status.Code;
+
 import java.time.Duration;
 import java.util.Map;
 import java.util.Optional;
@@ -16,14 +19,16 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
- * A job in the hands of its worker; made by {@link HeadwayClient#create}, {@code run}, {@code call}, {@code resume} and {@code
- * fetch}. It is also the meter of its part "".
+ * A job in the hands of its worker; made by {@link HeadwayClient#create}, {@code run}, {@code
+ * call}, {@code resume} and {@code fetch}. It is also the meter of its part "".
  *
- * <p>Updates are sent by a thread in the background, at the pace that the server asks for. None of them waits, and none throws because
- * the server is away or refuses it: that is a warning of the logger {@code headway}.
+ * <p>Updates are sent by a thread in the background, at the pace that the server asks for. None of
+ * them waits, and none throws because the server is away or refuses it: that is a warning of the
+ * logger {@code headway}.
  *
- * <p>The end of a job waits until the server has it, as long as the server answers, at most the client's exit timeout; what is left
- * goes on in the background. What is said after the end is passed over.
+ * <p>The end of a job waits until the server has it, as long as the server answers, at most the
+ * client's exit timeout; what is left goes on in the background. What is said after the end is
+ * passed over.
  */
 public final class Job extends Meter implements AutoCloseable {
     private static final Object UNSET = new Object();
@@ -65,12 +70,18 @@ public final class Job extends Meter implements AutoCloseable {
         return Status.of(course.state());
     }
 
-    /** All that the server last said of the job, progress over all parts included; {@link #refresh()} asks it. */
+    /**
+     * All that the server last said of the job, progress over all parts included; {@link
+     * #refresh()} asks it.
+     */
     public dev.headway.v1.Job snapshot() {
         return course.state();
     }
 
-    /** Which worker this is: 1, and one more after each take-over; 0 while the server has not said so. */
+    /**
+     * Which worker this is: 1, and one more after each take-over; 0 while the server has not said
+     * so.
+     */
     public int attempt() {
         return course.state().getAttempt();
     }
@@ -116,8 +127,8 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * The meter of one part, for a thread or process that shares the job: its progress adds to the job's. Names have at most 128
-     * characters, a job at most 256 parts.
+     * The meter of one part, for a thread or process that shares the job: its progress adds to the
+     * job's. Names have at most 128 characters, a job at most 256 parts.
      */
     public Meter part(String name) {
         join();
@@ -137,8 +148,8 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * A variable, null if it was never set. What this process set, or took over, is answered from memory; for the rest the server
-     * is asked. HeadwayException if that fails.
+     * A variable, null if it was never set. What this process set, or took over, is answered from
+     * memory; for the rest the server is asked. HeadwayException if that fails.
      */
     public Object get(String name) {
         Optional<Object> value = known.get(name);
@@ -146,13 +157,17 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * What came of it, as it was set; of a fetched job the results that it had, null unless it was COMPLETED.
+     * What came of it, as it was set; of a fetched job the results that it had, null unless it was
+     * COMPLETED.
      */
     public Object results() {
         return results == UNSET ? null : results;
     }
 
-    /** Says what came of it, before it is finished: a map by custom, any JSON value, at most 1 MiB as JSON. */
+    /**
+     * Says what came of it, before it is finished: a map by custom, any JSON value, at most 1 MiB
+     * as JSON.
+     */
     public void results(Object results) {
         this.results = results;
     }
@@ -164,7 +179,10 @@ public final class Job extends Meter implements AutoCloseable {
         return course.wish != null;
     }
 
-    /** Throws {@link JobCancelledException} once somebody wants the job to end early. Costs next to nothing otherwise. */
+    /**
+     * Throws {@link JobCancelledException} once somebody wants the job to end early. Costs next to
+     * nothing otherwise.
+     */
     public void throwIfCancelled() {
         Cancellation wish = course.wish;
         if (wish != null) {
@@ -173,27 +191,34 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * Done once somebody wants the job to end early. What depends on it runs in a thread of its own. Each call gives a future that
-     * belongs to the caller.
+     * Done once somebody wants the job to end early. What depends on it runs in a thread of its
+     * own. Each call gives a future that belongs to the caller.
      */
     public CompletableFuture<Cancellation> cancelled() {
         return course.cancelled.copy();
     }
 
     /**
-     * Throws why the server takes no more reports of this worker, once it does not: {@link JobStateException} if another has taken
-     * the job over (reason STALE_ATTEMPT), or it has ended without this one (JOB_ENDED); {@link NotFoundException} if it was
-     * cleared.
+     * Throws why the server takes no more reports of this worker, once it does not: {@link
+     * JobStateException} if another has taken the job over (reason STALE_ATTEMPT), or it has ended
+     * without this one (JOB_ENDED); {@link NotFoundException} if it was cleared.
      */
     public void throwIfStopped() {
         HeadwayException error = course.error;
         if (error != null) {
             throw HeadwayException.of(
-                    error.code(), error.getMessage(), error.reason(), error.fields(), error.retryAfter().orElse(null));
+                    error.code(),
+                    error.getMessage(),
+                    error.reason(),
+                    error.fields(),
+                    error.retryAfter().orElse(null));
         }
     }
 
-    /** Done with what {@link #throwIfStopped()} throws, once it does; otherwise as {@link #cancelled()}. */
+    /**
+     * Done with what {@link #throwIfStopped()} throws, once it does; otherwise as {@link
+     * #cancelled()}.
+     */
     public CompletableFuture<HeadwayException> stopped() {
         return course.stopped.copy();
     }
@@ -202,28 +227,36 @@ public final class Job extends Meter implements AutoCloseable {
 
     /** Ends the job as COMPLETED, with the results that were set, if any. */
     public void finish() {
-        FinishJobRequest.Builder request = FinishJobRequest.newBuilder().setSessionId(course.session).setJobId(id());
+        FinishJobRequest.Builder request =
+                FinishJobRequest.newBuilder().setSessionId(course.session).setJobId(id());
         if (results != UNSET) {
             request.setResults(Values.toValue(results));
         }
         end(request.build());
     }
 
-    /** Ends the job as COMPLETED, with these results: a map by custom, any JSON value, at most 1 MiB as JSON. */
+    /**
+     * Ends the job as COMPLETED, with these results: a map by custom, any JSON value, at most 1 MiB
+     * as JSON.
+     */
     public void finish(Object results) {
         results(results);
         finish();
     }
 
     /**
-     * Ends the job as FAILED, with "Type: message" as its error; as CANCELLED for {@link JobCancelledException}, any other {@link
-     * CancellationException} and {@link InterruptedException}.
+     * Ends the job as FAILED, with "Type: message" as its error; as CANCELLED for {@link
+     * JobCancelledException}, any other {@link CancellationException} and {@link
+     * InterruptedException}.
      */
     public void fail(Throwable error) {
-        boolean cancelled = error instanceof CancellationException || error instanceof InterruptedException;
+        boolean cancelled =
+                error instanceof CancellationException || error instanceof InterruptedException;
         String type = error.getClass().getSimpleName();
         String text = error.getMessage();
-        fail(text == null || text.isEmpty() ? type : type + ": " + text, cancelled ? Code.CANCELLED : Code.UNKNOWN);
+        fail(
+                text == null || text.isEmpty() ? type : type + ": " + text,
+                cancelled ? Code.CANCELLED : Code.UNKNOWN);
     }
 
     /** Ends the job as FAILED, with this text (its first 1,024 characters) as its error. */
@@ -231,7 +264,10 @@ public final class Job extends Meter implements AutoCloseable {
         fail(message, Code.UNKNOWN);
     }
 
-    /** Ends the job as FAILED, or with {@link Code#CANCELLED} as CANCELLED. IllegalArgumentException for OK, which is no error. */
+    /**
+     * Ends the job as FAILED, or with {@link Code#CANCELLED} as CANCELLED. IllegalArgumentException
+     * for OK, which is no error.
+     */
     public void fail(String message, Code code) {
         if (code == Code.OK) {
             throw new IllegalArgumentException("A job does not fail with OK.");
@@ -248,9 +284,9 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * Fails the job if it has not ended yet: a block that is left without {@code finish} or {@code fail} was left by something
-     * that went wrong. Why, only {@link HeadwayClient#run} and {@link HeadwayClient#call} can tell the server. A fetched job is left
-     * as it is.
+     * Fails the job if it has not ended yet: a block that is left without {@code finish} or {@code
+     * fail} was left by something that went wrong. Why, only {@link HeadwayClient#run} and {@link
+     * HeadwayClient#call} can tell the server. A fetched job is left as it is.
      */
     @Override
     public void close() {
@@ -266,7 +302,9 @@ public final class Job extends Meter implements AutoCloseable {
 
     /** Waits until all said so far is stored, at most so long; whether it is. */
     public boolean flush(Duration timeout) {
-        return Delivery.linger(client.connection().engine, java.util.List.of(course), Time.nanos(timeout)).isEmpty();
+        return Delivery.linger(
+                        client.connection().engine, java.util.List.of(course), Time.nanos(timeout))
+                .isEmpty();
     }
 
     // What asks the server.
@@ -283,7 +321,10 @@ public final class Job extends Meter implements AutoCloseable {
         course.state(client.cancel(id(), reason));
     }
 
-    /** Removes the job and all that belongs to it; nothing more is reported. HeadwayException if that fails. */
+    /**
+     * Removes the job and all that belongs to it; nothing more is reported. HeadwayException if
+     * that fails.
+     */
     public void clear() {
         if (!ended.getAndSet(true)) {
             joined.set(true);
@@ -292,7 +333,10 @@ public final class Job extends Meter implements AutoCloseable {
         client.clear(id());
     }
 
-    /** Waits until the job has ended, whoever ends it, and gives its final state; see {@link HeadwayClient#await}. */
+    /**
+     * Waits until the job has ended, whoever ends it, and gives its final state; see {@link
+     * HeadwayClient#await}.
+     */
     public dev.headway.v1.Job await(Duration timeout) {
         course.state(client.await(id(), timeout));
         return course.state();

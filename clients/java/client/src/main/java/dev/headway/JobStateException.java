@@ -1,11 +1,15 @@
 package dev.headway;
 
 import io.grpc.Status.Code;
+
 import java.io.Serial;
 import java.time.Duration;
 import java.util.List;
 
-/** The job's state does not allow it: ended, not started, or in another worker's hands. See {@link #reason()}. */
+/**
+ * The job's state does not allow it: ended, not started, or in another worker's hands. See {@link
+ * #reason()}.
+ */
 public final class JobStateException extends HeadwayException {
     @Serial private static final long serialVersionUID = 1L;
 

@@ -18,19 +18,23 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 
 /**
- * A file of the spool in the hands of this process, until {@code remove}, {@code refuse} or {@code release}.
+ * A file of the spool in the hands of this process, until {@code remove}, {@code refuse} or {@code
+ * release}.
  *
- * <p>Other clients lock their files with flock, which Java has not. So another process may send a letter while this one does: the
- * numbers of reports make that harmless. What must not happen is that this one removes what another has written meanwhile.
+ * <p>Other clients lock their files with flock, which Java has not. So another process may send a
+ * letter while this one does: the numbers of reports make that harmless. What must not happen is
+ * that this one removes what another has written meanwhile.
  */
 final class Letter {
-    static final boolean POSIX = FileSystems.getDefault().supportedFileAttributeViews().contains("posix");
+    static final boolean POSIX =
+            FileSystems.getDefault().supportedFileAttributeViews().contains("posix");
 
     private static final Set<Path> IN_HAND = ConcurrentHashMap.newKeySet();
     private static final FileAttribute<?>[] PRIVATE =
             POSIX
                     ? new FileAttribute<?>[] {
-                        PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------"))
+                        PosixFilePermissions.asFileAttribute(
+                                PosixFilePermissions.fromString("rw-------"))
                     }
                     : new FileAttribute<?>[0];
 
@@ -42,7 +46,10 @@ final class Letter {
         this.file = file;
     }
 
-    /** Puts the file there as a whole, or not at all; in place of one that is in hand, if {@code path} is. */
+    /**
+     * Puts the file there as a whole, or not at all; in place of one that is in hand, if {@code
+     * path} is.
+     */
     static Letter write(Path path, Words words) throws IOException {
         String name = path.getFileName().toString().replaceFirst("\\.json$", "");
         Path draft = path.resolveSibling(name + "." + ProcessHandle.current().pid() + ".tmp");
@@ -68,13 +75,18 @@ final class Letter {
         }
     }
 
-    /** Takes the file in hand; empty if another thread has it, or has sent it meanwhile, or if it is another user's. */
+    /**
+     * Takes the file in hand; empty if another thread has it, or has sent it meanwhile, or if it is
+     * another user's.
+     */
     static Optional<Letter> claim(Path path) {
         if (!IN_HAND.add(path)) {
             return Optional.empty();
         }
         try {
-            var about = Files.readAttributes(path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS);
+            var about =
+                    Files.readAttributes(
+                            path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS);
             if (about.isRegularFile() && isOurs(path)) {
                 return Optional.of(new Letter(path, about.fileKey()));
             }
@@ -134,7 +146,8 @@ final class Letter {
     }
 
     private static Object key(Path path) throws IOException {
-        return Files.readAttributes(path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS).fileKey();
+        return Files.readAttributes(path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS)
+                .fileKey();
     }
 
     private static void sync(Path folder) throws IOException {

@@ -3,7 +3,10 @@ package dev.headway;
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 
-/** What the client has to say that nobody can catch: warnings and notices of the logger {@code headway}. */
+/**
+ * What the client has to say that nobody can catch: warnings and notices of the logger {@code
+ * headway}.
+ */
 final class Log {
     private static final int LINE = 300;
 

@@ -1,7 +1,9 @@
 package dev.headway;
 
 import com.google.protobuf.Struct;
+
 import dev.headway.v1.RecordError;
+
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.VarHandle;
 import java.util.ArrayList;
@@ -17,16 +19,19 @@ import java.util.stream.StreamSupport;
 /**
  * One part of a job, as its worker moves it: progress, counters, record errors and variables.
  *
- * <p>Every method only touches memory and returns at once; none throws because of the server. Methods may be called from any
- * thread. Use one meter from one process; for several processes, give each a {@linkplain Job#part part} of its own.
+ * <p>Every method only touches memory and returns at once; none throws because of the server.
+ * Methods may be called from any thread. Use one meter from one process; for several processes,
+ * give each a {@linkplain Job#part part} of its own.
  */
 public class Meter {
     private static final int COUNTERS = 64;
     private static final VarHandle DONE;
+    private static final VarHandle OWN;
 
     static {
         try {
             DONE = MethodHandles.lookup().findVarHandle(Meter.class, "done", long.class);
+            OWN = MethodHandles.lookup().findVarHandle(Meter.class, "own", long.class);
         } catch (ReflectiveOperationException impossible) {
             throw new ExceptionInInitializerError(impossible);
         }
@@ -34,14 +39,21 @@ public class Meter {
 
     private final String part;
     private final Object lock = new Object();
-    private final LongAdder advanced = new LongAdder();
+    private final LongAdder shared = new LongAdder();
     private final Map<String, LongAdder> counters = new ConcurrentHashMap<>();
     private final Backlog errors = new Backlog();
 
-    @SuppressWarnings("unused") // Written through DONE.
+    /** What {@link #progress(long)} said, less what was advanced until then. */
     private long done;
 
-    /** Whether nothing but {@code done} counts: progress was set, if anything, and never advanced. */
+    /** What the thread that advanced first has advanced; that one needs no atomic instruction. */
+    private long own;
+
+    private volatile Thread owner;
+
+    /**
+     * Whether nothing but {@code done} counts: progress was set, if anything, and never advanced.
+     */
     private volatile boolean plain = true;
 
     /** To be called before the first change. */
@@ -63,7 +75,8 @@ public class Meter {
             Long size,
             boolean more,
             boolean pressing) {
-        // more: something is left for a further sample. pressing: what is left are record errors, and may grow.
+        // more: something is left for a further sample. pressing: what is left are record errors,
+        // and may grow.
     }
 
     /** A meter at the moment of a checkpoint. */
@@ -75,15 +88,15 @@ public class Meter {
     }
 
     /**
-     * Says how many units this part has done so far. It may be less than before, or more than the job's size; less than 0 counts
-     * as 0.
+     * Says how many units this part has done so far. It may be less than before, or more than the
+     * job's size; less than 0 counts as 0.
      */
     public final void progress(long done) {
         if (plain) {
             DONE.setRelease(this, done);
         } else {
             touch();
-            DONE.setRelease(this, done - advanced.sum());
+            DONE.setRelease(this, done - advanced());
         }
     }
 
@@ -94,21 +107,39 @@ public class Meter {
 
     /** Counts {@code n} more units as done. */
     public final void advance(long n) {
-        if (plain) {
-            plain = false;
+        if (Thread.currentThread() == owner) {
+            OWN.setRelease(this, own + n);
+        } else if (owner != null) {
+            shared.add(n);
+        } else {
+            advanceFirst(n);
         }
+    }
+
+    private void advanceFirst(long n) {
         touch();
-        advanced.add(n);
+        synchronized (lock) {
+            if (owner == null) {
+                owner = Thread.currentThread();
+                plain = false;
+            }
+        }
+        advance(n);
+    }
+
+    private long advanced() {
+        return (long) OWN.getAcquire(this) + shared.sum();
     }
 
     /** Units done by this part, in this process's eyes. */
     public final long progress() {
-        return (long) DONE.getAcquire(this) + advanced.sum();
+        return (long) DONE.getAcquire(this) + advanced();
     }
 
     /**
-     * The items, each counted as done when the next is asked for. An item during which the loop is left, by break or by an
-     * exception, is not counted. A collection's size becomes the job's, if that is not known yet.
+     * The items, each counted as done when the next is asked for. An item during which the loop is
+     * left, by break or by an exception, is not counted. A collection's size becomes the job's, if
+     * that is not known yet.
      */
     public final <T> Iterable<T> track(Iterable<T> items) {
         if (items instanceof Collection<?> collection) {
@@ -118,12 +149,13 @@ public class Meter {
     }
 
     /**
-     * The same stream, each item counted as done when the pipeline has dealt with it; in parallel streams too. An item for which
-     * the pipeline throws is not counted.
+     * The same stream, each item counted as done when the pipeline has dealt with it; in parallel
+     * streams too. An item for which the pipeline throws is not counted.
      */
     public final <T> Stream<T> track(Stream<T> items) {
         var source = items.spliterator();
-        return StreamSupport.stream(new Tracked.Parts<>(this, source), items.isParallel()).onClose(items::close);
+        return StreamSupport.stream(new Tracked.Parts<>(this, source), items.isParallel())
+                .onClose(items::close);
     }
 
     /** Adds one to a named tally; see {@link #count(String, long)}. */
@@ -132,8 +164,8 @@ public class Meter {
     }
 
     /**
-     * Adds to a named tally ({@code added}, {@code updated}, {@code skipped}). At most 64 a job, names of 1 to 128 characters:
-     * what is longer is cut, further ones are passed over.
+     * Adds to a named tally ({@code added}, {@code updated}, {@code skipped}). At most 64 a job,
+     * names of 1 to 128 characters: what is longer is cut, further ones are passed over.
      */
     public final void count(String counter, long n) {
         touch();
@@ -153,7 +185,9 @@ public class Meter {
         tally.add(n);
     }
 
-    /** Notes a record that could not be worked on; see {@link #recordError(Object, Object, String)}. */
+    /**
+     * Notes a record that could not be worked on; see {@link #recordError(Object, Object, String)}.
+     */
     public final void recordError(Object record, Object message) {
         recordError(record, message, "");
     }
@@ -161,8 +195,8 @@ public class Meter {
     /**
      * Notes a record that could not be worked on.
      *
-     * <p>Each is counted. Of more than 1,000 that wait for the server the first and the last 500 keep their texts; it keeps but the
-     * first and the last 100 of a job itself.
+     * <p>Each is counted. Of more than 1,000 that wait for the server the first and the last 500
+     * keep their texts; it keeps but the first and the last 100 of a job itself.
      *
      * @param record which: a control number, a line, a key; its first 256 characters
      * @param message why, for people; its first 1,024 characters
@@ -183,17 +217,17 @@ public class Meter {
     }
 
     /**
-     * Merges into the job's variables: at most 256, of 256 KiB in all as JSON, names of 1 to 128 characters. Sent with the next
-     * report. What JSON has no word for (dates, integers beyond 2⁵³) becomes its text. If the server refuses them, that is a
-     * warning.
+     * Merges into the job's variables: at most 256, of 256 KiB in all as JSON, names of 1 to 128
+     * characters. Sent with the next report. What JSON has no word for (dates, integers beyond 2⁵³)
+     * becomes its text. If the server refuses them, that is a warning.
      */
     public void set(Map<String, ?> variables) {
         merge(variables, false);
     }
 
     /**
-     * Merges variables that are stored together with the progress, counters and record errors of this moment, or not at all: what
-     * a worker needs that resumes the job after a crash.
+     * Merges variables that are stored together with the progress, counters and record errors of
+     * this moment, or not at all: what a worker needs that resumes the job after a crash.
      */
     public void checkpoint(Map<String, ?> variables) {
         merge(variables, true);
@@ -271,7 +305,10 @@ public class Meter {
         return name.isEmpty() ? "?" : name;
     }
 
-    /** For the engine: all there is to say, with at most so many record errors, of at most {@code room} bytes, one apart. */
+    /**
+     * For the engine: all there is to say, with at most so many record errors, of at most {@code
+     * room} bytes, one apart.
+     */
     final Sample sample(int atMost, int room) {
         synchronized (lock) {
             long waiting = cut == null ? errors.size() : cut.errors - errorsTaken;
@@ -292,7 +329,8 @@ public class Meter {
                 variables = null;
                 cut = null;
             }
-            return new Sample(Math.max(progress, 0), totals, taken, struct, message, size, more, waiting > 0);
+            return new Sample(
+                    Math.max(progress, 0), totals, taken, struct, message, size, more, waiting > 0);
         }
     }
 }

@@ -2,10 +2,12 @@ package dev.headway;
 
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.JobStatus;
+
 import java.time.Duration;
 
 /**
- * What a job is created with. Everything but the name can be left out; the server checks the limits.
+ * What a job is created with. Everything but the name can be left out; the server checks the
+ * limits.
  *
  * <pre>{@code
  * client.create(NewJob.named("Import").size(40_000).unit("records").label("file", "books.mrc"));
@@ -27,7 +29,10 @@ public final class NewJob {
         return job;
     }
 
-    /** An id of one's own, 32 lower-case hexadecimal digits, best a UUIDv7; else the client chooses one. */
+    /**
+     * An id of one's own, 32 lower-case hexadecimal digits, best a UUIDv7; else the client chooses
+     * one.
+     */
     public NewJob id(String id) {
         request.setJobId(id);
         return this;
@@ -51,7 +56,10 @@ public final class NewJob {
         return this;
     }
 
-    /** One more label to filter by: at most 64, keys of 1 to 63 and values of at most 256 characters. */
+    /**
+     * One more label to filter by: at most 64, keys of 1 to 63 and values of at most 256
+     * characters.
+     */
     public NewJob label(String key, String value) {
         request.putLabels(clean(key), clean(value));
         return this;
@@ -100,7 +108,10 @@ public final class NewJob {
                 .setUnit(request.getUnit())
                 .putAllLabels(request.getLabelsMap())
                 .setHeartbeatTimeout(request.getHeartbeatTimeout())
-                .setStatus(request.getPending() ? JobStatus.JOB_STATUS_PENDING : JobStatus.JOB_STATUS_RUNNING)
+                .setStatus(
+                        request.getPending()
+                                ? JobStatus.JOB_STATUS_PENDING
+                                : JobStatus.JOB_STATUS_RUNNING)
                 .build();
     }
 

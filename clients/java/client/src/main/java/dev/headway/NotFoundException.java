@@ -1,6 +1,7 @@
 package dev.headway;
 
 import io.grpc.Status.Code;
+
 import java.io.Serial;
 import java.time.Duration;
 import java.util.List;

@@ -1,6 +1,7 @@
 package dev.headway;
 
 import com.google.protobuf.Message;
+
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.FailJobRequest;
 import dev.headway.v1.FinishJobRequest;
@@ -8,10 +9,12 @@ import dev.headway.v1.JobServiceGrpc;
 import dev.headway.v1.ReportProgressRequest;
 import dev.headway.v1.StartJobRequest;
 import dev.headway.v1.UpdateJobRequest;
+
 import io.grpc.Channel;
 import io.grpc.ChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
+
 import java.io.IOException;
 import java.lang.System.Logger.Level;
 import java.nio.file.Path;
@@ -22,8 +25,9 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Leaves in the spool what this process could not deliver, and sends what earlier ones left, one letter after the other over a
- * channel of its own. If the server does not answer, the rest stays for later.
+ * Leaves in the spool what this process could not deliver, and sends what earlier ones left, one
+ * letter after the other over a channel of its own. If the server does not answer, the rest stays
+ * for later.
  */
 final class Postman {
     private final Target target;
@@ -43,8 +47,9 @@ final class Postman {
     }
 
     /**
-     * Writes what these jobs have left to say. For each that has something left: where it is, or "" if it cannot be written. One
-     * notice says why, however many jobs there are. Belongs in the engine's thread.
+     * Writes what these jobs have left to say. For each that has something left: where it is, or ""
+     * if it cannot be written. One notice says why, however many jobs there are. Belongs in the
+     * engine's thread.
      */
     static Map<Course, String> writeDown(List<Course> courses, Target target) {
         Map<Course, String> left = new LinkedHashMap<>();
@@ -58,7 +63,8 @@ final class Postman {
                 left.put(course, "");
                 if (Spool.isOn()) {
                     String name = course.state().getName();
-                    Words words = new Words(target.address(), target.tls(), course.id(), name, requests);
+                    Words words =
+                            new Words(target.address(), target.tls(), course.id(), name, requests);
                     course.letter = Spool.write(words, course.letter);
                     left.put(course, course.letter.path.toString());
                 }
@@ -77,12 +83,16 @@ final class Postman {
         start(target, credentials, "");
     }
 
-    /** Sends what earlier processes left to say of this job, before it is another's turn; waits so long at most for that. */
+    /**
+     * Sends what earlier processes left to say of this job, before it is another's turn; waits so
+     * long at most for that.
+     */
     static void catchUp(Target target, ChannelCredentials credentials, String jobId, long nanos) {
         Waiting.atMost(start(target, credentials, jobId), nanos);
     }
 
-    private static CompletableFuture<Void> start(Target target, ChannelCredentials credentials, String jobId) {
+    private static CompletableFuture<Void> start(
+            Target target, ChannelCredentials credentials, String jobId) {
         List<Path> letters = Spool.letters(target, jobId);
         CompletableFuture<Void> done = new CompletableFuture<>();
         if (letters.isEmpty()) {
@@ -96,7 +106,8 @@ final class Postman {
                             try {
                                 postman.round();
                             } catch (RuntimeException fault) {
-                                Log.fault(Level.DEBUG, "headway: the spool is left for later", fault);
+                                Log.fault(
+                                        Level.DEBUG, "headway: the spool is left for later", fault);
                             } finally {
                                 done.complete(null);
                             }
@@ -132,12 +143,17 @@ final class Postman {
         return new SpoolReport(sent, refused, Spool.letters(target, "").size());
     }
 
-    /** Sends a letter and removes it, puts it aside if the server will never take it, or else leaves it where it is. */
+    /**
+     * Sends a letter and removes it, puts it aside if the server will never take it, or else leaves
+     * it where it is.
+     */
     private static Outcome deliver(Letter letter, Channel channel) {
         try {
             Words words = letter.read();
             send(channel, words.requests());
-            Log.say(Level.INFO, "headway: what was left to say of job " + words.jobId() + " is delivered");
+            Log.say(
+                    Level.INFO,
+                    "headway: what was left to say of job " + words.jobId() + " is delivered");
             letter.remove();
             return Outcome.SENT;
         } catch (IllegalArgumentException damaged) {
@@ -156,7 +172,10 @@ final class Postman {
     private static Outcome refuse(Letter letter, String why) {
         Log.say(
                 Level.WARNING,
-                "headway: what was left to say of a job is refused, see " + letter.refuse() + ": " + why);
+                "headway: what was left to say of a job is refused, see "
+                        + letter.refuse()
+                        + ": "
+                        + why);
         return Outcome.REFUSED;
     }
 
@@ -169,7 +188,8 @@ final class Postman {
                 call(channel, request);
                 ended = end ? null : ended;
             } catch (HeadwayException error) {
-                // If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
+                // If the end did arrive, and only its answer did not, then so did all before it:
+                // its repeat tells.
                 if (end || !error.reason().equals("JOB_ENDED")) {
                     throw error;
                 }
@@ -193,14 +213,17 @@ final class Postman {
                 callOnce(channel, report.toBuilder().clearVariables().build());
             } else if (request instanceof FinishJobRequest finish && finish.hasResults()) {
                 callOnce(channel, finish.toBuilder().clearResults().build());
-            } else if (!(request instanceof ReportProgressRequest) && !(request instanceof UpdateJobRequest)) {
+            } else if (!(request instanceof ReportProgressRequest)
+                    && !(request instanceof UpdateJobRequest)) {
                 throw error;
             }
         }
     }
 
     private static void callOnce(Channel channel, Message request) {
-        var stub = JobServiceGrpc.newBlockingStub(channel).withDeadlineAfter(Calls.PATIENCE, TimeUnit.SECONDS);
+        var stub =
+                JobServiceGrpc.newBlockingStub(channel)
+                        .withDeadlineAfter(Calls.PATIENCE, TimeUnit.SECONDS);
         try {
             if (request instanceof ReportProgressRequest report) {
                 stub.reportProgress(report);

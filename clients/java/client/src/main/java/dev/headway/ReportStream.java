@@ -3,6 +3,7 @@ package dev.headway;
 import dev.headway.v1.JobServiceGrpc;
 import dev.headway.v1.StreamProgressRequest;
 import dev.headway.v1.StreamProgressResponse;
+
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientCall;

@@ -1,6 +1,7 @@
 package dev.headway;
 
 import dev.headway.v1.ReportProgressRequest;
+
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -10,8 +11,8 @@ import java.util.Map;
 import java.util.Objects;
 
 /**
- * Turns one meter's state into reports, numbered so that a retry counts once. A report stays the same, and is sent again, until it
- * is settled. Belongs to the engine's thread.
+ * Turns one meter's state into reports, numbered so that a retry counts once. A report stays the
+ * same, and is sent again, until it is settled. Belongs to the engine's thread.
  */
 final class Reporter {
     private static final int ERRORS = 1000;
@@ -45,7 +46,10 @@ final class Reporter {
         return !unsettled.isEmpty();
     }
 
-    /** The unsettled report, or a new one, or null if nothing has changed. Not {@code fresh}: a new one only to complete the last. */
+    /**
+     * The unsettled report, or a new one, or null if nothing has changed. Not {@code fresh}: a new
+     * one only to complete the last.
+     */
     ReportProgressRequest report(ReportProgressRequest about, boolean fresh) {
         if (unsettled.isEmpty() && (fresh || more)) {
             freeze(about);
@@ -53,7 +57,10 @@ final class Reporter {
         return unsettled.peek();
     }
 
-    /** All that this meter has left to say, frozen as it will be sent, if it is still sent from here. */
+    /**
+     * All that this meter has left to say, frozen as it will be sent, if it is still sent from
+     * here.
+     */
     List<ReportProgressRequest> drain(ReportProgressRequest about, boolean fresh) {
         boolean going = !fresh || freeze(about);
         while (going && more) {
@@ -68,8 +75,8 @@ final class Reporter {
     }
 
     /**
-     * The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes out again
-     * without them, under a new number: the old one may count as seen.
+     * The report was refused as it is. Only variables can be at fault in what a meter lets through,
+     * so the rest goes out again without them, under a new number: the old one may count as seen.
      */
     void refused() {
         ReportProgressRequest head = unsettled.poll();

@@ -15,7 +15,8 @@ final class Shutdown {
         if (!hooked) {
             hooked = true;
             try {
-                Runtime.getRuntime().addShutdownHook(new Thread(Shutdown::deliver, "headway-shutdown"));
+                Runtime.getRuntime()
+                        .addShutdownHook(new Thread(Shutdown::deliver, "headway-shutdown"));
             } catch (IllegalStateException tooLate) {
                 // A job that is touched by another's shutdown hook is on its own.
             }

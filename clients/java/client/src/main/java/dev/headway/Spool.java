@@ -16,9 +16,10 @@ import java.util.zip.CRC32;
 /**
  * What could not be delivered, on disk until it is: one file for each job of each process.
  *
- * <p>The folder is HEADWAY_SPOOL, else headway/spool in the user's state folder ($XDG_STATE_HOME or ~/.local/state); an empty
- * HEADWAY_SPOOL turns it off. A file holds session ids, which are secrets: it is readable by its user alone (0600, in a folder of
- * 0700). There are at most 100 files, of at most 8 MiB each. The clients of all languages share it.
+ * <p>The folder is HEADWAY_SPOOL, else headway/spool in the user's state folder ($XDG_STATE_HOME or
+ * ~/.local/state); an empty HEADWAY_SPOOL turns it off. A file holds session ids, which are
+ * secrets: it is readable by its user alone (0600, in a folder of 0700). There are at most 100
+ * files, of at most 8 MiB each. The clients of all languages share it.
  */
 final class Spool {
     private static final int FILES = 100;
@@ -32,7 +33,10 @@ final class Spool {
             return path.isEmpty() ? null : Path.of(path);
         }
         String state = environment.getOrDefault("XDG_STATE_HOME", "");
-        Path base = state.isEmpty() ? Path.of(System.getProperty("user.home"), ".local", "state") : Path.of(state);
+        Path base =
+                state.isEmpty()
+                        ? Path.of(System.getProperty("user.home"), ".local", "state")
+                        : Path.of(state);
         return base.resolve("headway").resolve("spool");
     }
 
@@ -50,7 +54,10 @@ final class Spool {
         return list(folder(), mark(target.address(), target.tls()) + "-*-" + job + ".json");
     }
 
-    /** Writes these words down, in place of those before (null: there were none). IOException, also if there is no room. */
+    /**
+     * Writes these words down, in place of those before (null: there were none). IOException, also
+     * if there is no room.
+     */
     static Letter write(Words words, Letter before) throws IOException {
         if (before != null) {
             return Letter.write(before.path, words);
@@ -63,7 +70,13 @@ final class Spool {
         if (list(folder, "*.json").size() >= FILES) {
             throw new IOException(folder + " has " + FILES + " files already");
         }
-        String name = mark(words.address(), words.tls()) + "-" + Ids.uuid7() + "-" + plain(words.jobId()) + ".json";
+        String name =
+                mark(words.address(), words.tls())
+                        + "-"
+                        + Ids.uuid7()
+                        + "-"
+                        + plain(words.jobId())
+                        + ".json";
         return Letter.write(folder.resolve(name), words);
     }
 
@@ -104,7 +117,9 @@ final class Spool {
         } catch (IOException | DirectoryIteratorException unreadable) {
             return new ArrayList<>();
         }
-        found.sort(Comparator.comparing(path -> path.getFileName().toString().replaceFirst("^[^-]*-", "")));
+        found.sort(
+                Comparator.comparing(
+                        path -> path.getFileName().toString().replaceFirst("^[^-]*-", "")));
         return found;
     }
 

@@ -22,7 +22,10 @@ public enum Status {
         return this == COMPLETED || this == FAILED || this == CANCELLED;
     }
 
-    /** The status of a job as the server described it. IllegalArgumentException for one that this version does not know. */
+    /**
+     * The status of a job as the server described it. IllegalArgumentException for one that this
+     * version does not know.
+     */
     public static Status of(dev.headway.v1.Job job) {
         return valueOf(job.getStatus().name().replaceFirst("^JOB_STATUS_", ""));
     }

@@ -1,13 +1,17 @@
 package dev.headway;
 
 import com.google.protobuf.Message;
+
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.FailJobRequest;
 import dev.headway.v1.FinishJobRequest;
 import dev.headway.v1.Job;
+
 import java.util.concurrent.CompletableFuture;
 
-/** A call that a job has to make, or with no request the point up to which its reports shall go out. */
+/**
+ * A call that a job has to make, or with no request the point up to which its reports shall go out.
+ */
 final class Step {
     /** The engine may take out of it what was refused. */
     Message request;

@@ -10,23 +10,35 @@ record Target(String address, boolean tls, String token, Path ca) {
     static final String DEFAULT = "127.0.0.1:50051";
 
     private static final Pattern ADDRESS =
-            Pattern.compile("(?:(?<scheme>https?)://)?(?<host>\\[[0-9A-Fa-f:.%]+]|[^\\s:/\\[\\]@]+):(?<port>\\d{1,5})/?");
+            Pattern.compile(
+                    "(?:(?<scheme>https?)://)?(?<host>\\[[0-9A-Fa-f:.%]+]|[^\\s:/\\[\\]@]+):(?<port>\\d{1,5})/?");
 
-    /** Takes what is given (null: not), else what is in the environment. IllegalArgumentException if it is malformed. */
+    /**
+     * Takes what is given (null: not), else what is in the environment. IllegalArgumentException if
+     * it is malformed.
+     */
     static Target of(String target, String token, Path ca, Map<String, String> environment) {
-        String text = target != null && !target.isEmpty() ? target : found("HEADWAY_TARGET", environment, DEFAULT);
+        String text =
+                target != null && !target.isEmpty()
+                        ? target
+                        : found("HEADWAY_TARGET", environment, DEFAULT);
         String authorities = found("HEADWAY_CA", environment, null);
         Path trusted = ca != null || authorities == null ? ca : Path.of(authorities);
         Matcher parts = ADDRESS.matcher(text);
         int port = parts.matches() ? Integer.parseInt(parts.group("port")) : 0;
         if (port < 1 || port > 65_535) {
             throw new IllegalArgumentException(
-                    "The target must be host:port or https://host:port, such as " + DEFAULT + "; not \"" + text + "\".");
+                    "The target must be host:port or https://host:port, such as "
+                            + DEFAULT
+                            + "; not \""
+                            + text
+                            + "\".");
         }
         String scheme = parts.group("scheme");
         if ("http".equals(scheme) && trusted != null) {
             throw new IllegalArgumentException(
-                    "The target says http:// (plain text), but there is a CA file: write https://, or drop it.");
+                    "The target says http:// (plain text), but there is a CA file: write https://,"
+                        + " or drop it.");
         }
         return new Target(
                 parts.group("host") + ":" + port,

@@ -2,7 +2,10 @@ package dev.headway;
 
 import java.time.Duration;
 
-/** Monotonic nanoseconds since the start of this process: always positive, so that 0 can say "at once". */
+/**
+ * Monotonic nanoseconds since the start of this process: always positive, so that 0 can say "at
+ * once".
+ */
 final class Time {
     static final long SECOND = 1_000_000_000L;
 
@@ -30,8 +33,11 @@ final class Time {
 
     static com.google.protobuf.Duration proto(Duration span) {
         return com.google.protobuf.Duration.newBuilder()
-                .setSeconds(span.toSeconds() + (span.isNegative() && span.toNanosPart() > 0 ? 1 : 0))
-                .setNanos(span.toNanosPart() - (span.isNegative() && span.toNanosPart() > 0 ? 1_000_000_000 : 0))
+                .setSeconds(
+                        span.toSeconds() + (span.isNegative() && span.toNanosPart() > 0 ? 1 : 0))
+                .setNanos(
+                        span.toNanosPart()
+                                - (span.isNegative() && span.toNanosPart() > 0 ? 1_000_000_000 : 0))
                 .build();
     }
 }

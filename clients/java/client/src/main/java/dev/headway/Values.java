@@ -4,6 +4,7 @@ import com.google.protobuf.ListValue;
 import com.google.protobuf.NullValue;
 import com.google.protobuf.Struct;
 import com.google.protobuf.Value;
+
 import java.lang.reflect.Array;
 import java.math.BigDecimal;
 import java.math.BigInteger;
@@ -15,8 +16,8 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 
 /**
- * Text and JSON values on their way to the server and back. Nothing here throws: a tracker must not stop a worker because a title
- * holds a stray surrogate or a result a date.
+ * Text and JSON values on their way to the server and back. Nothing here throws: a tracker must not
+ * stop a worker because a title holds a stray surrogate or a result a date.
  */
 final class Values {
     static final int ANY_LENGTH = Integer.MAX_VALUE;
@@ -27,7 +28,10 @@ final class Values {
 
     private Values() {}
 
-    /** The text as the server takes it: without U+0000 and lone surrogates, at most {@code limit} characters. */
+    /**
+     * The text as the server takes it: without U+0000 and lone surrogates, at most {@code limit}
+     * characters.
+     */
     static String clean(Object text, int limit) {
         String plain = String.valueOf(text);
         if (plain.length() <= limit && isPlain(plain)) {
@@ -55,7 +59,10 @@ final class Values {
         return point >= Character.MIN_SURROGATE && point <= Character.MAX_SURROGATE ? '?' : point;
     }
 
-    /** Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN) becomes its text. */
+    /**
+     * Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN)
+     * becomes its text.
+     */
     static Value toValue(Object data) {
         return toValue(data, 0);
     }
@@ -97,7 +104,9 @@ final class Values {
 
     private static Struct toStruct(Map<?, ?> data, int depth) {
         Struct.Builder struct = Struct.newBuilder();
-        data.forEach((key, value) -> struct.putFields(clean(key, ANY_LENGTH), toValue(value, depth + 1)));
+        data.forEach(
+                (key, value) ->
+                        struct.putFields(clean(key, ANY_LENGTH), toValue(value, depth + 1)));
         return struct.build();
     }
 
@@ -114,7 +123,10 @@ final class Values {
         return number instanceof AtomicInteger || Double.isFinite(number.doubleValue());
     }
 
-    /** The JSON value as Java has it: Boolean, Long for whole numbers, Double, String, List, Map or null. */
+    /**
+     * The JSON value as Java has it: Boolean, Long for whole numbers, Double, String, List, Map or
+     * null.
+     */
     static Object fromValue(Value value) {
         return switch (value.getKindCase()) {
             case BOOL_VALUE -> value.getBoolValue();

@@ -1,6 +1,7 @@
 package dev.headway;
 
 import io.grpc.Status.Code;
+
 import java.util.List;
 import java.util.Set;
 
@@ -15,11 +16,20 @@ enum Verdict {
     /** Nothing is known: the connection or what is behind it is at fault. */
     AWAY;
 
-    private static final Set<String> ENDS = Set.of("JOB_ENDED", "STALE_ATTEMPT", "JOB_NOT_FOUND", "JOB_ID_AMBIGUOUS");
+    private static final Set<String> ENDS =
+            Set.of("JOB_ENDED", "STALE_ATTEMPT", "JOB_NOT_FOUND", "JOB_ID_AMBIGUOUS");
     private static final Set<Code> FAULTS =
-            Set.of(Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.NOT_FOUND, Code.FAILED_PRECONDITION, Code.ABORTED);
+            Set.of(
+                    Code.INVALID_ARGUMENT,
+                    Code.ALREADY_EXISTS,
+                    Code.NOT_FOUND,
+                    Code.FAILED_PRECONDITION,
+                    Code.ABORTED);
 
-    /** Only what a Headway server says, with a reason, can end something: a proxy's 404 ends nothing. */
+    /**
+     * Only what a Headway server says, with a reason, can end something: a proxy's 404 ends
+     * nothing.
+     */
     static Verdict of(HeadwayException error) {
         if (ENDS.contains(error.reason())) {
             return GONE;
@@ -43,6 +53,10 @@ enum Verdict {
     /** For what is not even sent. */
     static HeadwayException tooLarge() {
         return HeadwayException.of(
-                Code.INVALID_ARGUMENT, "It is larger than a message may be.", "INVALID_REQUEST", List.of(), null);
+                Code.INVALID_ARGUMENT,
+                "It is larger than a message may be.",
+                "INVALID_REQUEST",
+                List.of(),
+                null);
     }
 }

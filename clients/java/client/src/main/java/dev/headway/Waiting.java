@@ -10,8 +10,9 @@ final class Waiting {
     private Waiting() {}
 
     /**
-     * Waits until the future is done, however it ended; whether it is. An interrupt ends the wait, and is left to be seen by the
-     * thread; one that came before does not: a worker that was interrupted still has its last words to deliver.
+     * Waits until the future is done, however it ended; whether it is. An interrupt ends the wait,
+     * and is left to be seen by the thread; one that came before does not: a worker that was
+     * interrupted still has its last words to deliver.
      */
     static boolean atMost(CompletableFuture<?> future, long nanos) {
         boolean interrupted = Thread.interrupted();

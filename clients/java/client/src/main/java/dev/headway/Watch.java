@@ -5,13 +5,15 @@ import io.grpc.ClientCall;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.ClientCalls;
+
 import java.time.Duration;
 import java.util.Iterator;
 import java.util.NoSuchElementException;
 import java.util.concurrent.TimeUnit;
 
 /**
- * What a server tells of a job, or of a session's jobs, as it happens. To be read in one loop, and closed after it:
+ * What a server tells of a job, or of a session's jobs, as it happens. To be read in one loop, and
+ * closed after it:
  *
  * <pre>{@code
  * try (Watch<dev.headway.v1.Job> watch = client.watch(id)) {
@@ -19,9 +21,10 @@ import java.util.concurrent.TimeUnit;
  * }
  * }</pre>
  *
- * <p>A connection that breaks is taken up again where it broke off, for as long as it takes. The loop throws {@link
- * NotFoundException} if the job is not there, or is cleared meanwhile, and {@link HeadwayException} with code DEADLINE_EXCEEDED when
- * its time is over. An interrupt ends it with code CANCELLED.
+ * <p>A connection that breaks is taken up again where it broke off, for as long as it takes. The
+ * loop throws {@link NotFoundException} if the job is not there, or is cleared meanwhile, and
+ * {@link HeadwayException} with code DEADLINE_EXCEEDED when its time is over. An interrupt ends it
+ * with code CANCELLED.
  *
  * @param <T> what arrives
  */
@@ -128,7 +131,9 @@ public final class Watch<T> implements Iterable<T>, AutoCloseable {
         private Iterator<A> open() {
             CallOptions options = CallOptions.DEFAULT;
             if (end != Long.MAX_VALUE) {
-                options = options.withDeadlineAfter(Math.max(end - Time.now(), 0), TimeUnit.NANOSECONDS);
+                options =
+                        options.withDeadlineAfter(
+                                Math.max(end - Time.now(), 0), TimeUnit.NANOSECONDS);
             }
             Opened<?, A> opened = from.open(options);
             call = opened.call();
@@ -137,7 +142,8 @@ public final class Watch<T> implements Iterable<T>, AutoCloseable {
 
         private void pause(HeadwayException error) {
             if (Time.now() >= end || error.code() == Code.DEADLINE_EXCEEDED) {
-                throw new HeadwayException(Code.DEADLINE_EXCEEDED, "The job has not ended in time.");
+                throw new HeadwayException(
+                        Code.DEADLINE_EXCEEDED, "The job has not ended in time.");
             }
             boolean broken = error.code() == Code.UNAVAILABLE || error.code() == Code.CANCELLED;
             if (!broken || Thread.currentThread().isInterrupted()) {

@@ -6,6 +6,7 @@ import dev.headway.v1.WatchJobRequest;
 import dev.headway.v1.WatchJobResponse;
 import dev.headway.v1.WatchJobsRequest;
 import dev.headway.v1.WatchJobsResponse;
+
 import io.grpc.CallOptions;
 
 /** What can be watched. */
@@ -47,7 +48,8 @@ final class Watching {
 
         AllJobs(Connection connection, String session, String resumeToken) {
             this.connection = connection;
-            this.request = WatchJobsRequest.newBuilder().setSessionId(session).setResumeToken(resumeToken);
+            this.request =
+                    WatchJobsRequest.newBuilder().setSessionId(session).setResumeToken(resumeToken);
         }
 
         @Override

@@ -7,12 +7,14 @@ import com.google.gson.JsonParser;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;
 import com.google.protobuf.Parser;
+
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.FailJobRequest;
 import dev.headway.v1.FinishJobRequest;
 import dev.headway.v1.ReportProgressRequest;
 import dev.headway.v1.StartJobRequest;
 import dev.headway.v1.UpdateJobRequest;
+
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Base64;
@@ -20,8 +22,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * What one job has left to say, in order, and to whom. Reports have the sequences that they had, so that what did arrive is not
- * counted twice. The clients of all languages read and write the same.
+ * What one job has left to say, in order, and to whom. Reports have the sequences that they had, so
+ * that what did arrive is not counted twice. The clients of all languages read and write the same.
  */
 record Words(String address, boolean tls, String jobId, String name, List<Message> requests) {
     static final int BYTES = 8 * 1024 * 1024;
@@ -64,10 +66,14 @@ record Words(String address, boolean tls, String jobId, String name, List<Messag
         return letter.toString().getBytes(StandardCharsets.UTF_8);
     }
 
-    /** IllegalArgumentException if this is not what {@code encode} makes, or not of this version. */
+    /**
+     * IllegalArgumentException if this is not what {@code encode} makes, or not of this version.
+     */
     static Words decode(byte[] data) {
         try {
-            JsonObject letter = JsonParser.parseString(new String(data, StandardCharsets.UTF_8)).getAsJsonObject();
+            JsonObject letter =
+                    JsonParser.parseString(new String(data, StandardCharsets.UTF_8))
+                            .getAsJsonObject();
             if (letter.get("version").getAsInt() != VERSION) {
                 throw new IllegalArgumentException("it is of version " + letter.get("version"));
             }
@@ -90,7 +96,8 @@ record Words(String address, boolean tls, String jobId, String name, List<Messag
                 | IndexOutOfBoundsException
                 | UnsupportedOperationException
                 | InvalidProtocolBufferException damage) {
-            throw new IllegalArgumentException("it is damaged: " + damage.getClass().getSimpleName());
+            throw new IllegalArgumentException(
+                    "it is damaged: " + damage.getClass().getSimpleName());
         }
     }
 

@@ -2,6 +2,7 @@ package dev.headway.tools;
 
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
+
 import java.math.BigDecimal;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -52,7 +53,9 @@ record Arguments(JsonObject all) {
     Map<String, Object> map(String name) {
         Map<String, Object> map = new LinkedHashMap<>();
         if (has(name)) {
-            all.getAsJsonObject(name).entrySet().forEach(entry -> map.put(entry.getKey(), plain(entry.getValue())));
+            all.getAsJsonObject(name)
+                    .entrySet()
+                    .forEach(entry -> map.put(entry.getKey(), plain(entry.getValue())));
         }
         return map;
     }
@@ -65,7 +68,9 @@ record Arguments(JsonObject all) {
     private static Object plain(JsonElement json) {
         if (json.isJsonObject()) {
             Map<String, Object> map = new LinkedHashMap<>();
-            json.getAsJsonObject().entrySet().forEach(entry -> map.put(entry.getKey(), plain(entry.getValue())));
+            json.getAsJsonObject()
+                    .entrySet()
+                    .forEach(entry -> map.put(entry.getKey(), plain(entry.getValue())));
             return map;
         }
         if (json.isJsonArray()) {

@@ -4,6 +4,7 @@ import com.google.gson.Gson;
 import com.google.gson.GsonBuilder;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
+
 import dev.headway.HeadwayClient;
 import dev.headway.HeadwayException;
 import dev.headway.Job;
@@ -13,7 +14,9 @@ import dev.headway.Meter;
 import dev.headway.NewJob;
 import dev.headway.Status;
 import dev.headway.Watch;
+
 import io.grpc.Status.Code;
+
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
@@ -33,7 +36,8 @@ import java.util.stream.IntStream;
 
 /** Does what a case of the conformance suite says; see clients/conformance/README.md. */
 final class Driver {
-    private static final Gson JSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
+    private static final Gson JSON =
+            new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
 
     private final Map<String, Job> jobs = new HashMap<>();
     private HeadwayClient client;
@@ -62,7 +66,8 @@ final class Driver {
             about.put("code", error.code().name());
             about.put("reason", error.reason());
             about.put("message", error.getMessage());
-            about.put("fields", error.fields().stream().map(HeadwayException.Fault::field).toList());
+            about.put(
+                    "fields", error.fields().stream().map(HeadwayException.Fault::field).toList());
             about.put("retry_after", error.retryAfter().map(Arguments::seconds).orElse(null));
             answer.put("error", about);
         } catch (UnsupportedOperationException error) {
@@ -97,7 +102,8 @@ final class Driver {
             case "name" -> job(args).name(args.text("value"));
             case "invoker" -> job(args).invoker(args.text("value"));
             case "track" -> {
-                return track(job(args), (int) args.number("items", 0), args.number("stop_before", 0));
+                return track(
+                        job(args), (int) args.number("items", 0), args.number("stop_before", 0));
             }
             case "finish" -> finish(args);
             case "fail" -> fail(args);
@@ -128,7 +134,8 @@ final class Driver {
             case "cancel" ->
                     Views.state(
                             args.has("grace")
-                                    ? client(args).cancel(of, args.text("reason"), args.span("grace"))
+                                    ? client(args)
+                                            .cancel(of, args.text("reason"), args.span("grace"))
                                     : client(args).cancel(of, args.text("reason")));
             case "clear" -> {
                 client(args).clear(of);
@@ -137,7 +144,8 @@ final class Driver {
             case "read" -> Views.state(client(args).get(of));
             case "list" -> client(args).list(filter(args)).map(Views::state).toList();
             case "results" -> client(args).results(of);
-            case "variables" -> client(args).variables(of, args.list("names").toArray(String[]::new));
+            case "variables" ->
+                    client(args).variables(of, args.list("names").toArray(String[]::new));
             case "record_errors" -> Views.recordErrors(client(args).recordErrors(of));
             case "watch" -> watch(client(args), of, args.span("timeout"));
             case "wait" -> Views.state(client(args).await(of, args.span("timeout")));
@@ -162,7 +170,8 @@ final class Driver {
         args.ifPresent("size", () -> job.size(args.number("size", 0)));
         args.ifPresent("unit", () -> job.unit(args.text("unit")));
         args.map("labels").forEach((key, value) -> job.label(key, (String) value));
-        args.ifPresent("heartbeat_timeout", () -> job.heartbeatTimeout(args.span("heartbeat_timeout")));
+        args.ifPresent(
+                "heartbeat_timeout", () -> job.heartbeatTimeout(args.span("heartbeat_timeout")));
         args.ifPresent("stall_timeout", () -> job.stallTimeout(args.span("stall_timeout")));
         args.ifPresent("retention", () -> job.retention(args.span("retention")));
         if (args.flag("pending")) {
@@ -193,7 +202,9 @@ final class Driver {
                 case "progress" -> meter.progress(value + i);
                 case "advance" -> meter.advance(by);
                 case "count" -> meter.count(args.text("counter"), by);
-                case "record_error" -> meter.recordError(args.text("record"), args.text("message"), args.text("code"));
+                case "record_error" ->
+                        meter.recordError(
+                                args.text("record"), args.text("message"), args.text("code"));
                 default -> meter.checkpoint(args.map("variables"));
             }
         }

@@ -4,6 +4,7 @@ import dev.headway.Job;
 import dev.headway.Status;
 import dev.headway.v1.ListRecordErrorsResponse;
 import dev.headway.v1.RecordError;
+
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -65,7 +66,15 @@ final class Views {
 
     private static List<Map<String, String>> errors(List<RecordError> errors) {
         return errors.stream()
-                .map(error -> Map.of("record", error.getRecord(), "code", error.getCode(), "message", error.getMessage()))
+                .map(
+                        error ->
+                                Map.of(
+                                        "record",
+                                        error.getRecord(),
+                                        "code",
+                                        error.getCode(),
+                                        "message",
+                                        error.getMessage()))
                 .toList();
     }
 }
