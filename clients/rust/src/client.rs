@@ -127,9 +127,16 @@ pub(crate) struct Connection {
     closed: AtomicBool,
 }
 
+impl Connection {
+    /// Whether all jobs were let go.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
-        if !self.closed.load(Ordering::Acquire) && !self.engine.is_here() {
+        if !self.is_closed() && !self.engine.is_here() {
             let closing = self.engine.close(self.exit_timeout);
             block_on(closing);
         }

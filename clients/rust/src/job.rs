@@ -101,7 +101,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.owned {
+        if self.owned && !self.connection.is_closed() {
             let message = if thread::panicking() { "the worker panicked" } else { "dropped without finish" };
             if let Some(step) = self.end(Some(failure(Code::Unknown, message))) {
                 self.submit(step);
