@@ -61,28 +61,3 @@ func TestErrorsOfContextsAreRecognised(t *testing.T) {
 		t.Error("a cancelled job")
 	}
 }
-
-func TestTargets(t *testing.T) {
-	t.Setenv("HEADWAY_TARGET", "")
-	t.Setenv("HEADWAY_CA", "")
-	for given, want := range map[string]target{
-		"":                        {address: defaultTarget},
-		"server:1":                {address: "server:1"},
-		"http://server:1":         {address: "server:1"},
-		"https://server:1/":       {address: "server:1", tls: true},
-		"[::1]:50051":             {address: "[::1]:50051"},
-		"https://[fe80::1%2]:443": {address: "[fe80::1%2]:443", tls: true},
-	} {
-		if got, err := findTarget(given, "", ""); err != nil || got.address != want.address || got.tls != want.tls {
-			t.Errorf("%q: %+v, %v", given, got, err)
-		}
-	}
-	for _, given := range []string{"server", "server:0", "server:70000", "ftp://server:1", "a b:1", "::1:50051"} {
-		if _, err := findTarget(given, "", ""); err == nil {
-			t.Errorf("%q is taken", given)
-		}
-	}
-	if _, err := findTarget("server:1", "", "/no/such/file.pem"); err == nil {
-		t.Error("a CA file that is not there is taken")
-	}
-}

@@ -231,6 +231,9 @@ func (j *Job) Finish(results any) {
 
 // Fail ends the job as FAILED because of this error; as CANCELLED if it is a [*CancelledError] or context.Canceled.
 func (j *Job) Fail(err error) {
+	if err == nil {
+		err = errors.New("failed")
+	}
 	code := codes.Unknown
 	if errors.Is(err, context.Canceled) {
 		code = codes.Canceled
@@ -238,8 +241,11 @@ func (j *Job) Fail(err error) {
 	j.FailWith(code, j.explain(err))
 }
 
-// FailWith is [Job.Fail] with a google.rpc.Code and a text of at most 1,024 characters.
+// FailWith is [Job.Fail] with a google.rpc.Code other than OK and a text of at most 1,024 characters.
 func (j *Job) FailWith(code codes.Code, message string) {
+	if code == codes.OK {
+		code = codes.Unknown
+	}
 	j.end(&statuspb.Status{Code: int32(code), Message: clean(message, lettersMessage)})
 }
 
