@@ -292,7 +292,7 @@ impl Client {
 
 /// A job that is taken up again goes on from the last word of its former worker, wherever that is.
 async fn catch_up(engine: &Engine, job_id: &str, patience: Duration) {
-    let sending = postman::catch_up(engine.target.clone(), job_id.to_owned());
+    let sending = Box::pin(postman::catch_up(engine.target.clone(), job_id.to_owned()));
     let sent = engine.spawn((), async move {
         let _ = tokio::time::timeout(patience, sending).await;
     });

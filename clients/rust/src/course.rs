@@ -37,6 +37,7 @@ pub(crate) struct Course {
     state: Mutex<State>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct State {
     /// The job as the server last described it; before it did, as the worker did.
     pub(crate) job: Job,
@@ -125,7 +126,7 @@ impl Course {
         }
     }
 
-    fn about<'a>(&'a self, attempt: i32) -> About<'a> {
+    fn about(&self, attempt: i32) -> About<'_> {
         About { session: &self.session, job_id: &self.id, attempt }
     }
 
@@ -228,18 +229,18 @@ impl Course {
     }
 
     /// Nothing more is sent for this job; `error` says why, if it has not simply ended.
-    pub(crate) fn end(&self, error: Option<Error>) {
+    pub(crate) fn end(&self, error: Option<&Error>) {
         let steps = {
             let mut state = self.state();
             state.over = true;
             std::mem::take(&mut state.steps)
         };
-        if let Some(error) = &error {
+        if let Some(error) = error {
             self.unwanted.store(true, Ordering::Release);
             self.stop.set(error.clone());
         }
         for step in steps {
-            step.answers.settle(error.clone().map_or(Ok(None), Err));
+            step.answers.settle(error.cloned().map_or(Ok(None), Err));
         }
     }
 

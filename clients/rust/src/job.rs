@@ -13,7 +13,7 @@ use tonic::Code;
 
 use crate::client::{Client, Connection, State};
 use crate::course::Course;
-use crate::error::{Cancellation, Error, JobCancelled};
+use crate::error::Error;
 use crate::meter::Meter;
 use crate::part::Part;
 use crate::promise::{Answer, lock};
@@ -21,7 +21,7 @@ use crate::proto::google::rpc;
 use crate::proto::headway::v1::{self, FailJobRequest, FinishJobRequest, JobStatus, UpdateJobRequest};
 use crate::step::{Request, Step};
 use crate::track::{Tracked, TrackedStream};
-use crate::values::{clean, clean_text, json, to_wire};
+use crate::values::{clean, clean_text, to_wire};
 
 /// A job in the hands of its worker; made by [`Client::create`], [`Client::run`], [`Client::resume`] and [`Client::fetch`].
 ///
@@ -33,7 +33,7 @@ use crate::values::{clean, clean_text, json, to_wire};
 /// left as it is, and so are all jobs once the client was closed.
 #[derive(Clone)]
 pub struct Job {
-    part: Part,
+    pub(crate) part: Part,
 }
 
 /// What all clones of a job share.
@@ -44,10 +44,10 @@ pub(crate) struct Inner {
     looked_at: AtomicBool,
     /// Whether its end is the worker's to tell.
     owned: bool,
-    ended: AtomicBool,
-    told: AtomicBool,
+    pub(crate) ended: AtomicBool,
+    pub(crate) told: AtomicBool,
     known: Mutex<Map<String, Value>>,
-    results: Mutex<Option<Value>>,
+    pub(crate) results: Mutex<Option<Value>>,
 }
 
 impl Inner {
@@ -75,7 +75,7 @@ impl Inner {
     }
 
     /// Asks for the end of the job, once; none if it was asked for before.
-    fn end(&self, error: Option<rpc::Status>) -> Option<Step> {
+    pub(crate) fn end(&self, error: Option<rpc::Status>) -> Option<Step> {
         if self.ended.swap(true, Ordering::AcqRel) {
             return None;
         }
@@ -93,7 +93,7 @@ impl Inner {
         Some(Step::end(request))
     }
 
-    fn submit(&self, step: Step) {
+    pub(crate) fn submit(&self, step: Step) {
         self.looked_at.store(false, Ordering::Relaxed);
         self.connection.engine.submit(&self.course, Some(step));
     }
@@ -110,7 +110,7 @@ impl Drop for Inner {
     }
 }
 
-fn failure(code: Code, message: impl Display) -> rpc::Status {
+pub(crate) fn failure(code: Code, message: impl Display) -> rpc::Status {
     rpc::Status { code: code.into(), message: clean_text(message, 1024), details: Vec::new() }
 }
 
@@ -143,11 +143,11 @@ impl Job {
         *lock(&self.part.inner.results) = results;
     }
 
-    fn course(&self) -> &Course {
+    pub(crate) fn course(&self) -> &Course {
         &self.part.inner.course
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client { connection: Arc::clone(&self.part.inner.connection), session: Some(self.course().session.clone()) }
     }
 
@@ -292,67 +292,6 @@ impl Job {
         own.unwrap_or_else(|| self.course().state().job.message.clone())
     }
 
-    /// What came of it. Of a fetched job: what had come of it then.
-    #[must_use]
-    pub fn results(&self) -> Option<Value> {
-        lock(&self.part.inner.results).clone()
-    }
-
-    /// Sets what came of it before it ends: whatever serializes to JSON, a map by custom, at most 1 MiB.
-    pub fn set_results(&self, results: impl Serialize) {
-        match json(results) {
-            Ok(value) => self.keep_results(Some(value)),
-            Err(reason) => self.part.inner.complain(&format!("its results are no JSON: {reason}")),
-        }
-    }
-
-    /// Ends the job as COMPLETED, with results that [`set_results`](Self::set_results) describes; `()` adds none.
-    ///
-    /// It is asked for at once. The answer comes when the server has it, as long as it answers, after at most `exit_timeout`;
-    /// what is left goes on in the background.
-    pub fn finish(&self, results: impl Serialize) -> Answer<()> {
-        match json(results) {
-            Ok(Value::Null) => {}
-            Ok(value) => self.keep_results(Some(value)),
-            Err(reason) => self.part.inner.complain(&format!("it ends without results, which are no JSON: {reason}")),
-        }
-        self.settle(self.part.inner.end(None))
-    }
-
-    /// Ends the job as FAILED, because of an error or a text: its first 1,024 characters. See [`finish`](Self::finish).
-    pub fn fail(&self, error: impl Display) -> Answer<()> {
-        self.fail_with(Code::Unknown, error)
-    }
-
-    /// Ends the job as FAILED with a code; with [`Code::Cancelled`] as CANCELLED.
-    pub fn fail_with(&self, code: Code, error: impl Display) -> Answer<()> {
-        let code = if code == Code::Ok { Code::Unknown } else { code };
-        self.settle(self.part.inner.end(Some(failure(code, error))))
-    }
-
-    fn settle(&self, step: Option<Step>) -> Answer<()> {
-        let tried = step.map(|step| {
-            let tried = Arc::clone(&step.answers.tried);
-            self.part.inner.submit(step);
-            let connection = &self.part.inner.connection;
-            connection.engine.within(connection.exit_timeout, &tried)
-        });
-        Answer::new(async move {
-            if let Some(tried) = tried {
-                tried.await;
-            }
-        })
-    }
-
-    /// Waits until all said so far is stored, at most so long; whether it is.
-    pub fn flush(&self, timeout: Duration) -> Answer<bool> {
-        let engine = self.part.inner.connection.engine.clone();
-        let courses = if self.course().state().over { Vec::new() } else { vec![Arc::clone(&self.part.inner.course)] };
-        let here = engine.clone();
-        let late = engine.spawn(false, async move { here.linger(courses, timeout).await.is_empty() });
-        Answer::new(late)
-    }
-
     /// A variable, none if it was never set. What this process set, or took over, is answered from memory; for the rest
     /// the server is asked.
     ///
@@ -395,76 +334,6 @@ impl Job {
     /// Asks the job's worker to end early; see [`Client::cancel`].
     pub fn cancel(&self, reason: &str, grace: Option<Duration>) -> Answer<Result<State, Error>> {
         self.client().cancel(self.id(), reason, grace)
-    }
-
-    /// Removes the job and all that belongs to it; nothing more is reported.
-    ///
-    /// # Errors
-    /// As [`Client::clear`].
-    pub fn clear(&self) -> Answer<Result<(), Error>> {
-        self.part.inner.ended.store(true, Ordering::Release);
-        self.part.inner.submit(Step::release(false));
-        self.client().clear(self.id())
-    }
-
-    /// Whether somebody wants the job to end early.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.course().unwanted() && self.course().wish.is_set()
-    }
-
-    /// The wish that the job end early, if there is one.
-    #[must_use]
-    pub fn cancellation(&self) -> Option<Cancellation> {
-        self.course().wish.get()
-    }
-
-    /// Arrives once somebody wants the job to end early: a branch of a `select!`.
-    pub fn cancelled(&self) -> impl Future<Output = Cancellation> + Send + use<> {
-        self.course().wish.arrival()
-    }
-
-    /// Blocks until somebody wants the job to end early, at most so long.
-    #[must_use]
-    pub fn wait_cancelled(&self, timeout: Duration) -> Option<Cancellation> {
-        self.course().wish.wait_for(timeout)
-    }
-
-    /// For `job.check_cancelled()?` between two records.
-    ///
-    /// # Errors
-    /// Once somebody wants the job to end early. To let it pass ends the job CANCELLED in [`run`](Client::run).
-    pub fn check_cancelled(&self) -> Result<(), JobCancelled> {
-        if !self.course().unwanted() {
-            return Ok(());
-        }
-        self.cancellation().map_or(Ok(()), |wish| {
-            self.part.inner.told.store(true, Ordering::Relaxed);
-            Err(JobCancelled::wished(wish))
-        })
-    }
-
-    /// Whether `check_cancelled` has told of the wish.
-    pub(crate) fn has_told(&self) -> bool {
-        self.part.inner.told.load(Ordering::Relaxed)
-    }
-
-    /// Why the server takes no more reports of this worker, once it does not: reason `STALE_ATTEMPT` if another has taken
-    /// the job over, `JOB_ENDED` if it has ended without this one, `JOB_NOT_FOUND` if it was cleared.
-    #[must_use]
-    pub fn stopped(&self) -> Option<Error> {
-        self.course().stop.get()
-    }
-
-    /// Arrives once the server takes no more reports of this worker.
-    pub fn until_stopped(&self) -> impl Future<Output = Error> + Send + use<> {
-        self.course().stop.arrival()
-    }
-
-    /// Blocks until the server takes no more reports of this worker, at most so long.
-    #[must_use]
-    pub fn wait_stopped(&self, timeout: Duration) -> Option<Error> {
-        self.course().stop.wait_for(timeout)
     }
 
     fn update(&self, text: impl Display, field: &str, of: impl Fn(&mut v1::Job) -> &mut String) {

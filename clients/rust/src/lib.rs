@@ -7,6 +7,7 @@ mod calls;
 mod client;
 mod contact;
 mod course;
+mod ending;
 mod engine;
 mod error;
 mod ids;
@@ -29,6 +30,7 @@ mod track;
 mod values;
 mod verdict;
 mod watch;
+mod wishes;
 
 pub use client::{Client, ClientBuilder};
 pub use error::{Cancellation, Code, Error, FieldViolation, JobCancelled};

@@ -78,13 +78,13 @@ pub(crate) fn write_down(courses: &[Arc<Course>], target: &Target) -> Vec<(Arc<C
 pub(crate) fn collect(target: &Target) {
     if !spool::letters(target, None).is_empty() {
         let target = target.clone();
-        tokio::spawn(async move { send_all(&target, None).await });
+        tokio::spawn(async move { Box::pin(send_all(&target, None)).await });
     }
 }
 
 /// Sends what earlier processes left to say of this job, before it is another's turn.
 pub(crate) async fn catch_up(target: Target, job_id: String) {
-    send_all(&target, Some(&job_id)).await;
+    Box::pin(send_all(&target, Some(&job_id))).await;
 }
 
 /// Goes once through the letters for one server, or of one job there, one after the other. If the server does not answer,

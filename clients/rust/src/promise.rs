@@ -109,6 +109,7 @@ impl<T> Answer<T> {
     }
 
     /// Blocks this thread until the answer is there. How long that may take is said where the answer comes from.
+    #[expect(clippy::must_use_candidate, reason = "many are waited for that bring nothing")]
     pub fn wait(self) -> T {
         block_on(self.future)
     }

@@ -150,7 +150,40 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
+    use crate::course::Course;
+    use crate::step::Request;
+
+    type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
+
+    fn client() -> Client {
+        let builder = Client::builder().target("127.0.0.1:1").session("s").exit_timeout(Duration::ZERO);
+        builder.connect().unwrap()
+    }
+
+    fn job() -> (Job, Arc<Course>) {
+        let job = client().create("Test").wait().unwrap();
+        let course = Arc::clone(&job.part.inner.course);
+        (job, course)
+    }
+
+    /// How the job ends: the code and message of its error, 0 if it completes.
+    fn end(course: &Course) -> Option<(i32, String)> {
+        match course.remains().pop()? {
+            Request::Fail(request) => request.error.map(|error| (error.code, error.message)),
+            Request::Finish(_) => Some((0, String::new())),
+            _ => None,
+        }
+    }
+
+    fn with(code: Code, message: &str) -> (i32, String) {
+        (code.into(), message.to_owned())
+    }
 
     #[test]
     fn a_cancellation_is_seen_through_boxes() {
@@ -163,8 +196,80 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panic_says_is_told() {
-        assert_eq!(panic_text(&"no"), "panic: no");
-        assert_eq!(panic_text(&7), "the worker panicked");
+    fn a_scope_ends_its_job() {
+        let (done, course) = job();
+        done.scope(|_| -> Outcome { Ok(()) }).unwrap();
+        assert_eq!(end(&course), Some(with(Code::Ok, "")));
+        let (broken, course) = job();
+        broken.scope(|_| -> Outcome { Err("out of paper".into()) }).unwrap_err();
+        assert_eq!(end(&course), Some(with(Code::Unknown, "out of paper")));
+        let (cancelled, course) = job();
+        cancelled.scope(|_| -> Outcome { Err(JobCancelled::new("").into()) }).unwrap_err();
+        assert_eq!(end(&course), Some(with(Code::Cancelled, "the job was cancelled")));
+    }
+
+    #[test]
+    fn a_panic_fails_the_job_and_goes_on() {
+        let (told, course) = job();
+        let scope = AssertUnwindSafe(|| told.scope(|_| -> Outcome { panic!("out of {}", "ink") }));
+        assert!(catch_unwind(scope).is_err());
+        assert_eq!(end(&course), Some(with(Code::Unknown, "panic: out of ink")));
+        let (dropped, course) = job();
+        let worker = thread::spawn(move || {
+            let _job = dropped;
+            panic!("out of ink");
+        });
+        assert!(worker.join().is_err());
+        assert_eq!(end(&course), Some(with(Code::Unknown, "the worker panicked")));
+    }
+
+    #[test]
+    fn the_last_one_who_drops_a_job_fails_it() {
+        let (first, course) = job();
+        let part = first.clone().part("a");
+        drop(first);
+        assert_eq!(end(&course), None);
+        drop(part);
+        assert_eq!(end(&course), Some(with(Code::Unknown, "dropped without finish")));
+    }
+
+    #[test]
+    fn a_closed_client_has_let_go_of_its_jobs() {
+        let client = client();
+        let job = client.create("Test").wait().unwrap();
+        let course = Arc::clone(&job.part.inner.course);
+        client.close().wait();
+        drop(job);
+        assert_eq!(end(&course), None);
+    }
+
+    #[test]
+    fn tasks_wait_without_blocking_and_block_without_panicking() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let client = client();
+            let blocking = client.create("Test").wait().unwrap();
+            blocking.finish(()).wait();
+            let task = tokio::spawn(async move { client.run_async("Test", |_| async { Outcome::Ok(()) }).await });
+            task.await.unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_task_that_is_dropped_cancels_its_job() {
+        let (cut_short, course) = job();
+        let mut scope = Box::pin(cut_short.scope_async(|_| pending::<Outcome>()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(scope.as_mut().poll(&mut context).is_pending());
+        drop(scope);
+        assert_eq!(end(&course), Some(with(Code::Cancelled, "the task was cancelled")));
+    }
+
+    #[test]
+    fn jobs_can_be_shared() {
+        fn shared<T: Clone + Send + Sync>() {}
+        shared::<Job>();
+        shared::<crate::Part>();
+        shared::<Client>();
     }
 }

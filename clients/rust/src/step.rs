@@ -12,6 +12,7 @@ use crate::proto::headway::v1::{
 
 /// One call, as it is made by the engine, or left to a later process.
 #[derive(Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a job has few of them")]
 pub(crate) enum Request {
     Create(CreateJobRequest),
     Start(StartJobRequest),

@@ -1,4 +1,4 @@
-//! One open StreamProgress call.
+//! One open `StreamProgress` call.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

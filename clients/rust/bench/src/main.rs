@@ -16,7 +16,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder().exit_timeout(Duration::ZERO).connect()?;
     let job = client.create(JobOptions::new("Benchmark").size(i64::MAX)).wait()?;
 
-    tell("set progress", None, median(|times| (0..times).for_each(|done| job.set_progress(black_box(done)))));
+    tell(
+        "set progress",
+        None,
+        median(|times| (0..times).for_each(|done| job.set_progress(black_box(i64::from(done))))),
+    );
     tell("advance", None, median(|times| (0..times).for_each(|_| job.advance(black_box(1)))));
     tell(
         "track",
@@ -32,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tell(
         "set progress",
         Some(PEER),
-        median(|times| (0..times).for_each(|done| bar.set_position(black_box(done as u64)))),
+        median(|times| (0..times).for_each(|done| bar.set_position(black_box(u64::from(done))))),
     );
     job.fail("a benchmark is no work").wait();
     client.close().wait();
@@ -48,7 +52,7 @@ fn tell(what: &str, of: Option<&str>, nanoseconds: f64) {
 }
 
 /// Nanoseconds of one of them.
-fn median(mut repeat: impl FnMut(i64)) -> f64 {
+fn median(mut repeat: impl FnMut(u32)) -> f64 {
     let mut times = 1_000;
     // The warm-up, which finds how many there must be.
     while measure(&mut repeat, times) < LEAST {
@@ -56,10 +60,10 @@ fn median(mut repeat: impl FnMut(i64)) -> f64 {
     }
     let mut spans: Vec<_> = (0..REPEATS).map(|_| measure(&mut repeat, times)).collect();
     spans.sort();
-    spans[REPEATS / 2].as_secs_f64() * 1e9 / times as f64
+    spans[REPEATS / 2].as_secs_f64() * 1e9 / f64::from(times)
 }
 
-fn measure(repeat: &mut impl FnMut(i64), times: i64) -> Duration {
+fn measure(repeat: &mut impl FnMut(u32), times: u32) -> Duration {
     let start = Instant::now();
     repeat(times);
     start.elapsed()

@@ -103,7 +103,7 @@ mod tests {
     fn record(kind: char, fields: &[(&str, &str)]) -> Vec<u8> {
         let (mut directory, mut data) = (String::new(), String::new());
         for (tag, content) in fields {
-            directory += &format!("{tag}{:04}{:05}", content.len() + 1, data.len());
+            directory.extend([tag.to_string(), format!("{:04}{:05}", content.len() + 1, data.len())]);
             data += content;
             data.push('\x1e');
         }

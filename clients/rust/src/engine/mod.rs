@@ -4,6 +4,7 @@
 //! wants to hear of them, keeps one request in flight, and repeats what was not acknowledged: sequences and chosen ids
 //! make that count once. Whatever the server does, the worker's threads never wait here unless they ask to.
 
+mod answers;
 mod run;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ use crate::stream;
 use crate::target::{Line, Target};
 
 /// What the engine's loop is told.
+#[expect(clippy::large_enum_variant, reason = "few are there at a time")]
 enum Note {
     Submitted(Arc<Course>),
     Hurry,

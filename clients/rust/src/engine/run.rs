@@ -9,13 +9,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 use tonic::Code;
 
+use super::answers::{declined, later, refused, stop};
 use super::{Engine, Note};
 use crate::batch::{Batch, MESSAGE_BYTES};
 use crate::calls::{PATIENCE, place};
 use crate::contact::{AT_ONCE, Contact, Moment, now};
 use crate::course::Course;
 use crate::error::Error;
-use crate::ids::spread;
 use crate::postman;
 use crate::promise::lock;
 use crate::proto::headway::v1::{Job, StreamProgressResponse};
@@ -23,7 +23,7 @@ use crate::step::Request;
 use crate::stream::{Arrival, ReportStream};
 use crate::target::Stub;
 use crate::values::from_duration;
-use crate::verdict::{Verdict, in_words, judge, keeps_out, too_large};
+use crate::verdict::{Verdict, judge, keeps_out, too_large};
 
 const CALLS: usize = 16;
 const FIRST_PACE: Duration = Duration::from_millis(250);
@@ -106,7 +106,7 @@ impl Loop {
             Note::Arrived(number, arrival) => {
                 if self.stream.as_ref().is_some_and(|stream| stream.number == number) {
                     match arrival {
-                        Arrival::Response(response) => self.arrived(response),
+                        Arrival::Response(response) => self.arrived(&response),
                         Arrival::End(error) => self.broken(error),
                     }
                 }
@@ -126,7 +126,7 @@ impl Loop {
         let now = now();
         let long = Duration::from_secs(3600);
         if self.contact.retry_at > now {
-            return self.contact.retry_at - now;
+            return self.contact.retry_at.saturating_sub(now);
         }
         let mut next = self.batch.as_ref().map_or(now + long, |_| self.ack_by);
         for course in lock(&self.engine.courses).iter() {
@@ -214,7 +214,7 @@ impl Loop {
         self.batch = Some(batch);
     }
 
-    fn arrived(&mut self, response: StreamProgressResponse) {
+    fn arrived(&mut self, response: &StreamProgressResponse) {
         self.heard();
         let sent = self.stream.as_ref().map_or(0, |stream| stream.sent);
         if let Some(batch) = &mut self.batch {
@@ -255,7 +255,7 @@ impl Loop {
                     }
                 }
                 Some(error) => match judge(&error) {
-                    Verdict::Gone => stop(course, error),
+                    Verdict::Gone => stop(course, &error),
                     Verdict::Refused => refused(course, *reporter, &error),
                     Verdict::Later | Verdict::Away => later(course, &error, now),
                 },
@@ -344,7 +344,7 @@ impl Loop {
                 course.give_up_waiting();
             }
             Verdict::Away if !(creating && keeps_out(&error)) => self.outage(&error),
-            _ => declined(course, error),
+            _ => declined(course, &error),
         }
     }
 
@@ -384,62 +384,4 @@ impl Loop {
         left.retain(|course| course.state().given_up);
         postman::write_down(&left, &self.engine.target);
     }
-}
-
-fn declined(course: &Course, error: Error) {
-    enum Way {
-        WithoutResults,
-        Skip,
-        Stop,
-    }
-    let way = {
-        let mut state = course.state();
-        match state.steps.front_mut().and_then(|step| step.request.as_mut()) {
-            Some(Request::Finish(request)) if request.results.is_some() && error.code() == Code::InvalidArgument => {
-                request.results = None;
-                Way::WithoutResults
-            }
-            Some(Request::Update(_)) if judge(&error) != Verdict::Gone => Way::Skip,
-            _ => Way::Stop,
-        }
-    };
-    match way {
-        Way::WithoutResults => notice(course, "its results were refused, so it ends without", &error),
-        Way::Skip => {
-            notice(course, "a change was refused", &error);
-            course.answered(None);
-        }
-        Way::Stop => stop(course, error),
-    }
-}
-
-fn stop(course: &Course, error: Error) {
-    if !course.state().over {
-        notice(course, "it is no longer reported", &error);
-        course.end(Some(error));
-    }
-}
-
-fn refused(course: &Course, reporter: Option<usize>, error: &Error) {
-    let Some(index) = reporter else {
-        // Nothing in a heartbeat could be put right.
-        stop(course, error.clone());
-        return;
-    };
-    notice(course, "a report was refused", error);
-    course.state().reporters[index].refused();
-}
-
-fn later(course: &Course, error: &Error, now: Moment) {
-    let first = course.state().retry_at == AT_ONCE;
-    if first {
-        notice(course, "it has to wait", error);
-    }
-    let pause = error.retry_after().unwrap_or(Duration::from_secs(1));
-    let pause = pause.clamp(Duration::from_millis(100), Duration::from_secs(60));
-    course.state().retry_at = now + spread(pause, 1.0, 1.2);
-}
-
-fn notice(course: &Course, what: &str, error: &Error) {
-    log::warn!(target: "headway", "job {}: {what}: {}", course.id, in_words(error));
 }

@@ -82,7 +82,7 @@ pub(crate) fn letters(target: &Target, job_id: Option<&str>) -> Vec<PathBuf> {
         return Vec::new();
     };
     let start = format!("{:08x}-", mark(&target.address, target.tls));
-    let end = job_id.map_or_else(|| ".json".to_owned(), |id| format!("-{}.json", plain(id)));
+    let end = ending(job_id);
     list(&folder, |name| name.starts_with(&start) && name.ends_with(&end))
 }
 
@@ -93,12 +93,17 @@ pub(crate) fn write(words: &Words, before: Option<&Letter>) -> io::Result<Letter
     }
     let folder = folder().ok_or_else(|| io::Error::other("HEADWAY_SPOOL is empty"))?;
     prepare(&folder)?;
-    if list(&folder, |name| name.ends_with(".json")).len() >= FILES {
+    if list(&folder, |name| name.ends_with(&ending(None))).len() >= FILES {
         return Err(io::Error::other(format!("{} has {FILES} files already", folder.display())));
     }
     let mark = mark(&words.address, words.tls);
     let name = format!("{mark:08x}-{}-{}.json", uuid7(), plain(&words.job_id));
     Letter::write(&folder.join(name), words)
+}
+
+/// How the names of files end that wait, or of those of one job.
+fn ending(job_id: Option<&str>) -> String {
+    job_id.map_or_else(|| ".json".to_owned(), |id| format!("-{}.json", plain(id)))
 }
 
 fn list(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
