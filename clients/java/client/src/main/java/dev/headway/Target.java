@@ -38,7 +38,7 @@ record Target(String address, boolean tls, String token, Path ca) {
         if ("http".equals(scheme) && trusted != null) {
             throw new IllegalArgumentException(
                     "The target says http:// (plain text), but there is a CA file: write https://,"
-                        + " or drop it.");
+                            + " or drop it.");
         }
         return new Target(
                 parts.group("host") + ":" + port,
