@@ -187,7 +187,11 @@ impl Client {
     /// Without a session. If the server answers at once that this cannot be: `InvalidArgument` for what is malformed,
     /// `AlreadyExists`, `Unauthenticated`, `PermissionDenied`.
     pub fn create(&self, options: impl Into<JobOptions>) -> Answer<Result<Job, Error>> {
-        let (options, connection) = (options.into(), Arc::clone(&self.connection));
+        self.begin(options.into())
+    }
+
+    fn begin(&self, options: JobOptions) -> Answer<Result<Job, Error>> {
+        let connection = Arc::clone(&self.connection);
         let session = self.session();
         Answer::new(async move {
             let engine = &connection.engine;

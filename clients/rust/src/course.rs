@@ -118,12 +118,13 @@ impl Course {
 
     pub(crate) fn add_step(&self, step: Step) {
         let mut state = self.state();
-        if state.over {
-            step.answers.settle(self.stop.get().map_or(Ok(None), Err));
-        } else {
+        if !state.over {
             state.steps.push_back(step);
             state.due = AT_ONCE;
+            return;
         }
+        drop(state);
+        step.answers.settle(self.stop.get().map_or(Ok(None), Err));
     }
 
     fn about(&self, attempt: i32) -> About<'_> {
@@ -246,8 +247,9 @@ impl Course {
 
     /// It is known that the server does not answer now.
     pub(crate) fn give_up_waiting(&self) {
-        for step in &self.state().steps {
-            step.answers.tried.set(());
+        let answers: Vec<_> = self.state().steps.iter().map(|step| step.answers.clone()).collect();
+        for answer in answers {
+            answer.tried.set(());
         }
     }
 }

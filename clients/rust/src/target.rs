@@ -36,7 +36,10 @@ pub(crate) struct Target {
 impl Target {
     /// Takes what is given, else what the environment says, else 127.0.0.1:50051.
     pub(crate) fn find(target: Option<String>, token: Option<String>, ca: Option<PathBuf>) -> Result<Self, Error> {
-        let text = target.or_else(|| variable("HEADWAY_TARGET")).unwrap_or_else(|| DEFAULT.to_owned());
+        let text = target
+            .filter(|target| !target.is_empty())
+            .or_else(|| variable("HEADWAY_TARGET"))
+            .unwrap_or_else(|| DEFAULT.to_owned());
         let ca = ca.or_else(|| variable("HEADWAY_CA").map(PathBuf::from));
         let (scheme, address) = parse(&text).ok_or_else(|| {
             Error::misuse(format!(
@@ -53,7 +56,7 @@ impl Target {
             endpoint: endpoint(&address, tls, ca)?,
             address,
             tls,
-            bearer: Bearer::new(token.or_else(|| variable("HEADWAY_TOKEN")))?,
+            bearer: Bearer::new(token.filter(|token| !token.is_empty()).or_else(|| variable("HEADWAY_TOKEN")))?,
         })
     }
 

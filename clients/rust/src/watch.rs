@@ -39,7 +39,7 @@ impl Client {
         let mut watch = self.watch_until(job_id, end);
         Answer::new(async move {
             let mut last = Err(Error::closed());
-            while let Some(item) = poll_fn(|context| watch.items.poll_recv(context)).await {
+            while let Some(item) = watch.next_item().await {
                 last = item;
             }
             last
@@ -70,6 +70,13 @@ pub struct Watch {
     _connection: Arc<Connection>,
 }
 
+impl Watch {
+    /// Without regard to the budget of a task of tokio's, which does not grow while its thread is blocked.
+    async fn next_item(&mut self) -> Option<Item> {
+        unconstrained(poll_fn(|context| self.items.poll_recv(context))).await
+    }
+}
+
 impl Stream for Watch {
     type Item = Item;
 
@@ -94,8 +101,7 @@ impl Iterator for Watching {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
-        // In a task of tokio's, whose budget does not grow while its thread waits here.
-        block_on(unconstrained(poll_fn(|context| self.0.items.poll_recv(context))))
+        block_on(self.0.next_item())
     }
 }
 

@@ -42,10 +42,12 @@ impl Letter {
 
     /// Takes the file in hand; none if another has it, or has sent it meanwhile, or if it is another user's.
     pub(crate) fn claim(path: &Path) -> Option<Self> {
-        let file = private().read(true).write(true).open(path).ok()?;
+        // To open anything else could block, or lead elsewhere.
+        fs::symlink_metadata(path).ok().filter(Metadata::is_file)?;
+        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
         file.try_lock().ok()?;
-        // It may have been removed, or written anew, between the two.
-        let (here, there) = (file.metadata().ok()?, fs::metadata(path).ok()?);
+        // It may have been removed, or written anew, meanwhile.
+        let (here, there) = (file.metadata().ok()?, fs::symlink_metadata(path).ok()?);
         (same(&here, &there) && ours(&here)).then(|| Self { path: path.to_owned(), _locked: file })
     }
 
@@ -136,9 +138,8 @@ fn plain(job_id: &str) -> &str {
 fn private() -> OpenOptions {
     use std::os::unix::fs::OpenOptionsExt as _;
 
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    options.mode(0o600);
     options
 }
 
