@@ -80,7 +80,7 @@ impl Job {
     /// Removes the job and all that belongs to it; nothing more is reported.
     ///
     /// # Errors
-    /// As [`Client::clear`].
+    /// As [`Client::clear`](crate::Client::clear).
     pub fn clear(&self) -> Answer<Result<(), Error>> {
         self.part.inner.ended.store(true, Ordering::Release);
         self.part.inner.submit(Step::release(false));

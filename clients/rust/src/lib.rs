@@ -1,4 +1,4 @@
-//! Tells a [Headway](https://headway.dev) server how far a long-running job has come, and never gets in the way of the work.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -104,4 +104,30 @@ mod tests {
         assert_eq!(Tracked::new(1..=5, Arc::clone(&meter)).count(), 5);
         assert_eq!(meter.progress(), 8);
     }
+
+    /// Gives a number every other time it is asked.
+    struct Slow(std::ops::RangeInclusive<i64>, bool);
+
+    impl Stream for Slow {
+        type Item = i64;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<i64>> {
+            self.1 = !self.1;
+            if self.1 { Poll::Pending } else { Poll::Ready(self.0.next()) }
+        }
+    }
+
+    #[test]
+    fn an_item_of_a_stream_is_done_when_the_next_is_asked_for() {
+        let meter = Arc::new(Meter::new("", 0));
+        let mut stream = std::pin::pin!(TrackedStream::new(Slow(1..=3, false), Arc::clone(&meter)));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut next = || stream.as_mut().poll_next(&mut context);
+        for item in 1..=3 {
+            assert!(next().is_pending());
+            assert_eq!((next(), meter.progress()), (Poll::Ready(Some(item)), item - 1));
+        }
+        assert!(next().is_pending());
+        assert_eq!((next(), meter.progress()), (Poll::Ready(None), 3));
+    }
 }

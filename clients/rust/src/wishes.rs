@@ -33,7 +33,7 @@ impl Job {
     /// For `job.check_cancelled()?` between two records.
     ///
     /// # Errors
-    /// Once somebody wants the job to end early. To let it pass ends the job CANCELLED in [`run`](Client::run).
+    /// Once somebody wants the job to end early. To let it pass ends the job CANCELLED in [`run`](crate::Client::run).
     pub fn check_cancelled(&self) -> Result<(), JobCancelled> {
         if !self.course().unwanted() {
             return Ok(());
