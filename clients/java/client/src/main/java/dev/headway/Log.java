@@ -12,13 +12,20 @@ final class Log {
 
     private Log() {}
 
+    /** Whether the process ends: its logging may have ended before. */
+    static volatile boolean ending;
+
     private static final class Holder {
         // Looked up when there is something to say, and not when a worker starts.
         static final Logger LOGGER = System.getLogger("headway");
     }
 
     static void say(Level level, String text) {
-        Holder.LOGGER.log(level, text);
+        if (!ending) {
+            Holder.LOGGER.log(level, text);
+        } else if (level.getSeverity() >= Level.WARNING.getSeverity()) {
+            System.err.println(text);
+        }
     }
 
     static void fault(Level level, String text, Throwable fault) {

@@ -11,6 +11,7 @@ import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Spliterator;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.LongAdder;
 import java.util.stream.Stream;
@@ -150,10 +151,14 @@ public class Meter {
 
     /**
      * The same stream, each item counted as done when the pipeline has dealt with it; in parallel
-     * streams too. An item for which the pipeline throws is not counted.
+     * streams too. An item for which the pipeline throws is not counted. A size that the stream
+     * knows becomes the job's, as a collection's does.
      */
     public final <T> Stream<T> track(Stream<T> items) {
         var source = items.spliterator();
+        if (source.hasCharacteristics(Spliterator.SIZED)) {
+            expect(source.estimateSize());
+        }
         return StreamSupport.stream(new Tracked.Parts<>(this, source), items.isParallel())
                 .onClose(items::close);
     }

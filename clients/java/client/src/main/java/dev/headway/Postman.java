@@ -151,10 +151,10 @@ final class Postman {
         try {
             Words words = letter.read();
             send(channel, words.requests());
+            letter.remove();
             Log.say(
                     Level.INFO,
                     "headway: what was left to say of job " + words.jobId() + " is delivered");
-            letter.remove();
             return Outcome.SENT;
         } catch (IllegalArgumentException damaged) {
             return refuse(letter, damaged.getMessage());

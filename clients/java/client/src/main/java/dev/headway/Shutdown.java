@@ -28,6 +28,7 @@ final class Shutdown {
     }
 
     private static void deliver() {
+        Log.ending = true;
         long start = Time.now();
         for (Engine engine : ENGINES) {
             long left = Time.nanos(engine.exitTimeout) - (Time.now() - start);

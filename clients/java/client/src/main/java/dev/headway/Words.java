@@ -101,6 +101,12 @@ record Words(String address, boolean tls, String jobId, String name, List<Messag
         }
     }
 
+    /** Without the requests, which hold a session id. */
+    @Override
+    public String toString() {
+        return "last words of job " + jobId + " for " + address;
+    }
+
     private static long length(Message request) {
         return (request.getSerializedSize() + 2L) / 3 * 4 + 32;
     }
