@@ -3,7 +3,10 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt::Display;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::task::Poll;
 
 use serde::Serialize;
 use tonic::Code;
@@ -83,7 +86,7 @@ impl Job {
         }
     }
 
-    /// The same for a task. If its future is dropped before it is done, the job ends as CANCELLED; if it panics, as FAILED.
+    /// The same for a task. If its future is dropped before it is done, the job ends as CANCELLED.
     ///
     /// # Errors
     /// Those of the work, unchanged.
@@ -94,10 +97,23 @@ impl Job {
         F: Future<Output = Result<T, E>>,
     {
         let guard = TaskGuard(self);
-        let outcome = work(self.clone()).await;
+        let mut working = pin!(work(self.clone()));
+        let outcome = poll_fn(|context| {
+            let step = catch_unwind(AssertUnwindSafe(|| working.as_mut().poll(context)));
+            step.map_or_else(|payload| Poll::Ready(Err(payload)), |step| step.map(Ok))
+        });
+        let outcome = outcome.await;
         std::mem::forget(guard);
-        self.end_as(&outcome).await;
-        outcome
+        match outcome {
+            Ok(outcome) => {
+                self.end_as(&outcome).await;
+                outcome
+            }
+            Err(payload) => {
+                self.fail(panic_text(payload.as_ref())).await;
+                resume_unwind(payload)
+            }
+        }
     }
 
     fn end_as<T: Serialize, E: Display + 'static>(&self, outcome: &Result<T, E>) -> Answer<()> {
