@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import time
@@ -14,7 +15,7 @@ import pytest
 from headway import spool
 from headway.channel import Target
 from headway.v1 import job_service_pb2 as rpc
-from tests.cli.run import Cli, Result, run, spawn
+from tests.cli.run import HEADWAY, Cli, Result, run, spawn
 from tests.support.server import ServerProcess
 
 AT_ONCE = 3.0
@@ -233,6 +234,16 @@ def test_commands_of_one_job_at_the_same_time(script: Script, there: bool) -> No
         script.server.start()
     assert script.seen(job)["progress"] == "8"
     assert script.kept == []
+
+
+def test_a_program_under_run_does_not_hide_its_progress(script: Script) -> None:
+    says = (
+        f'echo 1/3; {shlex.join(HEADWAY)} report "$HEADWAY_JOB" --count files=1 --message closing; echo 2/3; echo 3/3'
+    )
+    result = run("run", "--", "sh", "-c", says, environment=dict(os.environ))
+    assert (result.status, result.err) == (0, "")
+    (job,) = json.loads(script.says("list", "--json"))["jobs"]
+    assert (job["progress"], job["counters"], job["message"]) == ("3", {"files": "1"}, "closing")
 
 
 def test_a_letter_in_another_hand_is_followed_by_a_second(script: Script) -> None:

@@ -220,7 +220,7 @@ def _report(add: Callable[..., argparse.Action]) -> None:
     add("--advance", metavar="N", type=values.whole, help="done since the last report")
     add("--part", default="", help="which part of the job this is about")
     add("--sequence", metavar="N", type=values.amount, default=0,
-        help="grows with each report of a part, so that repeating one never counts twice")  # fmt: skip
+        help="grows with each report of a part, so that a repeat counts once; with --keep by itself")  # fmt: skip
     add("--size", metavar="N", type=values.amount, help="the job's size from now on")
     add("--message", help="what it is doing now")
     add("--count", metavar="NAME=N", nargs="+", action="extend", type=values.tally, default=[],

@@ -174,7 +174,9 @@ def _tidy(request: Kept) -> None:
             for error in request.record_errors:
                 error.record, error.code = clean(error.record, 256), clean(error.code, 64)
                 error.message = clean(error.message, 1024)
-            if not request.sequence and spool.folder() is not None:
+            # `headway run` numbers the reports of its job itself; one of a greater number would hide those that follow.
+            of_run = request.job_id == os.environ.get("HEADWAY_JOB")
+            if not request.sequence and not of_run and spool.folder() is not None:
                 request.sequence = time.time_ns() // 1000
         case pb.FailJobRequest():
             request.error.message = clean(request.error.message, 1024)
