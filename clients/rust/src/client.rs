@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tonic::Code;
@@ -16,7 +15,7 @@ use crate::job::Job;
 use crate::meter::Meter;
 use crate::options::{JobOptions, described};
 use crate::postman::{self, SpoolFlush};
-use crate::promise::{Answer, block_on};
+use crate::promise::{Answer, Arrival};
 use crate::proto::headway::v1::{self, JobStatus, StartJobRequest};
 use crate::step::{Request, Step};
 use crate::target::{Target, variable};
@@ -101,7 +100,7 @@ impl ClientBuilder {
                 engine,
                 exit_timeout: self.exit_timeout,
                 call_timeout: self.call_timeout,
-                closed: AtomicBool::new(false),
+                closing: OnceLock::new(),
             }),
             session: self.session.map(|session| session.0),
         })
@@ -124,21 +123,28 @@ pub(crate) struct Connection {
     pub(crate) engine: Engine,
     pub(crate) exit_timeout: Duration,
     pub(crate) call_timeout: Duration,
-    closed: AtomicBool,
+    closing: OnceLock<Arrival<()>>,
 }
 
 impl Connection {
+    /// Delivers what is left, once, and lets go of all jobs.
+    fn close(&self) -> Arrival<()> {
+        self.closing.get_or_init(|| self.engine.close(self.exit_timeout)).clone()
+    }
+
     /// Whether all jobs were let go.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closing.get().is_some()
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if !self.is_closed() && !self.engine.is_here() {
-            let closing = self.engine.close(self.exit_timeout);
-            block_on(closing);
+        if !self.engine.is_here() {
+            let patience = self.exit_timeout.saturating_add(WRITING);
+            self.close().wait_for(patience);
+            // What was said after somebody closed it; of what was given up, nothing is waited for again.
+            self.engine.close(self.exit_timeout).wait_for(patience);
         }
         self.engine.quit(WRITING);
     }
@@ -283,14 +289,8 @@ impl Client {
     /// Waits until all is delivered, at most `exit_timeout`, and leaves the rest in the spool. Jobs that have not ended
     /// are let go as they are. Asked for at once; can be called twice.
     pub fn close(&self) -> Answer<()> {
-        let connection = Arc::clone(&self.connection);
-        let closing =
-            (!connection.closed.swap(true, Ordering::AcqRel)).then(|| connection.engine.close(connection.exit_timeout));
-        Answer::new(async move {
-            if let Some(closing) = closing {
-                closing.await;
-            }
-        })
+        // The connection itself waits for it, if nobody else does.
+        Answer::new(self.connection.close())
     }
 }
 

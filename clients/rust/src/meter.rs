@@ -14,6 +14,8 @@ use prost_types::{Struct, Value};
 use crate::promise::lock;
 use crate::proto::headway::v1::RecordError;
 
+/// More would be refused, and with them all else that their report has to say.
+const COUNTERS: usize = 64;
 const ERRORS_AT_MOST: usize = 1000;
 const ERRORS_AT_AN_END: usize = 500;
 
@@ -79,7 +81,7 @@ impl Meter {
         let mut rest = lock(&self.rest);
         if let Some(total) = rest.counters.get_mut(counter) {
             *total = total.saturating_add(n);
-        } else {
+        } else if rest.counters.len() < COUNTERS {
             rest.counters.insert(counter.to_owned(), n);
         }
     }

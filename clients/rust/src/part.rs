@@ -63,7 +63,8 @@ impl Part {
         TrackedStream::new(items, Arc::clone(&self.meter))
     }
 
-    /// Adds to a named tally (`added`, `updated`, `skipped`): at most 64 a job, names of 1 to 128 characters.
+    /// Adds to a named tally (`added`, `updated`, `skipped`): at most 64 a job (a part drops further ones), names of 1 to
+    /// 128 characters.
     pub fn count(&self, counter: &str, n: i64) {
         self.inner.touch();
         self.meter.count(counter, n);

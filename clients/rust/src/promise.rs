@@ -78,6 +78,19 @@ impl<T: Clone> Promise<T> {
 
 pub(crate) struct Arrival<T>(Arc<Promise<T>>);
 
+impl<T: Clone> Arrival<T> {
+    /// Blocks until the value is there, at most so long.
+    pub(crate) fn wait_for(&self, timeout: Duration) -> Option<T> {
+        self.0.wait_for(timeout)
+    }
+}
+
+impl<T> Clone for Arrival<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl<T: Clone> Future for Arrival<T> {
     type Output = T;
 

@@ -10,7 +10,6 @@ use crate::proto::headway::v1::report_progress_request::Amount;
 use crate::values::clean;
 
 const ERRORS_ROOM: usize = 1024 * 1024;
-const COUNTERS: usize = 64;
 
 /// Whose reports these are.
 pub(crate) struct About<'a> {
@@ -137,7 +136,7 @@ impl Reporter {
             self.message.clone_from(&message);
             report.message = Some(message);
         }
-        for (name, total) in sample.counters.iter().take(COUNTERS) {
+        for (name, total) in &sample.counters {
             let delta = total.saturating_sub(self.counters.get(name).copied().unwrap_or(0));
             if delta != 0 {
                 let name = Some(clean(name, 128)).filter(|name| !name.is_empty());
