@@ -316,7 +316,7 @@ export class Client implements AsyncDisposable, Deliverer {
 
   /** @internal */
   leave(): void {
-    this.#writeDown(this.#engine.jobs);
+    this.#writeDown(this.#engine.jobs, "the process ends before all is delivered");
   }
 
   /** @internal */
@@ -329,18 +329,16 @@ export class Client implements AsyncDisposable, Deliverer {
     const late = await this.#engine.linger(this.#engine.jobs, this.exitTimeout);
     await within(this.#post, Math.min(POST_PATIENCE, this.exitTimeout));
     this.#postman.stop();
-    this.#writeDown(late);
+    this.#writeDown(late, `${this.address} has not answered in time`);
     this.#engine.close();
     this.#reads?.close();
     forget(this);
   }
 
-  #writeDown(courses: Iterable<Course>): void {
-    for (const [course, place] of writeDown(courses, this.#target, this.#log)) {
+  #writeDown(courses: Iterable<Course>, why: string): void {
+    for (const [{ job }, place] of writeDown(courses, this.#target, this.#log)) {
       const where = place && ` yet, and waits in ${place} for \`headway flush\` or the next run`;
-      this.#log.warn(
-        `headway: ${this.address} has not answered in time; the last state of job ${course.job.id} is not delivered${where}`,
-      );
+      this.#log.warn(`headway: ${why}; the last state of job ${job.id} is not delivered${where}`);
     }
   }
 

@@ -214,6 +214,13 @@ export class Course {
   describe(job: Job): void {
     this.job = job;
     this.started = job.status !== JobStatus.PENDING;
+    // What is changed but not sent yet is not forgotten over an older answer.
+    for (const { call } of this.#steps) {
+      if (call?.kind !== "UpdateJobRequest" || !call.message.job) continue;
+      const { updateMask, job: wanted } = call.message;
+      if (updateMask?.includes("name")) job.name = wanted.name;
+      if (updateMask?.includes("invoker")) job.invoker = wanted.invoker;
+    }
     if (job.cancellation?.requested && !ENDED.has(job.status)) this.cancel(job.cancellation);
   }
 

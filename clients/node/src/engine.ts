@@ -155,7 +155,8 @@ export class Engine implements Listener {
       if (course.error) course.letter?.refuse();
       else course.letter?.remove();
     }
-    if (!this.#batch && this.#stream && now >= this.#usedAt + RESTS_AFTER) {
+    const rests = this.#courses.size === 0 || now >= this.#usedAt + RESTS_AFTER;
+    if (!this.#batch && this.#stream && rests) {
       this.#stream.part();
       this.#stream = undefined;
     }

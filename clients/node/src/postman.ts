@@ -1,5 +1,6 @@
 /** Leaves in the spool what this process could not deliver, and sends what earlier ones left. */
 
+import { existsSync } from "node:fs";
 import { type Call, isEnd, Wire, type Word } from "./calls.js";
 import { inOneLine, type Logger } from "./contact.js";
 import type { Course } from "./course.js";
@@ -69,7 +70,8 @@ export class Postman {
     try {
       for (const file of files) {
         const claimed = this.#stopped || delivery.waiting ? undefined : spool.Letter.claim(file);
-        delivery[claimed ? await this.#bring(claimed.letter, claimed.text) : "waiting"] += 1;
+        if (claimed) delivery[await this.#bring(claimed.letter, claimed.text)] += 1;
+        else if (existsSync(file)) delivery.waiting += 1;
       }
     } finally {
       this.#wire.close();
