@@ -63,7 +63,10 @@ await show({ what: "count" }, (times) => {
 });
 
 // A terminal that shows nothing: what is measured is the bar, not the terminal.
-const terminal = Object.assign(new Writable({ write: (_chunk, _encoding, done) => done() }), { isTTY: true, columns: 80 });
+const terminal = Object.assign(new Writable({ write: (_chunk, _encoding, done) => done() }), {
+  isTTY: true,
+  columns: 80,
+});
 const bar = new SingleBar({ stream: terminal });
 bar.start(1e9, 0);
 const { version } = createRequire(import.meta.url)("cli-progress/package.json");

@@ -7,10 +7,10 @@ import {
   CreateJobRequest,
   FailJobRequest,
   FinishJobRequest,
-  JobServiceService as service,
   ReportProgressRequest,
   StartJobRequest,
   type StreamProgressResponse,
+  JobServiceService as service,
   UpdateJobRequest,
 } from "./gen/headway/v1/job_service.js";
 import { channelOptions, type Target } from "./target.js";
@@ -170,4 +170,3 @@ export class Wire {
 function deadline(timeout: number | undefined): { deadline?: number } {
   return timeout === undefined || timeout > LONGEST ? {} : { deadline: Date.now() + Math.max(timeout, 0) };
 }
-

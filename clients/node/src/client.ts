@@ -3,8 +3,8 @@
 import { type CallOptions, Wire } from "./calls.js";
 import { type Logger, toStandardError } from "./contact.js";
 import { Course, ENDED, Step } from "./course.js";
-import { Engine, within } from "./engine.js";
 import { type Deliverer, forget, remember } from "./ends.js";
+import { Engine, within } from "./engine.js";
 import { failed, fromGrpc, invalid, NotFoundError } from "./errors.js";
 import { type Job as JobMessage, JobStatus } from "./gen/headway/v1/job.js";
 import {
@@ -14,8 +14,8 @@ import {
   GetResultsRequest,
   GetVariablesRequest,
   ListRecordErrorsRequest,
-  JobServiceService as service,
   StartJobRequest,
+  JobServiceService as service,
   WatchJobRequest,
   WatchJobsRequest,
 } from "./gen/headway/v1/job_service.js";
@@ -117,7 +117,10 @@ export class Client implements AsyncDisposable, Deliverer {
     const session = this.#in(options.session);
     const message = createRequest(session, name, options);
     if (options.jobId) await this.#catchUp(message.jobId, CREATE_PATIENCE);
-    const course = new Course(session, described(message), { heartbeat: span(message.heartbeatTimeout), started: false });
+    const course = new Course(session, described(message), {
+      heartbeat: span(message.heartbeatTimeout),
+      started: false,
+    });
     const job = this.#work(course);
     const step = new Step({ call: { kind: "CreateJobRequest", message } });
     course.tally.woken = undefined;

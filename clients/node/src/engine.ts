@@ -176,9 +176,7 @@ export class Engine implements Listener {
 
   #report(now: number): void {
     const batch = new Batch();
-    const due = [...this.#courses].filter(
-      (course) => course.reporting && course.due <= now && course.retryAt <= now,
-    );
+    const due = [...this.#courses].filter((course) => course.reporting && course.due <= now && course.retryAt <= now);
     batch.fill(due, now, (course) => this.#turn(course));
     for (const { course, reporter } of batch.oversized) {
       this.#refused(course, reporter, tooLarge());
@@ -314,11 +312,7 @@ export class Engine implements Listener {
 
   #declined(course: Course, step: Step, error: HeadwayError): void {
     const call = step.call;
-    if (
-      call?.kind === "FinishJobRequest" &&
-      call.message.results !== undefined &&
-      error.code === "INVALID_ARGUMENT"
-    ) {
+    if (call?.kind === "FinishJobRequest" && call.message.results !== undefined && error.code === "INVALID_ARGUMENT") {
       this.#notice("the results of job % were refused, so it ends without", course, error);
       call.message.results = undefined;
     } else if (call?.kind === "UpdateJobRequest" && judge(error) !== Verdict.Gone) {

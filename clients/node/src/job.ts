@@ -12,7 +12,7 @@ import { Job as JobMessage } from "./gen/headway/v1/job.js";
 import { FailJobRequest, FinishJobRequest, UpdateJobRequest } from "./gen/headway/v1/job_service.js";
 import { Meter } from "./meter.js";
 import type { FollowOptions } from "./requests.js";
-import { type JobState, statusName, type Status as StatusName, toState } from "./state.js";
+import { type JobState, type Status as StatusName, statusName, toState } from "./state.js";
 import { clean, inWords, type Json, toJson, toRecord } from "./values.js";
 
 /**
@@ -258,7 +258,11 @@ export class Job extends Meter implements AsyncDisposable {
   #isCancellation(error: unknown): boolean {
     if (error instanceof JobCancelled) return true;
     // What takes a signal often throws an error of its own, for this reason.
-    return this.signal.aborted && error instanceof Error && (error.name === "AbortError" || error.cause === this.signal.reason);
+    return (
+      this.signal.aborted &&
+      error instanceof Error &&
+      (error.name === "AbortError" || error.cause === this.signal.reason)
+    );
   }
 
   #update(field: "name" | "invoker", text: string): void {

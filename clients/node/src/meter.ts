@@ -1,6 +1,6 @@
 /** What a worker touches while it works. */
 
-import { Tally } from "./tally.js";
+import type { Tally } from "./tally.js";
 import { type Items, lengthOf, Track, type TrackOptions, trackSync } from "./track.js";
 import { clean } from "./values.js";
 

@@ -28,7 +28,9 @@ export class Target {
     const authorities = ca || process.env.HEADWAY_CA || undefined;
     const [, scheme, host, port] = ADDRESS.exec(text) ?? [];
     if (!host || Number(port) < 1 || Number(port) > 65535) {
-      throw invalid(`The target must be host:port or https://host:port, such as ${DEFAULT}; not ${JSON.stringify(text)}.`);
+      throw invalid(
+        `The target must be host:port or https://host:port, such as ${DEFAULT}; not ${JSON.stringify(text)}.`,
+      );
     }
     if (scheme === "http" && authorities) {
       throw invalid("The target says http:// (plain text), but there is a CA file: write https://, or drop it.");

@@ -71,7 +71,11 @@ function isPromise<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
 }
 
 /** The same for a plain `for`. */
-export function* trackSync<T>(tally: Tally, items: Iterable<T>, { signal }: TrackOptions): Generator<T, void, undefined> {
+export function* trackSync<T>(
+  tally: Tally,
+  items: Iterable<T>,
+  { signal }: TrackOptions,
+): Generator<T, void, undefined> {
   for (const item of items) {
     if (signal?.aborted) throw signal.reason;
     yield item;

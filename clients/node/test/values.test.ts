@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { clean, inWords, toJson } from "#dist/values.js";
+
+test("texts are cut by characters, and hold neither U+0000 nor half characters", () => {
+  assert.equal(clean("𝄞𝄞𝄞", 2), "𝄞𝄞");
+  assert.equal(clean("abc", 2), "ab");
+  assert.equal(clean("a\0b\ud800"), "a\ufffdb\ufffd");
+  assert.equal(clean(Object.create(null)), "[object Object]");
+});
+
+test("any value becomes JSON, and nothing throws", () => {
+  const circle: { self?: unknown } = {};
+  circle.self = circle;
+  const bad = {
+    get fault(): never {
+      throw new Error("no");
+    },
+  };
+  assert.deepEqual(toJson(circle), { self: "[object Object]" });
+  assert.deepEqual(toJson(bad), "[object Object]");
+  assert.deepEqual(toJson([undefined, Number.NaN, 2n ** 60n, 5n, new Date(0)]), [
+    null,
+    "NaN",
+    "1152921504606846976",
+    5,
+    "1970-01-01T00:00:00.000Z",
+  ]);
+  assert.deepEqual(toJson(new Map([["a", new Set([1])]])), { a: [1] });
+  assert.deepEqual(toJson({ left: undefined, error: new TypeError("x") }), { error: "TypeError: x" });
+  assert.deepEqual(Object.keys(toJson(JSON.parse('{"__proto__": 1}')) as object), ["__proto__"]);
+});
+
+test("errors in words", () => {
+  assert.equal(inWords(new TypeError("x")), "TypeError: x");
+  assert.equal(inWords(new RangeError()), "RangeError");
+  assert.equal(inWords("plain"), "plain");
+});
