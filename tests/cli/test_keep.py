@@ -288,11 +288,16 @@ def test_a_full_letter_is_followed_by_another(script: Script) -> None:
     job = script.says("create")
     for number in range(12):
         script.says("report", job, "--set", f"part{number}={'x' * 110_000}", "--advance", "1")
-    assert len(script.kept) == 2
+    first, second = script.kept
+    size = first.stat().st_size
+    script.patience_is_over()
+    script.says("report", job, "--progress", "20")
+    assert script.kept == [first, second]
+    assert first.stat().st_size == size
     script.server.start()
     script.says("finish", job)
     assert script.kept == []
-    assert script.seen(job)["progress"] == "12"
+    assert script.seen(job)["progress"] == "20"
 
 
 def test_what_was_kept_of_a_job_that_is_gone_is_put_aside(script: Script) -> None:

@@ -96,7 +96,8 @@ class Keeper:
         while letters:
             if deliver(letters[0], self._channel, self._patience)[0] is Outcome.WAITING:
                 # It was let go of.
-                letters[:] = [again for letter in letters if (again := spool.Letter.claim(letter.path))]
+                again = spool.Letter.claim(letters[0].path)
+                letters[:1] = [again] if again else []
                 return f"{self._target.address} does not answer"
             del letters[0]
         return ""
