@@ -41,7 +41,7 @@ pub use postman::SpoolFlush;
 pub use promise::Answer;
 pub use track::{Tracked, TrackedStream};
 pub use v1::JobStatus;
-pub use watch::{Watch, Watching};
+pub use watch::{SessionChange, Watch, Watching};
 
 /// The protocol's own messages, in which jobs are read. Their fields are documented there.
 pub mod v1 {

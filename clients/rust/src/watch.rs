@@ -1,4 +1,4 @@
-//! A job as it changes.
+//! A job, or all jobs of a session, as they change.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -11,16 +11,15 @@ use futures_core::Stream;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::Code;
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::client::{Client, Connection, State};
 use crate::error::Error;
 use crate::ids::spread;
 use crate::promise::{Answer, block_on};
-use crate::proto::headway::v1::{JobStatus, WatchJobRequest};
-use crate::target::{Line, Target};
-
-type Item = Result<State, Error>;
+use crate::proto::headway::v1::watch_jobs_response::Change;
+use crate::proto::headway::v1::{JobStatus, WatchJobRequest, WatchJobResponse, WatchJobsRequest, WatchJobsResponse};
+use crate::target::{Line, Stub, Target};
 
 impl Client {
     /// The job as it stands, then each newer state, until it has ended. A connection that breaks is taken up again where it
@@ -30,6 +29,14 @@ impl Client {
     /// such job, or it is cleared meanwhile: `NotFound`.
     pub fn watch(&self, job_id: &str) -> Watch {
         self.watch_until(job_id, None)
+    }
+
+    /// The jobs of the session as they stand, then each change, new jobs and removals included, for as long as somebody
+    /// listens. Otherwise as [`watch`](Self::watch); an error `RESUME_TOKEN_EXPIRED` ends it if the server was away for so
+    /// long that it no longer knows what was removed.
+    pub fn watch_session(&self) -> Watch<SessionChange> {
+        let request = self.session().map(|session_id| WatchJobsRequest { session_id, resume_token: String::new() });
+        self.watch_source(request, None)
     }
 
     /// Waits until the job has ended, whoever ends it, and gives its final state. `DeadlineExceeded` if that takes longer than
@@ -47,12 +54,20 @@ impl Client {
     }
 
     fn watch_until(&self, job_id: &str, end: Option<Instant>) -> Watch {
+        let request = self.session().map(|session_id| WatchJobRequest {
+            session_id,
+            job_id: job_id.to_owned(),
+            after_revision: 0,
+        });
+        self.watch_source(request, end)
+    }
+
+    fn watch_source<S: Source>(&self, source: Result<S, Error>, end: Option<Instant>) -> Watch<S::Item> {
         let (sender, items) = channel(1);
         let engine = &self.connection.engine;
-        match self.session() {
-            Ok(session_id) => {
-                let request = WatchJobRequest { session_id, job_id: job_id.to_owned(), after_revision: 0 };
-                let watching = keep_watching(engine.target.clone(), engine.line.clone(), request, end, sender);
+        match source {
+            Ok(source) => {
+                let watching = keep_watching(engine.target.clone(), engine.line.clone(), source, end, sender);
                 drop(engine.spawn((), watching));
             }
             Err(error) => {
@@ -63,91 +78,135 @@ impl Client {
     }
 }
 
-/// The states of a job; made by [`Client::watch`].
+/// A change that [`Client::watch_session`] has seen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionChange {
+    /// A job as it stands now.
+    Job(Box<State>),
+    /// The id of a job that was removed.
+    Removed(String),
+}
+
+/// What is watched, and from where on.
+trait Source: Send + 'static {
+    type Response: Send;
+    type Item: Send + 'static;
+
+    fn open(&self, stub: Stub) -> impl Future<Output = Result<Response<Streaming<Self::Response>>, Status>> + Send;
+
+    /// What to hand on, and whether it is the last; the watch is taken up again after it.
+    fn heed(&mut self, response: Self::Response) -> Option<(Self::Item, bool)>;
+}
+
+impl Source for WatchJobRequest {
+    type Response = WatchJobResponse;
+    type Item = State;
+
+    async fn open(&self, mut stub: Stub) -> Result<Response<Streaming<WatchJobResponse>>, Status> {
+        stub.watch_job(self.clone()).await
+    }
+
+    fn heed(&mut self, response: WatchJobResponse) -> Option<(State, bool)> {
+        let job = response.job?;
+        self.after_revision = job.revision;
+        let ended = matches!(job.status(), JobStatus::Completed | JobStatus::Failed | JobStatus::Cancelled);
+        Some((job, ended))
+    }
+}
+
+impl Source for WatchJobsRequest {
+    type Response = WatchJobsResponse;
+    type Item = SessionChange;
+
+    async fn open(&self, mut stub: Stub) -> Result<Response<Streaming<WatchJobsResponse>>, Status> {
+        stub.watch_jobs(self.clone()).await
+    }
+
+    fn heed(&mut self, response: WatchJobsResponse) -> Option<(SessionChange, bool)> {
+        self.resume_token = response.resume_token;
+        let change = match response.change? {
+            Change::Job(job) => SessionChange::Job(Box::new(job)),
+            Change::RemovedJobId(id) => SessionChange::Removed(id),
+        };
+        Some((change, false))
+    }
+}
+
+/// The states of a job, or the changes of a session; made by [`Client::watch`] and [`Client::watch_session`].
 #[must_use = "nothing is seen before it is iterated over"]
-pub struct Watch {
-    items: Receiver<Item>,
+pub struct Watch<T = State> {
+    items: Receiver<Result<T, Error>>,
     _connection: Arc<Connection>,
 }
 
-impl Watch {
+impl<T> Watch<T> {
     /// Without regard to the budget of a task of tokio's, which does not grow while its thread is blocked.
-    async fn next_item(&mut self) -> Option<Item> {
+    async fn next_item(&mut self) -> Option<Result<T, Error>> {
         unconstrained(poll_fn(|context| self.items.poll_recv(context))).await
     }
 }
 
-impl Stream for Watch {
-    type Item = Item;
+impl<T> Stream for Watch<T> {
+    type Item = Result<T, Error>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.items.poll_recv(context)
     }
 }
 
-impl IntoIterator for Watch {
-    type Item = Item;
-    type IntoIter = Watching;
+impl<T> IntoIterator for Watch<T> {
+    type Item = Result<T, Error>;
+    type IntoIter = Watching<T>;
 
-    fn into_iter(self) -> Watching {
+    fn into_iter(self) -> Watching<T> {
         Watching(self)
     }
 }
 
-/// The same, blocking the thread between one state and the next.
-pub struct Watching(Watch);
+/// The same, blocking the thread between one item and the next.
+pub struct Watching<T = State>(Watch<T>);
 
-impl Iterator for Watching {
-    type Item = Item;
+impl<T> Iterator for Watching<T> {
+    type Item = Result<T, Error>;
 
-    fn next(&mut self) -> Option<Item> {
+    fn next(&mut self) -> Option<Self::Item> {
         block_on(self.0.next_item())
     }
 }
 
-impl fmt::Debug for Watch {
+impl<T> fmt::Debug for Watch<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Watching {
+impl<T> fmt::Debug for Watching<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Watching").finish_non_exhaustive()
     }
 }
 
-async fn keep_watching(
-    target: Target,
-    line: Line,
-    request: WatchJobRequest,
-    end: Option<Instant>,
-    items: Sender<Item>,
-) {
-    let watching = take_up_again(&target, &line, request, &items);
-    let error = match end {
+type Items<S> = Sender<Result<<S as Source>::Item, Error>>;
+
+async fn keep_watching<S: Source>(target: Target, line: Line, source: S, end: Option<Instant>, items: Items<S>) {
+    let watching = take_up_again(&target, &line, source, &items);
+    let outcome = match end {
         None => watching.await,
-        Some(end) => timeout_at(end, watching).await.unwrap_or_else(|_| {
-            let late = Error::new(Code::DeadlineExceeded, "The job has not ended in time.");
-            Err(late)
-        }),
+        Some(end) => timeout_at(end, watching)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Code::DeadlineExceeded, "The job has not ended in time."))),
     };
-    if let Err(error) = error {
+    if let Err(error) = outcome {
         let _ = items.send(Err(error)).await;
     }
 }
 
 /// Ends well with the job, or when nobody listens any more.
-async fn take_up_again(
-    target: &Target,
-    line: &Line,
-    mut request: WatchJobRequest,
-    items: &Sender<Item>,
-) -> Result<(), Error> {
+async fn take_up_again<S: Source>(target: &Target, line: &Line, mut source: S, items: &Items<S>) -> Result<(), Error> {
     let mut tries = 0;
     loop {
         let broken = tokio::select! {
-            broken = once(target, line, &mut request, items, &mut tries) => broken,
+            broken = once(line.stub(target), &mut source, items, &mut tries) => broken,
             () = items.closed() => return Ok(()),
         };
         let Err(error) = broken else {
@@ -165,22 +224,14 @@ async fn take_up_again(
     }
 }
 
-async fn once(
-    target: &Target,
-    line: &Line,
-    request: &mut WatchJobRequest,
-    items: &Sender<Item>,
-    tries: &mut u32,
-) -> Result<(), Error> {
-    let mut states = line.stub(target).watch_job(request.clone()).await?.into_inner();
-    while let Some(response) = states.message().await? {
+async fn once<S: Source>(stub: Stub, source: &mut S, items: &Items<S>, tries: &mut u32) -> Result<(), Error> {
+    let mut responses = source.open(stub).await?.into_inner();
+    while let Some(response) = responses.message().await? {
         *tries = 0;
-        let Some(job) = response.job else {
+        let Some((item, last)) = source.heed(response) else {
             continue;
         };
-        request.after_revision = job.revision;
-        let ended = matches!(job.status(), JobStatus::Completed | JobStatus::Failed | JobStatus::Cancelled);
-        if items.send(Ok(job)).await.is_err() || ended {
+        if items.send(Ok(item)).await.is_err() || last {
             break;
         }
     }
