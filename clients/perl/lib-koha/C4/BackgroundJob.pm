@@ -154,7 +154,7 @@ sub _fetched {
     my %fields  = ( status => $running ? 'running' : 'completed', values => $variables );
     for my $field (qw(name invoker size progress)) {
         my $kept  = $own{$field};
-        my $plain = $field eq 'name' || $field eq 'invoker' ? $job->{$field} || undef : $job->{$field};
+        my $plain = length $job->{$field} ? $job->{$field} : undef;
         $fields{$field} = $kept && ( $kept->[1] || _agrees( $field, $kept->[0], $job ) ) ? $kept->[0] : $plain;
     }
     if ( !$running ) {

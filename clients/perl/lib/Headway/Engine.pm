@@ -246,7 +246,10 @@ sub _call {
     }
     $step->{request}{attempt} = $course->attempt if $step->{method} =~ /\AF/ && !$step->{aside} && $course->attempt;
     $self->_send( @{$step}{qw(method request)}, sub { $self->_stepped( $course, $step, @_ ) } );
-    $self->{sent}{step} = $step if $self->{sent};
+    if ( $self->{sent} ) {
+        $self->{sent}{step} = $step;
+        $step->{tried} = 0;
+    }
     return;
 }
 

@@ -1,0 +1,82 @@
+#!/usr/bin/perl
+
+# What a worker touches, without a server.
+
+use 5.016;
+use strict;
+use warnings;
+
+use Test::More;
+
+use Headway::Backlog ();
+use Headway::Meter   ();
+use Headway::Report  ();
+
+sub texts {
+    my ($sample) = @_;
+    return map { $_->{record} } @{ $sample->{errors} };
+}
+
+subtest 'Of many record errors those at either end keep their texts' => sub {
+    my $meter = Headway::Meter->new( q{}, 0 );
+    $meter->record_error($_) for 1 .. 2_500;
+    my @sent;
+    my $sample;
+    do { $sample = $meter->sample(1_000_000); push @sent, texts($sample) } while $sample->{more};
+    is scalar @sent, 2_500, 'all are counted';
+    is_deeply [ @sent[ 0, 499, 500, 1_999, 2_000, 2_499 ] ], [ 1, 500, q{?}, q{?}, 2_001, 2_500 ], 'which are named';
+};
+
+subtest 'A checkpoint goes with its moment' => sub {
+    my $meter = Headway::Meter->new( q{}, 0 );
+    $meter->advance(3);
+    $meter->record_error('a');
+    $meter->checkpoint( { at => 3 } );
+    $meter->advance(4);
+    $meter->record_error('b');
+    my $first = $meter->sample(1_000);
+    is $first->{progress}, 3, 'the progress of then';
+    is_deeply [ texts($first) ], ['a'], 'the errors of then';
+    is_deeply $first->{variables}, { at => 3 }, 'the variables';
+    my $second = $meter->sample(1_000);
+    is $second->{progress}, 7, 'the rest follows';
+    is_deeply [ texts($second) ], ['b'], 'its errors too';
+};
+
+subtest 'A report stays the same until it is settled' => sub {
+    my $meter    = Headway::Meter->new( q{}, 0 );
+    my $reporter = Headway::Report->new($meter);
+    my $about    = { job_id => 'x' };
+    is $reporter->report( $about, 1 ), undef, 'nothing to say';
+    $meter->advance(2);
+    $meter->count( added => 2 );
+    my %first = %{ $reporter->report( $about, 1 ) };
+    $meter->advance(1);
+    $meter->count('added');
+    is_deeply $reporter->report( $about, 1 ), \%first, 'the same again';
+    $reporter->settle;
+    my $second = $reporter->report( $about, 1 );
+    is $second->{progress}, 3, 'then what came since';
+    is_deeply $second->{counters}, { added => 1 }, 'counters as differences';
+    cmp_ok $second->{sequence}, '>', $first{sequence}, 'under a greater number';
+};
+
+subtest 'An item is counted when the next is asked for' => sub {
+    my $meter = Headway::Meter->new( q{}, 0 );
+    my $next  = $meter->track( [ undef, 0, 'c' ] );
+    my @seen;
+    while ( my ($item) = $next->() ) {
+        push @seen, $item;
+        last if @seen == 2;
+    }
+    is $meter->progress, 1, 'not the one in which the loop is left';
+    my @rest = $next->();
+    is $meter->progress, 2, 'but it is, once the loop goes on';
+    is_deeply [ $next->() ], [], 'the end is the empty list';
+    my @from = ( 1, 2 );
+    my $lazy = $meter->track( sub { shift @from } );
+    1 while defined $lazy->();
+    is $meter->progress, 5, 'a sub is a source too';
+};
+
+done_testing;
