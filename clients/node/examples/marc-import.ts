@@ -43,7 +43,7 @@ async function importAll({ signal }: Job): Promise<void> {
       if (done % CHECKPOINT === 0) job.checkpoint({ records: done });
     }
   } finally {
-    seconds = (performance.now() - start) / 1000;
+    seconds = Math.round(performance.now() - start) / 1000;
   }
   job.results = tally;
 }

@@ -1,0 +1,45 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { fromFile } from "#dist/spool.js";
+
+/** Runs a worker whose server is not there; what is then in the spool, and the status. */
+function leftBy(ending: string): { kinds: string[]; status: number | null; notes: string } {
+  const place = fs.mkdtempSync(path.join(tmpdir(), "headway-"));
+  const script = `
+    import { connect } from "@headway/client";
+    const job = await connect({ target: "127.0.0.1:9", session: "s", exitTimeout: 50 }).create("x");
+    job.progress = 3;
+    ${ending}`;
+  const env = { ...process.env, HEADWAY_SPOOL: place };
+  const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", script], { env });
+  const files = fs.readdirSync(place).map((name) => fromFile(fs.readFileSync(path.join(place, name), "utf8")));
+  fs.rmSync(place, { recursive: true });
+  return { kinds: files.flatMap(({ words }) => words.map(({ kind }) => kind)), status, notes: String(stderr) };
+}
+
+const started = ["CreateJobRequest", "ReportProgressRequest"];
+
+test("a process that just ends leaves what it could not deliver", () => {
+  const { kinds, status, notes } = leftBy("");
+  assert.deepEqual([kinds, status], [started, 0]);
+  assert.match(notes, /has not answered in time/);
+});
+
+test("so does one that calls process.exit, and keeps its status", () => {
+  const { kinds, status } = leftBy("job.finish({ a: 1 }); process.exit(3);");
+  assert.deepEqual([kinds, status], [[...started, "FinishJobRequest"], 3]);
+});
+
+test("so does one that ends by an error", () => {
+  const { kinds, status } = leftBy("throw new Error('mine');");
+  assert.deepEqual([kinds, status], [started, 1]);
+});
+
+test("a block that is left without an end fails its job", () => {
+  const { kinds, status } = leftBy("await job[Symbol.asyncDispose]();");
+  assert.deepEqual([kinds, status], [[...started, "FailJobRequest"], 0]);
+});
