@@ -63,6 +63,10 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         this.exitTimeout = exitTimeout;
         this.credentials = credentials;
         this.contact = new Contact(target.address());
+        // Now, and not with the first job, which waits for the server but a second: what gRPC has
+        // to load takes a good part of
+        // that in a process that has just begun.
+        this.channel = Channels.open(target, credentials, true);
     }
 
     // What others have it do.
@@ -360,8 +364,8 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
             notice("the results of job %s were refused, so it ends without: %s", course, error);
             step.request = finish.toBuilder().clearResults().build();
         } else if (step.request instanceof UpdateJobRequest && Verdict.of(error) != Verdict.GONE) {
-            notice("a change of job %s was refused: %s", course, error);
             course.answered(step, null);
+            notice("a change of job %s was refused: %s", course, error);
         } else {
             stop(course, error);
         }
@@ -369,8 +373,8 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
 
     private void stop(Course course, HeadwayException error) {
         if (!course.over) {
-            notice("job %s is no longer reported: %s", course, error);
             course.stop(error);
+            notice("job %s is no longer reported: %s", course, error);
         }
     }
 

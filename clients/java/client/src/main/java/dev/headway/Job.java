@@ -284,13 +284,20 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * Fails the job if it has not ended yet: a block that is left without {@code finish} or {@code
-     * fail} was left by something that went wrong. Why, only {@link HeadwayClient#run} and {@link
-     * HeadwayClient#call} can tell the server. A fetched job is left as it is.
+     * Ends the job if it has not ended yet: a block that is left without {@code finish} or {@code
+     * fail} was left by something that went wrong, so the job is FAILED; CANCELLED if somebody
+     * wanted it to end early. Why, only {@link HeadwayClient#run} and {@link HeadwayClient#call}
+     * can tell the server. A fetched job is left as it is.
      */
     @Override
     public void close() {
-        if (course.heartbeat >= 0) {
+        Cancellation wish = course.wish;
+        if (course.heartbeat < 0) {
+            return;
+        }
+        if (wish != null) {
+            fail(new JobCancelledException(wish));
+        } else {
             fail("left without finish() or fail()");
         }
     }
