@@ -5,6 +5,7 @@ import dev.headway.v1.StreamProgressRequest;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.ToLongFunction;
@@ -26,6 +27,9 @@ final class Batch {
     /** Whose reports fit in no request. */
     final List<Sender> oversized = new ArrayList<>();
 
+    /** Jobs whose state makes no report, and why: each is its own fault and stops no other. */
+    final Map<Course, RuntimeException> faults = new LinkedHashMap<>();
+
     private int bytes;
 
     /** Whose report it is; the reporter is null for a heartbeat. */
@@ -35,17 +39,29 @@ final class Batch {
     void fill(List<Course> due, long now, ToLongFunction<Course> turn) {
         due.sort(Comparator.comparingLong(course -> course.due));
         for (Course course : due) {
-            for (Course.Draft draft : course.reports(now)) {
-                Sender sender = new Sender(course, draft.reporter());
-                if (draft.report().getSerializedSize() > MESSAGE_BYTES) {
-                    oversized.add(sender);
-                } else if (!add(sender, draft)) {
+            try {
+                if (!take(course, now, turn.applyAsLong(course))) {
                     return;
                 }
-                course.beatAt = now + turn.applyAsLong(course);
+            } catch (RuntimeException fault) {
+                faults.put(course, fault);
             }
             course.due = now + turn.applyAsLong(course);
         }
+    }
+
+    /** False if there was no room for all of it. */
+    private boolean take(Course course, long now, long turn) {
+        for (Course.Draft draft : course.reports(now)) {
+            Sender sender = new Sender(course, draft.reporter());
+            if (draft.report().getSerializedSize() > MESSAGE_BYTES) {
+                oversized.add(sender);
+            } else if (!add(sender, draft)) {
+                return false;
+            }
+            course.beatAt = now + turn;
+        }
+        return true;
     }
 
     private boolean add(Sender sender, Course.Draft draft) {

@@ -159,7 +159,7 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
 
     /** What should not happen stops nothing, and is not tried again at once. */
     @Override
-    public void fault(RuntimeException fault) {
+    public void fault(Throwable fault) {
         Log.fault(Level.DEBUG, "headway: a fault of its own", fault);
         outage(new HeadwayException(Code.UNKNOWN, fault.toString()));
     }
@@ -197,6 +197,9 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
             refused(sender, Verdict.tooLarge());
             sender.course().due = now;
         }
+        next.faults.forEach(
+                (course, fault) ->
+                        stop(course, new HeadwayException(Code.INTERNAL, fault.toString())));
         if (next.senders.isEmpty()) {
             return;
         }

@@ -23,7 +23,7 @@ final class Inbox {
 
         void pump();
 
-        void fault(RuntimeException fault);
+        void fault(Throwable fault);
 
         /** Whether there is nothing left to do. */
         boolean isIdle();
@@ -80,12 +80,12 @@ final class Inbox {
                 }
             } catch (InterruptedException nobodyDoes) {
                 Thread.interrupted();
-            } catch (RuntimeException fault) {
+            } catch (RuntimeException | Error fault) {
                 owner.fault(fault);
             }
             try {
                 owner.pump();
-            } catch (RuntimeException fault) {
+            } catch (RuntimeException | Error fault) {
                 owner.fault(fault);
             }
         } while (!done());
