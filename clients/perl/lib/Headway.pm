@@ -7,15 +7,15 @@ use warnings;
 use Carp         qw(croak);
 use Scalar::Util qw(blessed);
 
-use Headway::Course  ();
-use Headway::Engine  ();
-use Headway::Error   ();
-use Headway::Http    ();
-use Headway::Ids     qw(chance now uuid7);
-use Headway::Job     ();
-use Headway::Json    qw(clean job_state perlish span whole);
-use Headway::Spool   ();
-use Headway::Target  ();
+use Headway::Course ();
+use Headway::Engine ();
+use Headway::Error  ();
+use Headway::Http   ();
+use Headway::Ids    qw(chance now uuid7);
+use Headway::Job    ();
+use Headway::Json   qw(clean job_state perlish span whole);
+use Headway::Spool  ();
+use Headway::Target ();
 
 our $VERSION = '0.1.0';
 
@@ -49,10 +49,11 @@ sub create {
     my ( $self, %about ) = @_;
     my $id      = $about{job_id};
     my %request = ( session_id => $self->_session( \%about ), job_id => $id || uuid7() );
-    $request{$_}       = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
-    $request{size}     = whole( $about{size} ) if defined $about{size};
-    $request{pending}  = JSON::PP::true()     if $about{pending};
-    $request{"${_}_timeout"} = span( $about{"${_}_timeout"} ) for grep { defined $about{"${_}_timeout"} } qw(heartbeat stall);
+    $request{$_}             = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
+    $request{size}           = whole( $about{size} ) if defined $about{size};
+    $request{pending}        = JSON::PP::true()      if $about{pending};
+    $request{"${_}_timeout"} = span( $about{"${_}_timeout"} )
+        for grep { defined $about{"${_}_timeout"} } qw(heartbeat stall);
     $request{retention} = span( $about{retention} ) if defined $about{retention};
     my $labels = $about{labels} || {};
     $request{labels} = { map { clean($_) => clean( $labels->{$_} ) } keys %{$labels} } if %{$labels};
@@ -81,7 +82,7 @@ sub resume {
     my ( $self, $id, %how ) = @_;
     my $session = $self->_session( \%how );
     $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
-    my $state = job_state( $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() } ) );
+    my $state     = job_state( $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() } ) );
     my $variables = $self->variables( $id, session => $session );
     my $course    = Headway::Course->new(
         session   => $session,
@@ -123,8 +124,8 @@ sub list {
     my ( $self, %filters ) = @_;
     my $session = $self->_session( \%filters );
     my %request = map { $_ => $filters{$_} } grep { defined $filters{$_} } qw(name invoker labels page_size);
-    $request{statuses} = [ map {"JOB_STATUS_$_"} @{ $filters{statuses} } ] if $filters{statuses};
-    $request{stalled} = $filters{stalled} ? JSON::PP::true() : JSON::PP::false() if defined $filters{stalled};
+    $request{statuses} = [ map { "JOB_STATUS_$_" } @{ $filters{statuses} } ]      if $filters{statuses};
+    $request{stalled}  = $filters{stalled} ? JSON::PP::true() : JSON::PP::false() if defined $filters{stalled};
     my @jobs;
     while (1) {
         my $page = $self->_call( ListJobs => $session, \%request );
@@ -167,12 +168,12 @@ sub _newer {
         };
         my $fault = $state ? undef : $@;
         $state = job_state($state) if $state;
-        return $state              if $state && ( $state->{revision} > $revision || $ENDED{ $state->{status} } );
-        die $fault if defined $fault && !_is( $fault, qw(UNAVAILABLE CANCELLED DEADLINE_EXCEEDED) );
+        return $state if $state         && ( $state->{revision} > $revision || $ENDED{ $state->{status} } );
+        die $fault    if defined $fault && !_is( $fault, qw(UNAVAILABLE CANCELLED DEADLINE_EXCEEDED) );
         die Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'the job has not ended in time' )
             if defined $end && now() >= $end;
         return $state if $state;
-        $tries++ if $tries < 6;
+        $tries++      if $tries < 6;
         $self->_sleep( 0.1 * 2**$tries * chance( 0.5, 1.0 ), $end );
     }
 }
@@ -185,7 +186,7 @@ sub _is {
 
 sub _sleep {
     my ( $self, $seconds, $end ) = @_;
-    $seconds = 5              if $seconds > 5;
+    $seconds = 5            if $seconds > 5;
     $seconds = $end - now() if defined $end && $seconds > $end - now();
     $self->{engine}->await( $seconds > 0 ? $seconds : 0, sub { q{} } );
     return;
@@ -207,7 +208,8 @@ sub results {
 sub variables {
     my ( $self, $id, %how ) = @_;
     my %names = $how{names} ? ( names => [ map { clean($_) } @{ $how{names} } ] ) : ();
-    return perlish( $self->_call( GetVariables => $self->_session( \%how ), { job_id => $id, %names } )->{variables} || {} );
+    return perlish( $self->_call( GetVariables => $self->_session( \%how ), { job_id => $id, %names } )->{variables}
+            || {} );
 }
 
 sub record_errors {
@@ -215,11 +217,8 @@ sub record_errors {
     my $told  = $self->_call( ListRecordErrors => $self->_session( \%how ), { job_id => $id } );
     my %found = ( total => 0 + ( $told->{total} // 0 ) );
     for my $end (qw(first last)) {
-        $found{$end} = [
-            map {
-                { record => $_->{record}, code => $_->{code} // q{}, message => $_->{message} // q{} }
-            } @{ $told->{$end} || [] }
-        ];
+        $found{$end} = [ map { { record => $_->{record}, code => $_->{code} // q{}, message => $_->{message} // q{} } }
+                @{ $told->{$end} || [] } ];
     }
     return \%found;
 }
@@ -240,7 +239,7 @@ sub clear {
 
 sub flush_spool {
     my ($self) = @_;
-    return $self->{engine}->deliver_letters(9**9**9);
+    return $self->{engine}->deliver_letters( 9**9**9 );
 }
 
 sub tick {
@@ -262,14 +261,16 @@ sub _deliver {
     my ( $engine, $seconds ) = @_;
     my $end = now() + $seconds;
     for my $course ( $engine->linger( $seconds, $engine->jobs ) ) {
-        my @left = $course->remains or next;
+        my @left  = $course->remains or next;
         my $place = eval { Headway::Spool::write_letter( $engine->target, $course->{job}, \@left )->path };
         chomp( my $why = $place ? q{} : $@ );
         $engine->contact->notice(
             sprintf '%s has not answered in time; the last state of job %s is not delivered%s',
             $engine->target->address,
             $course->id,
-            $place ? " yet, and waits in $place for headway-flush or the next run" : ", and can't be written down: $why"
+            $place
+            ? " yet, and waits in $place for headway-flush or the next run"
+            : ", and can't be written down: $why"
         );
     }
     $_->stop for $engine->jobs;

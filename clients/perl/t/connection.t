@@ -36,7 +36,7 @@ subtest 'Calls share a connection that sends at once' => sub {
     my $peer    = $server->accept;
     my $request = answer( $peer, '{"a":1}' );
     like $request, qr{\APOST /headway[.]v1[.]JobService/GetJob HTTP/1[.]1\r\n}, 'the method';
-    like $request, qr/^Authorization: Bearer secret\r$/m, 'the token';
+    like $request, qr/^Authorization: Bearer secret\r$/m,                       'the token';
     ok $http->ready(1), 'there is an answer';
     is_deeply $http->answer, { a => 1 }, 'that can be read';
     ok unpack( 'I', getsockopt $http->{handle}{fh}, IPPROTO_TCP, TCP_NODELAY ), 'TCP_NODELAY is set';
@@ -80,8 +80,8 @@ subtest 'Targets' => sub {
     local $ENV{HEADWAY_TARGET} = 'one:1';
     is( Headway::Target->new->url, 'http://one:1', 'host:port is http' );
     local $ENV{HEADWAY_HTTP_TARGET} = 'http://two:2/';
-    is( Headway::Target->new->url, 'http://two:2', 'HEADWAY_HTTP_TARGET goes before' );
-    is( Headway::Target->new( target => 'http://[::1]:80' )->peer, '::1', 'IPv6' );
+    is( Headway::Target->new->url,                                 'http://two:2', 'HEADWAY_HTTP_TARGET goes before' );
+    is( Headway::Target->new( target => 'http://[::1]:80' )->peer, '::1',          'IPv6' );
     ok !eval { Headway::Target->new( target => $_ ); 1 }, "not $_" for qw(one http://one ftp://one:1 one:70000 one:1/x);
 };
 

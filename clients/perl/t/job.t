@@ -19,10 +19,14 @@ my $client = Headway->connect;
 
 subtest 'A scope that is left by an exception' => sub {
     my $job = $client->create( name => 'Run' );
-    ok !eval { $job->run( sub { die "the disk is full\n" } ); 1 }, 'the exception goes on';
+    ok !eval {
+        $job->run( sub { die "the disk is full\n" } );
+        1;
+    }, 'the exception goes on';
     is $@, "the disk is full\n", 'unchanged';
     my $state = $client->get( $job->id );
-    is_deeply [ $state->{status}, $state->{error} ], [ 'FAILED', { code => 'UNKNOWN', message => 'the disk is full' } ], 'FAILED';
+    is_deeply [ $state->{status}, $state->{error} ],
+        [ 'FAILED', { code => 'UNKNOWN', message => 'the disk is full' } ], 'FAILED';
 
     my $guarded = $client->create( name => 'Scope' );
     eval {
@@ -44,9 +48,12 @@ subtest 'A wish to cancel' => sub {
     $client->cancel( $job->id, reason => 'wrong file' );
     ok $job->flush, 'the next report';
     $job->refresh if !$job->cancelled;
-    ok !eval { $job->run( sub { $_[0]->die_if_cancelled } ); 1 }, 'brings it';
-    is $@->reason, 'wrong file', 'with its reason';
-    is $client->get( $job->id )->{status}, 'CANCELLED', 'CANCELLED';
+    ok !eval {
+        $job->run( sub { $_[0]->die_if_cancelled } );
+        1;
+    }, 'brings it';
+    is $@->reason,                         'wrong file', 'with its reason';
+    is $client->get( $job->id )->{status}, 'CANCELLED',  'CANCELLED';
 };
 
 subtest 'A forked child reports a part of its own' => sub {

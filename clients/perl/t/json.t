@@ -11,11 +11,14 @@ use Test::More;
 use Headway::Error ();
 use Headway::Json  qw(clean decode encode perlish plain seconds span);
 
-is encode( plain( [ 1, '1', 1.5, 3.0, undef, \1, \0 ] ) ), '[1,"1",1.5,3,null,true,false]', 'numbers and texts stay what they are';
-is encode( plain( [ 9_007_199_254_740_993, 9**9**9 ] ) ), '["9007199254740993","Inf"]', 'what is no JSON number becomes text';
-like encode( plain( { a => sub { }, b => Headway::Error->new( message => 'x' ) } ) ), qr/CODE.*UNKNOWN: x/, 'so does an object';
+is encode( plain( [ 1, '1', 1.5, 3.0, undef, \1, \0 ] ) ), '[1,"1",1.5,3,null,true,false]',
+    'numbers and texts stay what they are';
+is encode( plain( [ 9_007_199_254_740_993, 9**9**9 ] ) ), '["9007199254740993","Inf"]',
+    'what is no JSON number becomes text';
+like encode( plain( { a => sub { }, b => Headway::Error->new( message => 'x' ) } ) ), qr/CODE.*UNKNOWN: x/,
+    'so does an object';
 is clean("a\0b\x{110000}c"), "a\x{FFFD}b\x{FFFD}c", 'no character that the server does not take';
-is clean( 'abc', 2 ), 'ab', 'no more than it takes';
+is clean( 'abc', 2 ),        'ab',                  'no more than it takes';
 is encode( perlish( decode('[9007199254740992.0, 5.0, "5"]') ) ), '[9007199254740992,5,"5"]', 'whole numbers are whole';
 is_deeply [ map { span($_) } 60, 0.5, 100 ], [qw(60s 0.5s 100s)], 'spans';
 is seconds('0.250s'), 0.25, 'and back';
@@ -28,14 +31,16 @@ my $told = {
     code    => 'resource_exhausted',
     message => "Wait.\nA little.",
     details => [
-        { type => 'google.rpc.ErrorInfo', debug => { reason => 'OVERLOADED', domain => 'headway' } },
-        { type => 'google.rpc.RetryInfo', debug => { retryDelay        => '1.500s' } },
+        { type => 'google.rpc.ErrorInfo', debug => { reason     => 'OVERLOADED', domain => 'headway' } },
+        { type => 'google.rpc.RetryInfo', debug => { retryDelay => '1.500s' } },
     ],
 };
 my $error = Headway::Error->from_response( 429, $told );
-is_deeply [ map { $error->$_ } qw(code reason retry_after verdict) ], [qw(RESOURCE_EXHAUSTED OVERLOADED 1.5 LATER)], 'an error';
+is_deeply [ map { $error->$_ } qw(code reason retry_after verdict) ], [qw(RESOURCE_EXHAUSTED OVERLOADED 1.5 LATER)],
+    'an error';
 is "$error", "RESOURCE_EXHAUSTED: Wait. A little.\n", 'in one line';
 is( Headway::Error->from_response( 404, undef )->verdict, 'AWAY', 'a proxy ends nothing' );
-is( Headway::Error->new( code => 'FAILED_PRECONDITION', reason => 'STALE_ATTEMPT' )->verdict, 'GONE', 'a take-over does' );
+is( Headway::Error->new( code => 'FAILED_PRECONDITION', reason => 'STALE_ATTEMPT' )->verdict,
+    'GONE', 'a take-over does' );
 
 done_testing;

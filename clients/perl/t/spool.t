@@ -35,8 +35,8 @@ my $id;
 my ($path) = Headway::Spool::letters( $target, $id );
 ok $path, 'there is a letter';
 is sprintf( '%o', ( stat $path )[2] & oct 777 ), '600', 'for its user alone';
-like $path, qr{/http/[^/]+\z}, 'in the folder of this door';
-like "@warnings", qr/\Q$path\E/, 'and a warning that says where';
+like $path,         qr{/http/[^/]+\z},             'in the folder of this door';
+like "@warnings",   qr/\Q$path\E/,                 'and a warning that says where';
 unlike "@warnings", qr/\Q$ENV{HEADWAY_SESSION}\E/, 'but not the session';
 
 my $held = Headway::Spool::Letter->claim($path);
@@ -48,7 +48,7 @@ $server->run($address);
 my $client = Headway->connect;
 is_deeply $client->flush_spool, { sent => 1, refused => 0, waiting => 0 }, 'it is sent';
 my $state = $client->get($id);
-is_deeply [ @{$state}{qw(status progress)} ], [ 'COMPLETED', 3 ], 'and arrives';
-is_deeply [ Headway::Spool::letters($target) ], [], 'nothing is left';
+is_deeply [ @{$state}{qw(status progress)} ],   [ 'COMPLETED', 3 ], 'and arrives';
+is_deeply [ Headway::Spool::letters($target) ], [],                 'nothing is left';
 
 done_testing;

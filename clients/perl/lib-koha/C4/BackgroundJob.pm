@@ -27,7 +27,7 @@ my ( %clients, %courses );
 
 sub new {
     my ( $class, $session, $name, $invoker, $size ) = @_;
-    my $self = $class->_object( $session, uuid7(), name => $name, invoker => $invoker, size => $size );
+    my $self    = $class->_object( $session, uuid7(), name => $name, invoker => $invoker, size => $size );
     my %request = ( name => _short($name), invoker => _short($invoker), size => _count($size) // 0 );
     $self->_say( CreateJob => \%request );
     my %more = map { _own($_) => [ $self->{$_} ] } grep { !_tells_all( $_, $self->{$_} ) } qw(name invoker size);
@@ -94,7 +94,7 @@ sub finish {
         sub {
             my ($error) = @_;
             return ( SetVariables => $late ) if $error->reason eq 'JOB_ENDED';
-            return if $error->code ne 'INVALID_ARGUMENT' || !exists $request{results};
+            return                           if $error->code ne 'INVALID_ARGUMENT' || !exists $request{results};
             _notice( $self, 'it ends without its results', $error );
             return ( FinishJob => {} );
         }
@@ -159,7 +159,7 @@ sub _fetched {
     }
     if ( !$running ) {
         $fields{results} =
-              $own{results}                  ? $own{results}[0]
+              $own{results}                 ? $own{results}[0]
             : $job->{status} eq 'COMPLETED' ? $results
             :                                 { status => $job->{status}, error => ( $job->{error} || {} )->{message} };
     }
@@ -215,8 +215,9 @@ sub _described {
     my ( $self, $field, @set ) = @_;
     return $self->{$field} if !@set;
     my $given = $self->{$field} = $set[0];
-    $self->_say( UpdateJob => { job => { id => $self->{jobID}, $field => _short($given) }, update_mask => $field } );
-    $self->_say( SetVariables => { variables => { _own($field) => plain( [$given] ) } } ) if !_tells_all( $field, $given );
+    $self->_say( UpdateJob    => { job => { id => $self->{jobID}, $field => _short($given) }, update_mask => $field } );
+    $self->_say( SetVariables => { variables => { _own($field) => plain( [$given] ) } } )
+        if !_tells_all( $field, $given );
     return $given;
 }
 
@@ -235,7 +236,9 @@ sub _counted {
             return if $error->reason ne 'JOB_ENDED';
 
             # Nobody moves it any more, but here it is still said.
-            return ( SetVariables => { variables => { map { $_ => [ $request{variables}{$_}[0], 1 ] } keys %{ $request{variables} } } } );
+            return ( SetVariables =>
+                    { variables => { map { $_ => [ $request{variables}{$_}[0], 1 ] } keys %{ $request{variables} } } }
+            );
         }
     );
     return $given;
@@ -272,7 +275,12 @@ sub _say {
     $course->{kept} = { %{$self} };
     my $step = $self->_step( $method, $request, $instead );
     $engine->submit( $course, _joined( $engine, $course, $step ) ? () : $step );
-    my $told = $engine->await( $PATIENCE, sub { !grep { !$_->{tried} } @{ $course->{steps} } } );
+    my $told = $engine->await(
+        $PATIENCE,
+        sub {
+            !grep { !$_->{tried} } @{ $course->{steps} };
+        }
+    );
     $engine->give_up($PATIENCE) if !$told;
     return;
 }

@@ -4,7 +4,9 @@ use 5.016;
 use strict;
 use warnings;
 
-use overload q{""} => sub { 'The job is cancelled: ' . ( $_[0]{reason} || 'no reason given' ) . "\n" }, bool => sub { 1 },
+use overload
+    q{""}    => sub { 'The job is cancelled: ' . ( $_[0]{reason} || 'no reason given' ) . "\n" },
+    bool     => sub { 1 },
     fallback => 1;
 
 sub new {

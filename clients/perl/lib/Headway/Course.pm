@@ -27,23 +27,23 @@ sub new {
     my $never = 9**9**9;
     my $self  = bless {
         session   => undef,
-        passing   => 0,        # whether the engine forgets it when it has no steps
-        job       => undef,    # as the server last described it; before it did, as the worker did
-        heartbeat => -1,       # seconds; 0 = never LOST, below 0 = not even a question now and then
-        started   => 1,        # whether reports may flow: not before the job is created, or while it is PENDING
+        passing   => 0,         # whether the engine forgets it when it has no steps
+        job       => undef,     # as the server last described it; before it did, as the worker did
+        heartbeat => -1,        # seconds; 0 = never LOST, below 0 = not even a question now and then
+        started   => 1,         # whether reports may flow: not before the job is created, or while it is PENDING
         engine    => undef,
-        error     => undef,    # why the server wants no more reports, once it does not
+        error     => undef,     # why the server wants no more reports, once it does not
         over      => 0,
         cancelled => 0,
         unwanted  => 0,
-        due        => 0,
-        beat_at    => 0,
-        retry_at   => 0,
-        reporters  => [],
-        round      => undef,
-        steps      => [],
-        at_once    => 0,          # when an unjoined job is due: with its first change
-        never      => \$never,
+        due       => 0,
+        beat_at   => 0,
+        retry_at  => 0,
+        reporters => [],
+        round     => undef,
+        steps     => [],
+        at_once   => 0,         # when an unjoined job is due: with its first change
+        never     => \$never,
         %about,
     }, $class;
     return $self;
@@ -140,7 +140,7 @@ sub next_report {
     if ($step) {
 
         # A step waits for what was there when it came, and not for ever.
-        $step->{sampled}       ||= $round->{complete};
+        $step->{sampled} ||= $round->{complete};
         $step->{after_reports} &&= !$round->{silent};
         return;
     }
@@ -181,7 +181,7 @@ sub answered {
     shift @{ $self->{steps} };
     $self->{retry_at} = 0;
     $self->heard_of($job) if $job;
-    $self->stop if $step->{release} || $ENDS{ $step->{method} // q{} } && !$step->{aside};
+    $self->stop           if $step->{release} || $ENDS{ $step->{method} // q{} } && !$step->{aside};
     @{$step}{qw(done tried answer)} = ( 1, 1, $job );
     return;
 }
@@ -198,7 +198,7 @@ sub heard_of {
 sub adopt {
     my ($self) = @_;
     $self->{steps} = [
-        map { { method => $_->{method}, request => $_->{request} } }
+        map  { { method => $_->{method}, request => $_->{request} } }
         grep { ( $_->{method} // q{} ) eq 'CreateJob' } @{ $self->{steps} }
     ];
     @{$self}{qw(retry_at heartbeat round)} = ( 0, -1, undef );

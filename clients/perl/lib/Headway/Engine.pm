@@ -9,6 +9,7 @@ use strict;
 use warnings;
 
 use Scalar::Util qw(weaken);
+use Time::HiRes  qw(sleep);
 
 use Headway::Contact ();
 use Headway::Error   ();
@@ -35,7 +36,8 @@ my %engines;
 
 sub new {
     my ( $class, $target, $warn_at ) = @_;
-    my $self = bless { target => $target, warn_at => $warn_at // 2, courses => [], due => $NEVER, turning => 0 }, $class;
+    my $self = bless { target => $target, warn_at => $warn_at // 2, courses => [], due => $NEVER, turning => 0 },
+        $class;
     $self->_begin_anew;
     weaken( $engines{ 0 + $self } = $self );
     return $self;
@@ -138,7 +140,7 @@ sub rest {
     $pause = $left if $pause > $left;
     $pause = 0     if $pause < 0;
     if   ($sent) { $self->{http}->ready($pause) }
-    else         { select undef, undef, undef, $pause }
+    else         { sleep $pause }
     return;
 }
 
@@ -152,7 +154,12 @@ sub linger {
         local $@;
         $fault = $@ if !eval {
             $self->submit( @{$_} ) for @waiting;
-            $self->await( $seconds, sub { !grep { !$_->[1]{done} } @waiting } );
+            $self->await(
+                $seconds,
+                sub {
+                    !grep { !$_->[1]{done} } @waiting;
+                }
+            );
             1;
         };
     }
@@ -190,8 +197,8 @@ sub _next_moment {
     my $next = grep( { !$_->over } @{ $self->{postmen} } ) ? 0 : $NEVER;
     for my $course ( @{ $self->{courses} } ) {
         my $moment =
-              $course->next_step ? $course->{retry_at}
-            : !$course->reporting ? $NEVER
+              $course->next_step                   ? $course->{retry_at}
+            : !$course->reporting                  ? $NEVER
             : $course->{due} > $course->{retry_at} ? $course->{due}
             :                                        $course->{retry_at};
         $next = $moment if $moment < $next;
@@ -262,7 +269,9 @@ sub sending {
 # Whoever waited for so many seconds waits no longer: the server counts as away.
 sub give_up {
     my ( $self, $seconds ) = @_;
-    safely( sub { $self->_outage( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), $seconds ) } );
+    safely(
+        sub { $self->_outage( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), $seconds ) }
+    );
     return;
 }
 
@@ -279,7 +288,8 @@ sub _send {
     my $now = now();
     my $fault;
     for my $try ( 1 .. 2 ) {
-        $fault = eval { $self->{http}->begin( $method, $request, $SENDING ); 1 } ? undef : Headway::Error->from_fault($@);
+        $fault =
+            eval { $self->{http}->begin( $method, $request, $SENDING ); 1 } ? undef : Headway::Error->from_fault($@);
         last if !$fault || !$self->{http}->stale($fault);
     }
     if ($fault) {
@@ -297,8 +307,8 @@ sub _send {
 
 sub _look_for_answer {
     my ($self) = @_;
-    my $sent = $self->{sent} or return;
-    my $now = now();
+    my $sent   = $self->{sent} or return;
+    my $now    = now();
     if ( !$self->{http}->ready ) {
         if ( $now >= $sent->{by} ) {
             $self->_outage( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), 0 );
@@ -359,7 +369,7 @@ sub _reported {
     }
     my $turn = now() + $self->_turn_of($course);
     $course->{beat_at} = $turn if $course->{beat_at} > $turn;
-    $course->{due} = $course->urgent ? 0 : $turn;
+    $course->{due}     = $course->urgent ? 0 : $turn;
     return;
 }
 

@@ -19,7 +19,8 @@ my $LINE = 300;
 
 sub new {
     my ( $class, %about ) = @_;
-    return bless { code => 'UNKNOWN', message => q{}, reason => q{}, fields => [], retry_after => undef, %about }, $class;
+    return bless { code => 'UNKNOWN', message => q{}, reason => q{}, fields => [], retry_after => undef, %about },
+        $class;
 }
 
 # What an HTTP response says that is no success. Only JSON of a Headway server has a reason: a proxy's page has none.
@@ -94,7 +95,7 @@ sub verdict {
     return 'GONE' if $GONE{$reason};
 
     # It was well-formed when it was sent.
-    return 'AWAY'    if !$reason || $reason eq 'MALFORMED_MESSAGE';
+    return 'AWAY'    if !$reason        || $reason eq 'MALFORMED_MESSAGE';
     return 'REFUSED' if $REFUSED{$code} || $reason eq 'MESSAGE_TOO_LARGE';
     return 'LATER'   if $code eq 'RESOURCE_EXHAUSTED';
     return 'AWAY';

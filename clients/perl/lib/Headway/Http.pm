@@ -48,21 +48,19 @@ sub begin {
     }
     $handle->until( now() + $patience );
     my $token = $target->token;
-    $handle->write_request(
-        {
-            method  => 'POST',
-            uri     => "/headway.v1.JobService/$method",
-            headers => {
-                host             => $target->address,
-                'user-agent'     => "headway-perl/$VERSION",
-                'content-type'   => 'application/json',
-                'content-length' => length $content,
-                defined $token ? ( authorization => "Bearer $token" ) : (),
-            },
-            header_case => {},
-            cb          => sub { substr $content, 0, length $content, q{} },
-        }
-    );
+    $handle->write_request( {
+        method  => 'POST',
+        uri     => "/headway.v1.JobService/$method",
+        headers => {
+            host             => $target->address,
+            'user-agent'     => "headway-perl/$VERSION",
+            'content-type'   => 'application/json',
+            'content-length' => length $content,
+            defined $token ? ( authorization => "Bearer $token" ) : (),
+        },
+        header_case => {},
+        cb          => sub { substr $content, 0, length $content, q{} },
+    } );
     $self->{sent} = $handle;
     return;
 }

@@ -31,7 +31,8 @@ sub chance {
 sub uuid7 {
     my $milliseconds = int( Time::HiRes::time() * 1_000 );
     my @random       = unpack 'n5', _random(10);
-    return sprintf '%012x%04x%04x%04x%04x%04x', $milliseconds, 0x7000 | $random[0] & 0x0fff, 0x8000 | $random[1] & 0x3fff,
+    return sprintf '%012x%04x%04x%04x%04x%04x', $milliseconds, 0x7000 | $random[0] & 0x0fff,
+        0x8000 | $random[1] & 0x3fff,
         @random[ 2 .. 4 ];
 }
 

@@ -52,7 +52,7 @@ sub progress {
 
 sub count        { my ( $self, @about ) = @_; return $self->{meter}->count(@about) }
 sub record_error { my ( $self, @about ) = @_; return $self->{meter}->record_error(@about) }
-sub message      { my ( $self, @set ) = @_;   return $self->{meter}->message(@set) }
+sub message      { my ( $self, @set )   = @_; return $self->{meter}->message(@set) }
 
 sub track {
     my ( $self, $source, @options ) = @_;
@@ -79,14 +79,14 @@ sub part {
     return $self->{course}->part( clean( $name, 128 ) );
 }
 
-sub id         { return $_[0]{course}->id }
-sub session    { return $_[0]{course}{session} }
-sub status     { return $_[0]{course}{job}{status} }
-sub unit       { return $_[0]{course}{job}{unit} // q{} }
-sub attempt    { return $_[0]{course}->attempt }
-sub snapshot   { return $_[0]{course}{job} }
-sub cancelled  { return $_[0]{course}{cancelled} }
-sub stopped    { return $_[0]{course}{error} }
+sub id           { return $_[0]{course}->id }
+sub session      { return $_[0]{course}{session} }
+sub status       { return $_[0]{course}{job}{status} }
+sub unit         { return $_[0]{course}{job}{unit} // q{} }
+sub attempt      { return $_[0]{course}->attempt }
+sub snapshot     { return $_[0]{course}{job} }
+sub cancelled    { return $_[0]{course}{cancelled} }
+sub stopped      { return $_[0]{course}{error} }
 sub cancellation { return $_[0]{course}{job}{cancellation} }
 
 sub die_if_cancelled {
@@ -156,8 +156,8 @@ sub fail {
 # "Class: message" of an exception that is an object; one that is text speaks for itself.
 sub _in_words {
     my ($error) = @_;
-    my $class = blessed $error;
-    my $text = $class && $error->can('message') ? $error->message : $error;
+    my $class   = blessed $error;
+    my $text    = $class && $error->can('message') ? $error->message : $error;
     $text = clean($text);
     $text =~ s/\s+\z//;
     $text = length $text ? "$class: $text" : $class if $class;
@@ -186,9 +186,11 @@ sub run {
 sub end_with {
     my ( $self, $fault ) = @_;
     return if $self->{ended} || $$ != $self->{pid};
-    if    ( !defined $fault )                                             { $self->finish }
-    elsif ( blessed $fault && $fault->isa('Headway::Cancelled') )         { $self->fail( $fault->reason || 'cancelled', 'CANCELLED' ) }
-    else                                                                  { $self->fail($fault) }
+    if    ( !defined $fault ) { $self->finish }
+    elsif ( blessed $fault && $fault->isa('Headway::Cancelled') ) {
+        $self->fail( $fault->reason || 'cancelled', 'CANCELLED' );
+    }
+    else { $self->fail($fault) }
     return;
 }
 

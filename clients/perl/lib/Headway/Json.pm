@@ -41,7 +41,7 @@ sub clean {
     $text = defined $text ? "$text" : q{};
     $text = substr $text, 0, $limit if defined $limit && length $text > $limit;
     if ( $text =~ /[^\x01-\x{D7FF}]/ ) {
-        no warnings qw(non_unicode surrogate);
+        no warnings qw(non_unicode surrogate);    ## no critic (ProhibitNoWarnings)
         $text =~ s/[\x{0}\x{D800}-\x{DFFF}]|[^\x{0}-\x{10FFFF}]/\x{FFFD}/g;
     }
     return $text;
@@ -88,7 +88,7 @@ sub plain {
 # A whole number is written as one, also where Perl holds it as a double, which it would write with 15 digits.
 sub _number {
     my ($number) = @_;
-    return 0 + $number               if $number != int $number;
+    return 0 + $number if $number != int $number;
     return 0 + sprintf '%d', $number if abs($number) <= $EXACT;
     return "$number" =~ /\A-?\d+\z/ ? "$number" : 0 + $number;
 }
@@ -96,8 +96,8 @@ sub _number {
 # JSON data as Perl has it: whole numbers as integers.
 sub perlish {
     my ($data) = @_;
-    return [ map { perlish($_) } @{$data} ]                                 if ref $data eq 'ARRAY';
-    return { map { $_ => perlish( $data->{$_} ) } keys %{$data} }           if ref $data eq 'HASH';
+    return [ map { perlish($_) } @{$data} ]                       if ref $data eq 'ARRAY';
+    return { map { $_ => perlish( $data->{$_} ) } keys %{$data} } if ref $data eq 'HASH';
     return is_number($data) && abs($data) <= $EXACT ? _number($data) : $data;
 }
 
@@ -107,13 +107,13 @@ sub _of_object {
     local $@;
     my $told = eval { $depth < $DEPTH && $object->can('TO_JSON') ? [ $object->TO_JSON ] : undef };
     return plain( $told->[0], $depth + 1 ) if $told && @{$told};
-    return clean( eval {"$object"} // ref $object );
+    return clean( eval { "$object" } // ref $object );
 }
 
 # Seconds as protobuf's JSON has a span, and back.
 sub span {
     my ($seconds) = @_;
-    my $text = sprintf '%.6f', $seconds;
+    my $text      = sprintf '%.6f', $seconds;
     $text =~ s/\.?0+\z// if $text =~ /[.]/;
     return "${text}s";
 }
@@ -127,8 +127,8 @@ sub seconds {
 sub job_state {
     my ($told) = @_;
     my %job = %{ _snake($told) };
-    $job{$_} = 0 + ( $job{$_}      // 0 ) for @NUMBERS;
-    $job{$_} = seconds( $job{$_} ) for @SPANS;
+    $job{$_} = 0 + ( $job{$_} // 0 ) for @NUMBERS;
+    $job{$_} = seconds( $job{$_} )   for @SPANS;
     $job{status} =~ s/\AJOB_STATUS_//;
     $job{stalled} = $job{stalled} ? 1 : 0;
     for my $tallies (qw(parts counters)) {
@@ -136,7 +136,8 @@ sub job_state {
         $job{$tallies} = { map { $_ => 0 + $of->{$_} } keys %{$of} };
     }
     $job{labels} = $told->{labels} || {};
-    $job{error} &&= { code => $Headway::Error::CODES[ $job{error}{code} // 2 ], message => $job{error}{message} // q{} };
+    $job{error} &&=
+        { code => $Headway::Error::CODES[ $job{error}{code} // 2 ], message => $job{error}{message} // q{} };
     for my $change ( @{ $job{history} || [] } ) {
         $change->{status} =~ s/\AJOB_STATUS_//;
         $change->{revision} = 0 + $change->{revision};

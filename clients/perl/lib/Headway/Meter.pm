@@ -50,7 +50,7 @@ sub advance {
 sub progress {
     my ( $self, @set ) = @_;
     Headway::Engine->forked if $$ != $Headway::Engine::PROCESS;
-    return $self->{done} if !@set;
+    return $self->{done}    if !@set;
     $self->{done} = defined $set[0] ? $set[0] + 0 : 0;
     $self->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
     return;
@@ -103,12 +103,13 @@ sub message {
 sub track {
     my ( $self, $source, %options ) = @_;
     my $kind = ref $source;
-    croak 'track wants a reference to a list, or to a sub that gives the next item' if $kind ne 'ARRAY' && $kind ne 'CODE';
+    croak 'track wants a reference to a list, or to a sub that gives the next item'
+        if $kind ne 'ARRAY' && $kind ne 'CODE';
     $self->_expect( scalar @{$source} ) if $kind eq 'ARRAY';
     my $course = $options{cancellable} ? $self->{course} : undef;
     my ( $index, $begun ) = ( 0, 0 );
     return sub {
-        $self->advance            if $begun;
+        $self->advance           if $begun;
         $course->die_if_unwanted if $course && $course->{unwanted};
         $begun = 0;
         my $item;

@@ -12,7 +12,8 @@ use Headway::Spool ();
 sub new {
     my ( $class, $target, $job_id ) = @_;
     my @paths = Headway::Spool::letters( $target, $job_id );
-    return bless { paths => \@paths, letter => undef, calls => [], sent => 0, refused => 0, waiting => 0, ended => undef },
+    return
+        bless { paths => \@paths, letter => undef, calls => [], sent => 0, refused => 0, waiting => 0, ended => undef },
         $class;
 }
 
@@ -88,7 +89,7 @@ sub _refuse {
 
 # What became of that call, if the server said it.
 sub answered {
-    my ( $self, $error ) = @_;
+    my ( $self,   $error )   = @_;
     my ( $method, $request ) = @{ $self->{calls}[0] };
     my $ends = $method =~ /\AF/;
     if ( !$error ) {

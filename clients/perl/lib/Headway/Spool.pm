@@ -19,7 +19,7 @@ use strict;
 use warnings;
 
 use Digest::MD5 qw(md5_hex);
-use Fcntl       qw(LOCK_EX LOCK_NB O_CREAT O_EXCL O_NOFOLLOW O_NONBLOCK O_RDONLY O_RDWR O_WRONLY);
+use Fcntl       qw(LOCK_EX LOCK_NB O_CREAT O_EXCL O_RDONLY O_WRONLY);
 use IO::Handle  ();
 
 use Headway::Ids  qw(uuid7);
@@ -46,7 +46,7 @@ sub letters {
     my $folder = folder() // return;
     my ( $mark, $end ) = ( _mark( $target->url ), $job_id ? '-' . _plain($job_id) : q{} );
     my @names = grep { /\A$mark-.*\Q$end\E[.]json\z/ } _names($folder);
-    return map {"$folder/$_"} sort @names;
+    return map { "$folder/$_" } sort @names;
 }
 
 # Writes down what a job has left to say, and gives the letter, in the hands of this process. Dies.
@@ -57,16 +57,15 @@ sub write_letter {
     my @about = stat $folder or die "$folder: $!\n";
     die "$folder belongs to another user\n" if $about[4] != $>;
     if ( $about[2] & oct 77 ) { chmod oct 700, $folder or die "$folder: $!\n" }
-    die "$folder has $FILES files already\n" if ( grep {/[.]json\z/} _names($folder) ) >= $FILES;
+    die "$folder has $FILES files already\n" if ( grep { /[.]json\z/ } _names($folder) ) >= $FILES;
     my $path    = sprintf '%s/%s-%s-%s.json', $folder, _mark( $target->url ), uuid7(), _plain( $job->{id} );
-    my $content = _content(
-        {   version  => $VERSION,
-            target   => $target->url,
-            job      => $job->{id},
-            name     => $job->{name} // q{},
-            requests => $requests,
-        }
-    );
+    my $content = _content( {
+        version  => $VERSION,
+        target   => $target->url,
+        job      => $job->{id},
+        name     => $job->{name} // q{},
+        requests => $requests,
+    } );
     my $draft = "$path.$$.tmp";
     my $fault = eval {
         sysopen my $file, $draft, O_WRONLY | O_CREAT | O_EXCL, oct 600 or die "$draft: $!\n";
@@ -75,7 +74,8 @@ sub write_letter {
         flock $file, LOCK_EX | LOCK_NB or die "$draft: $!\n";
         binmode $file;
         print {$file} $content or die "$draft: $!\n";
-        $file->flush && $file->sync or die "$draft: $!\n";
+        $file->flush           or die "$draft: $!\n";
+        $file->sync            or die "$draft: $!\n";
         rename $draft, $path or die "$path: $!\n";
         return bless { path => $path, file => $file }, 'Headway::Spool::Letter';
     };
@@ -90,9 +90,9 @@ sub write_letter {
 
 # JSON of at most 8 MiB. What has no room are record errors, the last ones first.
 sub _content {
-    my ($letter)  = @_;
-    my $content   = encode($letter);
-    my @requests  = reverse @{ $letter->{requests} };
+    my ($letter) = @_;
+    my $content  = encode($letter);
+    my @requests = reverse @{ $letter->{requests} };
     for my $request (@requests) {
         last if length $content <= $BYTES;
         next if !$request->[1]{record_errors};
@@ -166,8 +166,8 @@ sub content {
     seek $self->{file}, 0, 0 or die "$self->{path}: $!\n";
     my $bytes  = readline( $self->{file} ) // die "$self->{path}: $!\n";
     my $letter = eval { Headway::Json::decode($bytes) };
-    die "it is damaged\n"                            if ref $letter ne 'HASH' || ref $letter->{requests} ne 'ARRAY';
-    die "it is of version $letter->{version}\n"      if ( $letter->{version} // q{} ) ne $VERSION;
+    die "it is damaged\n"                       if ref $letter ne 'HASH' || ref $letter->{requests} ne 'ARRAY';
+    die "it is of version $letter->{version}\n" if ( $letter->{version} // q{} ) ne $VERSION;
     die "it is damaged\n" if grep { ref $_ ne 'ARRAY' || ref $_->[1] ne 'HASH' } @{ $letter->{requests} };
     return $letter;
 }
@@ -186,9 +186,9 @@ sub refuse {
     ( my $refused = $self->{path} ) =~ s/[.]json\z/.refused/;
     rename $self->{path}, $refused;
     my ($folder) = $refused =~ m{\A(.*)/};
-    my @old      = sort grep {/[.]refused\z/} Headway::Spool::_names($folder);
+    my @old = sort grep { /[.]refused\z/ } Headway::Spool::_names($folder);
     splice @old, -$FILES;
-    unlink map {"$folder/$_"} @old;
+    unlink map { "$folder/$_" } @old;
     $self->release;
     return $refused;
 }

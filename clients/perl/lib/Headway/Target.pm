@@ -15,7 +15,7 @@ my $ADDRESS = qr{\A(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(\d{1,5})
 sub new {
     my ( $class, %given ) = @_;
     my $text = $given{target} || $ENV{HEADWAY_HTTP_TARGET} || $ENV{HEADWAY_TARGET} || $DEFAULT;
-    my $ca   = $given{ca} || $ENV{HEADWAY_CA};
+    my $ca   = $given{ca}     || $ENV{HEADWAY_CA};
     my ( $scheme, $host, $port ) = $text =~ $ADDRESS;
     croak "The target must be http://host:port or https://host:port, such as $DEFAULT; not '$text'"
         if !$port || $port > 65_535;
@@ -36,7 +36,7 @@ sub new {
     my $token = $given{token} || $ENV{HEADWAY_TOKEN};
 
     # Behind a closure, so that no dump of a client shows it.
-    $self->{token} = sub {$token};
+    $self->{token} = sub { $token };
     return $self;
 }
 

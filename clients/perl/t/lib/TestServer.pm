@@ -6,11 +6,11 @@ use 5.016;
 use strict;
 use warnings;
 
-use Cwd        qw(abs_path);
-use File::Temp qw(tempdir);
-use FindBin    ();
-use IO::Handle ();
-use Test::More ();
+use Cwd         qw(abs_path);
+use File::Temp  qw(tempdir);
+use FindBin     ();
+use IO::Handle  ();
+use Test::More  ();
 use Time::HiRes qw(sleep);
 
 my $ROOT   = abs_path("$FindBin::Bin/../../..");
