@@ -46,11 +46,14 @@ sub new {
         never     => \$never,
         %about,
     }, $class;
+    $self->{attempt} = $self->{job}{attempt} || 0;
     return $self;
 }
 
-sub id      { return $_[0]{job}{id} }
-sub attempt { return $_[0]{job}{attempt} || 0 }
+sub id { return $_[0]{job}{id} }
+
+# Which attempt this worker's is: to look at a job that another has taken over does not take it back.
+sub attempt { return $_[0]{attempt} }
 
 # The meter of a part; the same one for the same name.
 sub part {
@@ -188,7 +191,8 @@ sub answered {
 
 sub heard_of {
     my ( $self, $job ) = @_;
-    $self->{job}     = $job;
+    $self->{job} = $job;
+    $self->{attempt} ||= $job->{attempt};
     $self->{started} = $job->{status} ne 'PENDING';
     $self->cancel( $job->{cancellation} ) if $job->{cancellation} && $job->{cancellation}{requested};
     return;
