@@ -71,6 +71,8 @@ class Course:
         self.heartbeat = heartbeat
         self.started = started
         """Whether reports may flow: not before the job is created, or while it is PENDING."""
+        self.attempt = job.attempt
+        """Which worker this is, whoever else has the job meanwhile; 0 before the server said."""
         self.error: HeadwayError | None = None
         """Why the server wants no more reports, once it does not."""
         self.over = False
@@ -94,10 +96,6 @@ class Course:
         self._meter = meter
         self._reporters = {"": Reporter(meter, job.parts.get("", 0), job.size)}
         self._steps: deque[Step] = deque()
-
-    @property
-    def attempt(self) -> int:
-        return self.job.attempt
 
     def add_part(self, name: str) -> Meter:
         """The meter of a part; the same one for the same name."""
@@ -189,6 +187,8 @@ class Course:
                 if isinstance(later.request, rpc.UpdateJobRequest):
                     later.request.update_mask.MergeMessage(later.request.job, job)
             self.job = job
+            if isinstance(step.request, rpc.CreateJobRequest | rpc.StartJobRequest):
+                self.attempt = job.attempt
             self.started = job.status != job_pb2.JOB_STATUS_PENDING
         ended = isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest)
         if ended or step.release:

@@ -82,7 +82,7 @@ class BaseJob(Meter):
     @property
     def attempt(self) -> int:
         """Which worker this is: 1, and one more after each take-over."""
-        return self._course.job.attempt
+        return self._course.attempt
 
     @property
     def unit(self) -> str:
