@@ -51,6 +51,8 @@ type course struct {
 	heartbeat time.Duration
 	// state is the job as the server last described it; before it did, as the worker did. Never changed in place.
 	state atomic.Pointer[headwayv1.Job]
+	// attempt is which worker this is, whoever else has the job meanwhile; 0 before the server said.
+	attempt atomic.Int32
 	// wake cancels the job's context.
 	wake context.CancelCauseFunc
 	// stopped is closed once err is set.
@@ -79,6 +81,7 @@ func newCourse(session string, job *headwayv1.Job, main *Meter, heartbeat time.D
 		reporters: []*reporter{newReporter(main, job.GetParts()[""], job.GetSize())},
 	}
 	c.state.Store(job)
+	c.attempt.Store(job.GetAttempt())
 	return c
 }
 
@@ -129,7 +132,7 @@ func (c *course) parts() []*reporter {
 }
 
 func (c *course) about() about {
-	return about{c.session, c.id, c.state.Load().GetAttempt()}
+	return about{c.session, c.id, c.attempt.Load()}
 }
 
 func (c *course) addStep(s *step) {
@@ -252,6 +255,7 @@ func (c *course) answered(job *headwayv1.Job) {
 	c.retryAt = time.Time{}
 	if job != nil {
 		c.learn(job)
+		c.attempt.CompareAndSwap(0, job.GetAttempt())
 		c.started = job.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
 	}
 	switch s.request.(type) {

@@ -324,7 +324,7 @@ func (e *engine) call(c *course, s *step) {
 		e.answer(c, s, nil, tooLarge())
 		return
 	}
-	request := withAttempt(s.request, c.state.Load().GetAttempt())
+	request := withAttempt(s.request, c.attempt.Load())
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	placed := &call{cancel}
 	c.calling = true

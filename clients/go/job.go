@@ -83,7 +83,7 @@ func (j *Job) Invoker() string { return j.State().GetInvoker() }
 func (j *Job) Unit() string { return j.State().GetUnit() }
 
 // Attempt is which worker this is: 1, and one more after each take-over; 0 before the server has answered.
-func (j *Job) Attempt() int32 { return j.State().GetAttempt() }
+func (j *Job) Attempt() int32 { return j.course.attempt.Load() }
 
 // Status is as the server last said; [Job.Refresh] asks it.
 func (j *Job) Status() headwayv1.JobStatus { return j.State().GetStatus() }

@@ -108,12 +108,15 @@ export class Course {
   beatAt = 0;
   /** When to try again what the server could not take. */
   retryAt = 0;
+  /** Which worker this is, whoever else has the job meanwhile; 0 before the server said. */
+  attempt: number;
   readonly #reporters = new Map<string, Reporter>();
   readonly #steps: Step[] = [];
 
   constructor(session: string, job: Job, { heartbeat, started }: CourseOptions) {
     this.session = session;
     this.job = job;
+    this.attempt = job.attempt;
     this.heartbeat = heartbeat;
     this.started = started;
     this.tally = this.addPart("", job.size);
@@ -149,7 +152,7 @@ export class Course {
     let silent = true;
     for (const reporter of this.started ? [...this.#reporters.values()] : []) {
       complete &&= !reporter.unsettled;
-      const report = reporter.report(this.#about(this.job.attempt), fresh);
+      const report = reporter.report(this.#about(this.attempt), fresh);
       if (report) {
         silent = false;
         yield { reporter, bytes: report.bytes };
@@ -160,7 +163,7 @@ export class Course {
       step.sampled ||= complete;
       step.afterReports &&= !silent;
     } else if (silent && this.heartbeat >= 0 && now >= this.beatAt) {
-      yield { reporter: undefined, bytes: heartbeat(this.#about(this.job.attempt)) };
+      yield { reporter: undefined, bytes: heartbeat(this.#about(this.attempt)) };
     }
   }
 
@@ -178,7 +181,7 @@ export class Course {
   remains(): Word[] {
     const left: Word[] = [];
     // A job that nobody has answered for yet begins with its first attempt.
-    let attempt = this.job.attempt || 1;
+    let attempt = this.attempt || 1;
     let started = this.started;
     let fresh = true;
     for (const { call, sampled, afterReports } of this.#steps) {
@@ -205,7 +208,10 @@ export class Course {
   answered(step: Step, job: Job | undefined): void {
     this.#steps.shift();
     this.retryAt = 0;
-    if (job) this.describe(job);
+    if (job) {
+      this.describe(job);
+      this.attempt ||= job.attempt;
+    }
     if (step.release || (step.call && isEnd(step.call))) this.stop();
     step.settle(job);
   }

@@ -268,7 +268,7 @@ export class Engine implements Listener {
       this.#wake();
       return;
     }
-    if (isEnd(call)) call.message.attempt = course.job.attempt;
+    if (isEnd(call)) call.message.attempt = course.attempt;
     if (encode(call).length > MESSAGE_BYTES) {
       this.#answer(course, step, tooLarge());
       this.#wake();

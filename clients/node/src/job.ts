@@ -67,7 +67,7 @@ export class Job extends Meter implements AsyncDisposable {
 
   /** Which worker this is: 1, and one more after each take-over. */
   get attempt(): number {
-    return this.#course.job.attempt;
+    return this.#course.attempt;
   }
 
   /** What is counted: "records". */

@@ -70,6 +70,9 @@ final class Course {
     /** The job as the server last described it; before it did, as the worker did. */
     private final AtomicReference<Job> state;
 
+    /** Which worker this is, whoever else has the job meanwhile; 0 before the server said. */
+    private volatile int attempt;
+
     private final Map<String, Reporter> reporters = new ConcurrentHashMap<>();
     private final Deque<Step> steps = new ArrayDeque<>();
 
@@ -79,6 +82,7 @@ final class Course {
     Course(String session, Job state, Meter meter, long heartbeat, boolean started) {
         this.session = session;
         this.state = new AtomicReference<>(state);
+        this.attempt = state.getAttempt();
         this.heartbeat = heartbeat;
         this.started = started;
         reporters.put("", new Reporter(meter, state.getPartsOrDefault("", 0), state.getSize()));
@@ -87,6 +91,10 @@ final class Course {
 
     Job state() {
         return state.get();
+    }
+
+    int attempt() {
+        return attempt;
     }
 
     String id() {
@@ -137,7 +145,7 @@ final class Course {
         List<Draft> drafts = new ArrayList<>();
         for (Reporter reporter : started ? reporters.values() : List.<Reporter>of()) {
             complete = complete && !reporter.isUnsettled();
-            ReportProgressRequest report = reporter.report(about(state().getAttempt()), fresh);
+            ReportProgressRequest report = reporter.report(about(attempt), fresh);
             if (report != null) {
                 drafts.add(new Draft(reporter, report));
             }
@@ -148,7 +156,7 @@ final class Course {
             step.sampled = step.sampled || complete;
             step.afterReports = step.afterReports && !drafts.isEmpty();
         } else if (drafts.isEmpty() && heartbeat >= 0 && now >= beatAt) {
-            drafts.add(new Draft(null, about(state().getAttempt())));
+            drafts.add(new Draft(null, about(attempt)));
         }
         return drafts;
     }
@@ -177,7 +185,7 @@ final class Course {
         boolean flowing = started;
         boolean fresh = true;
         // A job that nobody has answered for yet begins with its first attempt.
-        int attempt = Math.max(state().getAttempt(), 1);
+        int attempt = Math.max(this.attempt, 1);
         for (Step step : steps) {
             fresh = fresh && !step.sampled;
             if (step.request == null) {
@@ -229,6 +237,7 @@ final class Course {
         retryAt = 0;
         if (job != null) {
             state(job);
+            attempt = attempt == 0 ? job.getAttempt() : attempt;
             started = job.getStatus() != JobStatus.JOB_STATUS_PENDING;
         }
         if (step.isEnd() || step.release) {

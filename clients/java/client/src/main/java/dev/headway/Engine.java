@@ -304,7 +304,7 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
             course.answered(step, null);
             return;
         }
-        step.request = Course.withAttempt(step.request, course.state().getAttempt());
+        step.request = Course.withAttempt(step.request, course.attempt());
         if (step.request.getSerializedSize() > Batch.MESSAGE_BYTES) {
             refused(course, step, Verdict.tooLarge());
             return;

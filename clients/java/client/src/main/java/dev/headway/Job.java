@@ -83,7 +83,7 @@ public final class Job extends Meter implements AutoCloseable {
      * so.
      */
     public int attempt() {
-        return course.state().getAttempt();
+        return course.attempt();
     }
 
     /** What the job is, for people. */
