@@ -10,7 +10,7 @@ OPENAPI := server/headway_server/openapi.json
 SOURCES := server clients/python clients/conformance tests examples benchmarks
 
 .DEFAULT_GOAL := check
-.PHONY: check help run bench demo picture test test-clients conformance lint format stubs breaking lock clean
+.PHONY: check help run bench demo picture test test-clients conformance docs lint format stubs breaking lock clean
 
 check: lint test ## Lint, then test
 
@@ -42,6 +42,9 @@ test-%: .venv/.dev
 
 conformance: .venv/.dev ## Play the cases of clients/conformance with every client, and print a table; ONLY="go rust" CASES=cancel
 	@$(BIN)/python -m clients.conformance $(ONLY) --cases "$(CASES)"
+
+docs: .venv/.dev ## Renew what docs/clients.md shows of the clients: their features, and the worker in each language
+	$(BIN)/python -m clients.conformance --page
 
 lint: .venv/.dev .tools/node_modules/.bin/tsc ## Check style, types, import directions, protos, and that the stubs are fresh
 	$(BIN)/ruff check $(SOURCES)

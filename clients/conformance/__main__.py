@@ -10,9 +10,9 @@ from rich.table import Table
 
 from clients.conformance.case import CaseError, load, load_known
 from clients.conformance.languages import LANGUAGES
+from clients.conformance.page import PAGE, made
 from clients.conformance.play import Shared
 from clients.conformance.run import Outcomes, run
-from clients.conformance.table import features
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m clients.conformance", description=__doc__)
     parser.add_argument("languages", nargs="*", metavar="LANGUAGE", help=f"of {', '.join(LANGUAGES)}; all by default")
     parser.add_argument("--cases", default="*", metavar="PATTERN", help="names of cases, or parts of them: 'cancel*'")
-    parser.add_argument("--features", action="store_true", help="print the table of docs/clients.md, and play nothing")
+    parser.add_argument("--page", action="store_true", help="write the made parts of docs/clients.md, and play nothing")
     parser.add_argument("--no-build", action="store_true", help="the programs are there")
     arguments = parser.parse_args()
     if unknown := set(arguments.languages) - set(LANGUAGES):
@@ -30,8 +30,8 @@ def main() -> int:
         known = load_known()
     except CaseError as error:
         parser.error(str(error))
-    if arguments.features:
-        print(features(load(), known))
+    if arguments.page:
+        PAGE.write_text(made(PAGE.read_text(), load(), known))
         return 0
     if not cases:
         parser.error(f"no case has a name like {arguments.cases!r}")

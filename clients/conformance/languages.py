@@ -16,10 +16,14 @@ class Language:
     name: str
     """That of its folder in clients/."""
     title: str
+    sample: str = ""
+    """The file of the worker in docs/clients.md, within its folder."""
     door: str = "grpc"
     """Which port of the server it speaks to: "grpc" or "http"."""
     tools: tuple[str, ...] = ()
     """Programs without which it cannot be built or run."""
+    interpreter: tuple[str, ...] = ()
+    """What runs that file as it stands, if it is not built as bin/worker."""
     python: str = ""
     """The Python that runs its driver.py and bench.py, in place of bin/driver and bin/bench."""
 
@@ -42,6 +46,11 @@ class Language:
         """Tools that are not on this machine."""
         return [tool for tool in self.tools if shutil.which(tool) is None]
 
+    @property
+    def worker(self) -> list[str]:
+        """The command that runs the worker of docs/clients.md."""
+        return [*self.interpreter, str(self.folder / self.sample)] if self.interpreter else self._program("worker")
+
     def _program(self, name: str) -> list[str]:
         return [self.python, str(self.folder / f"{name}.py")] if self.python else [str(self.folder / "bin" / name)]
 
@@ -60,12 +69,19 @@ class Language:
 LANGUAGES = {
     language.name: language
     for language in (
-        Language("python", "Python", python=sys.executable),
-        Language("go", "Go", tools=("go",)),
-        Language("node", "TypeScript", tools=("node", "npm")),
-        Language("java", "Java", tools=("java", "javac", "mvn")),
-        Language("rust", "Rust", tools=("cargo",)),
-        Language("perl", "Perl", door="http", tools=("perl",)),
-        Language("shell", "Shell", tools=("bash", "jq")),
+        Language("python", "Python", "samples/worker.py", interpreter=(sys.executable,), python=sys.executable),
+        Language("go", "Go", "samples/worker/main.go", tools=("go",)),
+        Language("node", "TypeScript", "samples/worker.ts", tools=("node", "npm")),
+        Language("java", "Java", "tools/src/main/java/dev/headway/tools/Worker.java", tools=("java", "javac", "mvn")),
+        Language("rust", "Rust", "samples/worker.rs", tools=("cargo",)),
+        Language(
+            "perl",
+            "Perl",
+            "samples/worker.pl",
+            interpreter=("perl", "-I", str(ROOT / "clients/perl/lib")),
+            door="http",
+            tools=("perl",),
+        ),
+        Language("shell", "Shell", "samples/worker.sh", interpreter=("bash",), tools=("bash", "jq")),
     )
 }

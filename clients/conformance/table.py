@@ -33,5 +33,5 @@ def _reasons(titles: Mapping[str, str], known: Mapping[tuple[str, str], Known]) 
             if of == name:
                 reasons.setdefault(exception.reason, []).append(titles[case])
         for reason, missing in reasons.items():
-            lines.append(f"- **{language.title}**: {reason} ({'; '.join(missing)}).")
+            lines.append(f"- **{language.title}**, *{'; '.join(missing)}*: {reason}")
     return lines
