@@ -178,10 +178,10 @@ def test_what_a_broken_watch_raises_ends_it(own_server: ServerProcess, session: 
 
 
 @pytest.mark.parametrize("call", ["get", "resume", "cancel"])
-def test_who_asks_a_silent_server_is_answered_in_time(hanging: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway.client.CALL_TIMEOUT", 0.3)
+def test_who_asks_a_silent_server_is_answered_in_time(hanging: str, call: str) -> None:
     began = time.monotonic()
-    with headway.connect(hanging, session="s", exit_timeout=0.0) as hw, pytest.raises(headway.HeadwayError) as caught:
+    patient = headway.connect(hanging, session="s", exit_timeout=0.0, call_timeout=0.3)
+    with patient as hw, pytest.raises(headway.HeadwayError) as caught:
         getattr(hw, call)(None, "0190b5a1c8d07b2a9c3e5f60718293a4")
     assert caught.value.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
     assert time.monotonic() - began < 3

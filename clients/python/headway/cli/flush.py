@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -23,8 +25,23 @@ def flush(args: Namespace, target: Target) -> int:
     left, 4 if something is, since its server does not answer, 1 if all else was refused. ValueError if the authorities
     cannot be read.
     """
-    # Each letter has a line here; the library's own notices would say it twice.
-    logging.getLogger("headway").setLevel(logging.CRITICAL)
+    with _silence():
+        return _flush(args, target)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Each letter has a line here; the library's own notices would say it twice."""
+    log = logging.getLogger("headway")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _flush(args: Namespace, target: Target) -> int:
     lines = list[dict[str, str]]()
     away = dict[Target, str]()
     others = set[str]()
