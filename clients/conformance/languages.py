@@ -22,6 +22,8 @@ class Language:
     """Which port of the server it speaks to: "grpc" or "http"."""
     tools: tuple[str, ...] = ()
     """Programs without which it cannot be built or run."""
+    library: tuple[str, ...] = ()
+    """A command that ends well if what its MARC import needs is there; its last word says what that is."""
     interpreter: tuple[str, ...] = ()
     """What runs that file as it stands, if it is not built as bin/worker."""
     python: str = ""
@@ -54,6 +56,16 @@ class Language:
     def _program(self, name: str) -> list[str]:
         return [self.python, str(self.folder / f"{name}.py")] if self.python else [str(self.folder / "bin" / name)]
 
+    @property
+    def missing_for_import(self) -> list[str]:
+        """The same, of its MARC import."""
+        lacks = (
+            not self.missing
+            and self.library
+            and subprocess.run(self.library, capture_output=True, check=False).returncode
+        )
+        return [self.library[-1]] if lacks else self.missing
+
     def build(self) -> None:
         """Makes its programs, if they are not there as they should be. RuntimeError with what the build said."""
         if not self.python:
@@ -81,6 +93,7 @@ LANGUAGES = {
             interpreter=("perl", "-I", str(ROOT / "clients/perl/lib")),
             door="http",
             tools=("perl",),
+            library=("perl", "-e", "require MARC::Batch; require MARC::Charset", "MARC::Batch and MARC::Charset"),
         ),
         Language("shell", "Shell", "samples/worker.sh", interpreter=("bash",), tools=("bash", "jq")),
     )

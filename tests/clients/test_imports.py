@@ -22,6 +22,7 @@ from examples.marc_import.data import NoDataError, fetch
 from examples.marc_import.records import split
 from headway.v1 import job_pb2
 from tests.clients.suite import ready
+from tests.conftest import missing
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
@@ -158,10 +159,12 @@ def _renamed(raw: bytes, tag: bytes, other: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def chosen() -> list[str]:
     """The languages whose tools are here."""
+    names = ["python"]
     for language in IMPORTERS:
-        if os.environ.get("CI") or not language.missing:
+        if not language.missing_for_import:
             ready(language)
-    return ["python", *(language.name for language in IMPORTERS if not language.missing)]
+            names.append(language.name)
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +191,7 @@ def runs(records: Path, chosen: list[str], tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("language", IMPORTERS, ids=[language.name for language in IMPORTERS])
 def test_the_same_records_to_the_same_counts(runs: tuple[Run, Run], language: Language) -> None:
     if language.name not in runs[0].processes:
-        pytest.skip(f"{', '.join(language.missing)} is not installed")
+        missing(f"{', '.join(language.missing_for_import)}, for the {language.title} example,")
     calm, killed = runs
     seconds = []
     for run in runs:
