@@ -113,7 +113,7 @@ func Open(config Config) (*Client, error) {
 func (c *Client) Session(id string) *Client { return &Client{c.connection, id} }
 
 // Format keeps the session out of what fmt prints.
-func (c *Client) Format(out fmt.State, _ rune) {
+func (c Client) Format(out fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(out, "headway.Client(%s)", c.target.address)
 }
 
@@ -133,9 +133,10 @@ func (c *connection) close() {
 	defer cancel()
 	c.engine.linger(ctx, c.engine.live())
 	c.mail()
-	c.mailed.Wait()
 	var letters []*letter
 	c.engine.halt(func() { letters = c.leave() })
+	// Not before: until the engine has ended, it may start another.
+	c.mailed.Wait()
 	// Only now, when nothing is sent from here any more, another may take them up.
 	for _, letter := range letters {
 		letter.release()

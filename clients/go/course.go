@@ -101,7 +101,15 @@ func (c *course) describe(change func(*headwayv1.Job)) {
 func (c *course) learn(job *headwayv1.Job) {
 	for {
 		known := c.state.Load()
-		if job.GetRevision() < known.GetRevision() || c.state.CompareAndSwap(known, job) {
+		if job.GetRevision() < known.GetRevision() {
+			break
+		}
+		if wish := known.GetCancellation(); wish.GetRequested() && !job.GetCancellation().GetRequested() {
+			// This answer is older than the stream's word of the wish, which comes without a revision.
+			job = proto.CloneOf(job)
+			job.Cancellation = wish
+		}
+		if c.state.CompareAndSwap(known, job) {
 			break
 		}
 	}
@@ -138,9 +146,24 @@ func (c *course) about() about {
 func (c *course) addStep(s *step) {
 	if c.over.Load() {
 		s.settle(c.err.Load())
-	} else {
-		c.steps = append(c.steps, s)
+		return
 	}
+	if last := len(c.steps) - 1; last > 0 || last == 0 && !c.calling {
+		// Of changes that nobody has sent yet the last one counts, however many there are.
+		if former := c.steps[last]; sameChange(former.request, s.request) {
+			c.steps[last] = s
+			former.settle(nil)
+			return
+		}
+	}
+	c.steps = append(c.steps, s)
+}
+
+// sameChange: both change the same fields of the job.
+func sameChange(one, other proto.Message) bool {
+	former, known := one.(*headwayv1.UpdateJobRequest)
+	change, update := other.(*headwayv1.UpdateJobRequest)
+	return known && update && proto.Equal(former.GetUpdateMask(), change.GetUpdateMask())
 }
 
 // nextStep is the one whose turn it is, unless reports come first.
@@ -204,8 +227,8 @@ func (c *course) remains() []proto.Message {
 	about := c.about()
 	// A job that nobody has answered for yet begins with its first attempt.
 	about.attempt = max(about.attempt, 1)
-	started, fresh := c.started, true
-	drain := func() {
+	started := c.started
+	drain := func(fresh bool) {
 		for _, reporter := range c.parts() {
 			for _, report := range reporter.drain(about, fresh) {
 				left = append(left, report)
@@ -213,7 +236,6 @@ func (c *course) remains() []proto.Message {
 		}
 	}
 	for _, s := range c.steps {
-		fresh = fresh && !s.sampled
 		switch request := s.request.(type) {
 		case nil:
 			continue
@@ -221,14 +243,15 @@ func (c *course) remains() []proto.Message {
 			started = !request.GetPending()
 		case *headwayv1.FinishJobRequest, *headwayv1.FailJobRequest:
 			if started && s.afterReports {
-				drain()
+				drain(!s.sampled)
 			}
 			return append(left, withAttempt(request, about.attempt))
 		}
 		left = append(left, s.request)
 	}
 	if started {
-		drain()
+		// Whoever has waited in vain for what was there at a time, for that time no longer waits: all of it is left.
+		drain(true)
 	}
 	return left
 }
@@ -254,6 +277,12 @@ func (c *course) answered(job *headwayv1.Job) {
 	c.steps = c.steps[1:]
 	c.retryAt = time.Time{}
 	if job != nil {
+		// What the worker has set meanwhile, the server does not know yet.
+		for _, later := range c.steps {
+			if change, ok := later.request.(*headwayv1.UpdateJobRequest); ok {
+				apply(change, job)
+			}
+		}
 		c.learn(job)
 		c.attempt.CompareAndSwap(0, job.GetAttempt())
 		c.started = job.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
@@ -267,6 +296,18 @@ func (c *course) answered(job *headwayv1.Job) {
 		}
 	}
 	s.settle(nil)
+}
+
+// apply makes the change to what is known of the job.
+func apply(change *headwayv1.UpdateJobRequest, job *headwayv1.Job) {
+	for _, field := range change.GetUpdateMask().GetPaths() {
+		switch field {
+		case "name":
+			job.Name = change.GetJob().GetName()
+		case "invoker":
+			job.Invoker = change.GetJob().GetInvoker()
+		}
+	}
 }
 
 // cancelled: the server says that the job shall end early.

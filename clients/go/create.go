@@ -68,6 +68,7 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	job := c.newJob(ctx, session, described(request), request.GetHeartbeatTimeout().AsDuration(), false)
 	create := newStep(request)
 	if !c.engine.submit(job.course, create) {
+		job.course.wake(nil)
 		return nil, ErrClosed
 	}
 	limit := time.NewTimer(createPatience)
@@ -109,6 +110,7 @@ func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
 	job := c.newJob(ctx, session, state, state.GetHeartbeatTimeout().AsDuration(), true)
 	job.known = known
 	if !c.engine.submit(job.course) {
+		job.course.wake(nil)
 		return nil, ErrClosed
 	}
 	return job, nil

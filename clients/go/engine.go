@@ -96,23 +96,26 @@ func (e *engine) live() []*course {
 // linger waits until all that these jobs have to say has been delivered; returns those of which something is left.
 func (e *engine) linger(ctx context.Context, courses []*course) []*course {
 	waiting := make([]*step, len(courses))
+	var late []*course
 	for i, c := range courses {
 		waiting[i] = newStep(nil)
 		waiting[i].afterReports = true
-		e.submit(c, waiting[i])
+		if !e.submit(c, waiting[i]) {
+			return courses
+		}
 	}
 	e.post(func() { e.contact.hurry(1, time.Now()) })
 	defer e.post(func() { e.contact.hurry(-1, time.Now()) })
-	var late []*course
 	for i, s := range waiting {
 		select {
 		case <-s.answered:
-			continue
-		default:
+		case <-ctx.Done():
+		case <-e.gone:
 		}
+		// What has come with the end of the time is there all the same.
 		select {
 		case <-s.answered:
-		case <-ctx.Done():
+		default:
 			late = append(late, courses[i])
 		}
 	}
@@ -122,8 +125,9 @@ func (e *engine) linger(ctx context.Context, courses []*course) []*course {
 // halt ends the goroutine, after last has run in it, and closes the connection.
 func (e *engine) halt(last func()) {
 	e.post(func() {
+		// Also after a fault in it: nobody shall wait for the end for ever.
+		defer func() { e.stopped = true }()
 		last()
-		e.stopped = true
 	})
 	e.mu.Lock()
 	e.halted = true

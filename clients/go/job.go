@@ -159,8 +159,8 @@ func (j *Job) merge(fields map[string]*structpb.Value, withCut bool) {
 	j.Meter.merge(fields, withCut)
 }
 
-// Get is a variable as encoding/json would decode it, nil if it was never set. What this process set, or took over, is answered from memory; for the rest
-// the server is asked, and an error is its.
+// Get is a variable as encoding/json would decode it, nil if it was never set. What this process set, or took over, is
+// answered from memory; for the rest the server is asked, and an error is its.
 func (j *Job) Get(ctx context.Context, name string) (any, error) {
 	j.mu.Lock()
 	value, known := j.known[name]
@@ -207,18 +207,25 @@ func (j *Job) fetchResults(ctx context.Context) error {
 	return err
 }
 
-// Flush waits until all said so far is stored, as long as the context and Config.ExitTimeout last; then it is
-// context.DeadlineExceeded or what the context says.
+// Flush waits until all said so far is stored, as long as the context lasts, and if that has no deadline at most
+// Config.ExitTimeout; then it is context.DeadlineExceeded or what the context says. [Job.Err] if the server takes no more
+// of this worker, and ErrClosed after [Client.Close].
 func (j *Job) Flush(ctx context.Context) error {
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, j.client.exitTimeout)
 		defer cancel()
 	}
-	if len(j.client.engine.linger(ctx, []*course{j.course})) > 0 {
-		return context.Cause(ctx)
+	late := j.client.engine.linger(ctx, []*course{j.course})
+	switch {
+	case j.Err() != nil:
+		return j.Err()
+	case len(late) == 0:
+		return nil
+	case ctx.Err() == nil:
+		return ErrClosed
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // Finish ends the job as COMPLETED, with these results, or if they are nil with those set before.
@@ -254,7 +261,7 @@ func (j *Job) explain(err error) string {
 	if wish := (*CancelledError)(nil); err == context.Canceled && errors.As(context.Cause(j.ctx), &wish) {
 		err = wish
 	}
-	return err.Error()
+	return inText(err)
 }
 
 // Close ends the job with the function that works on it, and is meant to be deferred:

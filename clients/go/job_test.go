@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
@@ -157,6 +159,7 @@ func TestSecretsAreNeverWritten(t *testing.T) {
 	client.log.Info("all of it", "config", config, "client", client, "job", job)
 	fmt.Fprintf(&written, "%v %+v %#v %s", config, config, config, &config)
 	fmt.Fprintf(&written, "%v %+v %#v", client, client, client)
+	fmt.Fprintf(&written, "%v %+v %#v", *client, *client, *client)
 	fmt.Fprintf(&written, "%v %+v %#v", job, job, job)
 	fmt.Fprint(&written, client.Close())
 	if text := written.String(); strings.Contains(text, "secret") || strings.Contains(text, "hidden") {
@@ -185,8 +188,92 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	job.Advance(1)
 	_ = client.Close()
 	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	if at := bytes.Index(stacks, []byte("clients/go.(*engine)")); at >= 0 {
-		t.Errorf("%s", stacks[at:])
+	for end := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+		// One that has said that it is gone may not be off the stack yet.
+		running := stacks[:runtime.Stack(stacks, true)]
+		at := bytes.Index(running, []byte("clients/go.(*engine)"))
+		if at < 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s", running[at:])
+		}
+	}
+}
+
+func TestWhatIsSaidAfterAFlushInVainIsWrittenDown(t *testing.T) {
+	for name, last := range map[string]func(*Job){"let go": func(*Job) {}, "ended": func(job *Job) { job.Finish(nil) }} {
+		t.Run(name, func(t *testing.T) {
+			client := nobody(t, quiet)
+			job, err := client.Create(t.Context(), Spec{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			job.SetProgress(1)
+			waited := newStep(nil)
+			waited.afterReports, waited.sampled = true, true
+			client.engine.submit(job.course, waited)
+			job.SetProgress(2)
+			last(job)
+			left := lastWords(t, client)
+			if len(left) < 2 || left[1].(*headwayv1.ReportProgressRequest).GetProgress() != 2 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+func TestOfChangesThatWaitTheLastOneCounts(t *testing.T) {
+	client := nobody(t, quiet)
+	job, err := client.Create(t.Context(), Spec{Name: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		job.SetName(fmt.Sprint(i))
+	}
+	job.SetInvoker("b")
+	left := lastWords(t, client)
+	if len(left) != 3 || left[1].(*headwayv1.UpdateJobRequest).GetJob().GetName() != "999" {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestAnswerKeepsWhatTheServerDoesNotKnowYet(t *testing.T) {
+	course := newCourse("s", &headwayv1.Job{Id: "j"}, newMeter("", 0, nil, nil), time.Minute, false, func(error) {})
+	course.addStep(newStep(&headwayv1.CreateJobRequest{JobId: "j"}))
+	change := &headwayv1.UpdateJobRequest{
+		Job: &headwayv1.Job{Name: "new"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"name"}},
+	}
+	course.addStep(newStep(change))
+	course.cancelled(&headwayv1.Cancellation{Requested: true, Reason: "late"})
+	course.answered(&headwayv1.Job{Id: "j", Name: "old", Invoker: "somebody", Revision: 1})
+	if known := course.state.Load(); known.GetName() != "new" || known.GetInvoker() != "somebody" || !known.GetCancellation().GetRequested() {
+		t.Errorf("known: %v", known)
+	}
+}
+
+func TestClosedClientKeepsNobodyWaiting(t *testing.T) {
+	client := nobody(t, quiet)
+	client.exitTimeout = time.Minute
+	job := client.newJob(t.Context(), "s", &headwayv1.Job{Id: newID()}, time.Minute, true)
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+	job.Advance(1)
+	if err := job.Flush(t.Context()); err != ErrClosed {
+		t.Errorf("flushed: %v", err)
+	}
+	job.Finish(nil)
+}
+
+func TestFlushSaysThatTheServerWantsNoMore(t *testing.T) {
+	client := nobody(t, quiet)
+	defer func() { _ = client.Close() }()
+	job := client.newJob(t.Context(), "s", &headwayv1.Job{Id: newID()}, time.Minute, true)
+	gone := &Error{Code: codes.FailedPrecondition, Reason: "STALE_ATTEMPT"}
+	job.course.stop(gone)
+	if err := job.Flush(t.Context()); err != gone {
+		t.Errorf("flushed: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package headway
 
 import (
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -105,7 +106,8 @@ func (m *Meter) Count(counter string, n int64) {
 				return
 			}
 			total = new(int64)
-			m.counters[name] = total
+			// A copy, since it stays: the name may be a piece of something large.
+			m.counters[strings.Clone(name)] = total
 		}
 	}
 	*total += n

@@ -41,13 +41,17 @@ func (p postman) run(ctx context.Context, jobID string) SpoolReport {
 	line := &line{target: p.target}
 	defer line.close()
 	down := false
+	held := map[string]bool{}
 	for _, path := range letters(p.target, jobID) {
-		if down || ctx.Err() != nil {
+		job := jobIn(path)
+		if down || ctx.Err() != nil || held[job] {
 			report.Waiting++
 			continue
 		}
 		letter := claimLetter(path)
 		if letter == nil {
+			// Another process has it, and what comes after it must wait for it.
+			held[job] = true
 			report.Waiting++
 			continue
 		}

@@ -277,9 +277,12 @@ func (c *Client) WatchSession(ctx context.Context, token string) iter.Seq2[*head
 func (c *Client) rewatch(ctx context.Context, watch func(context.Context, func()) (bool, error)) error {
 	failures := 0
 	for {
-		call, cancel := context.WithCancel(ctx)
-		over, err := watch(call, func() { failures = 0 })
-		cancel()
+		over, err := func() (bool, error) {
+			// Also if the loop over it panics.
+			call, cancel := context.WithCancel(ctx)
+			defer cancel()
+			return watch(call, func() { failures = 0 })
+		}()
 		if over {
 			return nil
 		}
@@ -312,6 +315,9 @@ func (c *Client) Wait(ctx context.Context, id string) (*headwayv1.Job, error) {
 			return nil, err
 		}
 		last = job
+	}
+	if !Ended(last.GetStatus()) {
+		return nil, &Error{Code: codes.Unavailable, Message: "the watch ended before the job"}
 	}
 	return last, nil
 }

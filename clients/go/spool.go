@@ -166,7 +166,7 @@ func claimLetter(path string) *letter {
 		// It may have been removed, or written anew, between the two.
 		held, err := file.Stat()
 		there, missing := os.Lstat(path)
-		if err == nil && missing == nil && os.SameFile(held, there) && ownFile(held) {
+		if err == nil && missing == nil && os.SameFile(held, there) && held.Mode().IsRegular() && ownFile(held) {
 			if !locking {
 				_ = file.Close()
 			}
@@ -187,7 +187,7 @@ func (l *letter) remove() {
 func (l *letter) refuse() string {
 	beside := strings.TrimSuffix(l.path, ".json") + ".refused"
 	if os.Rename(l.path, beside) == nil {
-		old, _ := filepath.Glob(filepath.Join(filepath.Dir(l.path), "*.refused"))
+		old := filesOf(filepath.Dir(l.path), func(name string) bool { return strings.HasSuffix(name, ".refused") })
 		for len(old) > spoolFiles {
 			_ = os.Remove(old[0])
 			old = old[1:]
@@ -222,21 +222,35 @@ func letters(to target, jobID string) []string {
 	if folder == "" {
 		return nil
 	}
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return nil
-	}
+	return filesOf(folder, func(name string) bool {
+		return strings.HasPrefix(name, mark(to)+"-") && strings.HasSuffix(name, ".json") &&
+			(jobID == "" || strings.HasSuffix(name, "-"+plainID(jobID)+".json"))
+	})
+}
+
+// filesOf are the files of the folder that have such a name, oldest first.
+func filesOf(folder string, wanted func(name string) bool) []string {
+	entries, _ := os.ReadDir(folder)
 	var paths []string
 	for _, entry := range entries {
-		// The server's mark, a UUIDv7 and the job: in one folder and of one server, names sort by time.
-		name := entry.Name()
-		if strings.HasPrefix(name, mark(to)+"-") && strings.HasSuffix(name, ".json") &&
-			(jobID == "" || strings.HasSuffix(name, "-"+plainID(jobID)+".json")) {
-			paths = append(paths, filepath.Join(folder, name))
+		if wanted(entry.Name()) {
+			paths = append(paths, filepath.Join(folder, entry.Name()))
 		}
 	}
-	slices.Sort(paths)
+	// The server's mark, a UUIDv7 and the job: behind the mark, names sort by time.
+	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(since(a), since(b)) })
 	return paths
+}
+
+func since(path string) string {
+	_, rest, _ := strings.Cut(filepath.Base(path), "-")
+	return rest
+}
+
+// jobIn is whose letter it is, as its name says.
+func jobIn(path string) string {
+	name := strings.TrimSuffix(filepath.Base(path), ".json")
+	return name[strings.LastIndex(name, "-")+1:]
 }
 
 // spool writes these words down. An error, also if the spool is full, or if others can write to its folder.
@@ -257,7 +271,8 @@ func spool(to target, w *words) (*letter, error) {
 			return nil, err
 		}
 	}
-	if there, _ := filepath.Glob(filepath.Join(folder, "*.json")); len(there) >= spoolFiles {
+	there := filesOf(folder, func(name string) bool { return strings.HasSuffix(name, ".json") })
+	if len(there) >= spoolFiles {
 		return nil, fmt.Errorf("%s has %d files already", folder, len(there))
 	}
 	return writeLetter(filepath.Join(folder, mark(to)+"-"+newID()+"-"+plainID(w.jobID)+".json"), w)

@@ -100,8 +100,44 @@ func TestDamagedLetterIsPutAside(t *testing.T) {
 	}
 }
 
+func TestLetterWaitsForTheOneBeforeIt(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("HEADWAY_SPOOL", folder)
+	to := target{address: "127.0.0.1:1"}
+	first, err := writeLetter(filepath.Join(folder, mark(to)+"-1-a.json"), someWords())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.release()
+	second, err := writeLetter(filepath.Join(folder, mark(to)+"-2-a.json"), someWords())
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.release()
+	if report := (postman{to, quiet}).run(t.Context(), ""); report != (SpoolReport{Waiting: 2}) {
+		t.Errorf("%+v", report)
+	}
+}
+
+func TestOnlyAFileIsALetter(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(folder, "link.json")
+	if err := os.Symlink(file, link); err != nil {
+		t.Skip(err)
+	}
+	for _, path := range []string{link, folder, filepath.Join(folder, "nothing")} {
+		if claimLetter(path) != nil {
+			t.Errorf("%s is taken for a letter", path)
+		}
+	}
+}
+
 func TestSpoolIsFullAtAHundredFiles(t *testing.T) {
-	t.Setenv("HEADWAY_SPOOL", t.TempDir())
+	t.Setenv("HEADWAY_SPOOL", filepath.Join(t.TempDir(), "[1]*"))
 	for range spoolFiles {
 		letter, err := spool(target{}, someWords())
 		if err != nil {

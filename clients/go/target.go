@@ -31,6 +31,9 @@ const (
 
 var addressForm = regexp.MustCompile(`^(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(\d{1,5})/?$`)
 
+// tokenForm is what gRPC sends; anything else it would refuse at every call.
+var tokenForm = regexp.MustCompile(`^[ -~]+$`)
+
 // target is a server's address, and what it takes to talk to it.
 type target struct {
 	address string // host:port
@@ -85,6 +88,9 @@ func findTarget(given, token, ca string) (target, error) {
 		}),
 	}
 	if token != "" {
+		if !tokenForm.MatchString(token) {
+			return target{}, errors.New("headway: the token holds characters that no header can carry")
+		}
 		found.options = append(found.options, grpc.WithPerRPCCredentials(bearer(token)))
 	}
 	return found, nil

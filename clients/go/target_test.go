@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -64,6 +65,11 @@ func TestTargets(t *testing.T) {
 	for _, given := range []string{"server", "server:0", "server:70000", "ftp://server:1", "a b:1", "::1:50051"} {
 		if _, err := findTarget(given, "", ""); err == nil {
 			t.Errorf("%q is taken", given)
+		}
+	}
+	for _, token := range []string{"a\nb", "a\x00", "é"} {
+		if _, err := findTarget("server:1", token, ""); err == nil || strings.Contains(err.Error(), token) {
+			t.Errorf("token %q: %v", token, err)
 		}
 	}
 	if _, err := findTarget("server:1", "", "/no/such/file.pem"); err == nil {

@@ -2,7 +2,9 @@ package headway
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -13,9 +15,12 @@ import (
 )
 
 const (
-	exact    = 1 << 53
-	deepest  = 32
-	anyLimit = math.MaxInt
+	exact   = 1 << 53
+	deepest = 32
+	tooMuch = "…"
+	// mostValues is what 1 MiB of JSON has room for.
+	mostValues = 1 << 19
+	anyLimit   = math.MaxInt
 )
 
 // clean is the text as the server takes it: without U+0000 and invalid UTF-8, at most limit characters.
@@ -29,14 +34,15 @@ func clean(text string, limit int) string {
 	}
 	if plain {
 		if len(text) > limit {
-			return text[:limit]
+			// A copy, lest what is kept of a text keeps all of it in memory.
+			return strings.Clone(text[:limit])
 		}
 		return text
 	}
 	count := 0
 	for i := range text {
 		if count == limit {
-			text = text[:i]
+			text = strings.Clone(text[:i])
 			break
 		}
 		count++
@@ -44,18 +50,31 @@ func clean(text string, limit int) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// toValue is any value as JSON. What JSON has no word for (channels, integers beyond 2⁵³, NaN) becomes its text: a
-// tracker must not stop a worker because of a result.
+// inText is what is printed of it. Unlike its own method, that survives a nil pointer in an error.
+func inText(data any) string { return fmt.Sprint(data) }
+
+// toValue is any value as JSON. What JSON has no word for (channels, integers beyond 2⁵³, NaN) becomes its text, and what
+// is nested deeper than 32 levels, as a cycle is, "…": a tracker must not stop a worker because of a result.
 func toValue(data any, depth int) *structpb.Value {
+	return (&reader{left: mostValues}).value(data, depth)
+}
+
+// reader reads one value: only so many values in it, lest a cycle that branches takes for ever.
+type reader struct{ left int }
+
+func (r *reader) value(data any, depth int) *structpb.Value {
+	if r.left--; r.left < 0 {
+		return text(tooMuch)
+	}
 	switch known := data.(type) {
 	case nil:
 		return structpb.NewNullValue()
 	case string:
 		return text(known)
 	case error:
-		return text(known.Error())
-	case json.Marshaler, json.Number:
-		return viaJSON(data, depth)
+		return text(inText(known))
+	case json.Marshaler, json.Number, encoding.TextMarshaler:
+		return r.viaJSON(data, depth)
 	}
 	value := reflect.ValueOf(data)
 	switch value.Kind() {
@@ -80,35 +99,38 @@ func toValue(data any, depth int) *structpb.Value {
 			return structpb.NewNullValue()
 		}
 		if depth < deepest {
-			return toValue(value.Elem().Interface(), depth+1)
+			return r.value(value.Elem().Interface(), depth+1)
 		}
+		return text(tooMuch)
 	case reflect.Map:
-		if depth < deepest {
+		if depth < deepest && value.Len() <= mostValues {
 			fields := make(map[string]*structpb.Value, value.Len())
 			for entries := value.MapRange(); entries.Next(); {
-				fields[clean(fmt.Sprint(entries.Key().Interface()), anyLimit)] = toValue(entries.Value().Interface(), depth+1)
+				fields[clean(fmt.Sprint(entries.Key().Interface()), anyLimit)] = r.value(entries.Value().Interface(), depth+1)
 			}
 			return structpb.NewStructValue(&structpb.Struct{Fields: fields})
 		}
+		return text(tooMuch)
 	case reflect.Slice, reflect.Array:
 		if value.Type().Elem().Kind() == reflect.Uint8 {
-			return viaJSON(data, depth)
+			return r.viaJSON(data, depth)
 		}
-		if depth < deepest {
+		if depth < deepest && value.Len() <= mostValues {
 			items := make([]*structpb.Value, value.Len())
 			for i := range items {
-				items[i] = toValue(value.Index(i).Interface(), depth+1)
+				items[i] = r.value(value.Index(i).Interface(), depth+1)
 			}
 			return structpb.NewListValue(&structpb.ListValue{Values: items})
 		}
+		return text(tooMuch)
 	case reflect.Struct:
-		return viaJSON(data, depth)
+		return r.viaJSON(data, depth)
 	}
-	return text(fmt.Sprint(data))
+	return text(inText(data))
 }
 
 // viaJSON is for what says itself how it looks as JSON.
-func viaJSON(data any, depth int) *structpb.Value {
+func (r *reader) viaJSON(data any, depth int) *structpb.Value {
 	var plain any
 	encoded, err := json.Marshal(data)
 	if err == nil {
@@ -116,36 +138,45 @@ func viaJSON(data any, depth int) *structpb.Value {
 		decoder.UseNumber()
 		err = decoder.Decode(&plain)
 	}
-	if err != nil || depth >= deepest {
-		return text(fmt.Sprint(data))
+	if fault := (*json.UnsupportedValueError)(nil); errors.As(err, &fault) && strings.Contains(fault.Str, "cycle") {
+		return text(tooMuch)
 	}
-	return fromDecoded(plain, depth)
+	if err != nil {
+		return text(inText(data))
+	}
+	return r.decoded(plain, depth)
 }
 
-func fromDecoded(plain any, depth int) *structpb.Value {
+func (r *reader) decoded(plain any, depth int) *structpb.Value {
 	switch known := plain.(type) {
 	case json.Number:
 		if whole, err := known.Int64(); err == nil {
-			return toValue(whole, depth)
+			return r.value(whole, depth)
 		}
 		if number, err := known.Float64(); err == nil && strings.ContainsAny(known.String(), ".eE") {
 			return structpb.NewNumberValue(number)
 		}
 		return text(known.String())
 	case map[string]any:
+		if depth >= deepest {
+			return text(tooMuch)
+		}
 		fields := make(map[string]*structpb.Value, len(known))
 		for key, value := range known {
-			fields[clean(key, anyLimit)] = fromDecoded(value, depth+1)
+			fields[clean(key, anyLimit)] = r.decoded(value, depth+1)
 		}
 		return structpb.NewStructValue(&structpb.Struct{Fields: fields})
 	case []any:
+		if depth >= deepest {
+			return text(tooMuch)
+		}
 		items := make([]*structpb.Value, len(known))
 		for i, item := range known {
-			items[i] = fromDecoded(item, depth+1)
+			items[i] = r.decoded(item, depth+1)
 		}
 		return structpb.NewListValue(&structpb.ListValue{Values: items})
 	}
-	return toValue(plain, depth)
+	return r.value(plain, depth)
 }
 
 func text(text string) *structpb.Value {
@@ -155,8 +186,9 @@ func text(text string) *structpb.Value {
 // toFields is a mapping as the fields of a JSON object.
 func toFields(data map[string]any) map[string]*structpb.Value {
 	fields := make(map[string]*structpb.Value, len(data))
+	read := reader{left: mostValues}
 	for key, value := range data {
-		fields[clean(key, anyLimit)] = toValue(value, 1)
+		fields[clean(key, anyLimit)] = read.value(value, 1)
 	}
 	return fields
 }
