@@ -119,8 +119,16 @@ impl Course {
     pub(crate) fn add_step(&self, step: Step) {
         let mut state = self.state();
         if !state.over {
+            // Of changes that nobody has sent yet the last one counts, however many there are.
+            let free = state.steps.len() > usize::from(state.calling);
+            let same = free && state.steps.back().is_some_and(|last| last.same_change(&step));
+            let former = if same { state.steps.pop_back() } else { None };
             state.steps.push_back(step);
             state.due = AT_ONCE;
+            drop(state);
+            if let Some(former) = former {
+                former.answers.settle(Ok(None));
+            }
             return;
         }
         drop(state);
@@ -163,9 +171,8 @@ impl Course {
         let state = &mut *state;
         let mut left = Vec::new();
         // A job that nobody has answered for yet begins with its first attempt.
-        let (mut started, mut fresh, mut attempt) = (state.started, true, state.attempt.max(1));
+        let (mut started, mut attempt) = (state.started, state.attempt.max(1));
         for step in &state.steps {
-            fresh = fresh && !step.sampled;
             let Some(request) = &step.request else {
                 continue;
             };
@@ -179,7 +186,7 @@ impl Course {
             }
             if request.ends() {
                 if started && step.after_reports {
-                    left.extend(drain(&mut state.reporters, &self.about(attempt), fresh));
+                    left.extend(drain(&mut state.reporters, &self.about(attempt), !step.sampled));
                 }
                 let mut request = request.clone();
                 request.set_attempt(attempt);
@@ -189,7 +196,8 @@ impl Course {
             left.push(request.clone());
         }
         if started {
-            left.extend(drain(&mut state.reporters, &self.about(attempt), fresh));
+            // Also what was said after somebody began to wait for what there was before.
+            left.extend(drain(&mut state.reporters, &self.about(attempt), true));
         }
         left
     }
@@ -201,14 +209,17 @@ impl Course {
             return;
         };
         state.retry_at = AT_ONCE;
-        let wish = job.as_ref().and_then(|job| job.cancellation.clone());
         if let Some(job) = &job {
             state.started = job.status() != JobStatus::Pending;
             if matches!(step.request, Some(Request::Create(_) | Request::Start(_))) {
                 state.attempt = job.attempt;
             }
-            state.job = job.clone();
+            let mut known = job.clone();
+            // What the worker has set meanwhile, the server does not know yet.
+            state.steps.iter().filter_map(|step| step.request.as_ref()).for_each(|request| request.apply(&mut known));
+            state.learn(known);
         }
+        let wish = job.as_ref().and_then(|job| job.cancellation.clone());
         let ended = step.release || step.request.as_ref().is_some_and(Request::ends);
         drop(state);
         if let Some(wish) = wish {
@@ -218,6 +229,15 @@ impl Course {
             self.end(None);
         }
         step.answers.settle(Ok(job));
+    }
+
+    /// Takes what the server says of the job.
+    pub(crate) fn learn(&self, job: Job) {
+        let wish = job.cancellation.clone();
+        self.state().learn(job);
+        if let Some(wish) = wish {
+            self.cancel(&wish);
+        }
     }
 
     /// The server says that the job shall end early.
@@ -255,6 +275,17 @@ impl Course {
 }
 
 impl State {
+    /// Takes what the server says of the job, unless something newer is known.
+    fn learn(&mut self, mut job: Job) {
+        if job.revision < self.job.revision {
+            return;
+        }
+        // The stream tells of a wish without a revision, and so maybe before this.
+        let wish = self.job.cancellation.take().filter(|wish| wish.requested);
+        job.cancellation = job.cancellation.filter(|wish| wish.requested).or(wish);
+        self.job = job;
+    }
+
     /// Whether it is the turn of reports, or of the step that waits for them.
     pub(crate) fn reporting(&self) -> bool {
         !self.over && self.steps.front().map_or(self.started, |step| step.after_reports)

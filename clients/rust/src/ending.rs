@@ -68,12 +68,15 @@ impl Job {
         })
     }
 
-    /// Waits until all said so far is stored, at most so long; whether it is.
+    /// Waits until all said so far is stored, at most so long; whether it is. It is not where the server takes no more
+    /// reports of this worker.
     pub fn flush(&self, timeout: Duration) -> Answer<bool> {
         let engine = self.part.inner.connection.engine.clone();
+        let course = Arc::clone(&self.part.inner.course);
         let courses = if self.course().state().over { Vec::new() } else { vec![Arc::clone(&self.part.inner.course)] };
         let here = engine.clone();
-        let late = engine.spawn(false, async move { here.linger(courses, timeout).await.is_empty() });
+        let late =
+            engine.spawn(false, async move { here.linger(courses, timeout).await.is_empty() && !course.stop.is_set() });
         Answer::new(late)
     }
 

@@ -172,7 +172,7 @@ impl Job {
     /// Which worker this is: 1, and one more after each take-over; 0 as long as the server has not answered.
     #[must_use]
     pub fn attempt(&self) -> i32 {
-        self.course().state().job.attempt
+        self.course().state().attempt
     }
 
     /// What the job is, for people.
@@ -318,7 +318,7 @@ impl Job {
         Answer::new(async move {
             let state = client.get(job.id()).await?;
             let completed = state.status() == JobStatus::Completed;
-            job.course().state().job = state;
+            job.course().learn(state);
             if completed && job.results().is_none() {
                 job.keep_results(client.results(job.id()).await?);
             }
@@ -328,12 +328,21 @@ impl Job {
 
     /// Waits until the job has ended, whoever ends it; see [`Client::wait`].
     pub fn ended(&self, timeout: Option<Duration>) -> Answer<Result<State, Error>> {
-        self.client().wait(self.id(), timeout)
+        self.learning(self.client().wait(self.id(), timeout))
     }
 
     /// Asks the job's worker to end early; see [`Client::cancel`].
     pub fn cancel(&self, reason: &str, grace: Option<Duration>) -> Answer<Result<State, Error>> {
-        self.client().cancel(self.id(), reason, grace)
+        self.learning(self.client().cancel(self.id(), reason, grace))
+    }
+
+    fn learning(&self, answer: Answer<Result<State, Error>>) -> Answer<Result<State, Error>> {
+        let job = self.clone();
+        Answer::new(async move {
+            let state = answer.await?;
+            job.course().learn(state.clone());
+            Ok(state)
+        })
     }
 
     fn update(&self, text: impl Display, field: &str, of: impl Fn(&mut v1::Job) -> &mut String) {

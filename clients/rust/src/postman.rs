@@ -1,6 +1,7 @@
 //! Leaves in the spool what this process could not deliver, and sends what earlier ones left.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::calls::place;
@@ -90,13 +91,14 @@ pub(crate) async fn catch_up(target: Target, job_id: String) {
 /// Goes once through the letters for one server, or of one job there, one after the other. If the server does not answer,
 /// the rest stays for a later process.
 async fn send_all(target: &Target, job_id: Option<&str>) {
-    let mut stub = None;
+    let (mut stub, mut held) = (None, BTreeSet::new());
     for path in spool::letters(target, job_id) {
-        if let Some(letter) = Letter::claim(&path) {
-            let stub = stub.get_or_insert_with(|| target.open());
-            if matches!(deliver(letter, stub).await, Fate::Waiting) {
-                return;
-            }
+        let Some(letter) = claim_in_turn(&path, &mut held) else {
+            continue;
+        };
+        let stub = stub.get_or_insert_with(|| target.open());
+        if matches!(deliver(letter, stub).await, Fate::Waiting) {
+            return;
         }
     }
 }
@@ -104,17 +106,17 @@ async fn send_all(target: &Target, job_id: Option<&str>) {
 /// Sends all letters for this server that can be sent.
 pub(crate) async fn flush(target: Target) -> SpoolFlush {
     let mut flush = SpoolFlush::default();
-    let (stub, mut away) = (target.open(), false);
+    let (stub, mut away, mut held) = (target.open(), false, BTreeSet::new());
     for path in spool::letters(&target, None) {
-        let fate = match Letter::claim(&path) {
-            Some(letter) if !away => deliver(letter, &stub).await,
-            _ => Fate::Waiting,
+        let letter = if away { None } else { claim_in_turn(&path, &mut held) };
+        let Some(letter) = letter else {
+            // Another process may have sent it meanwhile.
+            flush.waiting += usize::from(path.exists());
+            continue;
         };
-        match fate {
+        match deliver(letter, &stub).await {
             Fate::Sent => flush.sent += 1,
             Fate::Refused => flush.refused += 1,
-            // Another process may have sent it meanwhile.
-            Fate::Waiting if !path.exists() => {}
             Fate::Waiting => {
                 away = true;
                 flush.waiting += 1;
@@ -122,6 +124,16 @@ pub(crate) async fn flush(target: Target) -> SpoolFlush {
         }
     }
     flush
+}
+
+/// Takes the letter in hand, unless another process has it, or one of the same job before it: those wait for each other.
+fn claim_in_turn(path: &Path, held: &mut BTreeSet<String>) -> Option<Letter> {
+    let job = spool::job_in(path);
+    let letter = if held.contains(&job) { None } else { Letter::claim(path) };
+    if letter.is_none() {
+        held.insert(job);
+    }
+    letter
 }
 
 /// Sends a letter and removes it, puts it aside if the server will never take it, or else leaves it where it is.
@@ -186,4 +198,25 @@ async fn call(stub: &Stub, request: Request) -> Result<(), Error> {
         _ => return Err(error),
     };
     place(stub.clone(), lesser).await.map(drop)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_waits_for_the_one_before_it() {
+        let folder = std::env::temp_dir().join(format!("headway-postman-{}", crate::ids::uuid7()));
+        std::fs::create_dir(&folder).unwrap();
+        let paths = ["0-1-a.json", "0-2-a.json", "0-3-b.json"].map(|name| folder.join(name));
+        for path in &paths {
+            std::fs::write(path, "").unwrap();
+        }
+        let another = Letter::claim(&paths[0]).unwrap();
+        let mut held = BTreeSet::new();
+        let claimed = paths.each_ref().map(|path| claim_in_turn(path, &mut held).is_some());
+        assert_eq!(claimed, [false, false, true]);
+        drop(another);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

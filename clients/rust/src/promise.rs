@@ -1,5 +1,6 @@
 //! What arrives once, for threads and for tasks of any executor alike.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,12 +22,15 @@ pub(crate) struct Promise<T> {
 
 struct State<T> {
     value: Option<T>,
-    wakers: Vec<Waker>,
+    wakers: BTreeMap<u64, Waker>,
+    /// How many have ever waited in a task.
+    waited: u64,
 }
 
 impl<T> Promise<T> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { value: None, wakers: Vec::new() }), arrived: Condvar::new() })
+        let state = State { value: None, wakers: BTreeMap::new(), waited: 0 };
+        Arc::new(Self { state: Mutex::new(state), arrived: Condvar::new() })
     }
 
     /// Sets the value, unless there is one already.
@@ -39,7 +43,7 @@ impl<T> Promise<T> {
         let wakers = std::mem::take(&mut state.wakers);
         drop(state);
         self.arrived.notify_all();
-        for waker in wakers {
+        for waker in wakers.into_values() {
             waker.wake();
         }
     }
@@ -72,37 +76,54 @@ impl<T: Clone> Promise<T> {
 
     /// The value, once it is there.
     pub(crate) fn arrival(self: &Arc<Self>) -> Arrival<T> {
-        Arrival(Arc::clone(self))
+        Arrival { promise: Arc::clone(self), place: None }
     }
 }
 
-pub(crate) struct Arrival<T>(Arc<Promise<T>>);
+pub(crate) struct Arrival<T> {
+    promise: Arc<Promise<T>>,
+    /// Where its waker is.
+    place: Option<u64>,
+}
 
 impl<T: Clone> Arrival<T> {
     /// Blocks until the value is there, at most so long.
     pub(crate) fn wait_for(&self, timeout: Duration) -> Option<T> {
-        self.0.wait_for(timeout)
+        self.promise.wait_for(timeout)
     }
 }
 
 impl<T> Clone for Arrival<T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self { promise: Arc::clone(&self.promise), place: None }
+    }
+}
+
+impl<T> Drop for Arrival<T> {
+    fn drop(&mut self) {
+        // Many may wait for a short while for what never comes.
+        let forgotten = self.place.and_then(|place| lock(&self.promise.state).wakers.remove(&place));
+        drop(forgotten);
     }
 }
 
 impl<T: Clone> Future for Arrival<T> {
     type Output = T;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let mut state = lock(&self.0.state);
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
+        let mut state = lock(&this.promise.state);
         if let Some(value) = &state.value {
             return Poll::Ready(value.clone());
         }
-        let waker = context.waker();
-        if !state.wakers.iter().any(|known| known.will_wake(waker)) {
-            state.wakers.push(waker.clone());
-        }
+        let place = *this.place.get_or_insert_with(|| {
+            state.waited += 1;
+            state.waited
+        });
+        let former = state.wakers.insert(place, context.waker().clone());
+        drop(state);
+        // A waker may do anything when it is dropped.
+        drop(former);
         Poll::Pending
     }
 }
@@ -183,6 +204,20 @@ mod tests {
         assert_eq!(waiting.join().unwrap(), Some(7));
         assert_eq!(awaiting.join().unwrap(), 7);
         assert_eq!(promise.get(), Some(7));
+    }
+
+    #[test]
+    fn who_waits_no_longer_is_forgotten() {
+        let promise = Promise::<()>::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiting = promise.arrival();
+        for _ in 0..3 {
+            assert!(Pin::new(&mut waiting).poll(&mut context).is_pending());
+            assert!(Pin::new(&mut promise.arrival()).poll(&mut context).is_pending());
+        }
+        assert_eq!(lock(&promise.state).wakers.len(), 1);
+        drop(waiting);
+        assert!(lock(&promise.state).wakers.is_empty());
     }
 
     #[test]

@@ -140,7 +140,8 @@ impl Reporter {
             let delta = total.saturating_sub(self.counters.get(name).copied().unwrap_or(0));
             if delta != 0 {
                 let name = Some(clean(name, 128)).filter(|name| !name.is_empty());
-                *report.counters.entry(name.unwrap_or_else(|| "?".to_owned())).or_default() += delta;
+                let sum = report.counters.entry(name.unwrap_or_else(|| "?".to_owned())).or_default();
+                *sum = sum.saturating_add(delta);
             }
         }
         self.counters = sample.counters;

@@ -260,6 +260,75 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_after_somebody_waited_in_vain_is_left() {
+        let (job, course) = job();
+        job.set_progress(1);
+        let mut waited = crate::step::Step::milestone();
+        waited.sampled = true;
+        course.add_step(waited);
+        job.set_progress(2);
+        job.finish(()).wait();
+        let left = course.remains();
+        let Request::Report(report) = &left[left.len() - 2] else {
+            panic!("no report");
+        };
+        assert_eq!(report.amount, Some(crate::proto::headway::v1::report_progress_request::Amount::Progress(2)));
+    }
+
+    #[test]
+    fn of_changes_that_wait_the_last_one_counts() {
+        let (job, course) = job();
+        for number in 0..1000 {
+            job.set_name(number);
+        }
+        job.set_invoker("somebody");
+        let left = course.remains();
+        let [Request::Create(_), Request::Update(name), Request::Update(_)] = &left[..] else {
+            panic!("{} requests", left.len());
+        };
+        assert_eq!(name.job.as_ref().unwrap().name, "999");
+    }
+
+    #[test]
+    fn an_answer_keeps_what_the_server_does_not_know_yet() {
+        use crate::proto::headway::v1::{Cancellation, Job as State};
+
+        let (job, course) = job();
+        job.set_name("new");
+        let wish = Cancellation { requested: true, ..Cancellation::default() };
+        course.state().job.cancellation = Some(wish.clone());
+        course.answered(Some(State {
+            name: "old".into(),
+            invoker: "somebody".into(),
+            revision: 2,
+            ..State::default()
+        }));
+        course.learn(State { revision: 1, ..State::default() });
+        let known = job.snapshot();
+        assert_eq!((known.name.as_str(), known.invoker.as_str(), known.revision), ("new", "somebody", 2));
+        assert_eq!(known.cancellation, Some(wish));
+    }
+
+    #[test]
+    fn a_look_at_a_job_tells_of_the_wish_that_it_end() {
+        use crate::proto::headway::v1::{Cancellation, Job as State};
+
+        let (job, course) = job();
+        let wish = Cancellation { requested: true, reason: "late".into(), ..Cancellation::default() };
+        course.learn(State { attempt: 2, cancellation: Some(wish), ..State::default() });
+        assert_eq!(job.check_cancelled().unwrap_err().reason(), "late");
+        // Another worker's.
+        assert_eq!(job.attempt(), 0);
+    }
+
+    #[test]
+    fn what_is_refused_is_not_stored() {
+        let (job, course) = job();
+        course.end(Some(&Error::new(Code::FailedPrecondition, "").with_reason("STALE_ATTEMPT")));
+        assert!(!job.flush(Duration::from_secs(60)).wait());
+    }
+
+    #[test]
     fn tasks_wait_without_blocking_and_block_without_panicking() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {

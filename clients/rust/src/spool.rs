@@ -13,7 +13,7 @@ mod words;
 use std::env;
 use std::path::PathBuf;
 
-pub(crate) use files::{Letter, letters, write};
+pub(crate) use files::{Letter, job_in, letters, write};
 pub(crate) use words::Words;
 
 const FILES: usize = 100;

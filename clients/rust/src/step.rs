@@ -39,6 +39,20 @@ impl Request {
         matches!(self, Self::Finish(_) | Self::Fail(_))
     }
 
+    /// Makes a change that the worker has asked for to what is known of its job.
+    pub(crate) fn apply(&self, job: &mut Job) {
+        let Self::Update(UpdateJobRequest { job: Some(change), update_mask: Some(mask), .. }) = self else {
+            return;
+        };
+        for field in &mask.paths {
+            match field.as_str() {
+                "name" => job.name.clone_from(&change.name),
+                "invoker" => job.invoker.clone_from(&change.invoker),
+                _ => {}
+            }
+        }
+    }
+
     pub(crate) fn set_attempt(&mut self, number: i32) {
         match self {
             Self::Finish(request) => request.attempt = number,
@@ -86,6 +100,14 @@ impl Step {
             sampled: false,
             release,
             answers: Answers { answer: Promise::new(), tried: Promise::new() },
+        }
+    }
+
+    /// Whether both change the same fields of the job.
+    pub(crate) fn same_change(&self, other: &Self) -> bool {
+        match (&self.request, &other.request) {
+            (Some(Request::Update(one)), Some(Request::Update(other))) => one.update_mask == other.update_mask,
+            _ => false,
         }
     }
 

@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
 const EXACT: u64 = 1 << 53;
+/// So deep may lists and objects nest: protobuf reads 100 levels, of which an object takes three.
+const DEEPEST: usize = 32;
 
 /// The text as the server takes it: without U+0000, at most `limit` characters.
 pub(crate) fn clean(text: &str, limit: usize) -> String {
@@ -34,22 +36,34 @@ pub(crate) fn json(data: impl Serialize) -> Result<Value, String> {
     serde_json::to_value(data).map_err(|error| error.to_string())
 }
 
-/// JSON as it is sent. Integers beyond 2⁵³, which doubles do not hold, become text.
+/// JSON as it is sent. Integers beyond 2⁵³, which doubles do not hold, become text, and what is nested deeper than 32 levels
+/// "…": the server could not read it, nor anything else in the same message.
 pub(crate) fn to_wire(value: &Value) -> Wire {
+    wire(value, 0)
+}
+
+fn wire(value: &Value, depth: usize) -> Wire {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(truth) => Kind::BoolValue(*truth),
         Value::Number(number) => number_kind(number),
         Value::String(text) => Kind::StringValue(clean(text, usize::MAX)),
-        Value::Array(items) => Kind::ListValue(ListValue { values: items.iter().map(to_wire).collect() }),
-        Value::Object(entries) => Kind::StructValue(Struct { fields: to_fields(entries) }),
+        Value::Array(_) | Value::Object(_) if depth >= DEEPEST => Kind::StringValue("…".to_owned()),
+        Value::Array(items) => {
+            Kind::ListValue(ListValue { values: items.iter().map(|item| wire(item, depth + 1)).collect() })
+        }
+        Value::Object(entries) => Kind::StructValue(Struct { fields: fields(entries, depth) }),
     };
     Wire { kind: Some(kind) }
 }
 
 /// A JSON object as it is sent.
 pub(crate) fn to_fields(entries: &Map<String, Value>) -> BTreeMap<String, Wire> {
-    entries.iter().map(|(name, value)| (clean(name, usize::MAX), to_wire(value))).collect()
+    fields(entries, 0)
+}
+
+fn fields(entries: &Map<String, Value>, depth: usize) -> BTreeMap<String, Wire> {
+    entries.iter().map(|(name, value)| (clean(name, usize::MAX), wire(value, depth + 1))).collect()
 }
 
 fn number_kind(number: &Number) -> Kind {
@@ -118,6 +132,21 @@ mod tests {
     fn values_come_back_as_they_went() {
         let value = json!({"a": [1, -2.5, true, null, "x"], "b": {"c": 9_007_199_254_740_992_u64}});
         assert_eq!(from_wire(&to_wire(&value)), value);
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_ends() {
+        let mut deep = json!(1);
+        for _ in 0..100 {
+            deep = json!([{ "a": deep }]);
+        }
+        let mut levels = 0;
+        let mut left = &from_wire(&to_wire(&deep));
+        while let Some(inner) = left.get(0).or_else(|| left.get("a")) {
+            levels += 1;
+            left = inner;
+        }
+        assert_eq!((levels, left), (DEEPEST, &json!("…")));
     }
 
     #[test]

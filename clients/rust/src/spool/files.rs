@@ -35,7 +35,8 @@ impl Letter {
         file.sync_all()?;
         fs::rename(draft, path)?;
         if let Some(folder) = path.parent() {
-            File::open(folder)?.sync_all()?;
+            // It is there; not every file system can sync a folder.
+            let _ = File::open(folder).and_then(|folder| folder.sync_all());
         }
         Ok(Self { path: path.to_owned(), _locked: file })
     }
@@ -118,6 +119,12 @@ fn list(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 
 fn since(name: &str) -> &str {
     name.split_once('-').map_or(name, |(_, rest)| rest)
+}
+
+/// Whose letter it is, as its name says.
+pub(crate) fn job_in(path: &Path) -> String {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    name.rsplit_once('-').map_or_else(String::new, |(_, job)| job.to_owned())
 }
 
 /// In the name, so that a look at the folder tells whether there is something for a server: a CRC-32.
