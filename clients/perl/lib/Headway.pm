@@ -7,15 +7,16 @@ use warnings;
 use Carp         qw(croak);
 use Scalar::Util qw(blessed);
 
-use Headway::Course ();
-use Headway::Engine ();
-use Headway::Error  ();
-use Headway::Http   ();
-use Headway::Ids    qw(chance now uuid7);
-use Headway::Job    ();
-use Headway::Json   qw(clean job_state perlish span whole);
-use Headway::Spool  ();
-use Headway::Target ();
+use Headway::Course  ();
+use Headway::Engine  ();
+use Headway::Error   ();
+use Headway::Http    ();
+use Headway::Ids     qw(chance now uuid7);
+use Headway::Job     ();
+use Headway::Json    qw(clean job_state perlish span whole);
+use Headway::Session ();
+use Headway::Spool   ();
+use Headway::Target  ();
 
 our $VERSION = '0.1.0';
 
@@ -26,7 +27,7 @@ my %ENDED = map { $_ => 1 } qw(COMPLETED FAILED CANCELLED);
 my %open;
 
 sub connect {    ## no critic (ProhibitBuiltinHomonyms)
-    my ( $class, %about ) = @_;
+    my ( $class, %about ) = splice @_;
     my $target = Headway::Target->new( map { $_ => $about{$_} } qw(target token ca) );
     my $engine = Headway::Engine->new( $target, $about{warn_at} );
     my $given  = $about{session};
@@ -38,7 +39,7 @@ sub connect {    ## no critic (ProhibitBuiltinHomonyms)
         call_timeout => $about{call_timeout} // $CALL_TIMEOUT,
         session      => sub { $given // $ENV{HEADWAY_SESSION} },
     }, $class;
-    $open{ 0 + $engine } = $engine;
+    $open{ 0 + $engine } = [ $engine, $self->{exit_timeout} ];
     return $self;
 }
 
@@ -46,9 +47,10 @@ sub engine       { return $_[0]{engine} }
 sub exit_timeout { return $_[0]{exit_timeout} }
 
 sub create {
-    my ( $self, %about ) = @_;
+    my ( $self, %about ) = splice @_;
     my $id      = $about{job_id};
-    my %request = ( session_id => $self->_session( \%about ), job_id => $id || uuid7() );
+    my $session = $self->_session( \%about );
+    my %request = ( session_id => $session, job_id => $id || uuid7() );
     $request{$_}             = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
     $request{size}           = whole( $about{size} ) if defined $about{size};
     $request{pending}        = JSON::PP::true()      if $about{pending};
@@ -59,7 +61,7 @@ sub create {
     $request{labels} = { map { clean($_) => clean( $labels->{$_} ) } keys %{$labels} } if %{$labels};
     $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
     my $course = Headway::Course->new(
-        session   => $request{session_id},
+        session   => $session,
         engine    => $self->{engine},
         heartbeat => $about{heartbeat_timeout} || 0,
         started   => 0,
@@ -79,7 +81,7 @@ sub create {
 }
 
 sub resume {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     my $session = $self->_session( \%how );
     $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
     my $state     = job_state( $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() } ) );
@@ -96,7 +98,7 @@ sub resume {
 }
 
 sub fetch {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     my $session = $self->_session( \%how );
     my $state   = eval { $self->get( $id, session => $session ) };
     if ( !$state ) {
@@ -116,12 +118,12 @@ sub fetch {
 }
 
 sub get {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     return job_state( $self->_call( GetJob => $self->_session( \%how ), { job_id => $id } ) );
 }
 
 sub list {
-    my ( $self, %filters ) = @_;
+    my ( $self, %filters ) = splice @_;
     my $session = $self->_session( \%filters );
     my %request = map { $_ => $filters{$_} } grep { defined $filters{$_} } qw(name invoker labels page_size);
     $request{statuses} = [ map { "JOB_STATUS_$_" } @{ $filters{statuses} } ]      if $filters{statuses};
@@ -136,7 +138,7 @@ sub list {
 }
 
 sub watch {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     my $session = $self->_session( \%how );
     my $end     = defined $how{timeout} ? now() + $how{timeout} : undef;
     my ( $revision, $over ) = ( $how{after_revision} || 0, 0 );
@@ -193,7 +195,7 @@ sub _sleep {
 }
 
 sub wait {    ## no critic (ProhibitBuiltinHomonyms)
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     my $next = $self->watch( $id, %how );
     my $last;
     while ( my $state = $next->() ) { $last = $state }
@@ -201,19 +203,19 @@ sub wait {    ## no critic (ProhibitBuiltinHomonyms)
 }
 
 sub results {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     return perlish( $self->_call( GetResults => $self->_session( \%how ), { job_id => $id } )->{results} );
 }
 
 sub variables {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     my %names = $how{names} ? ( names => [ map { clean($_) } @{ $how{names} } ] ) : ();
     return perlish( $self->_call( GetVariables => $self->_session( \%how ), { job_id => $id, %names } )->{variables}
             || {} );
 }
 
 sub record_errors {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     my $told  = $self->_call( ListRecordErrors => $self->_session( \%how ), { job_id => $id } );
     my %found = ( total => 0 + ( $told->{total} // 0 ) );
     for my $end (qw(first last)) {
@@ -224,7 +226,7 @@ sub record_errors {
 }
 
 sub cancel {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     my %request = ( job_id => $id );
     $request{reason}       = clean( $how{reason}, 1_024 ) if defined $how{reason};
     $request{grace_period} = span( $how{grace} )          if defined $how{grace};
@@ -232,7 +234,7 @@ sub cancel {
 }
 
 sub clear {
-    my ( $self, $id, %how ) = @_;
+    my ( $self, $id, %how ) = splice @_;
     $self->_call( ClearJob => $self->_session( \%how ), { job_id => $id, allow_missing => JSON::PP::true() } );
     return;
 }
@@ -281,19 +283,23 @@ sub _deliver {
 
 END {
     local ( $@, $!, $? );
-    my $end = now() + $EXIT_TIMEOUT;
-    for my $engine ( values %open ) {
-        my $left = $end - now();
+    Headway::Scope->leave_all;
+    my $begin = now();
+    for ( values %open ) {
+        my ( $engine, $seconds ) = @{$_};
+        my $left = $begin + $seconds - now();
         eval { _deliver( $engine, $left > 0 ? $left : 0 ); 1 } or warn $@;
     }
     %open = ();
 }
 
+# What a caller gave as a session is taken off @_ at once: it must be in no stack trace.
 sub _session {
     my ( $self, $how ) = @_;
     my $session = $how->{session} // $self->{session}->();
+    return $session                                      if blessed $session && $session->isa('Headway::Session');
     croak 'No session: give one, or set HEADWAY_SESSION' if !length( $session // q{} );
-    return $session;
+    return Headway::Session->new($session);
 }
 
 sub _call {

@@ -38,12 +38,12 @@ subtest 'Calls share a connection that sends at once' => sub {
     like $request, qr{\APOST /headway[.]v1[.]JobService/GetJob HTTP/1[.]1\r\n}, 'the method';
     like $request, qr/^Authorization: Bearer secret\r$/m,                       'the token';
     ok $http->ready(1), 'there is an answer';
-    is_deeply $http->answer, { a => 1 }, 'that can be read';
+    is_deeply $http->answer(1), { a => 1 }, 'that can be read';
     ok unpack( 'I', getsockopt $http->{handle}{fh}, IPPROTO_TCP, TCP_NODELAY ), 'TCP_NODELAY is set';
     $http->begin( GetJob => { job_id => 2 }, 1 );
     answer( $peer, '{"a":2}' );
     ok $http->ready(1), 'the second comes over the same connection';
-    is_deeply $http->answer, { a => 2 }, 'and is answered';
+    is_deeply $http->answer(1), { a => 2 }, 'and is answered';
 };
 
 subtest 'A server that is silent costs a worker nothing' => sub {

@@ -4,39 +4,45 @@ use 5.016;
 use strict;
 use warnings;
 
-use Carp         qw(croak);
-use Digest::MD5  qw(md5_hex);
-use Scalar::Util qw(blessed looks_like_number);
+# Nothing is imported: what is imported could be called as a method.
+use Carp         ();
+use Digest::MD5  ();
+use Scalar::Util ();
 
-use Headway         ();
-use Headway::Course ();
-use Headway::Error  ();
-use Headway::Ids    qw(micros uuid7);
-use Headway::Json   qw(clean is_number plain whole);
+use Headway          ();
+use Headway::Course  ();
+use Headway::Error   ();
+use Headway::Ids     ();
+use Headway::Json    ();
+use Headway::Session ();
 
 # Variables that hold what Headway's own fields have no word for.
 my $OWN = 'C4::BackgroundJob';
 
-# Seconds that a setter waits for the server.
-my $PATIENCE = 1;
+# Seconds that a setter waits for the server, one question of a fetch, and the end of the program.
+my ( $PATIENCE, $ASKING, $LEAVING ) = ( 1, 5, 2 );
+
+# Of how many jobs it is known what they were.
+my $KNOWN_AT_MOST = 100;
 
 my $NAME_LIMIT = 256;
 my $KEY_LIMIT  = 100;
 
-my ( %clients, %courses );
+my ( %clients, %courses, %known, @known );
 
+# The session is a secret: what is taken off @_ is in no stack trace.
 sub new {
-    my ( $class, $session, $name, $invoker, $size ) = @_;
-    my $self    = $class->_object( $session, uuid7(), name => $name, invoker => $invoker, size => $size );
+    my ( $class, $session, $name, $invoker, $size ) = splice @_;
+    my $self    = $class->_object( $session, Headway::Ids::uuid7(), name => $name, invoker => $invoker, size => $size );
     my %request = ( name => _short($name), invoker => _short($invoker), size => _count($size) // 0 );
     $self->_say( CreateJob => \%request );
     my %more = map { _own($_) => [ $self->{$_} ] } grep { !_tells_all( $_, $self->{$_} ) } qw(name invoker size);
-    $self->_say( SetVariables => { variables => plain( \%more ) } ) if %more;
+    $self->_say( SetVariables => { variables => Headway::Json::plain( \%more ) } ) if %more;
     return $self;
 }
 
 sub _object {
-    my ( $class, $session, $id, %fields ) = @_;
+    my ( $class, $session, $id, %fields ) = splice @_;
     return bless {
         sessionID => $session,
         jobID     => $id,
@@ -48,7 +54,8 @@ sub _object {
         results   => undef,
         values    => {},
         %fields,
-    }, $class;
+        },
+        ref $class || $class;
 }
 
 sub id     { return $_[0]{jobID} }
@@ -83,12 +90,12 @@ sub finish {
     my ( $self, $results ) = @_;
     my $before = $self->{status};
     @{$self}{qw(status results)} = ( 'completed', $results );
-    my $late = { variables => { _own('results') => [ plain($results), 1 ] } };
+    my $late = { variables => { _own('results') => [ Headway::Json::plain($results), 1 ] } };
     if ( $before eq 'completed' ) {
         $self->_say( SetVariables => $late );
         return;
     }
-    my %request = defined $results ? ( results => plain($results) ) : ();
+    my %request = defined $results ? ( results => Headway::Json::plain($results) ) : ();
     $self->_say(
         FinishJob => \%request,
         sub {
@@ -104,15 +111,18 @@ sub finish {
 
 sub set {
     my ( $self, $values ) = @_;
-    croak 'set wants a reference to a hash' if ref $values ne 'HASH';
-    return                                  if !%{$values};
+    Carp::croak 'set wants a reference to a hash' if ( Scalar::Util::reftype($values) // q{} ) ne 'HASH';
+    return                                        if !%{$values};
     $self->{values} = { %{ $self->{values} }, %{$values} };
-    $self->_say( SetVariables => { variables => plain( { map { _key($_) => $values->{$_} } keys %{$values} } ) } );
+    $self->_say(
+        SetVariables => { variables => Headway::Json::plain( { map { _key($_) => $values->{$_} } keys %{$values} } ) }
+    );
     return;
 }
 
 sub get {
     my ( $self, $key ) = @_;
+    $key //= q{};
     return $self->{values}{$key} if exists $self->{values}{$key};
     return $self->{values}{ _key($key) };
 }
@@ -124,31 +134,77 @@ sub clear {
 }
 
 sub fetch {
-    my ( $class, $session, $id ) = @_;
+    my ( $class, $session, $id ) = splice @_;
     return if !length( $session // q{} ) || !length( $id // q{} );
-    my $client = _client();
-    my $course = $courses{"$session\0$id"};
-    $client->tick;
+    local ( $@, $!, $? );
+    my $key    = "$session\0$id";
+    my $engine = _client()->engine;
+    my $course = $courses{$key};
 
     # What this process could not tell the server yet, only this process knows.
-    return $class->_object( $session, $id, %{ $course->{kept} } ) if $course && @{ $course->{steps} };
+    if ( $course && @{ $course->{steps} } ) {
+        $engine->contact->again;
+        _wait_for( $engine, $course );
+        return $class->_recalled( $session, $id ) if @{ $course->{steps} };
+    }
+    my $self = $class->_asked( $session, $id );
+    _know( $key, $self );
+    return $self;
+}
+
+# As the server says; or, if it says nothing, as this process last knew it.
+sub _asked {
+    my ( $class, $session, $id ) = splice @_;
+    my $client  = _client();
+    my $contact = $client->engine->contact;
+    $contact->again;
+    return $class->_recalled( $session, $id ) if $contact->paused;
+    my %how   = ( session => Headway::Session->new($session) );
+    my $begun = Headway::Ids::now();
     my ( $job, $variables, $results );
     my $read = eval {
-        $job       = $client->get( "$id", session => $session );
-        $variables = $client->variables( "$id", session => $session );
-        $results   = $client->results( "$id", session => $session ) if $job->{status} eq 'COMPLETED';
+        $job       = $client->get( "$id", %how );
+        $variables = $client->variables( "$id", %how );
+        $results   = $client->results( "$id", %how ) if $job->{status} eq 'COMPLETED';
         1;
     };
-    return $class->_fetched( $session, $job, $variables, $results ) if $read;
     my $error = $@;
-    die $error if !blessed $error || !$error->isa('Headway::Error');
-    warn "headway: job $id cannot be read: " . $error->in_words . "\n"
-        if !$error->reason || $error->code !~ /\A(?:NOT_FOUND|INVALID_ARGUMENT)\z/;
+    if ($read) {
+        $contact->heard if $contact->down;
+        return $class->_fetched( $session, $job, $variables, $results );
+    }
+    die $error if !Scalar::Util::blessed $error || !$error->isa('Headway::Error');
+    return     if $error->reason && $error->code =~ /\A(?:NOT_FOUND|INVALID_ARGUMENT)\z/;
+    if ( $error->verdict eq 'AWAY' && !$error->reason ) {
+        $client->engine->unreachable( $error, Headway::Ids::now() - $begun );
+    }
+    else {
+        warn 'headway: job ' . _short($id) . ' cannot be read: ' . $error->in_words . "\n";
+    }
+    return $class->_recalled( $session, $id );
+}
+
+sub _recalled {
+    my ( $class, $session, $id ) = splice @_;
+    my $known = $known{"$session\0$id"} or return;
+    return $class->_object( $session, $id, %{$known} );
+}
+
+sub _know {
+    my ( $key, $self ) = splice @_;
+    if ( !$self ) {
+        delete $known{$key};
+        @known = grep { $_ ne $key } @known;
+        return;
+    }
+    push @known, $key if !$known{$key};
+    $known{$key} = { %{$self} };
+    delete $known{ shift @known } if @known > $KNOWN_AT_MOST;
     return;
 }
 
 sub _fetched {
-    my ( $class, $session, $job, $variables, $results ) = @_;
+    my ( $class, $session, $job, $variables, $results ) = splice @_;
     my %own     = map { $_ => delete $variables->{ _own($_) } } qw(name invoker size progress results);
     my $running = $job->{status} =~ /\A(?:PENDING|RUNNING|LOST)\z/;
     my %fields  = ( status => $running ? 'running' : 'completed', values => $variables );
@@ -169,13 +225,13 @@ sub _fetched {
 # What was given, as Headway's field holds it.
 sub _short {
     my ($text) = @_;
-    return clean( $text, $NAME_LIMIT );
+    return Headway::Json::clean( $text, $NAME_LIMIT );
 }
 
 sub _count {
     my ($number) = @_;
-    return if !defined $number || ref $number || !looks_like_number($number) || $number != $number;
-    my $whole = whole($number);
+    return if !defined $number || ref $number || !Scalar::Util::looks_like_number($number) || $number != $number;
+    my $whole = Headway::Json::whole($number);
     return $whole > 0 ? $whole : 0;
 }
 
@@ -184,7 +240,7 @@ sub _tells_all {
     my ( $field, $given ) = @_;
     if ( $field eq 'size' || $field eq 'progress' ) {
         my $count = _count($given);
-        return defined $count && is_number($given) && $count == $given;
+        return defined $count && Headway::Json::is_number($given) && $count == $given;
     }
     return !defined $given || !ref $given && length $given && _short($given) eq $given;
 }
@@ -206,18 +262,20 @@ sub _own {
 sub _key {
     my ($key) = @_;
     $key //= q{};
-    return $key if length $key && length $key <= $KEY_LIMIT && $key !~ /\A\Q$OWN\E/ && clean($key) eq $key;
+    return $key
+        if length $key && length $key <= $KEY_LIMIT && $key !~ /\A\Q$OWN\E/ && Headway::Json::clean($key) eq $key;
     utf8::encode( my $bytes = $key );
-    return "$OWN:key:" . md5_hex($bytes);
+    return "$OWN:key:" . Digest::MD5::md5_hex($bytes);
 }
 
 sub _described {
     my ( $self, $field, @set ) = @_;
     return $self->{$field} if !@set;
     my $given = $self->{$field} = $set[0];
-    $self->_say( UpdateJob    => { job => { id => $self->{jobID}, $field => _short($given) }, update_mask => $field } );
-    $self->_say( SetVariables => { variables => { _own($field) => plain( [$given] ) } } )
-        if !_tells_all( $field, $given );
+    $self->_say( UpdateJob => { job => { id => $self->{jobID}, $field => _short($given) }, update_mask => $field } );
+
+    # Always, for it may be that an earlier one is still there, which says the same to who looks at the field alone.
+    $self->_say( SetVariables => { variables => { _own($field) => Headway::Json::plain( [$given] ) } } );
     return $given;
 }
 
@@ -227,7 +285,7 @@ sub _counted {
     my $given = $self->{$field} = $set[0];
     my $count = _count($given);
     $count = 0 if !defined $count && ( $field eq 'size' || !defined $given );
-    my %request = ( variables => { _own($field) => plain( [$given] ) } );
+    my %request = ( variables => { _own($field) => Headway::Json::plain( [$given] ) } );
     $request{$field} = $count if defined $count;
     $self->_say(
         ReportProgress => \%request,
@@ -247,7 +305,7 @@ sub _counted {
 # One client for each server that this process was told of.
 sub _client {
     my $server = join "\0", map { $ENV{$_} // q{} } qw(HEADWAY_HTTP_TARGET HEADWAY_TARGET HEADWAY_TOKEN HEADWAY_CA);
-    return $clients{$server} //= Headway->connect( warn_at => 1 );
+    return $clients{$server} //= Headway->connect( warn_at => 1, call_timeout => $ASKING, exit_timeout => $LEAVING );
 }
 
 sub _notice {
@@ -259,29 +317,39 @@ sub _notice {
 # Tells the server, after all that was not told yet. `instead`: what to say if it is refused, if there is something.
 sub _say {
     my ( $self, $method, $request, $instead ) = @_;
-    croak 'No session: give one' if !length( $self->{sessionID} // q{} );
-    my $client = _client();
-    my $engine = $client->engine;
-    my $key    = "$self->{sessionID}\0$self->{jobID}";
+    Carp::croak 'No session: give one' if !length( $self->{sessionID} // q{} );
+    local ( $@, $!, $? );
+    my $engine  = _client()->engine;
+    my $session = $self->{sessionID};
+    my $key     = "$session\0$self->{jobID}";
     for my $old ( keys %courses ) {
         delete $courses{$old} if !$courses{$old}{over} && !@{ $courses{$old}{steps} };
     }
     my $course = $courses{$key} ||= Headway::Course->new(
-        session => $self->{sessionID},
+        session => Headway::Session->new($session),
         engine  => $engine,
         job     => { id => $self->{jobID}, name => _short( $self->{name} ) },
         passing => 1,
     );
-    $course->{kept} = { %{$self} };
+    _know( $key, $method eq 'ClearJob' ? undef : $self );
     my $step = $self->_step( $method, $request, $instead );
+    $engine->contact->again;
     $engine->submit( $course, _joined( $engine, $course, $step ) ? () : $step );
+    _wait_for( $engine, $course );
+    return;
+}
+
+# Waits until the server has heard all of this job, or is known to be away.
+sub _wait_for {
+    my ( $engine, $course ) = @_;
     my $told = $engine->await(
         $PATIENCE,
         sub {
             !grep { !$_->{tried} } @{ $course->{steps} };
         }
     );
-    $engine->give_up($PATIENCE) if !$told;
+    $engine->unreachable( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), $PATIENCE )
+        if !$told;
     return;
 }
 
@@ -289,7 +357,7 @@ sub _step {
     my ( $self, $method, $request, $instead ) = @_;
     my %step = ( method => $method, aside => 1 );
     $step{request} = {
-        session_id => $self->{sessionID},
+        session_id => Headway::Session->new( $self->{sessionID} ),
         $method eq 'UpdateJob' ? () : ( job_id => $self->{jobID} ),
         %{$request},
     };
@@ -321,7 +389,7 @@ sub _joined {
 my $sequence = 0;
 
 sub _sequence {
-    my $now = micros();
+    my $now = Headway::Ids::micros();
     $sequence = $now > $sequence ? $now : $sequence + 1;
     return $sequence;
 }

@@ -14,7 +14,8 @@ use Headway::Ids qw(chance now);
 
 my ( $FIRST_PAUSE, $LONGEST_PAUSE, $LONGEST_IN_HASTE ) = ( 0.1, 5.0, 0.5 );
 my $SHARE  = 50;
-my $CREDIT = 0.25;
+my $QUICK  = 0.02;
+my $CREDIT = 1.25;
 
 sub new {
     my ( $class, $address, $warn_at ) = @_;
@@ -25,6 +26,7 @@ sub new {
         tries    => 0,
         waiting  => 0,
         spent    => 0,
+        quick    => 0,
         since    => now(),
         warn_at  => $warn_at,
     }, $class;
@@ -32,6 +34,14 @@ sub new {
 
 sub down     { return $_[0]{down} }
 sub retry_at { return $_[0]{retry_at} }
+sub paused   { return now() < $_[0]{retry_at} }
+
+# Somebody who waits anyway wants to know. That costs nothing where the last try was refused at once.
+sub again {
+    my ($self) = @_;
+    $self->{retry_at} = 0 if $self->{quick};
+    return;
+}
 
 # One line for people.
 sub notice {
@@ -60,11 +70,13 @@ sub heard {
 sub lost {
     my ( $self, $error, $took ) = @_;
     my $now = now();
-    $self->{down} = 1;
+    $self->{down}  = 1;
+    $self->{quick} = $took < $QUICK && $error->code ne 'DEADLINE_EXCEEDED';
     my $longest = $self->{waiting} ? $LONGEST_IN_HASTE : $LONGEST_PAUSE;
     my $pause   = $FIRST_PAUSE * 2**( $self->{tries} < 10 ? $self->{tries} : 10 );
     $pause = $longest if $pause > $longest;
     $self->{retry_at} = $now + $pause * chance( 0.5, 1.0 );
+
     if ( !$self->{waiting} ) {
         $self->{spent} += $took;
         my $paid = $self->{since} + $SHARE * ( $self->{spent} - $CREDIT );

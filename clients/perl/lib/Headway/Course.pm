@@ -26,7 +26,7 @@ sub new {
     my ( $class, %about ) = @_;
     my $never = 9**9**9;
     my $self  = bless {
-        session   => undef,
+        session   => undef,     # a Headway::Session
         passing   => 0,         # whether the engine forgets it when it has no steps
         job       => undef,     # as the server last described it; before it did, as the worker did
         heartbeat => -1,        # seconds; 0 = never LOST, below 0 = not even a question now and then

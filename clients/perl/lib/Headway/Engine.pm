@@ -23,8 +23,9 @@ use parent 'Headway::Outcome';
 # The process that all engines belong to: another one is a forked child of it.
 our $PROCESS = $$;
 
-# Seconds that the server has for an answer before the connection counts as broken, and that sending may take.
-my ( $PATIENCE, $SENDING ) = ( 10.0, 0.25 );
+# Seconds that the server has for an answer before the connection counts as broken; and that a worker who waits for nothing
+# may wait for the connection, for sending, and for the rest of an answer that has begun.
+my ( $PATIENCE, $MOMENT ) = ( 10.0, 0.25 );
 
 my $FIRST_PACE = 0.25;
 
@@ -36,7 +37,14 @@ my %engines;
 
 sub new {
     my ( $class, $target, $warn_at ) = @_;
-    my $self = bless { target => $target, warn_at => $warn_at // 2, courses => [], due => $NEVER, turning => 0 },
+    my $self = bless {
+        target      => $target,
+        warn_at     => $warn_at // 2,
+        courses     => [],
+        due         => $NEVER,
+        turning     => 0,
+        waits_until => 0
+        },
         $class;
     $self->_begin_anew;
     weaken( $engines{ 0 + $self } = $self );
@@ -123,6 +131,7 @@ sub turn {
 sub await {
     my ( $self, $seconds, $done ) = @_;
     my $end = now() + $seconds;
+    local $self->{waits_until} = $end;
     while (1) {
         $self->turn;
         return 1 if $done->();
@@ -266,12 +275,10 @@ sub sending {
     return $self->{sent} && $self->{sent}{step} && $self->{sent}{step} == $step;
 }
 
-# Whoever waited for so many seconds waits no longer: the server counts as away.
-sub give_up {
-    my ( $self, $seconds ) = @_;
-    safely(
-        sub { $self->_outage( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), $seconds ) }
-    );
+# Somebody has found that the server is away, and has waited so many seconds for that.
+sub unreachable {
+    my ( $self, $error, $seconds ) = @_;
+    safely( sub { $self->_outage( $error, $seconds ) } );
     return;
 }
 
@@ -289,7 +296,9 @@ sub _send {
     my $fault;
     for my $try ( 1 .. 2 ) {
         $fault =
-            eval { $self->{http}->begin( $method, $request, $SENDING ); 1 } ? undef : Headway::Error->from_fault($@);
+            eval { $self->{http}->begin( $method, $request, $self->_patience ); 1 }
+            ? undef
+            : Headway::Error->from_fault($@);
         last if !$fault || !$self->{http}->stale($fault);
     }
     if ($fault) {
@@ -320,10 +329,16 @@ sub _look_for_answer {
     }
     $self->{sent} = undef;
     my $answer;
-    my $fault = eval { $answer = $self->{http}->answer; 1 } ? undef : Headway::Error->from_fault($@);
+    my $fault =
+        eval { $answer = $self->{http}->answer( $self->_patience ); 1 } ? undef : Headway::Error->from_fault($@);
     if ( $fault && $self->{http}->stale($fault) && $sent->{call}[0] ne 'StartJob' ) {
-        $self->{http}->drop;
-        $self->_send( @{ $sent->{call} } );
+        $self->_send_again($sent);
+        return;
+    }
+
+    # It was well-formed when it was sent. If the server finds so a second time, it is what was said.
+    if ( $fault && $fault->reason eq 'MALFORMED_MESSAGE' && !$sent->{again} ) {
+        $self->_send_again( $sent, again => 1 );
         return;
     }
     if ( $fault && !$fault->reason ) {
@@ -332,6 +347,21 @@ sub _look_for_answer {
     }
     $sent->{call}[2]->( $answer, $fault );
     return;
+}
+
+sub _send_again {
+    my ( $self, $sent, %more ) = @_;
+    $self->{http}->drop;
+    $self->_send( @{ $sent->{call} } );
+    $self->{sent} = { %{ $self->{sent} }, step => $sent->{step}, %more } if $self->{sent};
+    return;
+}
+
+# Seconds that the connection may take now: a worker that waits waits for it, another one for a moment only.
+sub _patience {
+    my ($self) = @_;
+    my $left = $self->{waits_until} - now();
+    return $left < $MOMENT ? $MOMENT : $left > $PATIENCE ? $PATIENCE : $left;
 }
 
 sub _heard {

@@ -63,6 +63,8 @@ sub from_fault {
     return $fault if ref $fault && eval { $fault->isa($class) };
     chomp( my $text = "$fault" );
     my $code = $text =~ /\ATimed out/ ? 'DEADLINE_EXCEEDED' : 'UNAVAILABLE';
+    $text .= '; is this the HTTP port? That of gRPC is another one, see HEADWAY_HTTP_TARGET'
+        if $text =~ /looking for line|Malformed (?:Status-Line|header)/i;
     return $class->new( code => $code, message => $text );
 }
 
@@ -94,8 +96,7 @@ sub verdict {
     my ( $code, $reason ) = @{$self}{qw(code reason)};
     return 'GONE' if $GONE{$reason};
 
-    # It was well-formed when it was sent.
-    return 'AWAY'    if !$reason        || $reason eq 'MALFORMED_MESSAGE';
+    return 'AWAY'    if !$reason;
     return 'REFUSED' if $REFUSED{$code} || $reason eq 'MESSAGE_TOO_LARGE';
     return 'LATER'   if $code eq 'RESOURCE_EXHAUSTED';
     return 'AWAY';

@@ -12,41 +12,42 @@ use warnings;
 use Headway::Error  ();
 use Headway::Ids    qw(now);
 use Headway::Json   qw(decode encode);
-use Headway::Safely qw(safely);
+use Headway::Safely qw(beyond_standard safely);
 
 our $VERSION = '0.1.0';
 
 # What the server takes in one message, less room for its frame.
 our $MESSAGE_BYTES = 4 * 1024 * 1024 - 64 * 1024;
 
-# Seconds that a connection may take, and the rest of an answer that has begun.
-our $CONNECTING = 0.25;
-my $READING = 0.25;
+# Seconds that a connection may take at most.
+my $CONNECTING = 2;
 
 sub new {
     my ( $class, $target ) = @_;
     return bless { target => $target, handle => undef, sent => undef, reused => 0 }, $class;
 }
 
-# Sends a call off. Dies with a Headway::Error. `patience`: seconds for sending it.
+# Sends a call off. Dies with a Headway::Error. `patience`: seconds for that.
 sub begin {
     my ( $self, $method, $request, $patience ) = @_;
+    my $end     = now() + $patience;
     my $content = encode($request);
     die Headway::Error->too_large if length $content > $MESSAGE_BYTES;
     my $target = $self->{target};
     my @peer   = ( $target->scheme, $target->peer, $target->port, $target->peer );
     my $handle = delete $self->{handle};
     $self->{reused} = $handle && $handle->can_reuse(@peer) ? 1 : 0;
+
     if ( !$self->{reused} ) {
         $handle = Headway::Http::Handle->new(
             keep_alive  => 1,
             verify_SSL  => 1,
             SSL_options => { $target->ca ? ( SSL_ca_file => $target->ca ) : () },
         );
-        $handle->until( now() + $CONNECTING );
-        $handle->connect(@peer);
+        $handle->until( $patience < $CONNECTING ? $end : now() + $CONNECTING );
+        $handle = beyond_standard( sub { $handle->connect(@peer) } );
     }
-    $handle->until( now() + $patience );
+    $handle->until($end);
     my $token = $target->token;
     $handle->write_request( {
         method  => 'POST',
@@ -77,11 +78,11 @@ sub ready {
     return !!$self->{sent}->can_read( $seconds || 0 );
 }
 
-# The answer of a call that was begun. Dies with a Headway::Error.
+# The answer of a call that was begun. Dies with a Headway::Error. `patience`: seconds that the rest of it may take.
 sub answer {
-    my ($self) = @_;
+    my ( $self, $patience ) = @_;
     my $handle = delete $self->{sent};
-    $handle->until( now() + $READING );
+    $handle->until( now() + $patience );
     my $response;
     do { $response = $handle->read_response_header } while $response->{status} =~ /\A1/;
     my $content = q{};
@@ -116,12 +117,12 @@ sub call {
     my ( $answer, $fault );
     for my $try ( 1 .. 2 ) {
         $self->drop if $self->busy;
-        $fault = safely( sub { $self->begin( $method, $request, $patience ) } );
+        $fault = safely( sub { $self->begin( $method, $request, _until($end) ) } );
         if ( !$fault ) {
             my $waiting = $self->_wait( $end, $idle );
             $fault =
                 $waiting
-                ? safely( sub { $answer = $self->answer } )
+                ? safely( sub { $answer = $self->answer( _until($end) ) } )
                 : Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'the server did not answer in time' );
         }
         return $answer if !$fault;
@@ -132,6 +133,13 @@ sub call {
         last if !$self->stale($fault) || $method eq 'StartJob';
     }
     die $fault;
+}
+
+# What has begun when the time is over may have a moment more.
+sub _until {
+    my ($end) = @_;
+    my $left = $end - now();
+    return $left > 0.25 ? $left : 0.25;
 }
 
 sub _wait {
@@ -148,6 +156,9 @@ package Headway::Http::Handle;
 
 # HTTP::Tiny's connection, with one deadline for all that it does, and without the 40 ms that the system holds back the
 # second half of a request (TCP_NODELAY), for HTTP::Tiny writes head and body apart.
+#
+# Over TLS there may be bytes that are no data, such as the tickets behind a handshake. Who reads on because of them waits
+# for the data, for however long.
 
 use HTTP::Tiny 0.058;
 use Socket qw(IPPROTO_TCP TCP_NODELAY);
@@ -170,7 +181,24 @@ sub connect {    ## no critic (ProhibitBuiltinHomonyms)
 
 sub can_read {
     my ( $self, $seconds ) = @_;
-    return $self->SUPER::can_read( $seconds // $self->_left );
+    my $end = Headway::Ids::now() + ( $seconds // $self->_left );
+    while (1) {
+        my $left = $end - Headway::Ids::now();
+        $self->SUPER::can_read( $left > 0 ? $left : 0 ) or return q{};
+        return 1 if !$self->{fh}->isa('IO::Socket::SSL') || $self->_has_data;
+    }
+}
+
+# Whether there is data, or an end or a fault, of which reading will tell.
+sub _has_data {
+    my ($self) = @_;
+    my $socket = $self->{fh};
+    return 1 if $socket->pending;
+    $socket->blocking(0);
+    my $data = $socket->peek( my $byte, 1 );
+    my $none = !defined $data && IO::Socket::SSL::errstr() eq IO::Socket::SSL::SSL_WANT_READ();
+    $socket->blocking(1);
+    return !$none;
 }
 
 sub can_write {

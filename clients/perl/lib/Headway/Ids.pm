@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use Exporter    qw(import);
+use POSIX       ();
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 our @EXPORT_OK = qw(chance micros now uuid7);
@@ -39,10 +40,10 @@ sub uuid7 {
 # From the system: rand() would repeat itself in every forked child.
 sub _random {
     my ($length) = @_;
-    if ( open my $source, '<:raw', '/dev/urandom' ) {
-        my $bytes;
-        my $got = sysread $source, $bytes, $length;
-        close $source or $got = 0;
+    my $source = POSIX::open( '/dev/urandom', POSIX::O_RDONLY() );
+    if ( defined $source ) {
+        my $got = POSIX::read( $source, my $bytes, $length );
+        POSIX::close($source);
         return $bytes if ( $got || 0 ) == $length;
     }
     require Digest::MD5;

@@ -80,7 +80,7 @@ sub part {
 }
 
 sub id           { return $_[0]{course}->id }
-sub session      { return $_[0]{course}{session} }
+sub session      { return $_[0]{course}{session}->text }
 sub status       { return $_[0]{course}{job}{status} }
 sub unit         { return $_[0]{course}{job}{unit} // q{} }
 sub attempt      { return $_[0]{course}->attempt }
@@ -134,7 +134,7 @@ sub results {
 sub get {
     my ( $self, $name ) = @_;
     return $self->{known}{$name} if exists $self->{known}{$name};
-    return $self->{client}->variables( $self->id, names => [$name], session => $self->session )->{$name};
+    return $self->{client}->variables( $self->id, names => [$name], session => $self->{course}{session} )->{$name};
 }
 
 sub finish {
@@ -168,6 +168,9 @@ sub run {
     my ( $self, $work ) = @_;
     my $list = wantarray;
     my ( @given, $fault );
+
+    # For a sub that is left by exit().
+    my $scope = $self->scope;
     {
         local $@;
         my $done = eval {
@@ -200,16 +203,16 @@ sub scope { return Headway::Scope->new( $_[0] ) }
 sub refresh {
     my ($self) = @_;
     my $course = $self->{course};
-    $course->heard_of( $self->{client}->get( $self->id, session => $self->session ) );
+    $course->heard_of( $self->{client}->get( $self->id, session => $self->{course}{session} ) );
     if ( $self->status eq 'COMPLETED' && !$self->{results} ) {
-        $self->results( $self->{client}->results( $self->id, session => $self->session ) );
+        $self->results( $self->{client}->results( $self->id, session => $self->{course}{session} ) );
     }
     return $self;
 }
 
 sub cancel {
     my ( $self, %how ) = @_;
-    $self->{course}->heard_of( $self->{client}->cancel( $self->id, %how, session => $self->session ) );
+    $self->{course}->heard_of( $self->{client}->cancel( $self->id, %how, session => $self->{course}{session} ) );
     return;
 }
 
@@ -217,13 +220,13 @@ sub clear {
     my ($self) = @_;
     $self->{ended} = 1;
     $self->{course}->stop;
-    $self->{client}->clear( $self->id, session => $self->session );
+    $self->{client}->clear( $self->id, session => $self->{course}{session} );
     return;
 }
 
 sub wait {    ## no critic (ProhibitBuiltinHomonyms)
     my ( $self, %how ) = @_;
-    my $state = $self->{client}->wait( $self->id, %how, session => $self->session );
+    my $state = $self->{client}->wait( $self->id, %how, session => $self->{course}{session} );
     $self->{course}->heard_of($state);
     return $state;
 }
@@ -242,7 +245,7 @@ sub knows {
 
 sub _step {
     my ( $self, $method, $request, %more ) = @_;
-    my $step = { method => $method, request => { session_id => $self->session, %{$request} }, %more };
+    my $step = { method => $method, request => { session_id => $self->{course}{session}, %{$request} }, %more };
     $self->{client}->engine->submit( $self->{course}, $step );
     return $step;
 }
@@ -295,7 +298,8 @@ sent while the program goes on, and at its end. Of several ends the first counts
 =head2 run(\&work)
 
 Calls the sub with the job, and gives back what it returns. Then the job ends: COMPLETED, with C<results>; FAILED, with the
-exception's text, if one leaves the sub; CANCELLED, if that is a L<Headway::Cancelled>. The exception goes on unchanged.
+exception's text, if one leaves the sub; CANCELLED, if that is a L<Headway::Cancelled>. The exception goes on unchanged. A sub
+that calls C<exit> ends it FAILED.
 
 =head2 scope
 

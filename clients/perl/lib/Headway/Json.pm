@@ -18,7 +18,7 @@ our @EXPORT_OK = qw(clean decode encode is_number job_state perlish plain second
 
 my $EXACT  = 9_007_199_254_740_992;
 my $DEPTH  = 32;
-my $WRITER = JSON::PP->new->utf8->canonical->allow_nonref;
+my $WRITER = JSON::PP->new->utf8->canonical->allow_nonref->allow_bignum->convert_blessed;
 my $READER = JSON::PP->new->utf8->allow_nonref;
 
 my @NUMBERS = qw(size progress error_count attempt revision);
@@ -51,8 +51,11 @@ sub clean {
 sub is_number {
     my ($scalar) = @_;
     return q{} if !defined $scalar || ref $scalar;
+
+  # A number that was printed has a text too, as pPOK says; only POK says that it was text first (and, before Perl 5.36,
+  # that it was printed).
     my $flags = B::svref_2object( \$scalar )->FLAGS;
-    return ( $flags & ( B::SVp_IOK | B::SVp_NOK ) ) && !( $flags & B::SVp_POK ) && looks_like_number($scalar);
+    return ( $flags & ( B::SVp_IOK | B::SVp_NOK ) ) && !( $flags & B::SVf_POK ) && looks_like_number($scalar);
 }
 
 # The number as a count can be sent: whole, at most 2**53 in size. What is no number is 0.
@@ -85,12 +88,20 @@ sub plain {
     return clean($data);
 }
 
-# A whole number is written as one, also where Perl holds it as a double, which it would write with 15 digits.
+# A whole number is written as one, also where Perl holds it as a double, and as text where the server takes no number; the
+# rest with as many digits as it takes to read the same double again, of which Perl itself would write 15.
 sub _number {
     my ($number) = @_;
-    return 0 + $number if $number != int $number;
-    return 0 + sprintf '%d', $number if abs($number) <= $EXACT;
-    return "$number" =~ /\A-?\d+\z/ ? "$number" : 0 + $number;
+    if ( $number == int $number && abs($number) < 2**64 ) {
+        return 0 + sprintf '%d', $number if abs($number) <= $EXACT;
+        return "$number" =~ /\A-?\d+\z/ ? "$number" : sprintf '%.0f', $number;
+    }
+    my $text;
+    for my $digits ( 15 .. 17 ) {
+        $text = sprintf "%.${digits}g", $number;
+        last if $text == $number;
+    }
+    return bless \$text, 'Headway::Json::Double';
 }
 
 # JSON data as Perl has it: whole numbers as integers.
@@ -98,7 +109,7 @@ sub perlish {
     my ($data) = @_;
     return [ map { perlish($_) } @{$data} ]                       if ref $data eq 'ARRAY';
     return { map { $_ => perlish( $data->{$_} ) } keys %{$data} } if ref $data eq 'HASH';
-    return is_number($data) && abs($data) <= $EXACT ? _number($data) : $data;
+    return is_number($data) && abs($data) <= $EXACT && $data == int $data ? 0 + sprintf '%d', $data : $data;
 }
 
 # An object speaks for itself; one that can't is text.
@@ -162,5 +173,13 @@ sub _snake {
     }
     return \%snake;
 }
+
+package Headway::Json::Double;
+
+# The text of a number, which JSON::PP writes as it is: to it, this is a Math::BigFloat.
+
+use overload q{""} => sub { ${ $_[0] } }, fallback => 1;
+
+our @ISA = ('Math::BigFloat');    ## no critic (ProhibitExplicitISA)
 
 1;

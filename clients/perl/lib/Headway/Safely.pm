@@ -1,16 +1,16 @@
 package Headway::Safely;
 
-# Code of ours in the midst of the worker's: it leaves $@ and the like as they are, and is not left by an exception that
-# is meant for the worker.
+# Code of ours in the midst of the worker's: it leaves $@ and the like as they are, is not left by an exception that is
+# meant for the worker, and keeps away from the worker's standard input and output.
 
 use 5.016;
 use strict;
 use warnings;
 
 use Exporter qw(import);
-use POSIX    qw(SIG_BLOCK SIG_SETMASK sigprocmask);
+use POSIX    qw(O_RDONLY SIG_BLOCK SIG_SETMASK sigprocmask);
 
-our @EXPORT_OK = qw(safely);
+our @EXPORT_OK = qw(beyond_standard safely);
 
 my $ALL = POSIX::SigSet->new;
 $ALL->fillset;
@@ -29,6 +29,22 @@ sub safely {
     }
     sigprocmask( SIG_SETMASK, $before );
     return $fault;
+}
+
+# Runs code that opens something. In a program that has closed STDIN, STDOUT or STDERR, as daemons do, the system would give
+# it that number, and what a command prints that the program starts would go there.
+sub beyond_standard {
+    my ($open) = @_;
+    my @held;
+    while ( defined( my $number = POSIX::open( '/dev/null', O_RDONLY ) ) ) {
+        push @held, 0 + $number;
+        last if $number > 2;
+    }
+    my $opened = eval { $open->() };
+    my $fault  = $@;
+    POSIX::close($_) for @held;
+    die $fault if !$opened;
+    return $opened;
 }
 
 1;

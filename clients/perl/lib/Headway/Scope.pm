@@ -6,16 +6,35 @@ use 5.016;
 use strict;
 use warnings;
 
+use Scalar::Util qw(weaken);
+
+my %live;
+
 sub new {
     my ( $class, $job ) = @_;
-    return bless { job => $job }, $class;
+    my $self = bless { job => $job }, $class;
+    weaken( $live{ 0 + $self } = $self );
+    return $self;
 }
 
 sub DESTROY {
     my ($self) = @_;
+    delete $live{ 0 + $self };
+    $self->leave;
+    return;
+}
+
+sub leave {
+    my ($self) = @_;
     local ( $@, $!, $? );
-    my $job = $self->{job};
+    my $job = delete $self->{job};
     $job->end_with('The work ended early.') if $job;
+    return;
+}
+
+# At the end of the program: those that nobody leaves any more.
+sub leave_all {
+    $_->leave for grep { defined } values %live;
     return;
 }
 

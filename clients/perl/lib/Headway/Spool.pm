@@ -22,8 +22,9 @@ use Digest::MD5 qw(md5_hex);
 use Fcntl       qw(LOCK_EX LOCK_NB O_CREAT O_EXCL O_RDONLY O_WRONLY);
 use IO::Handle  ();
 
-use Headway::Ids  qw(uuid7);
-use Headway::Json qw(decode encode);
+use Headway::Ids    qw(uuid7);
+use Headway::Json   qw(decode encode);
+use Headway::Safely qw(beyond_standard);
 
 my $FILES   = 100;
 my $BYTES   = 8 * 1024 * 1024;
@@ -34,7 +35,8 @@ sub folder {
     my $base = $ENV{HEADWAY_SPOOL};
     return if defined $base && !length $base;
     if ( !defined $base ) {
-        my $state = $ENV{XDG_STATE_HOME} || ( defined $ENV{HOME} ? "$ENV{HOME}/.local/state" : return );
+        my $home  = $ENV{HOME} // ( getpwuid $> )[7];
+        my $state = $ENV{XDG_STATE_HOME} || ( defined $home ? "$home/.local/state" : return );
         $base = "$state/headway/spool";
     }
     return "$base/http";
@@ -52,7 +54,7 @@ sub letters {
 # Writes down what a job has left to say, and gives the letter, in the hands of this process. Dies.
 sub write_letter {
     my ( $target, $job, $requests ) = @_;
-    my $folder = folder() // die "HEADWAY_SPOOL is empty\n";
+    my $folder = folder() // die "there is no folder for it, see HEADWAY_SPOOL\n";
     _make($folder);
     my @about = stat $folder or die "$folder: $!\n";
     die "$folder belongs to another user\n" if $about[4] != $>;
@@ -68,11 +70,15 @@ sub write_letter {
     } );
     my $draft = "$path.$$.tmp";
     my $fault = eval {
-        sysopen my $file, $draft, O_WRONLY | O_CREAT | O_EXCL, oct 600 or die "$draft: $!\n";
+        my $file = beyond_standard( sub {
+            sysopen my $opened, $draft, O_WRONLY | O_CREAT | O_EXCL, oct 600 or die "$draft: $!\n";
+            return $opened;
+        } );
 
         # Locked before it has its name, so that no other process ever finds it free.
         flock $file, LOCK_EX | LOCK_NB or die "$draft: $!\n";
         binmode $file;
+        local $\ = undef;
         print {$file} $content or die "$draft: $!\n";
         $file->flush           or die "$draft: $!\n";
         $file->sync            or die "$draft: $!\n";
@@ -147,7 +153,12 @@ use Fcntl qw(LOCK_EX LOCK_NB O_NOFOLLOW O_NONBLOCK O_RDWR);
 # Takes the file in hand; undef if another process has it, or has sent it meanwhile, or if it is another user's.
 sub claim {
     my ( $class, $path ) = @_;
-    sysopen my $file, $path, O_RDWR | O_NOFOLLOW | O_NONBLOCK or return;
+    my $opened = Headway::Safely::beyond_standard( sub {
+        my $handle;
+        sysopen $handle, $path, O_RDWR | O_NOFOLLOW | O_NONBLOCK or $handle = undef;
+        return [$handle];
+    } );
+    my $file = $opened->[0] // return;
     flock $file, LOCK_EX | LOCK_NB or return;
 
     # It may have been removed, or written anew, between the two.
