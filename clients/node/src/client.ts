@@ -1,7 +1,7 @@
 /** The connection: where jobs are made, read and watched. */
 
 import { type CallOptions, Wire } from "./calls.js";
-import { type Logger, toStandardError } from "./contact.js";
+import { type Logger, toStandardError, unfailing } from "./contact.js";
 import { Course, ENDED, Step } from "./course.js";
 import { type Deliverer, forget, remember } from "./ends.js";
 import { Engine, within } from "./engine.js";
@@ -94,7 +94,7 @@ export class Client implements AsyncDisposable, Deliverer {
     this.#session = options.session;
     this.exitTimeout = options.exitTimeout ?? EXIT_TIMEOUT;
     this.#callTimeout = options.callTimeout ?? CALL_TIMEOUT;
-    this.#log = options.logger ?? toStandardError;
+    this.#log = unfailing(options.logger ?? toStandardError);
     this.#postman = new Postman(this.#target, this.#log);
     this.#engine = new Engine(this.#target, this.#log, () => {
       this.#post = this.#postman.deliver().catch(() => {});
@@ -156,7 +156,8 @@ export class Client implements AsyncDisposable, Deliverer {
   /**
    * The job, to read it, to change it, or to report a `part` of it; undefined if it is not in this session.
    *
-   * It gives no heartbeats, and what it says is as of now: `refresh` renews it.
+   * It gives no heartbeats, and what it says is as of now: `refresh` renews it. A process that reports parts of many jobs
+   * takes each with `await using`, which lets it go at the end of the block.
    */
   async fetch(jobId: string, options: Options = {}): Promise<Job | undefined> {
     const session = this.#in(options.session);
@@ -214,6 +215,7 @@ export class Client implements AsyncDisposable, Deliverer {
         return;
       } catch (error) {
         options.signal?.throwIfAborted();
+        this.#open();
         await deadline.pause(fromGrpc(error), options);
       }
     }
@@ -241,6 +243,7 @@ export class Client implements AsyncDisposable, Deliverer {
         }
       } catch (error) {
         options.signal?.throwIfAborted();
+        this.#open();
         await deadline.pause(fromGrpc(error), options);
       }
     }
@@ -334,6 +337,8 @@ export class Client implements AsyncDisposable, Deliverer {
     this.#postman.stop();
     this.#writeDown(late, `${this.address} has not answered in time`);
     this.#engine.close();
+    // What it wrote down is for whoever comes next, in this process too.
+    for (const { letter } of late) letter?.release();
     this.#reads?.close();
     forget(this);
   }
@@ -352,7 +357,10 @@ export class Client implements AsyncDisposable, Deliverer {
 
   async #catchUp(jobId: string, patience: number): Promise<void> {
     const postman = new Postman(this.#target, this.#log);
-    await within(postman.deliver(jobId), patience);
+    await within(
+      postman.deliver(jobId).catch(() => {}),
+      patience,
+    );
     postman.stop();
   }
 
@@ -364,6 +372,7 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   #open(): Wire {
+    if (this.#closing) throw invalid("The client is closed.");
     this.#reads ??= new Wire(this.#target, { retry: true });
     return this.#reads;
   }

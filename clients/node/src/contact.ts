@@ -19,6 +19,18 @@ const LINE = 300;
 /** Warnings on standard error, and no more. */
 export const toStandardError: Logger = { warn: (message) => console.warn(message), info: () => {} };
 
+/** The same logger; a fault of its own is its own, and stops neither reports nor the process. */
+export function unfailing(logger: Logger): Logger {
+  const say = (level: keyof Logger) => (message: string) => {
+    try {
+      logger[level](message);
+    } catch {
+      // There is no other place to say it.
+    }
+  };
+  return { warn: say("warn"), info: say("info") };
+}
+
 /** Why, as one line for a log, whatever the other side has written into it. */
 export function inOneLine(error: HeadwayError): string {
   const line = error.message.replace(/[^\p{L}\p{M}\p{N}\p{P}\p{S}]+/gu, " ").trim();

@@ -1,5 +1,6 @@
 /** The engine's record of one job: what it still has to tell the server, in order. */
 
+import { setMaxListeners } from "node:events";
 import { type Call, isEnd, type Word } from "./calls.js";
 import { type HeadwayError, JobCancelled } from "./errors.js";
 import { type Cancellation, type Job, JobStatus } from "./gen/headway/v1/job.js";
@@ -119,6 +120,8 @@ export class Course {
     this.attempt = job.attempt;
     this.heartbeat = heartbeat;
     this.started = started;
+    // A worker hands them to all that it begins, however many that are.
+    setMaxListeners(0, this.cancelled.signal, this.stopped.signal);
     this.tally = this.addPart("", job.size);
   }
 

@@ -6,8 +6,8 @@
  * Its timers keep no process alive, and neither does a connection on which nothing is under way.
  */
 
-import { Batch, MESSAGE_BYTES, type Sender } from "./batch.js";
-import { encode, isEnd, Wire } from "./calls.js";
+import { Batch, type Sender } from "./batch.js";
+import { isEnd, Wire } from "./calls.js";
 import { Contact, inOneLine, type Logger } from "./contact.js";
 import { type Course, Step } from "./course.js";
 import { failed, fromGrpc, fromStatus, HeadwayError } from "./errors.js";
@@ -16,7 +16,7 @@ import type { StreamProgressResponse } from "./gen/headway/v1/job_service.js";
 import { chance } from "./ids.js";
 import { type Listener, ReportStream } from "./stream.js";
 import type { Target } from "./target.js";
-import { judge, keepsOut, tooLarge, Verdict } from "./verdict.js";
+import { judge, keepsOut, tooLarge, unsendable, Verdict } from "./verdict.js";
 
 /** Milliseconds that the server has for an answer before the connection counts as broken. */
 export const PATIENCE = 10_000;
@@ -58,7 +58,11 @@ export class Engine implements Listener {
 
   /** Takes a course in charge and queues a step for it. */
   submit(course: Course, step?: Step): void {
-    if (this.#closed) course.stop();
+    if (this.#closed) {
+      if (step?.call && !course.error)
+        this.log.warn(`headway: job ${course.job.id} is changed after its client was closed`);
+      course.stop(course.error);
+    }
     if (!course.over && !this.#courses.has(course)) {
       this.#courses.add(course);
       course.beatAt = performance.now() + this.#turn(course);
@@ -117,15 +121,19 @@ export class Engine implements Listener {
   #run(): void {
     if (this.#closed) return;
     clearTimeout(this.#timer);
-    try {
-      this.#pump(performance.now());
-    } catch (fault) {
-      // What should not happen stops nothing, and is not tried again at once.
-      this.#outage(failed("UNKNOWN", String(fault)));
-    }
+    this.#safely(() => this.#pump(performance.now()));
     const wait = this.#idleFor(performance.now());
     // A timer may fire up to a millisecond early.
     if (wait !== undefined) this.#timer = setTimeout(() => this.#run(), Math.ceil(wait) + 1).unref();
+  }
+
+  /** What should not happen stops nothing, the process least of all, and is not tried again at once. */
+  #safely(action: () => void): void {
+    try {
+      action();
+    } catch (fault) {
+      this.#outage(failed("UNKNOWN", String(fault)));
+    }
   }
 
   #idleFor(now: number): number | undefined {
@@ -195,8 +203,11 @@ export class Engine implements Listener {
   }
 
   answered(stream: ReportStream, response: StreamProgressResponse): void {
-    if (stream !== this.#stream) return;
-    const now = performance.now();
+    if (stream === this.#stream) this.#safely(() => this.#arrived(stream, response, performance.now()));
+    this.#wake();
+  }
+
+  #arrived(stream: ReportStream, response: StreamProgressResponse, now: number): void {
     this.#heard();
     for (const { request, report, status } of response.failures) {
       if (status && Number(request) === stream.sent - 1) this.#batch?.failures.set(report, fromStatus(status));
@@ -218,7 +229,6 @@ export class Engine implements Listener {
         this.#acked(sender, batch.failures.get(position), now);
       });
     }
-    this.#wake();
   }
 
   #acked({ course, reporter }: Sender, error: HeadwayError | undefined, now: number): void {
@@ -269,8 +279,9 @@ export class Engine implements Listener {
       return;
     }
     if (isEnd(call)) call.message.attempt = course.attempt;
-    if (encode(call).length > MESSAGE_BYTES) {
-      this.#answer(course, step, tooLarge());
+    const fault = unsendable(call);
+    if (fault) {
+      this.#answer(course, step, fault);
       this.#wake();
       return;
     }
@@ -281,7 +292,7 @@ export class Engine implements Listener {
       // A call that was broken off is not under way any more.
       if (wire !== this.#wire || !this.#calls.delete(step)) return;
       course.calling = false;
-      this.#answer(course, step, answer);
+      this.#safely(() => this.#answer(course, step, answer));
       this.#wake();
     };
     wire.place(call, { timeout: PATIENCE }).then(called, (error) => called(fromGrpc(error)));
@@ -374,6 +385,9 @@ export async function within(promise: Promise<unknown>, timeout: number): Promis
   const over = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, Math.min(timeout, 2 ** 31 - 1));
   });
-  await Promise.race([promise, over]);
-  clearTimeout(timer);
+  try {
+    await Promise.race([promise, over]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -17,7 +17,7 @@ export function uuid7(): string {
   return bytes.toString("hex");
 }
 
-/** Microseconds of the wall clock, as finely as it can be told. */
+/** Microseconds of the wall clock, as finely as it can be told; never behind it, as `performance` is after a sleep. */
 export function microseconds(): number {
-  return Math.floor((performance.timeOrigin + performance.now()) * 1000);
+  return Math.max(Math.floor((performance.timeOrigin + performance.now()) * 1000), Date.now() * 1000);
 }

@@ -178,7 +178,9 @@ export class Job extends Meter implements AsyncDisposable {
 
   /** Ends the job as FAILED because of an error or a text; with the code "CANCELLED" as CANCELLED. */
   async fail(error: unknown, code: Code = "UNKNOWN"): Promise<void> {
-    await this.#end(Status.fromPartial({ code: codes[code], message: clean(inWords(error), 1024) }));
+    // Whoever writes JavaScript may give a number, or OK, which is no error.
+    const number = (typeof codes[code] === "number" && codes[code]) || codes.UNKNOWN;
+    await this.#end(Status.fromPartial({ code: number, message: clean(inWords(error), 1024) }));
   }
 
   /**
@@ -200,9 +202,19 @@ export class Job extends Meter implements AsyncDisposable {
   /**
    * The end of `await using`: a block that is left before the job was ended has failed, or was cancelled if somebody
    * wanted that. JavaScript does not tell why it was left; `run` does.
+   *
+   * A job that was only fetched goes on as it is: what was reported of it here is delivered, then it is let go.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#ended) return;
+    if (this.#course.heartbeat < 0) {
+      const step = new Step({ afterReports: true, release: true });
+      this.#ended = true;
+      this.#course.tally.woken = undefined;
+      this.#engine.submit(this.#course, step);
+      await within(step.tried.promise, this.#client.exitTimeout);
+      return;
+    }
     const { signal } = this;
     if (signal.aborted) await this.fail(signal.reason, "CANCELLED");
     else await this.fail("the worker left the job before its end");
@@ -212,6 +224,8 @@ export class Job extends Meter implements AsyncDisposable {
   async refresh(options: CallOptions = {}): Promise<this> {
     const about = { ...options, session: this.session };
     this.#course.describe(await this.#client.message(this.id, about));
+    // Perhaps it is PENDING no more, and reports may flow.
+    if (!this.#course.tally.woken) this.#engine.submit(this.#course);
     if (this.status === "COMPLETED" && this.#results === undefined) {
       this.#results = (await this.#client.results(this.id, about)) ?? undefined;
     }
@@ -237,7 +251,8 @@ export class Job extends Meter implements AsyncDisposable {
 
   /** Waits until all said so far is stored, at most so many milliseconds (default: `exitTimeout`); whether it is. */
   async flush(timeout: number = this.#client.exitTimeout): Promise<boolean> {
-    return (await this.#engine.linger([this.#course], timeout)).length === 0;
+    const late = await this.#engine.linger([this.#course], timeout);
+    return late.length === 0 && !this.stopped;
   }
 
   [inspect.custom](): string {

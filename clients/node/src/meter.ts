@@ -28,14 +28,15 @@ export class Meter {
   set progress(done: number) {
     const tally = this.#tally;
     if (tally.woken) tally.touch();
-    tally.done = done;
+    tally.done = Number(done) || 0;
   }
 
   /** Counts more units as done; 1 by default. */
   advance(by = 1): void {
     const tally = this.#tally;
     if (tally.woken) tally.touch();
-    tally.done += by;
+    // One slip must not undo all that was counted.
+    tally.done += Number(by) || 0;
   }
 
   /**
@@ -57,7 +58,8 @@ export class Meter {
     return trackSync(this.#tally, items, options);
   }
 
-  /** Adds to a named tally ("added", "updated"); at most 64 a job, names of 1 to 128 characters. */
+  /** Adds to a named tally ("added", "updated"). At most 64 a job, names of 1 to 128 characters: what is longer is cut,
+   * further ones are passed over. */
   count(counter: string, by = 1): void {
     this.#tally.touch();
     this.#tally.count(counter, by);

@@ -3,10 +3,9 @@
 import { ReportProgressRequest } from "./gen/headway/v1/job_service.js";
 import { microseconds } from "./ids.js";
 import type { Tally } from "./tally.js";
-import { clean, whole } from "./values.js";
+import { whole } from "./values.js";
 
 const ERRORS_ROOM = 1024 * 1024;
-const COUNTERS = 64;
 
 /** Whose report it is. */
 export interface About {
@@ -111,9 +110,9 @@ export class Reporter {
     if (sample.message !== undefined && sample.message !== this.#message) {
       report.message = this.#message = sample.message;
     }
-    for (const [name, total] of [...sample.counters].slice(0, COUNTERS)) {
+    for (const [name, total] of sample.counters) {
       const delta = whole(total) - whole(this.#counters.get(name) ?? 0);
-      if (delta !== 0n) report.counters.set(clean(name, 128) || "?", delta);
+      if (delta !== 0n) report.counters.set(name, delta);
     }
     this.#counters = sample.counters;
     report.recordErrors = sample.errors;

@@ -68,11 +68,11 @@ export function fromFile(text: string): Words {
 export class Letter {
   static readonly #inHand = new Set<string>();
   readonly path: string;
-  readonly #inode: number;
+  readonly #mark: string;
 
-  private constructor(file: string, inode: number) {
+  private constructor(file: string, about: fs.Stats) {
     this.path = file;
-    this.#inode = inode;
+    this.#mark = markOf(about);
     Letter.#inHand.add(file);
   }
 
@@ -81,11 +81,11 @@ export class Letter {
     const draft = file.replace(/\.json$/, `.${process.pid}.tmp`);
     fs.rmSync(draft, { force: true });
     const handle = fs.openSync(draft, O_WRONLY | O_CREAT | O_EXCL, 0o600);
-    let inode: number;
+    let about: fs.Stats;
     try {
       fs.writeFileSync(handle, toFile(words));
       fs.fsyncSync(handle);
-      inode = fs.fstatSync(handle).ino;
+      about = fs.fstatSync(handle);
       fs.renameSync(draft, file);
     } catch (error) {
       fs.rmSync(draft, { force: true });
@@ -94,7 +94,7 @@ export class Letter {
       fs.closeSync(handle);
     }
     sync(path.dirname(file));
-    return new Letter(file, inode);
+    return new Letter(file, about);
   }
 
   /** Takes the file in hand, and what is in it; undefined if it is gone, in hand already, or another user's. */
@@ -105,7 +105,7 @@ export class Letter {
       handle = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
       const about = fs.fstatSync(handle);
       if (!about.isFile() || about.uid !== userId(about.uid)) return undefined;
-      return { text: fs.readFileSync(handle, "utf8"), letter: new Letter(file, about.ino) };
+      return { text: fs.readFileSync(handle, "utf8"), letter: new Letter(file, about) };
     } catch {
       return undefined;
     } finally {
@@ -116,8 +116,7 @@ export class Letter {
   /** All of it has arrived. */
   remove(): void {
     quietly(() => {
-      // It may have been written anew: then there is more to send.
-      if (fs.statSync(this.path).ino === this.#inode) fs.unlinkSync(this.path);
+      if (this.#unchanged()) fs.unlinkSync(this.path);
     });
     this.release();
   }
@@ -126,6 +125,7 @@ export class Letter {
   refuse(): string {
     const refused = this.path.replace(/\.json$/, ".refused");
     quietly(() => {
+      if (!this.#unchanged()) return;
       fs.renameSync(this.path, refused);
       const place = path.dirname(this.path);
       const old = fs.readdirSync(place).filter((name) => name.endsWith(".refused"));
@@ -139,13 +139,32 @@ export class Letter {
   release(): void {
     Letter.#inHand.delete(this.path);
   }
+
+  /** It may have been written anew by another process: then there is more to send. */
+  #unchanged(): boolean {
+    return markOf(fs.statSync(this.path)) === this.#mark;
+  }
 }
 
 /** Where the files are, whether it exists or not; undefined if there shall be none. */
 export function folder(): string | undefined {
   const given = process.env.HEADWAY_SPOOL;
   if (given !== undefined) return given || undefined;
-  return path.join(process.env.XDG_STATE_HOME || path.join(homedir(), ".local", "state"), "headway", "spool");
+  const state = process.env.XDG_STATE_HOME || stateOf(home());
+  return state && path.join(state, "headway", "spool");
+}
+
+function home(): string | undefined {
+  try {
+    return homedir();
+  } catch {
+    // A user whom the system does not know has none, as in some containers.
+    return undefined;
+  }
+}
+
+function stateOf(place: string | undefined): string | undefined {
+  return place && path.join(place, ".local", "state");
 }
 
 /** The files that wait for this server, oldest first; of that job alone, if one is given. */
@@ -168,11 +187,10 @@ export function letters(target: Target, jobId?: string): string[] {
  */
 export function write(words: Words, before?: Letter): Letter {
   if (before) {
-    const letter = Letter.write(before.path, words);
-    return letter;
+    return Letter.write(before.path, words);
   }
   const place = folder();
-  if (place === undefined) throw new Error("HEADWAY_SPOOL is empty");
+  if (place === undefined) throw new Error("HEADWAY_SPOOL is empty, or there is no home for it");
   fs.mkdirSync(place, { mode: 0o700, recursive: true });
   const about = fs.statSync(place);
   if (about.uid !== userId(about.uid)) throw new Error(`${place} belongs to another user`);
@@ -195,6 +213,11 @@ function mark(address: string, tls: boolean): string {
 // The worker chooses it, and only the server says whether it is one.
 function plain(jobId: string): string {
   return /^[\p{L}\p{N}]{1,64}$/u.test(jobId) ? jobId : "odd";
+}
+
+// The number of an inode is soon given to another file.
+function markOf({ ino, mtimeMs }: fs.Stats): string {
+  return `${ino} ${mtimeMs}`;
 }
 
 function base64(bytes: Uint8Array): string {

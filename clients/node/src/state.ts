@@ -1,6 +1,6 @@
 /** A job as the server describes it, in the words of JavaScript. */
 
-import { type Code, codeName } from "./errors.js";
+import { type Code, codeName, invalid } from "./errors.js";
 import type { Duration } from "./gen/google/protobuf/duration.js";
 import { type Job, JobStatus } from "./gen/headway/v1/job.js";
 
@@ -69,13 +69,17 @@ export interface RecordFault {
   message: string;
 }
 
+// What a Duration of protobuf can be.
+const LONGEST_SPAN = 315_576_000_000_000;
+
 /** Milliseconds. */
 export function span(duration: Duration | undefined): number {
   return duration ? Number(duration.seconds) * 1000 + duration.nanos / 1e6 : 0;
 }
 
-/** A span of so many milliseconds. */
+/** A span of so many milliseconds. InvalidError for what is no number, or more than 10,000 years. */
 export function duration(milliseconds: number): Duration {
+  if (!(Math.abs(milliseconds) <= LONGEST_SPAN)) throw invalid(`A span is in milliseconds; not ${milliseconds}.`);
   const seconds = Math.floor(milliseconds / 1000);
   const nanos = Math.round((milliseconds - seconds * 1000) * 1e6);
   return nanos === 1e9 ? { seconds: BigInt(seconds) + 1n, nanos: 0 } : { seconds: BigInt(seconds), nanos };

@@ -6,6 +6,7 @@
 import { RecordError } from "./gen/headway/v1/job.js";
 import { clean, type Json, toRecord } from "./values.js";
 
+const COUNTERS = 64;
 const ERRORS_AT_MOST = 1000;
 const ERRORS_AT_AN_END = 500;
 
@@ -55,7 +56,12 @@ export class Tally {
   }
 
   count(counter: string, by: number): void {
-    this.#counters.set(counter, (this.#counters.get(counter) ?? 0) + by);
+    let name = counter;
+    if (!this.#counters.has(name)) {
+      name = clean(counter, 128) || "?";
+      if (!this.#counters.has(name) && this.#counters.size === COUNTERS) return;
+    }
+    this.#counters.set(name, (this.#counters.get(name) ?? 0) + (Number(by) || 0));
   }
 
   recordError(record: unknown, message: unknown, code: unknown): void {

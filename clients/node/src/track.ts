@@ -54,8 +54,9 @@ export class Track<T> implements AsyncIterableIterator<T> {
     const answer = this.#source.next();
     const { done, value } = "then" in answer ? await answer : answer;
     if (done) return { done: true, value: undefined };
+    const item = isPromise(value) ? await value : value;
     this.#inHand = 1;
-    return { done: false, value: isPromise(value) ? await value : value };
+    return { done: false, value: item };
   }
 
   /** The loop is left: the item in hand is not done. */

@@ -48,7 +48,16 @@ function asText(value: unknown): string {
   try {
     return typeof value === "string" ? value : String(value);
   } catch {
-    return Object.prototype.toString.call(value);
+    // Not even a tag can be had of a revoked proxy.
+    return quietly(() => Object.prototype.toString.call(value)) ?? "?";
+  }
+}
+
+function quietly<T>(action: () => T): T | undefined {
+  try {
+    return action();
+  } catch {
+    return undefined;
   }
 }
 

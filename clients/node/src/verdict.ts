@@ -1,5 +1,7 @@
 /** What an error means for whoever sent the report or call. */
 
+import { MESSAGE_BYTES } from "./batch.js";
+import { type Call, encode } from "./calls.js";
 import { type Code, failed, type HeadwayError } from "./errors.js";
 
 /** What to do about an error. */
@@ -29,6 +31,15 @@ export function judge(error: HeadwayError): Verdict {
 /** Whether the caller has no right to create a job, as far as can be seen. */
 export function keepsOut(error: HeadwayError): boolean {
   return error.reason !== "" && (error.code === "UNAUTHENTICATED" || error.code === "PERMISSION_DENIED");
+}
+
+/** Why a call is not even sent, if it is not: too large, or made of what no message can hold. */
+export function unsendable(call: Call): HeadwayError | undefined {
+  try {
+    return encode(call).length > MESSAGE_BYTES ? tooLarge() : undefined;
+  } catch (fault) {
+    return failed("INVALID_ARGUMENT", String(fault), { reason: "INVALID_REQUEST" });
+  }
 }
 
 /** For what is not even sent. */

@@ -72,6 +72,13 @@ test("what is refused stays beside", () => {
   assert.deepEqual(letters(target), []);
 });
 
+test("what was written anew meanwhile is not put aside", () => {
+  const old = write(words(create));
+  const fresh = write(words(create, finish), old);
+  old.refuse();
+  assert.ok(fs.existsSync(fresh.path));
+});
+
 test("a symbolic link is no letter", () => {
   const letter = write(words(finish));
   const link = letter.path.replace(jobId, "0".repeat(32));

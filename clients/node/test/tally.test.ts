@@ -69,6 +69,26 @@ test("counters are sent as what they have grown by, and nothing is said twice", 
   assert.equal(reporter.report(about, true)?.message.counters.get("__proto__"), -3n);
 });
 
+test("counters are at most 64, under names that the server takes, and none is lost", () => {
+  const tally = new Tally("");
+  tally.count(`${"a".repeat(128)}1`, 2);
+  tally.count(`${"a".repeat(128)}2`, 3);
+  tally.count("good", 1);
+  tally.count("good", Number.NaN);
+  for (let index = 0; index < 70; index += 1) tally.count(`c${index}`, 1);
+  const { counters } = tally.sample(everything);
+  assert.deepEqual([counters.get("a".repeat(128)), counters.get("good"), counters.size], [5, 1, 64]);
+});
+
+test("one slip does not undo what was counted", () => {
+  const tally = new Tally("");
+  const meter = Reflect.construct(Meter, [tally]) as Meter;
+  meter.advance(3);
+  meter.advance(Number.NaN);
+  meter.advance("2" as unknown as number);
+  assert.equal(meter.progress, 5);
+});
+
 test("a refused report goes out again without its variables, under a new sequence", () => {
   const tally = new Tally("");
   const reporter = new Reporter(tally);
@@ -110,6 +130,10 @@ test("an item is counted once the next is asked for, not if the loop is left in 
   for await (const item of new Track(tally, source(), {})) if (item === 2) break;
   assert.deepEqual([tally.done, closed], [3, true]);
   for await (const item of new Track(tally, [Promise.resolve(1)], {})) assert.equal(item, 1);
+  assert.equal(tally.done, 4);
+  const failing = new Track(tally, [Promise.reject(new Error("no"))], {});
+  await assert.rejects(failing.next(), /no/);
+  await failing.next();
   assert.equal(tally.done, 4);
 });
 

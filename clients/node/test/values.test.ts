@@ -17,6 +17,9 @@ test("any value becomes JSON, and nothing throws", () => {
       throw new Error("no");
     },
   };
+  const revoked = Proxy.revocable({}, {});
+  revoked.revoke();
+  assert.equal(toJson(revoked.proxy), "?");
   assert.deepEqual(toJson(circle), { self: "[object Object]" });
   assert.deepEqual(toJson(bad), "[object Object]");
   assert.deepEqual(toJson([undefined, Number.NaN, 2n ** 60n, 5n, new Date(0)]), [
