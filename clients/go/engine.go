@@ -314,7 +314,7 @@ func (e *engine) report(now time.Time) {
 
 func (e *engine) turn(c *course) time.Duration {
 	if c.heartbeat > 0 {
-		return min(e.pace, c.heartbeat/3)
+		return min(e.pace, max(c.heartbeat/3, shortPace))
 	}
 	return e.pace
 }

@@ -181,7 +181,7 @@ func (e *engine) refused(from sender, err *Error) {
 		return
 	}
 	e.notice("a report of job "+from.course.id+" was refused", err)
-	from.reporter.refused()
+	from.reporter.refused(err)
 }
 
 func (e *engine) later(c *course, err *Error, now time.Time) {

@@ -2,6 +2,7 @@ package headway
 
 import (
 	"maps"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,7 +111,18 @@ func (m *Meter) Count(counter string, n int64) {
 			m.counters[strings.Clone(name)] = total
 		}
 	}
-	*total += n
+	*total = sum(*total, n)
+}
+
+// sum stops at the ends of what an int64 holds.
+func sum(a, b int64) int64 {
+	switch {
+	case b > 0 && a > math.MaxInt64-b:
+		return math.MaxInt64
+	case b < 0 && a < math.MinInt64-b:
+		return math.MinInt64
+	}
+	return a + b
 }
 
 // RecordError notes a record that could not be worked on: which (its first 256 characters), a code of one's own to

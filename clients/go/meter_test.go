@@ -2,11 +2,15 @@ package headway
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
 func TestUpdatesFromManyGoroutinesAreAllCounted(t *testing.T) {
@@ -97,14 +101,63 @@ func TestRefusedReportGoesOutAgainWithoutVariables(t *testing.T) {
 	meter.Set(map[string]any{"": 1})
 	reporter := newReporter(meter, 0, 0)
 	first := reporter.report(about{"s", "j", 1}, true)
-	reporter.refused()
+	unknown := &Error{Code: codes.InvalidArgument, Fields: []FieldError{{"variables", "no"}}}
+	reporter.refused(unknown)
 	second := reporter.report(about{"s", "j", 1}, true)
 	if second.GetVariables() != nil || second.GetProgress() != 1 || second.GetSequence() <= first.GetSequence() {
 		t.Errorf("%v became %v", first, second)
 	}
-	reporter.refused()
+	reporter.refused(unknown)
 	if reporter.busy() {
 		t.Error("refused again, and still there")
+	}
+}
+
+func TestRefusedReportLosesOnlyWhatIsAtFault(t *testing.T) {
+	meter := newMeter("", 0, nil, nil)
+	reporter := newReporter(meter, 0, 0)
+	refused := func(field string) *headwayv1.ReportProgressRequest {
+		reporter.refused(&Error{Code: codes.InvalidArgument, Fields: []FieldError{{field, "too much"}}})
+		return reporter.report(about{"s", "j", 1}, false)
+	}
+	meter.Advance(1)
+	meter.Count("a", 1)
+	meter.Count("b", 1)
+	meter.RecordError("r", "", "")
+	meter.Set(map[string]any{"x": 1})
+	reporter.report(about{"s", "j", 1}, true)
+	if left := refused("counters[a]"); left.GetCounters()["b"] != 1 || len(left.GetCounters()) != 1 || left.GetProgress() != 1 || left.GetVariables() == nil {
+		t.Errorf("a counter at fault: %v", left)
+	}
+	if left := refused("counters"); len(left.GetCounters()) != 0 || left.GetProgress() != 1 {
+		t.Errorf("counters at fault: %v", left)
+	}
+	if left := refused("progress"); left.GetAmount() != nil || len(left.GetRecordErrors()) != 1 || left.GetVariables() == nil {
+		t.Errorf("progress at fault: %v", left)
+	}
+	if left := refused("progress"); left.GetVariables() != nil || len(left.GetRecordErrors()) != 1 {
+		t.Errorf("still at fault: %v", left)
+	}
+	if left := refused("part"); left != nil {
+		t.Errorf("all of it at fault: %v", left)
+	}
+}
+
+func TestCounterStopsAtTheEndOfItsNumbers(t *testing.T) {
+	meter := newMeter("", 0, nil, nil)
+	for range 3 {
+		meter.Count("up", math.MaxInt64/2+1)
+		meter.Count("down", math.MinInt64/2-1)
+	}
+	if counters := meter.sample(0).counters; counters["up"] != math.MaxInt64 || counters["down"] != math.MinInt64 {
+		t.Error(counters)
+	}
+}
+
+func TestNoHeartbeatIsWithoutAPause(t *testing.T) {
+	e := newEngine(target{}, quiet, nil)
+	if turn := e.turn(&course{heartbeat: 1}); turn != shortPace {
+		t.Error(turn)
 	}
 }
 

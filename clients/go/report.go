@@ -1,6 +1,7 @@
 package headway
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -61,22 +62,47 @@ func (r *reporter) drain(about about, fresh bool) []*headwayv1.ReportProgressReq
 // settle: the report was applied.
 func (r *reporter) settle() { r.unsettled = r.unsettled[1:] }
 
-// refused: the report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest
-// goes out again without them.
-func (r *reporter) refused() {
+// refused: the report was refused as it is. The rest of it goes out again without what is at fault.
+func (r *reporter) refused(err *Error) {
 	if len(r.unsettled) == 0 {
 		return
 	}
-	if r.unsettled[0].Variables == nil {
+	// What was sent may still be read by gRPC.
+	lighter := proto.CloneOf(r.unsettled[0])
+	if !lighten(lighter, err.Fields) {
 		r.settle()
 		return
 	}
-	// What was sent may still be read by gRPC.
-	r.unsettled[0] = proto.CloneOf(r.unsettled[0])
-	r.unsettled[0].Variables = nil
+	r.unsettled[0] = lighter
 	for _, report := range r.unsettled {
 		r.number(report)
 	}
+}
+
+// lighten takes out of a report what is at fault, and says whether it had that: counters and a progress that together
+// with those of others are beyond what a job may have, if the error names them, else the variables.
+func lighten(report *headwayv1.ReportProgressRequest, faults []FieldError) (lighter bool) {
+	for _, fault := range faults {
+		counter, one := strings.CutPrefix(fault.Field, "counters[")
+		switch {
+		case one:
+			counter = strings.TrimSuffix(counter, "]")
+			_, there := report.Counters[counter]
+			delete(report.Counters, counter)
+			lighter = lighter || there
+		case fault.Field == "counters":
+			lighter = lighter || len(report.Counters) > 0
+			report.Counters = nil
+		case fault.Field == "progress":
+			lighter = lighter || report.Amount != nil
+			report.Amount = nil
+		}
+	}
+	if !lighter {
+		lighter = report.Variables != nil
+		report.Variables = nil
+	}
+	return lighter
 }
 
 func (r *reporter) freeze(about about) bool {

@@ -287,7 +287,8 @@ impl Client {
     }
 
     /// Waits until all is delivered, at most `exit_timeout`, and leaves the rest in the spool. Jobs that have not ended
-    /// are let go as they are. Asked for at once; can be called twice.
+    /// are let go as they are, and so are those that are created after it. Asked for at once; can be called twice. What is
+    /// said after it is delivered when the last clone of the client, and of its jobs, is dropped.
     pub fn close(&self) -> Answer<()> {
         // The connection itself waits for it, if nobody else does.
         Answer::new(self.connection.close())

@@ -15,6 +15,9 @@ use crate::spool::Letter;
 use crate::step::{Request, Step};
 use crate::values::{from_duration, from_timestamp};
 
+/// How long it is at least from one report of a job to the next.
+pub(crate) const FASTEST: Duration = Duration::from_millis(10);
+
 /// How often a job gives a sign of life.
 #[derive(Clone, Copy)]
 pub(crate) enum Heartbeat {
@@ -304,7 +307,8 @@ impl State {
     /// How long until its next turn, at the server's pace.
     pub(crate) fn turn(&self, pace: Duration) -> Duration {
         match self.heartbeat {
-            Heartbeat::Within(timeout) if !timeout.is_zero() => pace.min(timeout / 3),
+            // Never without a pause, however short the timeout is.
+            Heartbeat::Within(timeout) if !timeout.is_zero() => pace.min((timeout / 3).max(FASTEST)),
             _ => pace,
         }
     }
@@ -318,4 +322,17 @@ fn drain(reporters: &mut [Reporter], about: &About<'_>, fresh: bool) -> Vec<Requ
 /// The heartbeat that a job was created with.
 pub(crate) fn heartbeat(timeout: Option<&prost_types::Duration>) -> Heartbeat {
     Heartbeat::Within(timeout.map(from_duration).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_heartbeat_is_without_a_pause() {
+        let meter = Arc::new(Meter::new("", 0));
+        let beat = Heartbeat::Within(Duration::from_nanos(1));
+        let course = Course::new("s".to_owned(), Job::default(), meter, beat, true);
+        assert_eq!(course.state().turn(Duration::from_secs(1)), FASTEST);
+    }
 }

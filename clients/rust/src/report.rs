@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::error::{Error, FieldViolation};
 use crate::ids::since_epoch;
 use crate::meter::Meter;
 use crate::proto::headway::v1::ReportProgressRequest;
@@ -92,18 +93,16 @@ impl Reporter {
         self.unsettled.pop_front();
     }
 
-    /// The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes
-    /// out again without them.
-    pub(crate) fn refused(&mut self) {
-        match self.unsettled.front_mut() {
-            Some(report) if report.variables.is_some() => {
-                report.variables = None;
-                for report in &mut self.unsettled {
-                    self.sequence += 1;
-                    report.sequence = self.sequence;
-                }
-            }
-            _ => self.settle(),
+    /// The report was refused as it is. The rest of it goes out again without what is at fault.
+    pub(crate) fn refused(&mut self, error: &Error) {
+        let lighter = self.unsettled.front_mut().is_some_and(|report| lighten(report, error.fields()));
+        if !lighter {
+            self.settle();
+            return;
+        }
+        for report in &mut self.unsettled {
+            self.sequence += 1;
+            report.sequence = self.sequence;
         }
     }
 
@@ -156,9 +155,27 @@ impl Reporter {
     }
 }
 
+/// Takes out of a report what is at fault; whether it had that. Counters and a progress that together with those of others
+/// are beyond what a job may have, if the error names them, else the variables.
+fn lighten(report: &mut ReportProgressRequest, faults: &[FieldViolation]) -> bool {
+    let mut lighter = false;
+    for fault in faults {
+        let field = fault.field.as_str();
+        if let Some(counter) = field.strip_prefix("counters[").and_then(|rest| rest.strip_suffix(']')) {
+            lighter |= report.counters.remove(counter).is_some();
+        } else if field == "counters" {
+            lighter |= !std::mem::take(&mut report.counters).is_empty();
+        } else if field == "progress" {
+            lighter |= report.amount.take().is_some();
+        }
+    }
+    lighter || report.variables.take().is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use prost_types::Value;
+    use tonic::Code;
 
     use super::*;
 
@@ -192,12 +209,32 @@ mod tests {
         reporter.meter.advance(3);
         reporter.meter.merge([("x".to_owned(), Value::from(1.0))].into(), false);
         let first = reporter.report(&ABOUT, true).cloned().unwrap();
-        reporter.refused();
+        let error = Error::new(Code::InvalidArgument, "");
+        reporter.refused(&error);
         let second = reporter.report(&ABOUT, true).cloned().unwrap();
         assert!(second.variables.is_none() && second.sequence > first.sequence);
         assert_eq!(second.amount, Some(Amount::Progress(3)));
-        reporter.refused();
+        reporter.refused(&error);
         assert_eq!(reporter.report(&ABOUT, true), None);
+    }
+
+    #[test]
+    fn what_is_refused_loses_only_what_is_at_fault() {
+        let mut report = ReportProgressRequest {
+            amount: Some(Amount::Progress(1)),
+            counters: [("a".to_owned(), 1), ("b".to_owned(), 1)].into(),
+            variables: Some(prost_types::Struct::default()),
+            ..ReportProgressRequest::default()
+        };
+        let mut refused = |field: &str| {
+            let lighter = lighten(&mut report, &[FieldViolation { field: field.into(), description: String::new() }]);
+            (lighter, report.counters.len(), report.amount.is_some(), report.variables.is_some())
+        };
+        assert_eq!(refused("counters[a]"), (true, 1, true, true));
+        assert_eq!(refused("counters"), (true, 0, true, true));
+        assert_eq!(refused("progress"), (true, 0, false, true));
+        assert_eq!(refused("counters"), (true, 0, false, false));
+        assert_eq!(refused("part"), (false, 0, false, false));
     }
 
     #[test]

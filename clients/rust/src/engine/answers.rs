@@ -52,7 +52,7 @@ pub(super) fn refused(course: &Course, reporter: Option<usize>, error: &Error) {
         return;
     };
     notice(course, "a report was refused", error);
-    course.state().reporters[index].refused();
+    course.state().reporters[index].refused(error);
 }
 
 pub(super) fn later(course: &Course, error: &Error, now: Moment) {

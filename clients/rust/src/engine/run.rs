@@ -14,7 +14,7 @@ use super::{Engine, Note};
 use crate::batch::{Batch, MESSAGE_BYTES};
 use crate::calls::{PATIENCE, place};
 use crate::contact::{AT_ONCE, Contact, Moment, now};
-use crate::course::Course;
+use crate::course::{Course, FASTEST};
 use crate::error::Error;
 use crate::postman;
 use crate::promise::lock;
@@ -27,7 +27,6 @@ use crate::verdict::{Verdict, judge, keeps_out, too_large};
 
 const CALLS: usize = 16;
 const FIRST_PACE: Duration = Duration::from_millis(250);
-const FASTEST: Duration = Duration::from_millis(10);
 const SLOWEST: Duration = Duration::from_secs(30);
 
 /// Works until it is told to quit.
