@@ -17,6 +17,8 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.Socket;
+import java.net.URI;
+import java.net.URISyntaxException;
 import java.util.concurrent.TimeUnit;
 
 import javax.net.SocketFactory;
@@ -54,7 +56,7 @@ final class Channels {
      */
     static ManagedChannel open(Target target, ChannelCredentials credentials, boolean direct) {
         OkHttpChannelBuilder builder =
-                OkHttpChannelBuilder.forTarget("dns:///" + target.address(), credentials)
+                OkHttpChannelBuilder.forTarget(uri(target), credentials)
                         .maxInboundMessageSize(8 * 1024 * 1024)
                         // The server allows a ping every 10 s.
                         .keepAliveTime(30, TimeUnit.SECONDS)
@@ -69,6 +71,15 @@ final class Channels {
             builder.directExecutor();
         }
         return builder.build();
+    }
+
+    /** By which gRPC resolves it; the brackets of an IPv6 address need an escape there. */
+    static String uri(Target target) {
+        try {
+            return new URI("dns", "", "/" + target.address(), null).toString();
+        } catch (URISyntaxException odd) {
+            throw new IllegalArgumentException(odd.getMessage(), odd);
+        }
     }
 
     private static ClientInterceptor bearer(String token) {

@@ -42,11 +42,15 @@ final class Connection {
         return Time.nanos(engine.exitTimeout);
     }
 
-    /** The channel, or a new one in place of one that waits before it connects again. */
-    synchronized ManagedChannel channel() {
+    synchronized void requireOpen() {
         if (closed) {
             throw new IllegalStateException("The client is closed.");
         }
+    }
+
+    /** The channel, or a new one in place of one that waits before it connects again. */
+    synchronized ManagedChannel channel() {
+        requireOpen();
         if (channel != null && channel.getState(false) == ConnectivityState.TRANSIENT_FAILURE) {
             channel.shutdown();
             channel = null;

@@ -9,6 +9,7 @@ import dev.headway.v1.Job;
 import dev.headway.v1.JobStatus;
 import dev.headway.v1.ReportProgressRequest;
 import dev.headway.v1.StartJobRequest;
+import dev.headway.v1.UpdateJobRequest;
 
 import java.util.ArrayDeque;
 import java.util.ArrayList;
@@ -47,7 +48,7 @@ final class Course {
     volatile boolean over;
 
     /** Whether reports may flow: not before the job is created, or while it is PENDING. */
-    boolean started;
+    volatile boolean started;
 
     /** Whether somebody has waited in vain for the last of it to be delivered. */
     volatile boolean givenUp;
@@ -103,6 +104,7 @@ final class Course {
 
     void state(Job fresh) {
         state.set(fresh);
+        started = fresh.getStatus() != JobStatus.JOB_STATUS_PENDING;
         heed(fresh);
     }
 
@@ -236,14 +238,27 @@ final class Course {
         steps.poll();
         retryAt = 0;
         if (job != null) {
-            state(job);
+            state(withWaiting(job));
             attempt = attempt == 0 ? job.getAttempt() : attempt;
-            started = job.getStatus() != JobStatus.JOB_STATUS_PENDING;
         }
         if (step.isEnd() || step.release) {
             stop(null);
         }
         step.settle(job, null);
+    }
+
+    /** What is changed but not sent yet is not forgotten over an older answer. */
+    private Job withWaiting(Job job) {
+        Job.Builder changed = job.toBuilder();
+        for (Step step : steps) {
+            if (step.request instanceof UpdateJobRequest update) {
+                for (String field : update.getUpdateMask().getPathsList()) {
+                    var what = Job.getDescriptor().findFieldByName(field);
+                    changed.setField(what, update.getJob().getField(what));
+                }
+            }
+        }
+        return changed.build();
     }
 
     /** The server says that the job shall end early. */

@@ -106,13 +106,13 @@ public final class HeadwayClient implements AutoCloseable {
          * by default.
          */
         public Builder exitTimeout(Duration timeout) {
-            this.exitTimeout = timeout;
+            this.exitTimeout = Objects.requireNonNull(timeout);
             return this;
         }
 
         /** How long the server has to answer a call that its caller waits for: 10 s by default. */
         public Builder callTimeout(Duration timeout) {
-            this.callTimeout = timeout;
+            this.callTimeout = Objects.requireNonNull(timeout);
             return this;
         }
 
@@ -215,11 +215,12 @@ public final class HeadwayClient implements AutoCloseable {
      * <p>If the server does not answer, the job is created in the background, under the id that it
      * has already; that takes a refused connection, or at most a second.
      *
-     * <p>IllegalStateException without a session. HeadwayException if the server answers at once
-     * that this can not be: {@link InvalidRequestException}, ALREADY_EXISTS, UNAUTHENTICATED,
-     * PERMISSION_DENIED.
+     * <p>IllegalStateException without a session, or after {@link #close()}. HeadwayException if
+     * the server answers at once that this can not be: {@link InvalidRequestException},
+     * ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
      */
     public Job create(NewJob job) {
+        connection.requireOpen();
         CreateJobRequest request = job.request(session());
         if (job.hasId()) {
             catchUp(request.getJobId(), CREATE_PATIENCE);
@@ -253,7 +254,7 @@ public final class HeadwayClient implements AutoCloseable {
     /**
      * The job, to read it, to change it, or to report a part of it; empty if it is not in this
      * session. It gives no heartbeats, and what it says is as of now: {@link Job#refresh()} renews
-     * it.
+     * it. A process that reports parts of many jobs closes each when it has done its part.
      */
     public Optional<Job> fetch(String jobId) {
         try {

@@ -1,5 +1,6 @@
 package dev.headway;
 
+import java.lang.System.Logger.Level;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
@@ -81,14 +82,23 @@ final class Inbox {
             } catch (InterruptedException nobodyDoes) {
                 Thread.interrupted();
             } catch (RuntimeException | Error fault) {
-                owner.fault(fault);
+                survive(fault);
             }
             try {
                 owner.pump();
             } catch (RuntimeException | Error fault) {
-                owner.fault(fault);
+                survive(fault);
             }
         } while (!done());
+    }
+
+    /** Without this thread nothing would be sent any more, and all who wait would wait in vain. */
+    private void survive(Throwable fault) {
+        try {
+            owner.fault(fault);
+        } catch (RuntimeException | Error again) {
+            Log.fault(Level.DEBUG, "headway: a fault of its own", again);
+        }
     }
 
     private boolean done() {

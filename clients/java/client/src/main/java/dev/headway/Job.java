@@ -6,11 +6,13 @@ import com.google.protobuf.Message;
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.FailJobRequest;
 import dev.headway.v1.FinishJobRequest;
+import dev.headway.v1.JobStatus;
 import dev.headway.v1.UpdateJobRequest;
 
 import io.grpc.Status.Code;
 
 import java.time.Duration;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CancellationException;
@@ -252,11 +254,24 @@ public final class Job extends Meter implements AutoCloseable {
     public void fail(Throwable error) {
         boolean cancelled =
                 error instanceof CancellationException || error instanceof InterruptedException;
-        String type = error.getClass().getSimpleName();
-        String text = error.getMessage();
+        Class<?> named = error.getClass();
+        while (named.getSimpleName().isEmpty()) {
+            // An anonymous one is of the kind that it extends.
+            named = named.getSuperclass();
+        }
+        String type = named.getSimpleName();
+        String text = message(error);
         fail(
                 text == null || text.isEmpty() ? type : type + ": " + text,
                 cancelled ? Code.CANCELLED : Code.UNKNOWN);
+    }
+
+    private static String message(Throwable error) {
+        try {
+            return error.getMessage();
+        } catch (RuntimeException fault) {
+            return null;
+        }
     }
 
     /** Ends the job as FAILED, with this text (its first 1,024 characters) as its error. */
@@ -287,15 +302,17 @@ public final class Job extends Meter implements AutoCloseable {
      * Ends the job if it has not ended yet: a block that is left without {@code finish} or {@code
      * fail} was left by something that went wrong, so the job is FAILED; CANCELLED if somebody
      * wanted it to end early. Why, only {@link HeadwayClient#run} and {@link HeadwayClient#call}
-     * can tell the server. A fetched job is left as it is.
+     * can tell the server.
+     *
+     * <p>A job that was only fetched goes on as it is: what was reported of it here is delivered,
+     * then it is let go.
      */
     @Override
     public void close() {
         Cancellation wish = course.wish;
         if (course.heartbeat < 0) {
-            return;
-        }
-        if (wish != null) {
+            letGo();
+        } else if (wish != null) {
             fail(new JobCancelledException(wish));
         } else {
             fail("left without finish() or fail()");
@@ -309,9 +326,9 @@ public final class Job extends Meter implements AutoCloseable {
 
     /** Waits until all said so far is stored, at most so long; whether it is. */
     public boolean flush(Duration timeout) {
-        return Delivery.linger(
-                        client.connection().engine, java.util.List.of(course), Time.nanos(timeout))
-                .isEmpty();
+        List<Course> late =
+                Delivery.linger(client.connection().engine, List.of(course), Time.nanos(timeout));
+        return late.isEmpty() && course.error == null;
     }
 
     // What asks the server.
@@ -319,6 +336,10 @@ public final class Job extends Meter implements AutoCloseable {
     /** Asks the server how the job stands. HeadwayException if that fails. */
     public Job refresh() {
         course.state(client.get(id()));
+        if (joined.get()) {
+            // Perhaps it is PENDING no more, and reports may flow.
+            client.connection().engine.submit(course);
+        }
         loadResults();
         return this;
     }
@@ -352,7 +373,8 @@ public final class Job extends Meter implements AutoCloseable {
     /** The id, the name and the status. */
     @Override
     public String toString() {
-        return "Headway job " + id() + " \"" + name() + "\" " + status();
+        String status = course.state().getStatus().name().replaceFirst("^JOB_STATUS_", "");
+        return "Headway job " + id() + " \"" + name() + "\" " + status;
     }
 
     // Inside.
@@ -374,7 +396,7 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     void loadResults() {
-        if (status() == Status.COMPLETED && results == UNSET) {
+        if (course.state().getStatus() == JobStatus.JOB_STATUS_COMPLETED && results == UNSET) {
             results = client.results(id());
         }
     }
@@ -386,8 +408,10 @@ public final class Job extends Meter implements AutoCloseable {
         }
     }
 
+    /** As they come back from the server, in this process as in the next. */
     private void remember(Map<String, ?> variables) {
-        variables.forEach((name, value) -> known.put(name, Optional.ofNullable(value)));
+        Values.fromStruct(Values.toStruct(variables))
+                .forEach((name, value) -> known.put(name, Optional.ofNullable(value)));
     }
 
     private void join() {
@@ -413,9 +437,18 @@ public final class Job extends Meter implements AutoCloseable {
     private void end(Message request) {
         if (!ended.getAndSet(true)) {
             joined.set(true);
-            Step step = Step.end(request);
-            client.connection().engine.submit(course, step);
-            Waiting.atMost(step.tried, client.connection().exitNanos());
+            last(Step.end(request));
         }
+    }
+
+    private void letGo() {
+        if (!ended.getAndSet(true) && joined.getAndSet(true)) {
+            last(Step.release(true));
+        }
+    }
+
+    private void last(Step step) {
+        client.connection().engine.submit(course, step);
+        Waiting.atMost(step.tried, client.connection().exitNanos());
     }
 }

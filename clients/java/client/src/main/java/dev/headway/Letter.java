@@ -12,6 +12,7 @@ import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.BasicFileAttributes;
 import java.nio.file.attribute.FileAttribute;
 import java.nio.file.attribute.PosixFilePermissions;
+import java.util.Arrays;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
@@ -88,7 +89,7 @@ final class Letter {
                     Files.readAttributes(
                             path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS);
             if (about.isRegularFile() && isOurs(path)) {
-                return Optional.of(new Letter(path, about.fileKey()));
+                return Optional.of(new Letter(path, key(about)));
             }
         } catch (IOException gone) {
             // Another has sent it.
@@ -146,8 +147,13 @@ final class Letter {
     }
 
     private static Object key(Path path) throws IOException {
-        return Files.readAttributes(path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS)
-                .fileKey();
+        return key(
+                Files.readAttributes(path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS));
+    }
+
+    /** The number of an inode is soon given to another file. */
+    private static Object key(BasicFileAttributes about) {
+        return Arrays.asList(about.fileKey(), about.lastModifiedTime());
     }
 
     private static void sync(Path folder) throws IOException {

@@ -2,6 +2,7 @@ package dev.headway;
 
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
+import java.util.ServiceConfigurationError;
 
 /**
  * What the client has to say that nobody can catch: warnings and notices of the logger {@code
@@ -22,14 +23,22 @@ final class Log {
 
     static void say(Level level, String text) {
         if (!ending) {
-            Holder.LOGGER.log(level, text);
+            log(level, text, null);
         } else if (level.getSeverity() >= Level.WARNING.getSeverity()) {
             System.err.println(text);
         }
     }
 
     static void fault(Level level, String text, Throwable fault) {
-        Holder.LOGGER.log(level, text, fault);
+        log(level, text, fault);
+    }
+
+    private static void log(Level level, String text, Throwable fault) {
+        try {
+            Holder.LOGGER.log(level, text, fault);
+        } catch (RuntimeException | LinkageError | ServiceConfigurationError broken) {
+            // A fault of the program's logging must not end the engine's thread, nor the work.
+        }
     }
 
     /** Why, as one line, whatever the other side has written into it. */

@@ -214,7 +214,7 @@ public class Meter {
                 RecordError.newBuilder()
                         .setRecord(name.isEmpty() ? "?" : name)
                         .setMessage(Values.clean(message, 1024))
-                        .setCode(Values.clean(code, 64))
+                        .setCode(code == null ? "" : Values.clean(code, 64))
                         .build();
         synchronized (lock) {
             errors.add(error);

@@ -2,6 +2,8 @@ package dev.headway;
 
 import dev.headway.v1.ReportProgressRequest;
 
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -21,7 +23,7 @@ final class Reporter {
     final Meter meter;
 
     /** Above every sequence of an earlier process that reported this part in the same attempt. */
-    private long sequence = System.currentTimeMillis() * 1000 + System.nanoTime() / 1000 % 1000;
+    private long sequence = ChronoUnit.MICROS.between(Instant.EPOCH, Instant.now());
 
     private long progress;
     private long size;

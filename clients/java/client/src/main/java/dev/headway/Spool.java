@@ -33,11 +33,14 @@ final class Spool {
             return path.isEmpty() ? null : Path.of(path);
         }
         String state = environment.getOrDefault("XDG_STATE_HOME", "");
-        Path base =
-                state.isEmpty()
-                        ? Path.of(System.getProperty("user.home"), ".local", "state")
-                        : Path.of(state);
-        return base.resolve("headway").resolve("spool");
+        Path base = state.isEmpty() ? stateOf(System.getProperty("user.home")) : Path.of(state);
+        return base == null ? null : base.resolve("headway").resolve("spool");
+    }
+
+    /** A user whom the system does not know has no home: Java calls it "?". */
+    static Path stateOf(String home) {
+        boolean known = home != null && !home.isEmpty() && !home.equals("?");
+        return known ? Path.of(home, ".local", "state") : null;
     }
 
     private static Path folder() {
@@ -64,7 +67,7 @@ final class Spool {
         }
         Path folder = folder();
         if (folder == null) {
-            throw new IOException("HEADWAY_SPOOL is empty");
+            throw new IOException("HEADWAY_SPOOL is empty, or there is no home for it");
         }
         prepare(folder);
         if (list(folder, "*.json").size() >= FILES) {

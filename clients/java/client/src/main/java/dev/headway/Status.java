@@ -30,6 +30,14 @@ public enum Status {
         return valueOf(job.getStatus().name().replaceFirst("^JOB_STATUS_", ""));
     }
 
+    /** Whether the job can change no more; one whose status this version does not know may. */
+    static boolean isFinal(dev.headway.v1.Job job) {
+        return switch (job.getStatus()) {
+            case JOB_STATUS_COMPLETED, JOB_STATUS_FAILED, JOB_STATUS_CANCELLED -> true;
+            default -> false;
+        };
+    }
+
     JobStatus proto() {
         return JobStatus.valueOf("JOB_STATUS_" + name());
     }

@@ -8,7 +8,9 @@ import com.google.protobuf.Value;
 import java.lang.reflect.Array;
 import java.math.BigDecimal;
 import java.math.BigInteger;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -33,13 +35,23 @@ final class Values {
      * characters.
      */
     static String clean(Object text, int limit) {
-        String plain = String.valueOf(text);
+        String plain = text(text);
         if (plain.length() <= limit && isPlain(plain)) {
             return plain;
         }
         StringBuilder cleaned = new StringBuilder(Math.min(plain.length(), limit) + 1);
         plain.codePoints().limit(limit).forEach(point -> cleaned.appendCodePoint(fit(point)));
         return cleaned.toString();
+    }
+
+    /** What it says of itself; if that fails, what it is. */
+    private static String text(Object value) {
+        try {
+            // A text of its own may be null as well.
+            return String.valueOf((Object) String.valueOf(value));
+        } catch (RuntimeException | StackOverflowError fault) {
+            return value.getClass().getName();
+        }
     }
 
     private static boolean isPlain(String text) {
@@ -60,19 +72,20 @@ final class Values {
     }
 
     /**
-     * Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN)
-     * becomes its text.
+     * Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN, what
+     * holds itself) becomes its text.
      */
     static Value toValue(Object data) {
-        return toValue(data, 0);
+        return toValue(data, new ArrayDeque<>());
     }
 
-    /** A map as a JSON object. */
+    /** A map as a JSON object; one that cannot be read is empty. */
     static Struct toStruct(Map<?, ?> data) {
-        return toStruct(data, 0);
+        return toValue(data).getStructValue();
     }
 
-    private static Value toValue(Object data, int depth) {
+    /** {@code around}: the objects that it lies in. */
+    private static Value toValue(Object data, Deque<Object> around) {
         if (data == null) {
             return Value.newBuilder().setNullValue(NullValue.NULL_VALUE).build();
         }
@@ -82,32 +95,46 @@ final class Values {
         if (data instanceof Number number && isExact(number)) {
             return Value.newBuilder().setNumberValue(number.doubleValue()).build();
         }
-        if (depth < DEPTH) {
-            if (data instanceof Map<?, ?> map) {
-                return Value.newBuilder().setStructValue(toStruct(map, depth)).build();
-            }
-            if (data instanceof Iterable<?> items && !(data instanceof java.nio.file.Path)) {
-                ListValue.Builder list = ListValue.newBuilder();
-                items.forEach(item -> list.addValues(toValue(item, depth + 1)));
-                return Value.newBuilder().setListValue(list).build();
-            }
-            if (data.getClass().isArray()) {
-                ListValue.Builder list = ListValue.newBuilder();
-                for (int i = 0; i < Array.getLength(data); i++) {
-                    list.addValues(toValue(Array.get(data, i), depth + 1));
+        if (around.size() < DEPTH && around.stream().noneMatch(object -> object == data)) {
+            around.push(data);
+            try {
+                Value value = parts(data, around);
+                if (value != null) {
+                    return value;
                 }
-                return Value.newBuilder().setListValue(list).build();
+            } catch (RuntimeException unreadable) {
+                // Another thread may change it, for example.
+            } finally {
+                around.pop();
             }
         }
         return Value.newBuilder().setStringValue(clean(data, ANY_LENGTH)).build();
     }
 
-    private static Struct toStruct(Map<?, ?> data, int depth) {
-        Struct.Builder struct = Struct.newBuilder();
-        data.forEach(
-                (key, value) ->
-                        struct.putFields(clean(key, ANY_LENGTH), toValue(value, depth + 1)));
-        return struct.build();
+    /** Null if it has no parts. */
+    private static Value parts(Object data, Deque<Object> around) {
+        if (data instanceof Map<?, ?> map) {
+            Struct.Builder struct = Struct.newBuilder();
+            map.forEach((key, value) -> struct.putFields(clean(key), toValue(value, around)));
+            return Value.newBuilder().setStructValue(struct).build();
+        }
+        if (data instanceof Iterable<?> items && !(data instanceof java.nio.file.Path)) {
+            ListValue.Builder list = ListValue.newBuilder();
+            items.forEach(item -> list.addValues(toValue(item, around)));
+            return Value.newBuilder().setListValue(list).build();
+        }
+        if (data.getClass().isArray()) {
+            ListValue.Builder list = ListValue.newBuilder();
+            for (int i = 0; i < Array.getLength(data); i++) {
+                list.addValues(toValue(Array.get(data, i), around));
+            }
+            return Value.newBuilder().setListValue(list).build();
+        }
+        return null;
+    }
+
+    private static String clean(Object text) {
+        return clean(text, ANY_LENGTH);
     }
 
     private static boolean isExact(Number number) {

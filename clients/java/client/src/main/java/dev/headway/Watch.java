@@ -136,8 +136,13 @@ public final class Watch<T> implements Iterable<T>, AutoCloseable {
                                 Math.max(end - Time.now(), 0), TimeUnit.NANOSECONDS);
             }
             Opened<?, A> opened = from.open(options);
+            Iterator<A> begun = opened.begin();
             call = opened.call();
-            return opened.begin();
+            if (closed) {
+                // In another thread, meanwhile.
+                call.cancel("no longer needed", null);
+            }
+            return begun;
         }
 
         private void pause(HeadwayException error) {

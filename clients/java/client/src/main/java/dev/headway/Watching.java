@@ -37,7 +37,7 @@ final class Watching {
 
         @Override
         boolean isLast(Job job) {
-            return Status.of(job).isFinal();
+            return Status.isFinal(job);
         }
     }
 

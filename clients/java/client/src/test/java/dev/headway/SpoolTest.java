@@ -100,6 +100,7 @@ class SpoolTest {
         assertEquals(Path.of("/x"), Spool.folder(Map.of("HEADWAY_SPOOL", "/x")));
         assertEquals(null, Spool.folder(Map.of("HEADWAY_SPOOL", "")));
         assertEquals(Path.of("/s/headway/spool"), Spool.folder(Map.of("XDG_STATE_HOME", "/s")));
+        assertEquals(null, Spool.stateOf("?"));
         assertEquals("1e37332c", Spool.mark("127.0.0.1:50051", false));
         assertEquals("185259d8", Spool.mark("h:1", true));
     }

@@ -7,6 +7,7 @@ import org.junit.jupiter.api.Test;
 import java.math.BigDecimal;
 import java.nio.file.Path;
 import java.time.LocalDate;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
@@ -35,6 +36,27 @@ class ValuesTest {
         assertEquals("1.10", through(new BigDecimal("1.10")));
         assertEquals("2027-01-15", through(LocalDate.of(2027, 1, 15)));
         assertEquals("a/b", through(Path.of("a", "b")));
+    }
+
+    @Test
+    void nothingThrows() {
+        Object mute =
+                new Object() {
+                    @Override
+                    public String toString() {
+                        throw new IllegalStateException("no words");
+                    }
+                };
+        List<Object> one = new ArrayList<>();
+        List<Object> other = new ArrayList<>(List.of(one));
+        one.addAll(List.of(other, other));
+        Map<Object, Object> odd = new HashMap<>();
+        odd.put(null, mute);
+        assertEquals(Map.of("null", mute.getClass().getName()), through(odd));
+        assertEquals(mute.getClass().getName(), Values.clean(mute, 1024));
+        assertEquals(
+                List.of(ArrayList.class.getName(), ArrayList.class.getName()),
+                ((List<?>) through(one)).stream().map(part -> ((List<?>) part).get(0)).toList());
     }
 
     @Test
