@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use IO::Socket::INET ();
+use POSIX            ();
 use Socket           qw(IPPROTO_TCP TCP_NODELAY);
 use Test::More;
 use Time::HiRes qw(time);
@@ -44,6 +45,77 @@ subtest 'Calls share a connection that sends at once' => sub {
     answer( $peer, '{"a":2}' );
     ok $http->ready(1), 'the second comes over the same connection';
     is_deeply $http->answer(1), { a => 2 }, 'and is answered';
+};
+
+# A server that is a forked child: for each connection what it does with each request, `undef` to close it.
+sub serve {
+    my ( $connections, $work ) = @_;
+    my $pid = fork // die "fork: $!\n";
+    if ( !$pid ) {
+        for my $answers ( @{$connections} ) {
+            my $peer = $server->accept;
+            for my $text ( @{$answers} ) {
+                my $request = q{};
+                sysread $peer, $request, 65_536, length $request until $request =~ /\}\z/;
+                last if !defined $text;
+                syswrite $peer, $text;
+            }
+        }
+        POSIX::_exit(0);
+    }
+    $work->();
+    kill KILL => $pid;
+    waitpid $pid, 0;
+    return;
+}
+
+sub http {
+    my ( $status, $text ) = @_;
+    return "HTTP/1.1 $status\r\nContent-Length: " . length($text) . "\r\n\r\n$text";
+}
+
+subtest 'A connection that is closed between two calls' => sub {
+    my $job    = http( '200 OK', '{"id":"a","status":"JOB_STATUS_RUNNING"}' );
+    my $chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{\"\r\n8\r\nid\":\"b\"}\r\n0\r\n\r\n";
+    serve(
+        [ [ $job, undef ], [$job], [$chunks] ],
+        sub {
+            my $client = Headway->connect( target => $url, session => 's', exit_timeout => 0 );
+            is $client->get('a')->{id},                                                   'a', 'a call' for 1 .. 2;
+            is eval { $client->_call( GetJob => Headway::Session->new('s'), {} )->{id} }, 'b', 'the next, in chunks';
+        }
+    );
+};
+
+subtest 'What is no Headway server' => sub {
+    serve(
+        [ [ http( '502 Bad Gateway', '<html>' ) ], [undef] ],
+        sub {
+            my $client = Headway->connect( target => $url, session => 's', exit_timeout => 0 );
+            ok !eval { $client->get('a'); 1 }, 'a proxy';
+            is $@, "UNKNOWN: HTTP status 502\n", 'says what it says';
+            $client = Headway->connect( target => $url, session => 's', exit_timeout => 0 );
+            ok !eval { $client->get('a'); 1 }, 'the port of gRPC';
+            like $@, qr/HTTP port.*HEADWAY_HTTP_TARGET/, 'is suspected';
+        }
+    );
+};
+
+subtest 'A request that the server cannot read' => sub {
+    my $refusal = http(
+        '400 Bad Request',
+        '{"code":"invalid_argument","message":"no","details":[{"type":"google.rpc.ErrorInfo",'
+            . '"debug":{"reason":"MALFORMED_MESSAGE","domain":"headway"}}]}'
+    );
+    serve(
+        [ [$refusal], [$refusal] ],
+        sub {
+            my $client = Headway->connect( target => $url, session => 's', exit_timeout => 0 );
+            local $SIG{__WARN__} = sub { };
+            ok !eval { $client->create; 1 }, 'is refused';
+            is $@->reason, 'MALFORMED_MESSAGE', 'at the second try';
+        }
+    );
 };
 
 subtest 'A server that is silent costs a worker nothing' => sub {

@@ -34,6 +34,15 @@ subtest 'A scope that is left by an exception' => sub {
         die "anything\n";
     };
     is $client->get( $guarded->id )->{status}, 'FAILED', 'a guard does the same';
+
+    for my $leave ( '$job->run( sub { exit 4 } )', 'our $scope = $job->scope; exit 4' ) {
+        my $program = 'my $job = Headway->connect->create; print $job->id; ' . $leave;
+        open my $perl, q{-|}, $^X, ( map { "-I$_" } @INC ), '-MHeadway', '-we', $program or die "perl: $!\n";
+        my $id = readline $perl;
+        close $perl;
+        is $? >> 8,                     4,        "$leave keeps the status";
+        is $client->get($id)->{status}, 'FAILED', 'and ends the job';
+    }
 };
 
 subtest 'What run gives back' => sub {

@@ -7,8 +7,11 @@ use strict;
 use warnings;
 
 use lib 't/lib';
-use POSIX ();
+use Carp     ();
+use JSON::PP ();
+use POSIX    ();
 use Test::More;
+use Time::HiRes ();
 
 use TestServer;
 
@@ -29,9 +32,14 @@ subtest 'The parent forks, the child works, and somebody asks' => sub {
         waitpid $pid, 0;
     }
     elsif ( defined $pid ) {
+        close STDIN;
         close STDOUT;
         close STDERR;
-        $job->progress($_) for 1 .. 3;
+        $job->progress(1);
+
+        # What a command prints must not get into the connection.
+        system 'echo noise; echo noise >&2';
+        $job->progress($_) for 2 .. 3;
         $job->finish( { num_added => 3 } );
         POSIX::_exit(0);
     }
@@ -59,6 +67,73 @@ subtest 'Anything comes back as it was given' => sub {
     }
 };
 
+subtest 'Numbers stay numbers' => sub {
+    my $job = C4::BackgroundJob->new($sessionID);
+    my ( $count, $text ) = ( 5, '5' );
+    my $printed = "$count of $text";
+    $job->set( { count => $count, text => $text, half => 0.5, exact => 0.1 + 0.2, large => 2**53 + 2 } );
+    $job->progress($count);
+    my $asked = fetched($job);
+    is( JSON::PP->new->encode( [ $asked->progress, map { $asked->get($_) } qw(count text half) ] ),
+        '[5,5,"5",0.5]', 'also those that were printed, and text stays text' );
+    ok $asked->get('exact') == 0.1 + 0.2, 'to the last digit';
+    ok $asked->get('large') == 2**53 + 2, 'also where JSON has no word for them';
+};
+
+subtest 'A name hides no later one' => sub {
+    my $job = C4::BackgroundJob->new( $sessionID, 'A' );
+    for my $given ( q{}, undef, 'B' x 300, 'B' x 256 ) {
+        $job->name($given);
+        is fetched($job)->name, $given, 'name of ' . length( $given // q{} );
+    }
+};
+
+subtest 'Nothing but the documented methods' => sub {
+    my @methods = qw(clear fetch finish get id invoker name new progress results set size status);
+    is_deeply [ sort grep { !/\A_/ && C4::BackgroundJob->can($_) } keys %C4::BackgroundJob:: ], \@methods,
+        'can be called';
+};
+
+subtest 'No session in a stack trace' => sub {
+    my $traces = q{};
+    local $SIG{__WARN__}       = sub { $traces .= Carp::longmess(@_) };
+    local $SIG{__DIE__}        = sub { $traces .= Carp::longmess(@_) };
+    local $ENV{HEADWAY_TARGET} = '127.0.0.1:1';
+    local $ENV{HEADWAY_SPOOL}  = q{};
+    my $job = C4::BackgroundJob->new( 'the secret', 'Traced' );
+    C4::BackgroundJob->fetch( 'the secret', '123456' );
+    eval { $job->set('no hash') };
+    C4::BackgroundJob::_client()->close;
+    like $traces,   qr/does not answer.*called at/s, 'there are traces';
+    unlike $traces, qr/the secret/,                  'without it';
+};
+
+subtest 'A signal in the midst of it' => sub {
+    my $job = C4::BackgroundJob->new($sessionID);
+    my %faults;
+    for ( 1 .. 50 ) {
+        local $SIG{ALRM} = sub { die "alarm\n" };
+        eval {
+            Time::HiRes::setitimer( Time::HiRes::ITIMER_REAL(), 0.0005 + rand 0.003 );
+            $job->progress($_) for 1 .. 100_000;
+        };
+        $faults{$@}++;
+    }
+    is_deeply \%faults, { "alarm\n" => 50 }, 'dies in the caller, and nothing else does';
+    $job->progress(7);
+    is fetched($job)->progress, 7, 'and it goes on';
+
+    my $pid = fork // die "fork: $!\n";
+    if ( !$pid ) {
+        local $SIG{ALRM} = sub { exit 3 };
+        Time::HiRes::setitimer( Time::HiRes::ITIMER_REAL(), 0.02 );
+        $job->progress($_) for 1 .. 100_000;
+        POSIX::_exit(0);
+    }
+    waitpid $pid, 0;
+    is $? >> 8, 3, 'an exit keeps its status';
+};
+
 subtest 'Values touch no field' => sub {
     my $job    = C4::BackgroundJob->new( $sessionID, 'Name', 'me', 4 );
     my %values = (
@@ -76,6 +151,12 @@ subtest 'Values touch no field' => sub {
     }, \%values, 'they are there';
     is $asked->get('more'),    0,     'merged';
     is $asked->get('unknown'), undef, 'or not';
+    my @warnings;
+    local $SIG{__WARN__} = sub { push @warnings, @_ };
+    is $asked->get(undef), 'empty', 'the empty key can be undef';
+    is_deeply \@warnings, [], 'without a warning';
+    $job->set( bless { blessed => 1 }, 'Values' );
+    is fetched($job)->get('blessed'), 1, 'from an object too';
     is_deeply [ $asked->name, $asked->progress ], [ 'Name', 0 ], 'beside the fields';
 };
 
@@ -101,22 +182,28 @@ subtest 'Foreign, unknown and cleared jobs' => sub {
 
 subtest 'A server that is away' => sub {
     plan skip_all => 'the server must be one that can be stopped' if !$server->own;
-    my $job     = C4::BackgroundJob->new( $sessionID, 'Away', 'me', 4 );
+    my ( $job, $other, $gone ) = map { C4::BackgroundJob->new( $sessionID, $_, 'me', 4 ) } qw(Away Other Gone);
     my $address = $ENV{HEADWAY_TARGET} =~ s{.*/}{}r;
     my @warnings;
     local $SIG{__WARN__} = sub { push @warnings, @_ };
     $server->stop;
-    $job->progress($_) for 1 .. 3;
+    {
+        local ( $@, $! ) = ( 'mine', 7 );
+        $job->progress($_) for 1 .. 3;
+        is_deeply [ $@, 0 + $! ], [ 'mine', 7 ], 'a setter leaves $@ and $! alone';
+    }
     $job->set( { a => 1 } );
-    is scalar @warnings,        1, 'one warning';
-    is fetched($job)->progress, 3, 'what was said is kept';
+    $gone->clear;
+    is fetched($job)->progress, 3,       'what was said is kept';
+    is fetched($other)->name,   'Other', 'and what was known';
+    is fetched($gone),          undef,   'also that it is cleared';
+    is( C4::BackgroundJob->fetch( $sessionID, '123456' ), undef, 'who is not known is not there' );
+    is scalar @warnings, 1, 'one warning';
     $server->run($address);
-
-    # The pause between two tries.
-    my $end = time + 20;
-    $job->progress(4) until time > $end || grep { /answers again/ } @warnings;
     my $asked = fetched($job);
-    is_deeply [ $asked->progress, $asked->get('a') ], [ 4, 1 ], 'and sent, in order';
+    is_deeply [ $asked->progress, $asked->get('a') ], [ 3, 1 ], 'what was said is sent, in order';
+    is fetched($gone), undef, 'all of it';
+    like $warnings[1], qr/answers again/, 'which is told';
 };
 
 done_testing;

@@ -14,6 +14,7 @@ use Headway::Course  ();
 use Headway::Error   ();
 use Headway::Ids     ();
 use Headway::Json    ();
+use Headway::Safely  ();
 use Headway::Session ();
 
 # Variables that hold what Headway's own fields have no word for.
@@ -29,6 +30,9 @@ my $NAME_LIMIT = 256;
 my $KEY_LIMIT  = 100;
 
 my ( %clients, %courses, %known, @known );
+
+# Who polls a server that is silent waits for half of the time at most.
+my $ask_again = 0;
 
 # The session is a secret: what is taken off @_ is in no stack trace.
 sub new {
@@ -136,7 +140,7 @@ sub clear {
 sub fetch {
     my ( $class, $session, $id ) = splice @_;
     return if !length( $session // q{} ) || !length( $id // q{} );
-    local ( $@, $!, $? );
+    local ( $@, $! );
     my $key    = "$session\0$id";
     my $engine = _client()->engine;
     my $course = $courses{$key};
@@ -158,7 +162,8 @@ sub _asked {
     my $client  = _client();
     my $contact = $client->engine->contact;
     $contact->again;
-    return $class->_recalled( $session, $id ) if $contact->paused;
+    my $known = $class->_recalled( $session, $id );
+    return $known if $known && $contact->paused && Headway::Ids::now() < $ask_again;
     my %how   = ( session => Headway::Session->new($session) );
     my $begun = Headway::Ids::now();
     my ( $job, $variables, $results );
@@ -176,12 +181,14 @@ sub _asked {
     die $error if !Scalar::Util::blessed $error || !$error->isa('Headway::Error');
     return     if $error->reason && $error->code =~ /\A(?:NOT_FOUND|INVALID_ARGUMENT)\z/;
     if ( $error->verdict eq 'AWAY' && !$error->reason ) {
-        $client->engine->unreachable( $error, Headway::Ids::now() - $begun );
+        my $took = Headway::Ids::now() - $begun;
+        $client->engine->unreachable( $error, $took );
+        $ask_again = Headway::Ids::now() + $took;
     }
     else {
         warn 'headway: job ' . _short($id) . ' cannot be read: ' . $error->in_words . "\n";
     }
-    return $class->_recalled( $session, $id );
+    return $known;
 }
 
 sub _recalled {
@@ -318,25 +325,38 @@ sub _notice {
 sub _say {
     my ( $self, $method, $request, $instead ) = @_;
     Carp::croak 'No session: give one' if !length( $self->{sessionID} // q{} );
-    local ( $@, $!, $? );
-    my $engine  = _client()->engine;
+    local ( $@, $! );
+    my $engine = _client()->engine;
+    my $course;
+
+    # A signal's handler that dies finds all of it said, or nothing.
+    my $fault = Headway::Safely::safely( sub {
+        $course = _course( $engine, $self );
+        _know( "$self->{sessionID}\0$self->{jobID}", $method eq 'ClearJob' ? undef : $self );
+        my $step = $self->_step( $method, $request, $instead );
+        $engine->contact->again;
+        $engine->submit( $course, _joined( $engine, $course, $step ) ? () : $step );
+    } );
+    die $fault if defined $fault;
+    _wait_for( $engine, $course );
+    return;
+}
+
+# What there is to say of this job. That of others is forgotten once it is said.
+sub _course {
+    my ( $engine, $self ) = @_;
     my $session = $self->{sessionID};
     my $key     = "$session\0$self->{jobID}";
     for my $old ( keys %courses ) {
         delete $courses{$old} if !$courses{$old}{over} && !@{ $courses{$old}{steps} };
     }
-    my $course = $courses{$key} ||= Headway::Course->new(
+    my $course = $courses{$key} || Headway::Course->new(
         session => Headway::Session->new($session),
         engine  => $engine,
         job     => { id => $self->{jobID}, name => _short( $self->{name} ) },
         passing => 1,
     );
-    _know( $key, $method eq 'ClearJob' ? undef : $self );
-    my $step = $self->_step( $method, $request, $instead );
-    $engine->contact->again;
-    $engine->submit( $course, _joined( $engine, $course, $step ) ? () : $step );
-    _wait_for( $engine, $course );
-    return;
+    return $courses{$key} = $course;
 }
 
 # Waits until the server has heard all of this job, or is known to be away.

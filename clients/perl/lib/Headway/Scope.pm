@@ -26,7 +26,9 @@ sub DESTROY {
 
 sub leave {
     my ($self) = @_;
-    local ( $@, $!, $? );
+
+    # Not $?: there is the status of the exit() by which the scope may be left.
+    local ( $@, $! );
     my $job = delete $self->{job};
     $job->end_with('The work ended early.') if $job;
     return;
