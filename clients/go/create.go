@@ -41,7 +41,8 @@ type Spec struct {
 	StallTimeout time.Duration
 	// Retention is how long it is kept after its end. Default: the server's setting.
 	Retention time.Duration
-	// Pending: the job waits for a worker, who calls [Client.Resume].
+	// Pending: the job waits for a worker, who calls [Client.Resume]. Its creator gives it no heartbeats, and need not
+	// close it; the context of its creator's Job does not end with the one given to Create.
 	Pending bool
 }
 
@@ -65,7 +66,12 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 		c.catchUp(ctx, spec.ID, createPatience)
 	}
 	request := spec.request(session)
-	job := c.newJob(ctx, session, described(request), request.GetHeartbeatTimeout().AsDuration(), false)
+	heartbeat, work := request.GetHeartbeatTimeout().AsDuration(), ctx
+	if spec.Pending {
+		// It need not be closed, so nothing may wait for that.
+		heartbeat, work = -1, context.WithoutCancel(ctx)
+	}
+	job := c.newJob(work, session, described(request), heartbeat, false)
 	create := newStep(request)
 	if !c.engine.submit(job.course, create) {
 		job.course.wake(nil)

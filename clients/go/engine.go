@@ -268,7 +268,12 @@ func (e *engine) pump(now time.Time) {
 	if e.batch != nil && !now.Before(e.ackBy) {
 		e.outage(&Error{Code: codes.DeadlineExceeded, Message: "no answer"})
 	}
-	e.courses = slices.DeleteFunc(e.courses, func(c *course) bool { return c.over.Load() })
+	e.courses = slices.DeleteFunc(e.courses, func(c *course) bool {
+		// One that waits for a worker is another's from now on, unless there is something to do for it again.
+		waits := !c.started && len(c.steps) == 0
+		c.inHand = !waits
+		return waits || c.over.Load()
+	})
 	if now.Before(e.contact.retryAt) {
 		return
 	}

@@ -267,6 +267,40 @@ func TestClosedClientKeepsNobodyWaiting(t *testing.T) {
 	job.Finish(nil)
 }
 
+func TestJobThatWaitsForAWorkerIsLetGo(t *testing.T) {
+	client := nobody(t, quiet)
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	job, err := client.Create(ctx, Spec{Pending: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if job.Context().Err() != nil {
+		t.Error("the job waits for its creator")
+	}
+	held := make(chan int, 2)
+	look := func() {
+		client.engine.pump(time.Now())
+		held <- len(client.engine.courses)
+	}
+	client.engine.post(func() {
+		look()
+		job.course.answered(&headwayv1.Job{Id: job.ID(), Status: headwayv1.JobStatus_JOB_STATUS_PENDING})
+		look()
+	})
+	if before, after := <-held, <-held; before != 1 || after != 0 {
+		t.Errorf("held: %d, then %d", before, after)
+	}
+	job.SetName("again")
+	if again := len(client.engine.live()); again != 1 {
+		t.Errorf("held again: %d", again)
+	}
+	if job.course.heartbeat >= 0 {
+		t.Error("its creator gives it heartbeats")
+	}
+}
+
 func TestFlushSaysThatTheServerWantsNoMore(t *testing.T) {
 	client := nobody(t, quiet)
 	defer func() { _ = client.Close() }()

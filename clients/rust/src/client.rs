@@ -207,8 +207,9 @@ impl Client {
             }
             let request = options.request(&session);
             let state = described(&request);
-            let beat = heartbeat(request.heartbeat_timeout.as_ref());
             let pending = request.pending;
+            // The heartbeats of one that waits for a worker are that worker's.
+            let beat = if pending { Heartbeat::Never } else { heartbeat(request.heartbeat_timeout.as_ref()) };
             let meter = Arc::new(Meter::new("", 0));
             let course = Course::new(session, state, Arc::clone(&meter), beat, false);
             let step = Step::call(Request::Create(request));

@@ -101,11 +101,17 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.owned && !self.connection.is_closed() {
+        if self.connection.is_closed() {
+            return;
+        }
+        if self.owned {
             let message = if thread::panicking() { "the worker panicked" } else { "dropped without finish" };
             if let Some(step) = self.end(Some(failure(Code::Unknown, message))) {
                 self.submit(step);
             }
+        } else if !self.looked_at.load(Ordering::Relaxed) {
+            // The engine lets go of it too, once all is said.
+            self.submit(Step::release(true));
         }
     }
 }

@@ -250,6 +250,17 @@ mod tests {
     }
 
     #[test]
+    fn a_job_of_another_is_let_go_when_it_is_dropped() {
+        let client = client();
+        let waiting = client.create(JobOptions::new("Test").pending()).wait().unwrap();
+        let course = Arc::clone(&waiting.part.inner.course);
+        assert!(matches!(course.state().heartbeat, crate::course::Heartbeat::Never));
+        drop(waiting);
+        assert_eq!(end(&course), None);
+        assert!(course.state().steps.back().unwrap().release);
+    }
+
+    #[test]
     fn a_closed_client_has_let_go_of_its_jobs() {
         let client = client();
         let job = client.create("Test").wait().unwrap();
