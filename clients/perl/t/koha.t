@@ -160,6 +160,19 @@ subtest 'Values touch no field' => sub {
     is_deeply [ $asked->name, $asked->progress ], [ 'Name', 0 ], 'beside the fields';
 };
 
+subtest 'Where the variables have no more room' => sub {
+    my $job = C4::BackgroundJob->new( $sessionID, 'Full', 'me', 4 );
+    my @warnings;
+    local $SIG{__WARN__} = sub { push @warnings, @_ };
+    $job->set( { map { $_ => 1 } 1 .. 256 } );
+    $job->progress(3);
+    is fetched($job)->progress, 3, 'the progress still moves';
+    $job->set( { 257 => 1 } );
+    my $asked = fetched($job);
+    is_deeply [ map { $asked->get($_) } 256, 257 ], [ 1, undef ], 'a value is refused';
+    is scalar @warnings, 1, 'with a warning';
+};
+
 subtest 'The last results count' => sub {
     my $job = C4::BackgroundJob->new($sessionID);
     $job->finish('first');
@@ -168,6 +181,23 @@ subtest 'The last results count' => sub {
     my $asked = fetched($job);
     is_deeply [ $asked->status, $asked->results, $asked->progress ], [ 'completed', ['second'], 5 ],
         'also after the end';
+};
+
+subtest 'What an old caller sees of other ends' => sub {
+    my $client = Headway->connect( session => $sessionID );
+    my %jobs   = map { $_ => $client->create( name => $_, heartbeat_timeout => 1 ) } qw(FAILED CANCELLED);
+    $jobs{FAILED}->fail('the disk is full');
+    $jobs{CANCELLED}->fail( 'not wanted', 'CANCELLED' );
+    for my $status ( sort keys %jobs ) {
+        my $asked = C4::BackgroundJob->fetch( $sessionID, $jobs{$status}->id );
+        is $asked->status,               'completed', "$status is completed";
+        is $asked->results->{num_added}, undef,       'results can be looked into';
+        is $asked->results->{status},    $status,     'and say what it is';
+        $asked->progress(3);
+        $asked->finish( { num_added => 3 } );
+        is_deeply fetched($asked)->results, { num_added => 3 }, 'until it is finished here';
+    }
+    $client->close;
 };
 
 subtest 'Foreign, unknown and cleared jobs' => sub {
@@ -192,8 +222,19 @@ subtest 'A server that is away' => sub {
         $job->progress($_) for 1 .. 3;
         is_deeply [ $@, 0 + $! ], [ 'mine', 7 ], 'a setter leaves $@ and $! alone';
     }
+    $job->set( { a => $_, "b$_" => $_ } ) for 1 .. 3;
+    for ( 1 .. 2_000 ) {
+        $other->progress($_);
+        $other->set( { n => $_ } );
+    }
+    $job->size(9);
+    $job->progress(3);
     $job->set( { a => 1 } );
-    $gone->clear;
+    {
+        local $SIG{__WARN__} = sub { push @warnings, @_; die @_ };
+        $gone->clear;
+        is fetched($gone), undef, 'a program whose warnings are fatal goes on';
+    }
     is fetched($job)->progress, 3,       'what was said is kept';
     is fetched($other)->name,   'Other', 'and what was known';
     is fetched($gone),          undef,   'also that it is cleared';
@@ -201,7 +242,9 @@ subtest 'A server that is away' => sub {
     is scalar @warnings, 1, 'one warning';
     $server->run($address);
     my $asked = fetched($job);
-    is_deeply [ $asked->progress, $asked->get('a') ], [ 3, 1 ], 'what was said is sent, in order';
+    is_deeply [ $asked->progress, $asked->size, map { $asked->get($_) } qw(a b1 b3) ], [ 3, 9, 1, 1, 3 ],
+        'what was said is sent, in order';
+    is_deeply [ fetched($other)->progress, fetched($other)->get('n') ], [ 2_000, 2_000 ], 'the last of it';
     is fetched($gone), undef, 'all of it';
     like $warnings[1], qr/answers again/, 'which is told';
 };

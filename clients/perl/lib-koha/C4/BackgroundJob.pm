@@ -186,7 +186,7 @@ sub _asked {
         $ask_again = Headway::Ids::now() + $took;
     }
     else {
-        warn 'headway: job ' . _short($id) . ' cannot be read: ' . $error->in_words . "\n";
+        $contact->notice( 'job ' . _short($id) . ' cannot be read: ' . $error->in_words );
     }
     return $known;
 }
@@ -298,7 +298,10 @@ sub _counted {
         ReportProgress => \%request,
         sub {
             my ($error) = @_;
-            return if $error->reason ne 'JOB_ENDED';
+
+            # With no room for the value as it was given, the count is what is left of it.
+            return ( ReportProgress => { $field => $count } ) if $error->code eq 'INVALID_ARGUMENT' && defined $count;
+            return                                            if $error->reason ne 'JOB_ENDED';
 
             # Nobody moves it any more, but here it is still said.
             return ( SetVariables =>
@@ -317,7 +320,7 @@ sub _client {
 
 sub _notice {
     my ( $self, $what, $error ) = @_;
-    warn "headway: job $self->{jobID}: $what: " . $error->in_words . "\n";
+    _client()->engine->contact->notice( "job $self->{jobID}: $what: " . $error->in_words );
     return;
 }
 
@@ -393,16 +396,26 @@ sub _step {
     return \%step;
 }
 
-# While the server is away, reports that follow each other become one.
+# While the server is away, what only says the same anew takes the place of what was said before.
 sub _joined {
     my ( $engine, $course, $step ) = @_;
-    my $last = $course->{steps}[-1];
-    return q{} if !$last || $last->{method} ne 'ReportProgress' || $step->{method} ne 'ReportProgress';
-    return q{} if $engine->sending($last);
-    my %variables = ( %{ $last->{request}{variables} }, %{ $step->{request}{variables} } );
-    $last->{request} = { %{ $last->{request} }, %{ $step->{request} }, variables => \%variables };
-    $last->{instead} = $step->{instead};
-    return 1;
+    return q{} if $step->{method} !~ /\A(?:ReportProgress|SetVariables|UpdateJob)\z/;
+    for my $earlier ( reverse @{ $course->{steps} } ) {
+        return q{} if $earlier->{method} =~ /\A(?:CreateJob|FinishJob|ClearJob)\z/;
+        next       if $earlier->{method} ne $step->{method};
+        return q{} if $engine->sending($earlier) || _subject($earlier) ne _subject($step);
+        $earlier->{request} = { %{ $earlier->{request} }, %{ $step->{request} } };
+        $earlier->{instead} = $step->{instead};
+        return 1;
+    }
+    return q{};
+}
+
+# What it is about.
+sub _subject {
+    my ($step) = @_;
+    my $request = $step->{request};
+    return join "\0", $request->{update_mask} // q{}, sort keys %{ $request->{variables} || {} };
 }
 
 # Above every one of an earlier process that reported this job.
@@ -449,9 +462,10 @@ nothing else, so that Koha's own module is hidden only where that is asked for.
 An object is a snapshot: of its C<new> or C<fetch>, and of what was set on it since. Who wants to know what another process
 has said fetches the job anew. In a forked child the object goes on as it is, over a connection of its own.
 
-Nothing here dies because the server is away. Then there is a warning, and what was said is kept: it is sent, in order, with
-the next call that gets through, or at the end of the program, or else by a later program from the spool. A setter waits at
-most a second for the server; while it is known to be away, setters return at once.
+Nothing here dies because the server is away. Then there is one warning, and what was said is kept: it is sent, in order, with
+the next call that gets through, or at the end of the program, which waits for that two seconds at most, or else by a later
+program from the spool. A setter waits at most a second for the server; while it is known to be away, setters return at once.
+A child that leaves by C<POSIX::_exit> has no such end: what it said while the server was away is lost with it.
 
 Jobs are never LOST: a program that is silent may just be busy.
 
@@ -465,8 +479,9 @@ A new job, C<running>, with a progress of 0. All but the session can be left out
 
 =head2 fetch($class, $sessionID, $jobID)
 
-The job as it is now, called as C<< C4::BackgroundJob->fetch(...) >>. undef if there is no such job in this session, and, with
-a warning, if the server is away.
+The job as it is now, called as C<< C4::BackgroundJob->fetch(...) >>; undef if there is no such job in this session. Of a
+server that is away each of three questions waits at most five seconds for the answer; then the job comes back as this process
+last knew it, or undef if it did not know it.
 
 =head2 id
 
@@ -475,7 +490,8 @@ The id: 32 hexadecimal digits, known at once.
 =head2 name, invoker, size, progress
 
 Give the value, or set it. Anything that JSON has a word for comes back as it was given, a progress that is no number too.
-Headway's own fields show as much of it as they can: the first 256 characters, and whole numbers from 0 on.
+Headway's own fields show as much of it as they can: the first 256 characters, and whole numbers from 0 on. Whole numbers beyond
+2**53 come back as text, and so do code and globs.
 
 =head2 status
 

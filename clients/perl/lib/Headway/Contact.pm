@@ -43,10 +43,11 @@ sub again {
     return;
 }
 
-# One line for people.
+# One line for people. A program whose warnings are fatal does not die of this one.
 sub notice {
     my ( $self, $text ) = @_;
-    warn "headway: $text\n";
+    local $@;
+    eval { warn "headway: $text\n"; 1 } or return;
     return;
 }
 
