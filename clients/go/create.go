@@ -123,7 +123,8 @@ func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
 }
 
 // Fetch is the job to read it, to change it, or to report a [Job.Part] of it. It gives no heartbeats, and what it says is
-// as of now; [Job.Refresh] renews it. ErrNotFound if it is not in this session.
+// as of now; [Job.Refresh] renews it, and the progress in [Job.State]. One that was changed is held until the
+// server wants no more of it, or the client is closed. ErrNotFound if it is not in this session.
 func (c *Client) Fetch(ctx context.Context, id string) (*Job, error) {
 	session, err := c.in()
 	if err != nil {

@@ -84,6 +84,9 @@ func (w *words) encode() ([]byte, error) {
 	return json.Marshal(form)
 }
 
+// readable is what the server reads too: one that is nested deeper would keep back all letters behind it for ever.
+var readable = proto.UnmarshalOptions{RecursionLimit: 100}
+
 // decodeWords fails if this is not what encode makes, or not of this version.
 func decodeWords(data []byte) (*words, error) {
 	var form letterForm
@@ -101,7 +104,7 @@ func decodeWords(data []byte) (*words, error) {
 			return nil, errors.New("it is damaged")
 		}
 		request := kind()
-		if proto.Unmarshal(data, request) != nil {
+		if readable.Unmarshal(data, request) != nil {
 			return nil, errors.New("it is damaged")
 		}
 		found.requests = append(found.requests, request)

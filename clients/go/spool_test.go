@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
@@ -133,6 +134,20 @@ func TestOnlyAFileIsALetter(t *testing.T) {
 		if claimLetter(path) != nil {
 			t.Errorf("%s is taken for a letter", path)
 		}
+	}
+}
+
+func TestLetterThatNoServerCouldReadIsDamaged(t *testing.T) {
+	deep := structpb.NewNullValue()
+	for range 100 {
+		deep = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{deep}})
+	}
+	data, err := someWords(&headwayv1.FinishJobRequest{Results: deep}).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeWords(data); err == nil {
+		t.Error("it is taken")
 	}
 }
 

@@ -216,11 +216,13 @@ impl Client {
             let answers = step.answers.clone();
             engine.submit(&course, Some(step));
             let tried = engine.within(CREATE_PATIENCE, &answers.tried);
+            // Now, since a task that is dropped while it waits shall leave nothing behind that nobody ends.
+            let job = Job::new(Arc::clone(&connection), course, meter, !pending, true);
             tried.await;
-            if let Some(Err(error)) = answers.answer.get() {
-                return Err(error);
+            match answers.answer.get() {
+                Some(Err(error)) => Err(error),
+                _ => Ok(job),
             }
-            Ok(Job::new(connection, course, meter, !pending, true))
         })
     }
 

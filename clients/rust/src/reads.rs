@@ -17,7 +17,7 @@ use crate::proto::headway::v1::{
 use crate::target::Stub;
 use crate::values::{clean, from_fields, from_wire, to_duration};
 
-/// Every answer here takes at most the client's `call_timeout`. Reading is repeated, within it, while the server is
+/// Every answer here takes at most the client's `call_timeout`, that of `list` as long for each page. Reading is repeated, within it, while the server is
 /// unavailable. Errors: `NotFound` if the session has no such job; `DeadlineExceeded` or `Unavailable` if the server does
 /// not answer.
 impl Client {

@@ -250,6 +250,27 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_is_dropped_while_it_creates_a_job_leaves_none() {
+        // Takes the connection, and never says a word.
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = mute.local_addr().unwrap().to_string();
+        let builder = Client::builder().target(address).session("s").exit_timeout(Duration::ZERO);
+        let client = builder.connect().unwrap();
+        let mut creating = client.create("Test");
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let course = loop {
+            assert!(std::pin::Pin::new(&mut creating).poll(&mut context).is_pending());
+            if let Some(course) = client.connection.engine.courses().pop() {
+                break course;
+            }
+            assert!(std::time::Instant::now() < deadline);
+        };
+        drop(creating);
+        assert_eq!(end(&course), Some(with(Code::Unknown, "dropped without finish")));
+    }
+
+    #[test]
     fn a_job_of_another_is_let_go_when_it_is_dropped() {
         let client = client();
         let waiting = client.create(JobOptions::new("Test").pending()).wait().unwrap();

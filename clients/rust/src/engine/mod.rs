@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// All courses in charge.
-    fn courses(&self) -> Vec<Arc<Course>> {
+    pub(crate) fn courses(&self) -> Vec<Arc<Course>> {
         lock(&self.courses).clone()
     }
 
