@@ -65,8 +65,8 @@ export type Change = ({ job: JobState } | { removed: string }) & {
   resumeToken: string;
 };
 
-/** A connection to a Headway server; nothing is sent before it is used. InvalidError if the target is malformed or the
- * CA file cannot be read. */
+/** A connection to a Headway server; nothing is sent before it is used. InvalidError if the target or the token is
+ * malformed, or the CA file cannot be read. */
 export function connect(options: ConnectOptions = {}): Client {
   return new Client(options);
 }

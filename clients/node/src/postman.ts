@@ -68,10 +68,17 @@ export class Postman {
     if (files.length === 0) return delivery;
     this.#wire = new Wire(this.#target, { retry: false });
     try {
+      let answers = true;
       for (const file of files) {
-        const claimed = this.#stopped || delivery.waiting ? undefined : spool.Letter.claim(file);
-        if (claimed) delivery[await this.#bring(claimed.letter, claimed.text)] += 1;
-        else if (existsSync(file)) delivery.waiting += 1;
+        const claimed = answers && !this.#stopped ? spool.Letter.claim(file) : undefined;
+        if (claimed) {
+          const outcome = await this.#bring(claimed.letter, claimed.text);
+          delivery[outcome] += 1;
+          answers = outcome !== "waiting";
+        } else if (existsSync(file)) {
+          // It is in other hands, or none of ours: the others can be sent all the same.
+          delivery.waiting += 1;
+        }
       }
     } finally {
       this.#wire.close();

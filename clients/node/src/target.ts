@@ -21,7 +21,7 @@ export class Target {
 
   /**
    * Takes what is given, else HEADWAY_TARGET, HEADWAY_TOKEN and HEADWAY_CA, else 127.0.0.1:50051. InvalidError if the
-   * target is malformed.
+   * target or the token is malformed.
    */
   constructor(target?: string, token?: string, ca?: string) {
     const text = target || process.env.HEADWAY_TARGET || DEFAULT;
@@ -38,6 +38,10 @@ export class Target {
     this.address = `${host}:${Number(port)}`;
     this.tls = scheme === "https" || authorities !== undefined;
     this.#token = token || process.env.HEADWAY_TOKEN || undefined;
+    // What gRPC says of a header that it cannot send shows it.
+    if (this.#token && !/^[ -~]+$/.test(this.#token)) {
+      throw invalid("The token must be of printable ASCII characters; perhaps there is a line break at its end.");
+    }
     this.#ca = authorities;
   }
 

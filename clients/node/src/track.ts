@@ -31,7 +31,11 @@ export class Track<T> implements AsyncIterableIterator<T> {
 
   constructor(tally: Tally, items: Items<T>, { signal }: TrackOptions) {
     this.#tally = tally;
-    this.#source = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]();
+    // A string is iterable too, but no object.
+    const asynchronous = typeof items === "object" && Symbol.asyncIterator in items;
+    this.#source = asynchronous
+      ? items[Symbol.asyncIterator]()
+      : (items as Iterable<T | PromiseLike<T>>)[Symbol.iterator]();
     this.#signal = signal;
   }
 

@@ -74,6 +74,7 @@ test("targets", () => {
   for (const wrong of ["a", "a:0", "a:70000", "ftp://a:1", "a:1/x"])
     assert.throws(() => new Target(wrong), InvalidError);
   assert.throws(() => new Target("http://a:1", undefined, "ca.pem"), InvalidError);
+  assert.throws(() => connect({ target: "a:1", token: "sesame\n" }), /^InvalidError: (?!.*sesame)/);
   assert.throws(() => connect({ target: "a:1", ca: "/nowhere/ca.pem" }), InvalidError);
 });
 

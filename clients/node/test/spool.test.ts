@@ -5,6 +5,7 @@ import path from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import type { Word } from "#dist/calls.js";
 import { CreateJobRequest, FinishJobRequest, ReportProgressRequest } from "#dist/gen/headway/v1/job_service.js";
+import { Postman } from "#dist/postman.js";
 import { folder, fromFile, Letter, letters, toFile, type Words, write } from "#dist/spool.js";
 import { Target } from "#dist/target.js";
 
@@ -77,6 +78,15 @@ test("what was written anew meanwhile is not put aside", () => {
   const fresh = write(words(create, finish), old);
   old.refuse();
   assert.ok(fs.existsSync(fresh.path));
+});
+
+test("what cannot be taken in hand keeps no letter back", async () => {
+  const letter = write(words(finish));
+  letter.release();
+  fs.writeFileSync(letter.path, "{");
+  fs.mkdirSync(letter.path.replace(/-[0-9a-f]{32}-/, `-${"0".repeat(32)}-`));
+  const delivery = await new Postman(target, { warn() {}, info() {} }).deliver();
+  assert.deepEqual(delivery, { sent: 0, refused: 1, waiting: 1 });
 });
 
 test("a symbolic link is no letter", () => {

@@ -131,10 +131,13 @@ test("an item is counted once the next is asked for, not if the loop is left in 
   assert.deepEqual([tally.done, closed], [3, true]);
   for await (const item of new Track(tally, [Promise.resolve(1)], {})) assert.equal(item, 1);
   assert.equal(tally.done, 4);
+  const letters: string[] = [];
+  for await (const letter of new Track(tally, "ab", {})) letters.push(letter);
+  assert.deepEqual([letters, tally.done], [["a", "b"], 6]);
   const failing = new Track(tally, [Promise.reject(new Error("no"))], {});
   await assert.rejects(failing.next(), /no/);
   await failing.next();
-  assert.equal(tally.done, 4);
+  assert.equal(tally.done, 6);
 });
 
 test("an aborted signal ends a tracked loop before the next item", async () => {

@@ -117,8 +117,8 @@ public final class HeadwayClient implements AutoCloseable {
         }
 
         /**
-         * The client. IllegalArgumentException if the target is malformed or the CA file cannot be
-         * read.
+         * The client. IllegalArgumentException if the target or the token is malformed, or the CA
+         * file cannot be read.
          */
         public HeadwayClient connect() {
             Target found = Target.of(target, token, ca, System.getenv());

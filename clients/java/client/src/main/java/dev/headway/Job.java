@@ -194,7 +194,8 @@ public final class Job extends Meter implements AutoCloseable {
 
     /**
      * Done once somebody wants the job to end early. What depends on it runs in a thread of its
-     * own. Each call gives a future that belongs to the caller.
+     * own. Each call gives a future that belongs to the caller, and is kept until then: in a loop
+     * ask {@link #isCancelled()}.
      */
     public CompletableFuture<Cancellation> cancelled() {
         return course.cancelled.copy();

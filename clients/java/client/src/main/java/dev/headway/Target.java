@@ -40,10 +40,20 @@ record Target(String address, boolean tls, String token, Path ca) {
                     "The target says http:// (plain text), but there is a CA file: write https://,"
                             + " or drop it.");
         }
+        String bearer =
+                token != null && !token.isEmpty()
+                        ? token
+                        : found("HEADWAY_TOKEN", environment, null);
+        if (bearer != null && !bearer.matches("[ -~]+")) {
+            // What gRPC logs of a header that it cannot send shows it.
+            throw new IllegalArgumentException(
+                    "The token must be of printable ASCII characters; perhaps there is a line"
+                            + " break at its end.");
+        }
         return new Target(
                 parts.group("host") + ":" + port,
                 trusted != null || "https".equals(scheme),
-                token != null ? token : found("HEADWAY_TOKEN", environment, null),
+                bearer,
                 trusted);
     }
 

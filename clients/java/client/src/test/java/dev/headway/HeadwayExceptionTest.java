@@ -80,6 +80,11 @@ class HeadwayExceptionTest {
         assertEquals(true, target.tls());
         assertEquals("secret", target.token());
         assertEquals(-1, target.toString().indexOf("secret"));
+        var fault =
+                assertThrows(
+                        IllegalArgumentException.class,
+                        () -> Target.of("h:1", "sesame\n", null, Map.of()));
+        assertEquals(-1, fault.getMessage().indexOf("sesame"));
         assertEquals("[::1]:1", Target.of("[::1]:1", null, null, Map.of()).address());
         for (String wrong : List.of("host", "host:0", "host:70000", "ftp://host:1", "a b:1")) {
             assertThrows(
