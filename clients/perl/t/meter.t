@@ -9,6 +9,7 @@ use warnings;
 use Test::More;
 
 use Headway::Backlog ();
+use Headway::Course  ();
 use Headway::Meter   ();
 use Headway::Report  ();
 
@@ -77,6 +78,18 @@ subtest 'An item is counted when the next is asked for' => sub {
     my $lazy = $meter->track( sub { shift @from } );
     1 while defined $lazy->();
     is $meter->progress, 5, 'a sub is a source too';
+};
+
+subtest 'An answer does not undo what was set meanwhile' => sub {
+    my %job    = ( id => 'x', status => 'RUNNING', name => 'Before', invoker => 'alice' );
+    my $course = Headway::Course->new( job => {%job} );
+    my @steps  = map { { method => 'UpdateJob', request => { job => $_, update_mask => ( keys %{$_} )[0] } } }
+        { name => 'After' }, { invoker => 'bob' };
+    $course->add_step($_) for @steps;
+    $course->answered( $steps[0], { %job, name => 'After' } );
+    is $course->{job}{invoker}, 'bob', 'but is not sent yet';
+    $course->answered( $steps[1], { %job, invoker => 'carol' } );
+    is $course->{job}{invoker}, 'carol', 'the last answer counts';
 };
 
 done_testing;

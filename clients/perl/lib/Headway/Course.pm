@@ -192,6 +192,12 @@ sub answered {
 sub heard_of {
     my ( $self, $job ) = @_;
     $self->{job} = $job;
+
+    # What the worker has set meanwhile, the server does not know yet.
+    for my $step ( grep { ( $_->{method} // q{} ) eq 'UpdateJob' } @{ $self->{steps} } ) {
+        my $field = $step->{request}{update_mask};
+        $job->{$field} = $step->{request}{job}{$field};
+    }
     $self->{attempt} ||= $job->{attempt};
     $self->{started} = $job->{status} ne 'PENDING';
     $self->cancel( $job->{cancellation} ) if $job->{cancellation} && $job->{cancellation}{requested};
