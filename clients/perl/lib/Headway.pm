@@ -100,7 +100,10 @@ sub resume {
 sub fetch {
     my ( $self, $id, %how ) = splice @_;
     my $session = $self->_session( \%how );
-    my $state   = eval { $self->get( $id, session => $session ) };
+    my $state   = do {
+        local $SIG{__DIE__} = 'DEFAULT';
+        eval { $self->get( $id, session => $session ) }
+    };
     if ( !$state ) {
         return if _is( $@, 'NOT_FOUND' );
         die $@;
@@ -161,12 +164,15 @@ sub _newer {
         my $left = defined $end ? $end - now() : $POLL;
         $left = 0 if $left < 0;
         my $wait  = $left < $POLL ? $left : $POLL;
-        my $state = eval {
-            $self->_call(
-                GetJob => $session,
-                { job_id => $id, $revision ? ( after_revision => $revision, wait => span($wait) ) : () },
-                $wait + $self->{call_timeout}
-            );
+        my $state = do {
+            local $SIG{__DIE__} = 'DEFAULT';
+            eval {
+                $self->_call(
+                    GetJob => $session,
+                    { job_id => $id, $revision ? ( after_revision => $revision, wait => span($wait) ) : () },
+                    $wait + $self->{call_timeout}
+                );
+            };
         };
         my $fault = $state ? undef : $@;
         $state = job_state($state) if $state;

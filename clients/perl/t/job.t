@@ -46,6 +46,11 @@ subtest 'A scope that is left by an exception' => sub {
 };
 
 subtest 'What run gives back' => sub {
+    {
+        local ( $@, $! ) = ( 'mine', 7 );
+        $client->create->fail('x');
+        is_deeply [ $@, 0 + $! ], [ 'mine', 7 ], 'is not the fault of an end';
+    }
     my $job  = $client->create;
     my @list = $job->run( sub { return ( 1, 2 ) } );
     is_deeply \@list, [ 1, 2 ], 'is what the work gave';

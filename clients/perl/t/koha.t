@@ -202,12 +202,15 @@ subtest 'What an old caller sees of other ends' => sub {
 
 subtest 'Foreign, unknown and cleared jobs' => sub {
     my ( $one, $other ) = map { C4::BackgroundJob->new($sessionID) } 1, 2;
+    my $heard = 0;
+    local $SIG{__DIE__} = sub { $heard++ };
     is( C4::BackgroundJob->fetch( 'another',  $one->id ), undef, 'another session' );
     is( C4::BackgroundJob->fetch( $sessionID, '123456' ), undef, 'another kind of id' );
     $one->clear;
     is fetched($one), undef, 'cleared';
     ok fetched($other), 'this one alone';
     is $other->{sessionID}, $sessionID, 'the session can be read';
+    is $heard,              0,          'the handler of exceptions hears nothing of it';
 };
 
 subtest 'A server that is away' => sub {

@@ -167,12 +167,12 @@ sub _asked {
     my %how   = ( session => Headway::Session->new($session) );
     my $begun = Headway::Ids::now();
     my ( $job, $variables, $results );
-    my $read = eval {
+    my $read = _caught( sub {
         $job       = $client->get( "$id", %how );
         $variables = $client->variables( "$id", %how );
         $results   = $client->results( "$id", %how ) if $job->{status} eq 'COMPLETED';
-        1;
-    };
+        return 1;
+    } );
     my $error = $@;
     if ($read) {
         $contact->heard if $contact->down;
@@ -189,6 +189,13 @@ sub _asked {
         $contact->notice( 'job ' . _short($id) . ' cannot be read: ' . $error->in_words );
     }
     return $known;
+}
+
+# An eval of which the caller's handler of exceptions, which may show a page and exit, hears nothing.
+sub _caught {
+    my ($code) = @_;
+    local $SIG{__DIE__} = 'DEFAULT';
+    return eval { $code->() };
 }
 
 sub _recalled {

@@ -131,6 +131,7 @@ sub turn {
 sub await {
     my ( $self, $seconds, $done ) = @_;
     my $end = now() + $seconds;
+    local ( $@, $! );
     local $self->{waits_until} = $end;
     while (1) {
         $self->turn;
