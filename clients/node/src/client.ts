@@ -118,7 +118,7 @@ export class Client implements AsyncDisposable, Deliverer {
     const message = createRequest(session, name, options);
     if (options.jobId) await this.#catchUp(message.jobId, CREATE_PATIENCE);
     const course = new Course(session, described(message), {
-      heartbeat: span(message.heartbeatTimeout),
+      heartbeat: message.pending ? -1 : span(message.heartbeatTimeout),
       started: false,
     });
     const job = this.#work(course);

@@ -141,6 +141,11 @@ export class Course {
     else this.#steps.push(step);
   }
 
+  /** Whether it waits for another to start it, and there is nothing to do for it meanwhile. */
+  get waits(): boolean {
+    return !this.started && this.#steps.length === 0;
+  }
+
   /** The step whose turn it is, unless reports come first. */
   get nextStep(): Step | undefined {
     const step = this.#steps[0];
@@ -186,12 +191,10 @@ export class Course {
     // A job that nobody has answered for yet begins with its first attempt.
     let attempt = this.attempt || 1;
     let started = this.started;
-    let fresh = true;
     for (const { call, sampled, afterReports } of this.#steps) {
-      fresh &&= !sampled;
       if (!call) continue;
       if (isEnd(call)) {
-        if (started && afterReports) left.push(...this.#drain(fresh, attempt));
+        if (started && afterReports) left.push(...this.#drain(!sampled, attempt));
         call.message.attempt = attempt;
         return [...left, call];
       }
@@ -203,7 +206,8 @@ export class Course {
       }
       left.push(call);
     }
-    if (started) left.push(...this.#drain(fresh, attempt));
+    // Also what was said after a point in time that somebody waits for, or has waited for in vain.
+    if (started) left.push(...this.#drain(true, attempt));
     return left;
   }
 

@@ -158,6 +158,7 @@ export class Engine implements Listener {
       else this.#outage(failed("DEADLINE_EXCEEDED", "no answer"));
     }
     for (const course of this.#courses) {
+      if (course.waits) this.#courses.delete(course);
       if (!course.over) continue;
       this.#courses.delete(course);
       if (course.error) course.letter?.refuse();
@@ -199,7 +200,7 @@ export class Engine implements Listener {
   }
 
   #turn(course: Course): number {
-    return course.heartbeat > 0 ? Math.min(this.#pace, course.heartbeat / 3) : this.#pace;
+    return course.heartbeat > 0 ? Math.min(this.#pace, Math.max(course.heartbeat / 3, SHORTEST_PACE)) : this.#pace;
   }
 
   answered(stream: ReportStream, response: StreamProgressResponse): void {

@@ -38,7 +38,7 @@ export interface CreateOptions {
   stallTimeout?: number | undefined;
   /** How long it is kept after its end; the server's setting by default. */
   retention?: number | undefined;
-  /** It waits for a worker, who calls `resume`. */
+  /** It waits for a worker, who calls `resume`. Its creator gives it no heartbeats, and need not end it. */
   pending?: boolean | undefined;
 }
 

@@ -4,9 +4,16 @@ import fs from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import { Server, ServerCredentials, type ServerDuplexStream, type sendUnaryData } from "@grpc/grpc-js";
+import {
+  Server,
+  ServerCredentials,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type sendUnaryData,
+} from "@grpc/grpc-js";
 import { type Client, type ConnectOptions, connect, InvalidError } from "@headway/client";
 import type { Call } from "#dist/calls.js";
+import { Course, Step } from "#dist/course.js";
 import { Job as JobMessage, JobStatus } from "#dist/gen/headway/v1/job.js";
 import {
   FailJobRequest,
@@ -29,11 +36,19 @@ function away(options: ConnectOptions = {}): Client {
 }
 
 /** A server with one job, and the reports that it got. */
-async function serve(state: JobMessage): Promise<{ target: string; reports: ReportProgressRequest[]; stop(): void }> {
+async function serve(
+  state: JobMessage,
+): Promise<{ target: string; reports: ReportProgressRequest[]; ended: string[]; stop(): void }> {
   const reports: ReportProgressRequest[] = [];
+  const ended: string[] = [];
   const server = new Server();
   server.addService(service, {
     getJob: (_: unknown, answer: sendUnaryData<JobMessage>) => answer(null, state),
+    createJob: (_: unknown, answer: sendUnaryData<JobMessage>) => answer(null, state),
+    failJob(call: ServerUnaryCall<FailJobRequest, JobMessage>, answer: sendUnaryData<JobMessage>) {
+      ended.push(call.request.error?.message ?? "");
+      answer(null, state);
+    },
     streamProgress(call: ServerDuplexStream<StreamProgressRequest, StreamProgressResponse>) {
       let acked = 0;
       call.on("data", (request: StreamProgressRequest) => {
@@ -48,7 +63,7 @@ async function serve(state: JobMessage): Promise<{ target: string; reports: Repo
     const bound = (error: Error | null, found: number) => (error ? reject(error) : resolve(found));
     server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), bound);
   });
-  return { target: `127.0.0.1:${port}`, reports, stop: () => server.forceShutdown() };
+  return { target: `127.0.0.1:${port}`, reports, ended, stop: () => server.forceShutdown() };
 }
 
 test("a logger that throws harms neither the process nor the reports", async () => {
@@ -136,6 +151,26 @@ test("reports of a job that was PENDING flow once it is known to run", async () 
   await job?.refresh();
   await job?.flush();
   assert.equal(server.reports[0]?.progress, 3n);
+  await client.close();
+  server.stop();
+});
+
+test("what was said after a flush in vain is left", () => {
+  const course = new Course("s", JobMessage.fromPartial({ id }), { heartbeat: 0, started: true });
+  course.tally.done = 1;
+  course.addStep(new Step({ afterReports: true }));
+  assert.equal([...course.reports(0)].length, 1);
+  course.tally.done = 2;
+  const left = course.remains().map(({ message }) => "progress" in message && message.progress);
+  assert.deepEqual(left, [1n, 2n]);
+});
+
+test("a job that waits for another is not ended with its creator's block", async () => {
+  const server = await serve(JobMessage.fromPartial({ id, status: JobStatus.PENDING }));
+  const client = connect({ target: server.target, session: "s", exitTimeout: 0, logger: silent });
+  const job = await client.create("x", { jobId: id, pending: true });
+  await job[Symbol.asyncDispose]();
+  assert.deepEqual(server.ended, []);
   await client.close();
   server.stop();
 });

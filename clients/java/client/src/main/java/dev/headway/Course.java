@@ -130,6 +130,11 @@ final class Course {
         }
     }
 
+    /** Whether it waits for another to start it, and there is nothing to do for it meanwhile. */
+    boolean waits() {
+        return !started && steps.isEmpty();
+    }
+
     /** The step whose turn it is, unless reports come first. */
     Step nextStep() {
         Step step = steps.peek();
@@ -185,17 +190,15 @@ final class Course {
     List<Message> remains() {
         List<Message> left = new ArrayList<>();
         boolean flowing = started;
-        boolean fresh = true;
         // A job that nobody has answered for yet begins with its first attempt.
         int attempt = Math.max(this.attempt, 1);
         for (Step step : steps) {
-            fresh = fresh && !step.sampled;
             if (step.request == null) {
                 continue;
             }
             if (step.isEnd()) {
                 if (flowing && step.afterReports) {
-                    left.addAll(drain(fresh, attempt));
+                    left.addAll(drain(!step.sampled, attempt));
                 }
                 left.add(withAttempt(step.request, attempt));
                 return left;
@@ -210,7 +213,9 @@ final class Course {
             left.add(step.request);
         }
         if (flowing) {
-            left.addAll(drain(fresh, attempt));
+            // Also what was said after a point in time that somebody waits for, or has waited for
+            // in vain.
+            left.addAll(drain(true, attempt));
         }
         return left;
     }

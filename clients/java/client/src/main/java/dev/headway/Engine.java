@@ -172,7 +172,7 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
                 course.letter.refuse();
             }
         }
-        return course.over;
+        return course.over || course.waits();
     }
 
     private ManagedChannel channel() {
@@ -212,7 +212,9 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
     }
 
     private long turn(Course course) {
-        return course.heartbeat > 0 ? Math.min(pace, course.heartbeat / 3) : pace;
+        return course.heartbeat > 0
+                ? Math.min(pace, Math.max(course.heartbeat / 3, SHORTEST_PACE))
+                : pace;
     }
 
     @Override

@@ -225,7 +225,7 @@ public final class HeadwayClient implements AutoCloseable {
         if (job.hasId()) {
             catchUp(request.getJobId(), CREATE_PATIENCE);
         }
-        Job created = Job.inHand(this, NewJob.described(request), false);
+        Job created = Job.created(this, request);
         created.begin(request, CREATE_PATIENCE);
         return created;
     }
@@ -246,7 +246,7 @@ public final class HeadwayClient implements AutoCloseable {
                         .setJobId(jobId)
                         .setTakeOver(true)
                         .build();
-        Job job = Job.inHand(this, connection.once(stub -> stub.startJob(request)), true);
+        Job job = Job.inHand(this, connection.once(stub -> stub.startJob(request)));
         job.begin(variables(jobId));
         return job;
     }

@@ -43,8 +43,8 @@ public final class Job extends Meter implements AutoCloseable {
     private volatile Object results = UNSET;
 
     /** A job of a worker: it gives heartbeats. */
-    static Job inHand(HeadwayClient client, dev.headway.v1.Job state, boolean started) {
-        Job job = new Job(client, state, Time.nanos(state.getHeartbeatTimeout()), started);
+    static Job inHand(HeadwayClient client, dev.headway.v1.Job state) {
+        Job job = new Job(client, state, Time.nanos(state.getHeartbeatTimeout()), true);
         job.joined.set(true);
         return job;
     }
@@ -53,6 +53,15 @@ public final class Job extends Meter implements AutoCloseable {
     static Job lookedAt(HeadwayClient client, dev.headway.v1.Job state, boolean started) {
         Job job = new Job(client, state, -1, started);
         job.beforeFirst(() -> job.join());
+        return job;
+    }
+
+    /** A new job: its creator's to work on, or if it is pending another's. */
+    static Job created(HeadwayClient client, CreateJobRequest request) {
+        dev.headway.v1.Job state = NewJob.described(request);
+        long heartbeat = request.getPending() ? -1 : Time.nanos(request.getHeartbeatTimeout());
+        Job job = new Job(client, state, heartbeat, false);
+        job.joined.set(true);
         return job;
     }
 

@@ -83,7 +83,10 @@ public final class NewJob {
         return this;
     }
 
-    /** It waits for a worker, who calls {@link HeadwayClient#resume}. */
+    /**
+     * It waits for a worker, who calls {@link HeadwayClient#resume}. Its creator gives it no
+     * heartbeats, and need not end it.
+     */
     public NewJob pending() {
         request.setPending(true);
         return this;

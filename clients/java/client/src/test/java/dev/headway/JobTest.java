@@ -13,6 +13,7 @@ import dev.headway.v1.FinishJobRequest;
 import dev.headway.v1.GetJobRequest;
 import dev.headway.v1.JobServiceGrpc;
 import dev.headway.v1.JobStatus;
+import dev.headway.v1.ReportProgressRequest;
 import dev.headway.v1.StreamProgressRequest;
 import dev.headway.v1.StreamProgressResponse;
 import dev.headway.v1.UpdateJobRequest;
@@ -150,6 +151,29 @@ class JobTest {
         job.refresh();
         assertTrue(job.flush());
         assertEquals(List.of("a3"), List.copyOf(seen));
+    }
+
+    @Test
+    void whatWasSaidAfterAFlushInVainIsLeft() {
+        Meter meter = new Meter("", 0);
+        var course = new Course("s", named("a"), meter, 0, true);
+        meter.advance(1);
+        course.add(Step.mark());
+        course.reports(0);
+        meter.advance(1);
+        assertEquals(
+                List.of(1L, 2L),
+                course.remains().stream()
+                        .map(left -> ((ReportProgressRequest) left).getProgress())
+                        .toList());
+    }
+
+    @Test
+    void aJobThatWaitsForAnotherIsNeitherHeldNorFailed() {
+        status = JobStatus.JOB_STATUS_PENDING;
+        client.create(NewJob.named("a").id(ID).pending()).close();
+        assertEquals(List.of(), List.copyOf(seen));
+        assertEquals(List.of(), Delivery.jobs(client.connection().engine));
     }
 
     @Test
