@@ -10,6 +10,7 @@ use Test::More;
 
 use Headway::Backlog ();
 use Headway::Course  ();
+use Headway::Error   ();
 use Headway::Meter   ();
 use Headway::Report  ();
 
@@ -60,6 +61,27 @@ subtest 'A report stays the same until it is settled' => sub {
     is $second->{progress}, 3, 'then what came since';
     is_deeply $second->{counters}, { added => 1 }, 'counters as differences';
     cmp_ok $second->{sequence}, '>', $first{sequence}, 'under a greater number';
+};
+
+subtest 'What is refused loses only what is at fault' => sub {
+    my $meter    = Headway::Meter->new( q{}, 0 );
+    my $reporter = Headway::Report->new($meter);
+    $meter->advance(2);
+    $meter->count($_) for qw(a b);
+    $meter->set( { x => 1 } );
+    my $report = $reporter->report( {}, 1 );
+    my $kept   = sub {
+        my @fields = @_;
+        $reporter->refused(
+            Headway::Error->new( code => 'INVALID_ARGUMENT', fields => [ map { [ $_, q{} ] } @fields ] ) );
+        return join q{ }, sort( keys %{ $report->{counters} || {} } ),
+            grep { exists $report->{$_} } qw(progress variables);
+    };
+    is $kept->('counters[a]'), 'b progress variables', 'a counter';
+    is $kept->('counters'),    'progress variables',   'all counters';
+    is $kept->(),              'progress',             'the variables';
+    $kept->('part');
+    is $reporter->report( {}, 1 ), undef, 'or all of it';
 };
 
 subtest 'An item is counted when the next is asked for' => sub {

@@ -233,7 +233,8 @@ sub wait {    ## no critic (ProhibitBuiltinHomonyms)
 
 sub flush {
     my ( $self, $seconds ) = @_;
-    return !$self->{client}->engine->linger( $seconds // $self->{client}->exit_timeout, $self->{course} );
+    my @left = $self->{client}->engine->linger( $seconds // $self->{client}->exit_timeout, $self->{course} );
+    return !@left && !$self->stopped;
 }
 
 # What was known of the variables when the job was taken over.
@@ -381,7 +382,8 @@ As the methods of L<Headway>, for this job.
 
 =head2 flush, flush($seconds)
 
-Waits until all said so far is stored, at most so many seconds (C<exit_timeout> by default); whether it is.
+Waits until all said so far is stored, at most so many seconds (C<exit_timeout> by default); whether it is. It is not once the
+job is C<stopped>.
 
 =head2 new, knows
 

@@ -22,7 +22,7 @@ sub _reported {
         elsif ( $verdict eq 'LATER' ) { $self->_later( $course, $error ) }
         elsif ($reporter) {
             $self->_notice( 'a report of job %s was refused: %s', $course, $error );
-            $reporter->refused;
+            $reporter->refused($error);
         }
         else {
             # Nothing in a heartbeat could be put right.

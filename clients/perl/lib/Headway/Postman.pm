@@ -7,7 +7,8 @@ use 5.016;
 use strict;
 use warnings;
 
-use Headway::Spool ();
+use Headway::Report ();
+use Headway::Spool  ();
 
 sub new {
     my ( $class, $target, $job_id ) = @_;
@@ -107,7 +108,7 @@ sub answered {
     elsif ( $verdict eq 'REFUSED' && $method eq 'ReportProgress' ) {
 
         # What is refused of a job must not keep the rest of it back.
-        shift @{ $self->{calls} } if !delete $request->{variables};
+        shift @{ $self->{calls} } if !Headway::Report::lighten( $request, $error );
     }
     elsif ( $verdict eq 'REFUSED' && $method eq 'FinishJob' && exists $request->{results} ) {
         delete $request->{results};

@@ -63,18 +63,31 @@ sub settle {
     return;
 }
 
-# The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes out again
-# without them.
+# The report was refused as it is. The rest of it goes out again without what is at fault.
 sub refused {
-    my ($self) = @_;
+    my ( $self, $error ) = @_;
     my $report = $self->{unsettled}[0] or return;
-    if ( delete $report->{variables} ) {
+    if ( lighten( $report, $error ) ) {
         $self->_number($_) for @{ $self->{unsettled} };
     }
     else {
         $self->settle;
     }
     return;
+}
+
+# Takes the fields that the error names out of the report; if it names none, the variables, which are at fault most often.
+# Whether there was something to take out.
+sub lighten {
+    my ( $report, $error ) = @_;
+    my $lighter = 0;
+    for my $path ( map { $_->[0] // q{} } $error->fields ) {
+        my ( $field, $key ) = $path =~ /\A(\w+)(?:\[(.*?)\])?/s;
+        next if !defined $field || $field !~ /\A(?:progress|size|message|counters|record_errors|variables)\z/;
+        my $whole = !defined $key || $field ne 'counters';
+        $lighter++ if defined( $whole ? delete $report->{$field} : delete $report->{counters}{$key} );
+    }
+    return $lighter || defined delete $report->{variables};
 }
 
 sub _freeze {
