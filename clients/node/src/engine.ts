@@ -348,7 +348,7 @@ export class Engine implements Listener {
       return;
     }
     this.#notice("a report of job % was refused", course, error);
-    reporter.refused();
+    reporter.refused(error);
   }
 
   #later(course: Course, error: HeadwayError, now: number): void {

@@ -6,6 +6,7 @@ import { inOneLine, type Logger } from "./contact.js";
 import type { Course } from "./course.js";
 import { fromGrpc, HeadwayError } from "./errors.js";
 import { JobServiceService as service } from "./gen/headway/v1/job_service.js";
+import { lighten } from "./report.js";
 import * as spool from "./spool.js";
 import type { Target } from "./target.js";
 import { judge, Verdict } from "./verdict.js";
@@ -132,17 +133,16 @@ export class Postman {
       await this.#callOnce(word);
     } catch (error) {
       // As the engine does: what is refused of a job must not keep the rest of it back.
-      if (judge(fromGrpc(error)) !== Verdict.Refused) throw error;
-      if (word.kind === "ReportProgressRequest" && word.message.variables !== undefined) {
-        word.message.variables = undefined;
+      const refusal = fromGrpc(error);
+      if (judge(refusal) !== Verdict.Refused) throw error;
+      if (word.kind === "ReportProgressRequest") {
+        if (lighten(word.message, refusal.fields)) await this.#call(word);
       } else if (word.kind === "FinishJobRequest" && word.message.results !== undefined) {
         word.message.results = undefined;
-      } else if (word.kind === "ReportProgressRequest" || word.kind === "UpdateJobRequest") {
-        return;
-      } else {
+        await this.#callOnce(word);
+      } else if (word.kind !== "UpdateJobRequest") {
         throw error;
       }
-      await this.#callOnce(word);
     }
   }
 

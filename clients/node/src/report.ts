@@ -1,5 +1,6 @@
 /** What was reported of one tally and what was not: the numbered reports that make a retry count once. */
 
+import type { FieldFault, HeadwayError } from "./errors.js";
 import { ReportProgressRequest } from "./gen/headway/v1/job_service.js";
 import { microseconds } from "./ids.js";
 import type { Tally } from "./tally.js";
@@ -75,17 +76,13 @@ export class Reporter {
     this.#unsettled.shift();
   }
 
-  /**
-   * The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest goes out
-   * again without them.
-   */
-  refused(): void {
+  /** The report was refused as it is: the rest of it goes out again without what is at fault. */
+  refused({ fields }: HeadwayError): void {
     const report = this.#unsettled[0];
-    if (!report?.message.variables) {
+    if (!report || !lighten(report.message, fields)) {
       this.settle();
       return;
     }
-    report.message.variables = undefined;
     for (const later of this.#unsettled) this.#number(later);
   }
 
@@ -133,6 +130,31 @@ export class Reporter {
     report.bytes = encode(report.message);
     return report;
   }
+}
+
+/**
+ * Takes out of a report what is at fault, and says whether it had that: counters and a progress that together with those
+ * of others are beyond what a job may have, if the error names them, else the variables.
+ */
+export function lighten(report: ReportProgressRequest, faults: readonly FieldFault[]): boolean {
+  let lighter = false;
+  for (const { field } of faults) {
+    const counter = /^counters\[(.*)\]$/s.exec(field)?.[1];
+    if (counter !== undefined) {
+      lighter = report.counters.delete(counter) || lighter;
+    } else if (field === "counters") {
+      lighter ||= report.counters.size > 0;
+      report.counters.clear();
+    } else if (field === "progress") {
+      lighter ||= report.progress !== undefined;
+      report.progress = undefined;
+    }
+  }
+  if (!lighter) {
+    lighter = report.variables !== undefined;
+    report.variables = undefined;
+  }
+  return lighter;
 }
 
 function encode(report: ReportProgressRequest): Uint8Array {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { failed } from "#dist/errors.js";
 import { Meter } from "#dist/meter.js";
 import { Reporter } from "#dist/report.js";
 import { Tally } from "#dist/tally.js";
 import { Track, trackSync } from "#dist/track.js";
 
 const about = { session: "s", jobId: "0".repeat(32), attempt: 2 };
+const invalidField = (field: string) => failed("INVALID_ARGUMENT", "", { fields: [{ field, description: "" }] });
 const everything = 1024 * 1024;
 
 test("a checkpoint has the progress and counters of its moment, what follows comes later", () => {
@@ -97,12 +99,31 @@ test("a refused report goes out again without its variables, under a new sequenc
   const report = reporter.report(about, true);
   assert.ok(report);
   const { sequence } = report.message;
-  reporter.refused();
+  reporter.refused(invalidField("variables"));
   const again = reporter.report(about, true);
   assert.deepEqual([again?.message.variables, again?.message.progress], [undefined, 4n]);
   assert.ok(again && again.message.sequence > sequence);
-  reporter.refused();
+  reporter.refused(invalidField("variables"));
   assert.equal(reporter.report(about, true), undefined);
+});
+
+test("a refused report loses only what is at fault", () => {
+  const tally = new Tally("");
+  const reporter = new Reporter(tally);
+  tally.done = 4;
+  for (const name of ["a", "b", "c"]) tally.count(name, 1);
+  tally.merge({ x: 1 }, false);
+  reporter.report(about, true);
+  const left = (field: string) => {
+    reporter.refused(invalidField(field));
+    const message = reporter.report(about, false)?.message;
+    return message && [message.progress, [...message.counters.keys()], message.variables];
+  };
+  assert.deepEqual(left("counters[a]"), [4n, ["b", "c"], { x: 1 }]);
+  assert.deepEqual(left("counters"), [4n, [], { x: 1 }]);
+  assert.deepEqual(left("progress"), [undefined, [], { x: 1 }]);
+  assert.deepEqual(left("progress"), [undefined, [], undefined]);
+  assert.equal(left("part"), undefined);
 });
 
 test("what is no number is 0, what is too large the largest", () => {

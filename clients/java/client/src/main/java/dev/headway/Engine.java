@@ -389,7 +389,7 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
             stop(sender.course(), error);
         } else {
             notice("a report of job %s was refused: %s", sender.course(), error);
-            sender.reporter().refused();
+            sender.reporter().refused(error);
         }
     }
 

@@ -209,12 +209,14 @@ final class Postman {
             if (Verdict.of(error) != Verdict.REFUSED) {
                 throw error;
             }
-            if (request instanceof ReportProgressRequest report && report.hasVariables()) {
-                callOnce(channel, report.toBuilder().clearVariables().build());
+            if (request instanceof ReportProgressRequest report) {
+                Message rest = Reporter.lighter(report, error.fields());
+                if (rest != null) {
+                    call(channel, rest);
+                }
             } else if (request instanceof FinishJobRequest finish && finish.hasResults()) {
                 callOnce(channel, finish.toBuilder().clearResults().build());
-            } else if (!(request instanceof ReportProgressRequest)
-                    && !(request instanceof UpdateJobRequest)) {
+            } else if (!(request instanceof UpdateJobRequest)) {
                 throw error;
             }
         }

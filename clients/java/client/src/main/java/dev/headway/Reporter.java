@@ -77,17 +77,42 @@ final class Reporter {
     }
 
     /**
-     * The report was refused as it is. Only variables can be at fault in what a meter lets through,
-     * so the rest goes out again without them, under a new number: the old one may count as seen.
+     * The report was refused as it is: the rest of it goes out again without what is at fault,
+     * under a new number, for the old one may count as seen.
      */
-    void refused() {
+    void refused(HeadwayException error) {
         ReportProgressRequest head = unsettled.poll();
-        if (head != null && head.hasVariables()) {
-            unsettled.addFirst(head.toBuilder().clearVariables().build());
+        ReportProgressRequest rest = head == null ? null : lighter(head, error.fields());
+        if (rest != null) {
+            unsettled.addFirst(rest);
             List<ReportProgressRequest> again = new ArrayList<>(unsettled);
             unsettled.clear();
             again.forEach(report -> unsettled.add(number(report.toBuilder())));
         }
+    }
+
+    /**
+     * A report without what is at fault, null if it has nothing of that: counters and a progress
+     * that together with those of others are beyond what a job may have, if the error names them,
+     * else the variables.
+     */
+    static ReportProgressRequest lighter(
+            ReportProgressRequest report, List<HeadwayException.Fault> faults) {
+        ReportProgressRequest.Builder rest = report.toBuilder();
+        for (HeadwayException.Fault fault : faults) {
+            String field = fault.field();
+            if (field.startsWith("counters[") && field.endsWith("]")) {
+                rest.removeCounters(field.substring("counters[".length(), field.length() - 1));
+            } else if (field.equals("counters")) {
+                rest.clearCounters();
+            } else if (field.equals("progress")) {
+                rest.clearProgress();
+            }
+        }
+        if (!rest.build().equals(report)) {
+            return rest.build();
+        }
+        return report.hasVariables() ? rest.clearVariables().build() : null;
     }
 
     private boolean freeze(ReportProgressRequest about) {

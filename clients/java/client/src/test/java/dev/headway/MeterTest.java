@@ -125,12 +125,43 @@ class MeterTest {
         meter.advance(3);
         meter.set(Map.of("x", 1));
         ReportProgressRequest first = report(reporter);
-        reporter.refused();
+        reporter.refused(fault("variables"));
         ReportProgressRequest again = report(reporter);
         assertFalse(again.hasVariables());
         assertEquals(3, again.getProgress());
         assertTrue(again.getSequence() > first.getSequence());
-        reporter.refused();
+        reporter.refused(fault("variables"));
+        assertNull(report(reporter));
+    }
+
+    private static HeadwayException fault(String field) {
+        return HeadwayException.of(
+                io.grpc.Status.Code.INVALID_ARGUMENT,
+                "",
+                "INVALID_REQUEST",
+                List.of(new HeadwayException.Fault(field, "")),
+                null);
+    }
+
+    @Test
+    void aRefusedReportLosesOnlyWhatIsAtFault() {
+        Reporter reporter = new Reporter(meter, 0, 0);
+        meter.advance(4);
+        List.of("a", "b", "c").forEach(meter::count);
+        meter.set(Map.of("x", 1));
+        report(reporter);
+        reporter.refused(fault("counters[a]"));
+        ReportProgressRequest left = report(reporter);
+        assertEquals(Map.of("b", 1L, "c", 1L), left.getCountersMap());
+        assertEquals(4, left.getProgress());
+        reporter.refused(fault("counters"));
+        assertEquals(0, report(reporter).getCountersCount());
+        reporter.refused(fault("progress"));
+        assertTrue(report(reporter).hasVariables());
+        assertFalse(report(reporter).hasProgress());
+        reporter.refused(fault("progress"));
+        assertFalse(report(reporter).hasVariables());
+        reporter.refused(fault("part"));
         assertNull(report(reporter));
     }
 
