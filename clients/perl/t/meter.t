@@ -14,6 +14,11 @@ use Headway::Error   ();
 use Headway::Meter   ();
 use Headway::Report  ();
 
+# An engine that has all jobs, and does nothing.
+sub OneEngine::new   { return bless { due => 9**9**9 }, shift }
+sub OneEngine::has   { return 1 }
+sub OneEngine::clock { return \$_[0]{due} }
+
 sub texts {
     my ($sample) = @_;
     return map { $_->{record} } @{ $sample->{errors} };
@@ -61,6 +66,26 @@ subtest 'A report stays the same until it is settled' => sub {
     is $second->{progress}, 3, 'then what came since';
     is_deeply $second->{counters}, { added => 1 }, 'counters as differences';
     cmp_ok $second->{sequence}, '>', $first{sequence}, 'under a greater number';
+};
+
+subtest 'An end waits for what was said while a report was under way' => sub {
+    my $course = Headway::Course->new( job => { id => 'x', status => 'RUNNING' }, engine => OneEngine->new );
+    my $meter  = $course->part(q{});
+    my $end    = { method => 'FinishJob', request => {}, after_reports => 1 };
+    $meter->advance(1);
+    my ( $report, $reporter ) = $course->next_report(0);
+    $meter->count('added');
+    $course->add_step($end);
+    my %counters;
+
+    for ( 1 .. 5 ) {
+        $reporter->settle if $reporter;
+        last              if !$end->{after_reports};
+        ( $report, $reporter ) = $course->next_report(0);
+        %counters = ( %counters, %{ $report->{counters} || {} } ) if $report;
+    }
+    is_deeply \%counters, { added => 1 }, 'so it is sent';
+    is $course->next_step, $end, 'before it';
 };
 
 subtest 'What is refused loses only what is at fault' => sub {

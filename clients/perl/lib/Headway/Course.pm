@@ -94,6 +94,9 @@ sub add_step {
     }
     else {
         push @{ $self->{steps} }, $step;
+
+        # What this round has asked for already may have changed since.
+        $self->{round}{complete} = 0 if $self->{round};
     }
     return;
 }
@@ -144,7 +147,7 @@ sub next_report {
 
         # A step waits for what was there when it came, and not for ever.
         $step->{sampled} ||= $round->{complete};
-        $step->{after_reports} &&= !$round->{silent};
+        $step->{after_reports} &&= !$round->{silent} || !$round->{complete};
         return;
     }
     return $about if $round->{silent} && $self->{heartbeat} >= 0 && $now >= $self->{beat_at};
