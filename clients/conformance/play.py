@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, cast
 
@@ -127,6 +128,9 @@ class _Scene:
 
     def _ask(self, step: Step) -> None:
         driver = self._drivers.get(step.worker) or self._start(step.worker)
+        if isinstance(step.arguments, Mapping) and "distinct" in step.arguments:
+            self._count_many(step, dict(step.arguments))
+            return
         arguments = _mapping(self._filled(step.arguments or {}))
         began = time.monotonic()
         number = driver.send(step.verb, arguments)
@@ -134,6 +138,11 @@ class _Scene:
             self._later[step.later] = (driver, number, began, step)
         else:
             self._answered(driver, number, began, step)
+
+    def _count_many(self, step: Step, arguments: dict[str, Data]) -> None:
+        """`count` with `distinct` n: n counters, of its name and a number."""
+        for number in range(1, int(cast("int", arguments.pop("distinct"))) + 1):
+            self._ask(replace(step, arguments={**arguments, "counter": f"{arguments['counter']}{number}"}))
 
     def _answered(self, driver: Driver, number: int, began: float, step: Step) -> None:
         bound = step.took.get("at_most") if isinstance(step.took, Mapping) else None
@@ -271,13 +280,15 @@ class _Scene:
             driver.kill()
 
     def _filled(self, data: Data) -> Data:
-        """`$name` is the id of the job of that name; `$session-name` another session of this case; a mapping with
-        `large` a text of so many bytes."""
+        """`$name` is the id of the job of that name; `session` another session of this case; a mapping with `large` a
+        text of so many bytes, with `deep` lists within lists, so many."""
         if isinstance(data, str) and data.startswith("$"):
             return self._jobs.get(data[1:], data)
         if isinstance(data, Mapping):
             if set(data) == {"large"}:
                 return "x" * int(cast("int", data["large"]))
+            if set(data) == {"deep"}:
+                return _nested(int(cast("int", data["deep"])))
             return {
                 key: f"{self._session}-{value}" if key == "session" else self._filled(value)
                 for key, value in data.items()
@@ -285,6 +296,13 @@ class _Scene:
         if isinstance(data, list):
             return [self._filled(item) for item in data]
         return data
+
+
+def _nested(levels: int) -> Data:
+    nested: Data = 1
+    for _ in range(levels):
+        nested = [nested]
+    return nested
 
 
 def _mapping(data: Data) -> Mapping[str, Data]:

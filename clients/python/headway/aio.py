@@ -326,7 +326,8 @@ class Job(BaseJob):
     async def flush(self, patience: float | None = None) -> bool:
         """See `headway.Job.flush`; `patience` in seconds."""
         patience = self._client.exit_timeout if patience is None else patience
-        return not await asyncio.to_thread(self._engine.linger, [self._course], patience)
+        late = await asyncio.to_thread(self._engine.linger, [self._course], patience)
+        return not late and self._course.error is None
 
     async def _settle(self, step: Step | None) -> None:
         if step is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from headway.calls import Request
@@ -108,8 +109,18 @@ class Course:
     def add_step(self, step: Step) -> None:
         if self.over:
             step.settle(None, self.error)
-        else:
+        elif not self._takes_place(step):
             self._steps.append(step)
+
+    def _takes_place(self, step: Step) -> bool:
+        """Whether a change of a field stands in for an older one that waits: of many in an outage the last counts."""
+        if isinstance(step.request, rpc.UpdateJobRequest):
+            for waiting in islice(self._steps, int(self.calling), None):
+                older = waiting.request
+                if isinstance(older, rpc.UpdateJobRequest) and older.update_mask == step.request.update_mask:
+                    waiting.request = step.request
+                    return True
+        return False
 
     def next_step(self) -> Step | None:
         """The step whose turn it is, unless reports come first."""
@@ -152,9 +163,8 @@ class Course:
         """All calls that are left to make, in order."""
         left: list[Request | rpc.ReportProgressRequest] = []
         # A job that nobody has answered for yet begins with its first attempt.
-        started, fresh, attempt = self.started, True, self.attempt or 1
+        started, attempt = self.started, self.attempt or 1
         for step in self._steps:
-            fresh = fresh and not step.sampled
             match step.request:
                 case None:
                     continue
@@ -165,12 +175,12 @@ class Course:
                     started, attempt = True, 0
                 case rpc.FinishJobRequest() | rpc.FailJobRequest() as request:
                     if started and step.after_reports:
-                        left += self._drain(fresh, attempt)
+                        left += self._drain(not step.sampled, attempt)
                     request.attempt = attempt
                     return [*left, request]
             left.append(step.request)
         if started:
-            left += self._drain(fresh, attempt)
+            left += self._drain(True, attempt)
         return left
 
     def _drain(self, fresh: bool, attempt: int) -> list[rpc.ReportProgressRequest]:

@@ -250,7 +250,7 @@ class Engine:
         self._stream.send(batch.request)
 
     def _turn(self, course: Course) -> float:
-        return min(self._pace, course.heartbeat / 3) if course.heartbeat > 0 else self._pace
+        return min(self._pace, max(course.heartbeat / 3, _PACES[0])) if course.heartbeat > 0 else self._pace
 
     def _deliver(self, stream: ReportStream, arrival: rpc.StreamProgressResponse | HeadwayError | None) -> None:
         self._inbox.put(partial(self._arrived, stream, arrival))
@@ -396,7 +396,7 @@ class Engine:
             self._stop(course, error)
             return
         self._notice("a report of job %s was refused: %s", course, error)
-        reporter.refused()
+        reporter.refused(error)
 
     def _later(self, course: Course, error: HeadwayError, now: float) -> None:
         if not course.retry_at:

@@ -344,7 +344,8 @@ class Job(BaseJob):
 
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until all said so far is stored, at most `timeout` seconds (default: `exit_timeout`); whether it is."""
-        return not self._engine.linger([self._course], self._client.exit_timeout if timeout is None else timeout)
+        late = self._engine.linger([self._course], self._client.exit_timeout if timeout is None else timeout)
+        return not late and self._course.error is None
 
     def _settle(self, step: Step | None) -> None:
         if step is not None:

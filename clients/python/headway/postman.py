@@ -12,6 +12,7 @@ from headway.channel import Target, open_channel
 from headway.contact import in_words, log
 from headway.course import Course
 from headway.errors import HeadwayError, UnavailableError, from_status, translated
+from headway.report import lighten
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway.verdict import Verdict, judge
@@ -193,15 +194,16 @@ def _call(stub: JobServiceStub, request: spool.Request, patience: float) -> None
         # As the engine does: what is refused of a job must not keep the rest of it back.
         if judge(error) is not Verdict.REFUSED:
             raise
-        if isinstance(request, rpc.ReportProgressRequest) and request.HasField("variables"):
-            request.ClearField("variables")
+        if isinstance(request, rpc.ReportProgressRequest):
+            if not lighten(request, error):
+                return
         elif isinstance(request, rpc.FinishJobRequest) and request.HasField("results"):
             request.ClearField("results")
-        elif isinstance(request, rpc.ReportProgressRequest | rpc.UpdateJobRequest):
+        elif isinstance(request, rpc.UpdateJobRequest):
             return
         else:
             raise
-        _call_once(stub, request, patience)
+        _call(stub, request, patience)
 
 
 def _call_once(stub: JobServiceStub, request: spool.Request, patience: float) -> None:

@@ -1,15 +1,30 @@
 """What was reported of one meter and what was not: the numbered reports that make a retry count once."""
 
+import re
 import time
 from collections import deque
 from itertools import islice
 
+from headway.errors import HeadwayError
 from headway.meter import Meter
 from headway.v1 import job_service_pb2 as rpc
 from headway.values import clean
 
 _ERRORS_ROOM = 1024 * 1024
 _COUNTERS = 64
+
+
+_PARTS = ("variables", "counters", "record_errors", "message", "size", "progress")
+
+
+def lighten(report: rpc.ReportProgressRequest, error: HeadwayError) -> bool:
+    """Takes out of a refused report what the error names, or if it names nothing the variables, which are the largest;
+    whether there was something to take out."""
+    named = {re.split(r"[.\[]", field, maxsplit=1)[0] for field, _ in error.fields} or {"variables"}
+    faulty = [part for part in _PARTS if part in named and any(field.name == part for field, _ in report.ListFields())]
+    for part in faulty:
+        report.ClearField(part)
+    return bool(faulty) and named <= set(_PARTS)
 
 
 class Reporter:
@@ -55,14 +70,14 @@ class Reporter:
         """The report was applied."""
         self._unsettled.popleft()
 
-    def refused(self) -> None:
-        """The report was refused as it is. Only variables can be at fault in what a meter lets through, so the rest
-        goes out again without them."""
-        if self._unsettled and self._unsettled[0].HasField("variables"):
-            self._unsettled[0].ClearField("variables")
+    def refused(self, error: HeadwayError) -> None:
+        """The report was refused as it is. The rest goes out again without what is at fault."""
+        if not self._unsettled:
+            return
+        if lighten(self._unsettled[0], error):
             for report in self._unsettled:
                 self._number(report)
-        elif self._unsettled:
+        else:
             self.settle()
 
     def _freeze(self, session: str, job_id: str, attempt: int) -> bool:

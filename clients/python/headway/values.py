@@ -24,8 +24,9 @@ def clean(text: object, limit: int) -> str:
     return plain.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def to_value(data: object, depth: int = 0) -> struct_pb2.Value:
-    """Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN) becomes its text."""
+def to_value(data: object, within: tuple[object, ...] = ()) -> struct_pb2.Value:
+    """Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN) becomes its text, and what
+    stands `within` itself, or too deep, an ellipsis."""
     if data is None:
         return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
     if isinstance(data, bool):
@@ -38,18 +39,20 @@ def to_value(data: object, depth: int = 0) -> struct_pb2.Value:
         exact = not isinstance(data, numbers.Integral) or abs(int(data)) <= _EXACT
         if math.isfinite(number) and exact:
             return struct_pb2.Value(number_value=number)
-    elif depth < _DEPTH:
+    elif isinstance(data, Mapping | list | tuple | set | frozenset):
+        if len(within) == _DEPTH or any(outer is data for outer in within):
+            return struct_pb2.Value(string_value="…")
         if isinstance(data, Mapping):
-            return struct_pb2.Value(struct_value=to_struct(data, depth))
-        if isinstance(data, list | tuple | set | frozenset):
-            items = [to_value(item, depth + 1) for item in data]
-            return struct_pb2.Value(list_value=struct_pb2.ListValue(values=items))
+            return struct_pb2.Value(struct_value=to_struct(data, within))
+        items = [to_value(item, (*within, data)) for item in data]
+        return struct_pb2.Value(list_value=struct_pb2.ListValue(values=items))
     return struct_pb2.Value(string_value=clean(data, _EXACT))
 
 
-def to_struct(data: Mapping[str, object], depth: int = 0) -> struct_pb2.Struct:
+def to_struct(data: Mapping[str, object], within: tuple[object, ...] = ()) -> struct_pb2.Struct:
     """A mapping as a JSON object; see `to_value`."""
-    return struct_pb2.Struct(fields={clean(key, _EXACT): to_value(value, depth + 1) for key, value in data.items()})
+    inner = (*within, data)
+    return struct_pb2.Struct(fields={clean(key, _EXACT): to_value(value, inner) for key, value in data.items()})
 
 
 def from_value(value: struct_pb2.Value) -> Json:
