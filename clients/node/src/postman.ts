@@ -70,14 +70,17 @@ export class Postman {
     this.#wire = new Wire(this.#target, { retry: false });
     try {
       let answers = true;
+      const held = new Set<string>();
       for (const file of files) {
-        const claimed = answers && !this.#stopped ? spool.Letter.claim(file) : undefined;
+        const job = spool.jobIn(file);
+        const claimed = answers && !this.#stopped && !held.has(job) ? spool.Letter.claim(file) : undefined;
         if (claimed) {
           const outcome = await this.#bring(claimed.letter, claimed.text);
           delivery[outcome] += 1;
           answers = outcome !== "waiting";
         } else if (existsSync(file)) {
-          // It is in other hands, or none of ours: the others can be sent all the same.
+          // It is in other hands, or none of ours: what comes after it of the same job waits for it, all else does not.
+          held.add(job);
           delivery.waiting += 1;
         }
       }

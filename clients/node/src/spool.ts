@@ -181,6 +181,11 @@ export function letters(target: Target, jobId?: string): string[] {
   }
 }
 
+/** Whose letter it is, as its name says. */
+export function jobIn(file: string): string {
+  return path.basename(file, ".json").split("-").at(-1) ?? "";
+}
+
 /**
  * Writes these words down, in place of those `before` if there were some. Error if the spool is full or switched off,
  * or if others can write to its folder.

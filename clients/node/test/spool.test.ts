@@ -80,13 +80,18 @@ test("what was written anew meanwhile is not put aside", () => {
   assert.ok(fs.existsSync(fresh.path));
 });
 
-test("what cannot be taken in hand keeps no letter back", async () => {
-  const letter = write(words(finish));
-  letter.release();
-  fs.writeFileSync(letter.path, "{");
-  fs.mkdirSync(letter.path.replace(/-[0-9a-f]{32}-/, `-${"0".repeat(32)}-`));
-  const delivery = await new Postman(target, { warn() {}, info() {} }).deliver();
-  assert.deepEqual(delivery, { sent: 0, refused: 1, waiting: 1 });
+test("what cannot be taken in hand keeps later letters of its job back, and no others", async () => {
+  const held = write(words(create));
+  const later = write(words(finish));
+  const other = write({ ...words(finish), jobId: "0".repeat(32) });
+  for (const letter of [later, other]) {
+    letter.release();
+    fs.writeFileSync(letter.path, "{");
+  }
+  const postman = new Postman(target, { warn() {}, info() {} });
+  assert.deepEqual(await postman.deliver(), { sent: 0, refused: 1, waiting: 2 });
+  held.release();
+  assert.ok(fs.existsSync(later.path));
 });
 
 test("a symbolic link is no letter", () => {

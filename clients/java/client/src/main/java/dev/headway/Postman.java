@@ -18,9 +18,12 @@ import io.grpc.StatusRuntimeException;
 import java.io.IOException;
 import java.lang.System.Logger.Level;
 import java.nio.file.Path;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 
@@ -128,8 +131,14 @@ final class Postman {
         int refused = 0;
         ManagedChannel channel = Channels.open(target, credentials, false);
         try {
+            Set<String> held = new HashSet<>();
             for (Path path : letters) {
-                var letter = Letter.claim(path);
+                String job = Spool.jobIn(path);
+                var letter = held.contains(job) ? Optional.<Letter>empty() : Letter.claim(path);
+                if (letter.isEmpty()) {
+                    // What comes after it of the same job waits for it.
+                    held.add(job);
+                }
                 Outcome outcome = letter.isPresent() ? deliver(letter.get(), channel) : null;
                 if (outcome == Outcome.WAITING) {
                     break;

@@ -57,6 +57,11 @@ final class Spool {
         return list(folder(), mark(target.address(), target.tls()) + "-*-" + job + ".json");
     }
 
+    /** Whose letter it is, as its name says. */
+    static String jobIn(Path path) {
+        return path.getFileName().toString().replaceFirst("^.*-", "");
+    }
+
     /**
      * Writes these words down, in place of those before (null: there were none). IOException, also
      * if there is no room.

@@ -106,6 +106,20 @@ class SpoolTest {
     }
 
     @Test
+    void laterLettersOfAJobWaitForThoseInOtherHands() throws IOException {
+        Target target = Target.of("127.0.0.1:2", null, null, Map.of());
+        Words words = new Words("127.0.0.1:2", false, "j", "", List.of());
+        Letter held = Spool.write(words, null);
+        Letter later = Spool.write(words, null);
+        later.release();
+        Files.writeString(later.path, "{");
+        var credentials = Channels.credentials(target);
+        assertEquals(new SpoolReport(0, 0, 2), Postman.flush(target, credentials));
+        held.remove();
+        assertEquals(new SpoolReport(0, 1, 0), Postman.flush(target, credentials));
+    }
+
+    @Test
     void aServerThatIsAwayHoldsNobodyUp() throws IOException {
         for (Path old : Spool.letters(Target.of("127.0.0.1:1", null, null, Map.of()), "")) {
             Files.delete(old);
