@@ -61,6 +61,12 @@ def test_a_ca_means_tls(tmp_path: Path) -> None:
         open_channel(Target.from_environment("h:1", ca=tmp_path / "absent.pem"))
 
 
+def test_a_token_with_a_line_break_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="visible ASCII") as caught:
+        Target.from_environment(token="secret\n")
+    assert "secret" not in str(caught.value)
+
+
 def test_the_token_is_not_shown() -> None:
     assert "secret" not in repr(Target("h:1", "secret"))
 

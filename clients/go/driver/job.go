@@ -71,7 +71,7 @@ func (d *driver) onJob(ctx context.Context, job *headway.Job, a *arguments) (any
 	case "flush":
 		ctx, cancel := a.within()
 		defer cancel()
-		return !isTimeout(job.Flush(ctx)), nil
+		return job.Flush(ctx) == nil, nil
 	case "get":
 		return job.Get(ctx, a.name())
 	case "wait_cancelled":

@@ -73,13 +73,16 @@ class Target:
             raise ValueError(
                 f"The target must be host:port or https://host:port, such as {DEFAULT_TARGET}; not {text!r}."
             )
+        token = token or os.environ.get("HEADWAY_TOKEN") or None
+        if token and not re.fullmatch(r"[!-~]+", token):
+            raise ValueError("The token must be of visible ASCII characters; is there a line break at its end?")
         if match["scheme"] == "http" and authorities:
             raise ValueError(
                 "The target says http:// (plain text), but there is a CA file: write https://, or drop it."
             )
         return cls(
             address=f"{match['host']}:{match['port']}",
-            token=token or os.environ.get("HEADWAY_TOKEN") or None,
+            token=token,
             ca=_path(authorities) if authorities else None,
             tls=bool(authorities) or match["scheme"] == "https",
         )
