@@ -22,6 +22,8 @@ class Language:
     """Which port of the server it speaks to: "grpc" or "http"."""
     tools: tuple[str, ...] = ()
     """Programs without which it cannot be built or run."""
+    at_a_time: int = 6
+    """How many of its cases are played beside each other; they mostly wait."""
     library: tuple[str, ...] = ()
     """A command that ends well if what its MARC import needs is there; its last word says what that is."""
     interpreter: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ LANGUAGES = {
             tools=("perl",),
             library=("perl", "-e", "require MARC::Batch; require MARC::Charset", "MARC::Batch and MARC::Charset"),
         ),
-        Language("shell", "Shell", "samples/worker.sh", interpreter=("bash",), tools=("bash", "jq")),
+        # Each of its calls is a process of a tenth of a second.
+        Language("shell", "Shell", "samples/worker.sh", interpreter=("bash",), tools=("bash", "jq"), at_a_time=3),
     )
 }

@@ -7,8 +7,6 @@ from clients.conformance.case import Case
 from clients.conformance.languages import Language
 from clients.conformance.play import CaseFailed, Shared, play
 
-AT_A_TIME = 6
-
 Outcomes = dict[str, str]
 """Case → what went otherwise; empty if nothing did."""
 
@@ -27,5 +25,5 @@ def run(
             done()
         return ""
 
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
+    with ThreadPoolExecutor(language.at_a_time) as pool:
         return dict(zip((case.name for case in cases), pool.map(outcome, cases), strict=True))
