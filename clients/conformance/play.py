@@ -49,7 +49,8 @@ class Shared:
     def __enter__(self) -> Self:
         self.loop = self._stack.enter_context(Loop())
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="headway-")))
-        self.server = self._stack.enter_context(ServerProcess(folder))
+        # Few counters, so that a case comes to the limit with few.
+        self.server = self._stack.enter_context(ServerProcess(folder, "--max-counters", "8"))
         return self
 
     def __exit__(self, *_: object) -> None:
