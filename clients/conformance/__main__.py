@@ -3,13 +3,14 @@
 import argparse
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 
 from rich.console import Console
 from rich.table import Table
 
-from clients.conformance.case import CaseError, load, load_known
-from clients.conformance.languages import LANGUAGES
+from clients.conformance.case import Case, CaseError, Known, load, load_known
+from clients.conformance.languages import LANGUAGES, Language
 from clients.conformance.page import PAGE, made
 from clients.conformance.play import Shared
 from clients.conformance.run import Outcomes, run
@@ -35,53 +36,63 @@ def main() -> int:
         return 0
     if not cases:
         parser.error(f"no case has a name like {arguments.cases!r}")
-    chosen = [LANGUAGES[name] for name in arguments.languages or LANGUAGES]
     found: dict[str, Outcomes] = {}
-    terminal = sys.stderr.isatty()
     with Shared() as shared:
-        for language in chosen:
+        for language in (LANGUAGES[name] for name in arguments.languages or LANGUAGES):
             if language.missing:
                 print(f"{language.title}: skipped, {', '.join(language.missing)} is not installed", file=sys.stderr)
                 continue
-            began, played = time.monotonic(), 0
             try:
                 if not arguments.no_build:
                     language.build()
             except RuntimeError as error:
                 print(error, file=sys.stderr)
                 return 1
+            found[language.name] = _watched(language, cases, shared)
+    _show(cases, found, known)
+    return _tell(found, known)
 
-            def done() -> None:
-                nonlocal played
-                played += 1
-                if terminal:
-                    print(f"\r{language.title}: {played}/{len(cases)}", end="", file=sys.stderr, flush=True)  # noqa: B023
 
-            found[language.name] = run(language, cases, shared, done)
-            back = "\r" if terminal else ""
-            print(f"{back}{language.title}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+def _watched(language: Language, cases: Sequence[Case], shared: Shared) -> Outcomes:
+    """Plays the cases, and says on a terminal how far it is."""
+    terminal = sys.stderr.isatty()
+    began, played = time.monotonic(), 0
+
+    def done() -> None:
+        nonlocal played
+        played += 1
+        if terminal:
+            print(f"\r{language.title}: {played}/{len(cases)}", end="", file=sys.stderr, flush=True)
+
+    outcomes = run(language, cases, shared, done)
+    back = "\r" if terminal else ""
+    print(f"{back}{language.title}: {time.monotonic() - began:.1f} s", file=sys.stderr)
+    return outcomes
+
+
+def _show(cases: Sequence[Case], found: Mapping[str, Outcomes], known: Mapping[tuple[str, str], Known]) -> None:
     table = Table("case", *(LANGUAGES[name].title for name in found))
-    wrong = 0
     for case in cases:
-        marks = []
-        for language_name, outcomes in found.items():
-            failed, expected = bool(outcomes[case.name]), (language_name, case.name) in known
-            wrong += failed != expected
-            marks.append(
-                {(False, False): "[green]✓", (True, True): "[yellow]known"}.get(
-                    (failed, expected), "[red]✗" if failed else "[red]works"
-                )
-            )
-        table.add_row(case.name, *marks)
+        table.add_row(case.name, *(_mark(found[name][case.name], (name, case.name) in known) for name in found))
     Console().print(table)
-    for language_name, outcomes in found.items():
+
+
+def _mark(fault: str, known: bool) -> str:
+    if fault:
+        return "[yellow]known" if known else "[red]✗"
+    return "[red]works" if known else "[green]✓"
+
+
+def _tell(found: Mapping[str, Outcomes], known: Mapping[tuple[str, str], Known]) -> int:
+    """Says what is not as it is known to be; the exit status."""
+    status = 0
+    for language, outcomes in found.items():
         for name, fault in outcomes.items():
-            reason = known.get((language_name, name))
-            if fault and reason is None:
-                print(f"{LANGUAGES[language_name].title}, {name}: {fault}")
-            elif reason is not None and not fault:
-                print(f"{LANGUAGES[language_name].title}, {name} works: take it out of known.yaml")
-    return 1 if wrong else 0
+            if bool(fault) != ((language, name) in known):
+                status = 1
+                what = f", {name}: {fault}" if fault else f", {name} works: take it out of known.yaml"
+                print(f"{LANGUAGES[language].title}{what}")
+    return status
 
 
 if __name__ == "__main__":

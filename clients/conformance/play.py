@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import tempfile
 import time
 from collections.abc import Mapping
@@ -30,7 +31,6 @@ PATIENCE = 30.0
 
 SEEN_WITHIN = 10.0
 """Seconds within which a step `see` must come true."""
-
 
 REFERENCE = "python"
 """The worker of this name is the Python client's, whatever the language."""
@@ -177,7 +177,7 @@ class _Scene:
             case "start":
                 self._server.start()
             case "freeze" | "thaw":
-                self._server.signal(19 if how == "freeze" else 18)
+                self._server.signal(signal.SIGSTOP if how == "freeze" else signal.SIGCONT)
             case _:
                 raise CaseFailed(f"there is no such harm: {how}")
 

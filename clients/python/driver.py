@@ -211,8 +211,7 @@ class Driver:
     def flush_spool(self) -> dict[str, int]:
         outcomes = dict.fromkeys(Outcome, 0)
         with open_channel(self.client.target, retry=False) as channel:
-            for path in spool.letters(self.client.target):
-                letter = spool.Letter.claim(path)
+            for _, letter in spool.claims(self.client.target):
                 outcomes[Outcome.WAITING if letter is None else deliver(letter, channel)[0]] += 1
         return {str(outcome): count for outcome, count in outcomes.items()}
 

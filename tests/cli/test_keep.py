@@ -238,7 +238,8 @@ def test_commands_of_one_job_at_the_same_time(script: Script, there: bool) -> No
 
 def test_a_program_under_run_does_not_hide_its_progress(script: Script) -> None:
     says = (
-        f'echo 1/3; {shlex.join(HEADWAY)} report "$HEADWAY_JOB" --count files=1 --message closing; echo 2/3; echo 3/3'
+        f'echo 1/3; {shlex.join(HEADWAY)} report "$HEADWAY_JOB" --timeout 30s --count files=1 --message closing;'
+        " echo 2/3; echo 3/3"
     )
     result = run("run", "--", "sh", "-c", says, environment=dict(os.environ))
     assert (result.status, result.err) == (0, "")

@@ -86,14 +86,11 @@ class Postman(threading.Thread):
 
     def run(self) -> None:
         try:
-            others = set[str]()
-            for path in spool.letters(self._target, self._job_id):
-                job = spool.job_in(path)
-                letter = None if self._stopped or job in others else spool.Letter.claim(path)
-                if letter is None:
-                    # What comes after it must wait for it.
-                    others.add(job)
-                elif deliver(letter, self._channel)[0] is Outcome.WAITING:
+            for _, letter in spool.claims(self._target, self._job_id):
+                if letter is not None and self._stopped:
+                    letter.release()
+                    return
+                if letter is not None and deliver(letter, self._channel)[0] is Outcome.WAITING:
                     return
         except Exception:
             log.debug("headway: the spool is left for later", exc_info=True)
@@ -181,7 +178,8 @@ def _stream(stub: JobServiceStub, reports: Sequence[spool.Request], patience: fl
             failed += [from_status(failure.status) for failure in response.failures]
     if not acked:
         raise UnavailableError(grpc.StatusCode.UNAVAILABLE, "The reports were not acknowledged.")
-    # What is refused is passed over, as in `_call`. The gravest of the rest counts.
+    # What is refused is passed over whole: said again without what is at fault, as in `_call`, it would come after
+    # reports of the same part that have a greater sequence. The gravest of the rest counts.
     failed = [error for error in failed if judge(error) is not Verdict.REFUSED]
     if failed:
         raise min(failed, key=lambda error: error.reason == "JOB_ENDED")

@@ -202,6 +202,17 @@ def letters(target: Target | None = None, job_id: str = "") -> Iterator[Path]:
         yield from sorted(place.glob(pattern), key=lambda path: path.name.partition("-")[2])
 
 
+def claims(target: Target | None = None, job_id: str = "") -> Iterator[tuple[Path, Letter | None]]:
+    """The same files, each taken in hand as its turn comes; None for one that another process has, and for those of
+    the same job that come after it, which must wait for it."""
+    held = set[str]()
+    for path in letters(target, job_id):
+        letter = None if job_in(path) in held else Letter.claim(path)
+        if letter is None:
+            held.add(job_in(path))
+        yield path, letter
+
+
 def ready() -> Path:
     """The folder, made if it does not exist. OSError, also if it is switched off, or if others can write to it."""
     place = folder()

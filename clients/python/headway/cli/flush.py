@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from headway.channel import Target, open_channel
 from headway.cli.safe import notice, safe
 from headway.postman import Outcome, deliver
-from headway.spool import Letter, job_in, letters
+from headway.spool import Letter, claims
 
 OK, REFUSED, UNAVAILABLE = 0, 1, 4
 
@@ -44,12 +44,8 @@ def _silence() -> Iterator[None]:
 def _flush(args: Namespace, target: Target) -> int:
     lines = list[dict[str, str]]()
     away = dict[Target, str]()
-    others = set[str]()
-    for path in letters():
-        # What comes after a letter that another process has in hand waits for it.
-        letter = None if job_in(path) in others else Letter.claim(path)
+    for path, letter in claims():
         if letter is None:
-            others.add(job_in(path))
             lines.append({"outcome": Outcome.WAITING, "file": str(path), "reason": "it is in another process's hands"})
             continue
         line, server = _look(letter, target)

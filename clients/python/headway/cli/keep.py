@@ -136,8 +136,7 @@ class Keeper:
 def catch_up(target: Target, channel: grpc.Channel, job_ids: Iterable[str], patience: float) -> None:
     """Delivers what is kept of these jobs, if their server answers within `patience` seconds."""
     for job_id in job_ids:
-        for path in spool.letters(target, job_id):
-            letter = spool.Letter.claim(path)
+        for _, letter in spool.claims(target, job_id):
             if letter is None or deliver(letter, channel, patience)[0] is Outcome.WAITING:
                 break
 
