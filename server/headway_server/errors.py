@@ -119,6 +119,33 @@ class Overloaded(JobError):
     retry_after = 1.0
 
 
+class ServerJobsLimit(JobError):
+    reason = "SERVER_JOBS_LIMIT"
+    default = "The server stores as many jobs as it may; clear some of them, or ask its operator to raise --max-jobs."
+    retry_after = 60.0
+
+
+class ServerSessionsLimit(JobError):
+    reason = "SERVER_SESSIONS_LIMIT"
+    default = "The server stores jobs of as many sessions as it may; use a session that has jobs, or clear old jobs."
+    retry_after = 60.0
+
+
+class ConnectionsLimit(JobError):
+    reason = "CONNECTIONS_LIMIT"
+    default = "The server has as many open connections as it accepts; try again later."
+    retry_after = 5.0
+
+
+class MemoryLimit(JobError):
+    reason = "MEMORY_LIMIT"
+    default = (
+        "The server holds as many bytes for this connection, or for all callers, as it may; "
+        "read the answers that are on their way, then send the request again."
+    )
+    retry_after = 1.0
+
+
 class StorageFull(JobError):
     reason = "STORAGE_FULL"
     default = "The database has no room left; nothing was changed. Its operator must make room."

@@ -94,6 +94,15 @@ const (
 	ErrorReason_METHOD_UNKNOWN ErrorReason = 28
 	// PERMISSION_DENIED. Over HTTP: the Host is not one of this server's names, or a page of another origin calls.
 	ErrorReason_SITE_REFUSED ErrorReason = 29
+	// RESOURCE_EXHAUSTED, with RetryInfo. The server stores as many jobs as it may in all (--max-jobs).
+	ErrorReason_SERVER_JOBS_LIMIT ErrorReason = 30
+	// RESOURCE_EXHAUSTED, with RetryInfo. The server stores jobs of as many sessions as it may (--max-sessions).
+	ErrorReason_SERVER_SESSIONS_LIMIT ErrorReason = 31
+	// RESOURCE_EXHAUSTED, with RetryInfo. Over HTTP: as many connections are open as the server accepts.
+	ErrorReason_CONNECTIONS_LIMIT ErrorReason = 32
+	// RESOURCE_EXHAUSTED, with RetryInfo. Requests and answers that the server holds in memory are at their bound, or this
+	// connection holds its share of them. Read the answers that are on their way, then send the request again.
+	ErrorReason_MEMORY_LIMIT ErrorReason = 33
 )
 
 // Enum value maps for ErrorReason.
@@ -129,6 +138,10 @@ var (
 		27: "FORMAT_UNSUPPORTED",
 		28: "METHOD_UNKNOWN",
 		29: "SITE_REFUSED",
+		30: "SERVER_JOBS_LIMIT",
+		31: "SERVER_SESSIONS_LIMIT",
+		32: "CONNECTIONS_LIMIT",
+		33: "MEMORY_LIMIT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -161,6 +174,10 @@ var (
 		"FORMAT_UNSUPPORTED":       27,
 		"METHOD_UNKNOWN":           28,
 		"SITE_REFUSED":             29,
+		"SERVER_JOBS_LIMIT":        30,
+		"SERVER_SESSIONS_LIMIT":    31,
+		"CONNECTIONS_LIMIT":        32,
+		"MEMORY_LIMIT":             33,
 	}
 )
 
@@ -196,7 +213,7 @@ var File_headway_v1_error_reason_proto protoreflect.FileDescriptor
 const file_headway_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x1dheadway/v1/error_reason.proto\x12\n" +
-	"headway.v1*\x8d\x05\n" +
+	"headway.v1*\xe8\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fINVALID_REQUEST\x10\x01\x12\x15\n" +
@@ -229,7 +246,11 @@ const file_headway_v1_error_reason_proto_rawDesc = "" +
 	"\x10REQUEST_TOO_SLOW\x10\x1a\x12\x16\n" +
 	"\x12FORMAT_UNSUPPORTED\x10\x1b\x12\x12\n" +
 	"\x0eMETHOD_UNKNOWN\x10\x1c\x12\x10\n" +
-	"\fSITE_REFUSED\x10\x1dB7\n" +
+	"\fSITE_REFUSED\x10\x1d\x12\x15\n" +
+	"\x11SERVER_JOBS_LIMIT\x10\x1e\x12\x19\n" +
+	"\x15SERVER_SESSIONS_LIMIT\x10\x1f\x12\x15\n" +
+	"\x11CONNECTIONS_LIMIT\x10 \x12\x10\n" +
+	"\fMEMORY_LIMIT\x10!B7\n" +
 	"\x0edev.headway.v1P\x01Z#headway.dev/go/headway/v1;headwayv1b\x06proto3"
 
 var (

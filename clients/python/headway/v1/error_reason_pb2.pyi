@@ -36,6 +36,10 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FORMAT_UNSUPPORTED: _ClassVar[ErrorReason]
     METHOD_UNKNOWN: _ClassVar[ErrorReason]
     SITE_REFUSED: _ClassVar[ErrorReason]
+    SERVER_JOBS_LIMIT: _ClassVar[ErrorReason]
+    SERVER_SESSIONS_LIMIT: _ClassVar[ErrorReason]
+    CONNECTIONS_LIMIT: _ClassVar[ErrorReason]
+    MEMORY_LIMIT: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_REQUEST: ErrorReason
 MALFORMED_MESSAGE: ErrorReason
@@ -66,3 +70,7 @@ REQUEST_TOO_SLOW: ErrorReason
 FORMAT_UNSUPPORTED: ErrorReason
 METHOD_UNKNOWN: ErrorReason
 SITE_REFUSED: ErrorReason
+SERVER_JOBS_LIMIT: ErrorReason
+SERVER_SESSIONS_LIMIT: ErrorReason
+CONNECTIONS_LIMIT: ErrorReason
+MEMORY_LIMIT: ErrorReason

@@ -1262,6 +1262,15 @@ pub enum ErrorReason {
     MethodUnknown = 28,
     /// PERMISSION_DENIED. Over HTTP: the Host is not one of this server's names, or a page of another origin calls.
     SiteRefused = 29,
+    /// RESOURCE_EXHAUSTED, with RetryInfo. The server stores as many jobs as it may in all (--max-jobs).
+    ServerJobsLimit = 30,
+    /// RESOURCE_EXHAUSTED, with RetryInfo. The server stores jobs of as many sessions as it may (--max-sessions).
+    ServerSessionsLimit = 31,
+    /// RESOURCE_EXHAUSTED, with RetryInfo. Over HTTP: as many connections are open as the server accepts.
+    ConnectionsLimit = 32,
+    /// RESOURCE_EXHAUSTED, with RetryInfo. Requests and answers that the server holds in memory are at their bound, or this
+    /// connection holds its share of them. Read the answers that are on their way, then send the request again.
+    MemoryLimit = 33,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1300,6 +1309,10 @@ impl ErrorReason {
             Self::FormatUnsupported => "FORMAT_UNSUPPORTED",
             Self::MethodUnknown => "METHOD_UNKNOWN",
             Self::SiteRefused => "SITE_REFUSED",
+            Self::ServerJobsLimit => "SERVER_JOBS_LIMIT",
+            Self::ServerSessionsLimit => "SERVER_SESSIONS_LIMIT",
+            Self::ConnectionsLimit => "CONNECTIONS_LIMIT",
+            Self::MemoryLimit => "MEMORY_LIMIT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1335,6 +1348,10 @@ impl ErrorReason {
             "FORMAT_UNSUPPORTED" => Some(Self::FormatUnsupported),
             "METHOD_UNKNOWN" => Some(Self::MethodUnknown),
             "SITE_REFUSED" => Some(Self::SiteRefused),
+            "SERVER_JOBS_LIMIT" => Some(Self::ServerJobsLimit),
+            "SERVER_SESSIONS_LIMIT" => Some(Self::ServerSessionsLimit),
+            "CONNECTIONS_LIMIT" => Some(Self::ConnectionsLimit),
+            "MEMORY_LIMIT" => Some(Self::MemoryLimit),
             _ => None,
         }
     }
