@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import postgres
+from tests.support import loop_gaps, postgres
 from tests.support.app import RunningApp
 from tests.support.server import ServerProcess
 
@@ -20,6 +20,13 @@ ENGINES = ("sqlite", "postgresql")
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test leaves anything in the state folder of who runs it."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(autouse=True)
+def event_loops() -> Iterator[None]:
+    """No test may make a server's event loop stand still."""
+    yield
+    loop_gaps.check()
 
 
 def missing(what: str) -> None:

@@ -33,6 +33,7 @@ from headway_server.guard import Credentials, Guard, Scope
 from headway_server.ids import Ids
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
+from headway_server.loop_monitor import LoopMonitor
 from headway_server.metrics import Metrics
 from headway_server.notices import Notices, renderer
 from headway_server.operations import OperationsServicer
@@ -109,6 +110,7 @@ class App:
         self.settings = settings
         self.admin_token = secrets.token_urlsafe(32)
         self._clock = clock
+        self.loop_monitor = LoopMonitor()
 
     async def start(self) -> None:
         """Open the database and the port. Raises StartError."""
@@ -167,6 +169,7 @@ class App:
         if self._clock is None:
             self._upkeep_task = asyncio.create_task(self.upkeep.run(self._note_database))
             await self.notices.start(alone=not self.engine.shared)
+        self.loop_monitor.start()
 
     def _publish(self, changes: Sequence[Published]) -> None:
         self.hub.publish(changes)
@@ -204,6 +207,7 @@ class App:
             self._guard.tallies,
             self.hub,
             self.writer,
+            self.loop_monitor,
             lambda: self._door.connections if self._door is not None else 0,
             lambda: self._trouble() is None,
         )
@@ -254,6 +258,7 @@ class App:
             self.readers.give_up()
             self.writer.give_up()
         await self.notices.close()
+        self.loop_monitor.stop()
         try:
             async with asyncio.timeout(CLOSING):
                 await self._close_database()

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from headway_server.database import Engine
+from headway_server.loop_monitor import LoopMonitor
 from headway_server.tally import Histogram, Tally
 from headway_server.watch import Hub
 from headway_server.writer import Writer
@@ -30,6 +31,7 @@ class Metrics(Collector):
         tallies: Mapping[tuple[str, str], Tally],
         hub: Hub,
         writer: Writer,
+        loop_monitor: LoopMonitor,
         connections: Callable[[], int],
         ready: Callable[[], bool],
     ) -> None:
@@ -38,6 +40,7 @@ class Metrics(Collector):
         self._tallies = tallies
         self._hub = hub
         self._writer = writer
+        self._loop_monitor = loop_monitor
         self._connections = connections
         self._ready = ready
         self._registry = CollectorRegistry()
@@ -62,6 +65,14 @@ class Metrics(Collector):
         yield _gauge("headway_write_load", "How much of the room for waiting calls is taken, 0 to 1", self._writer.load)
         yield _histogram("headway_commit_seconds", "How long commits took", self._writer.commit_seconds)
         yield _histogram("headway_commit_calls", "Calls that shared a commit", self._writer.commit_calls)
+        monitor = self._loop_monitor
+        yield _histogram("headway_event_loop_lag_seconds", "How late the event loop ran", monitor.lag_seconds)
+        yield _gauge("headway_event_loop_lag_max_seconds", "The longest lag since the start", monitor.worst_lag)
+        yield _gauge(
+            "headway_event_loop_busy_lag_max_seconds",
+            "The longest lag since the start in which the server itself was computing",
+            monitor.worst_busy_lag,
+        )
         yield from self._files()
 
     def _calls(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:

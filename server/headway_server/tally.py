@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0)
 COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0)
+LOOP_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 COMMIT_CALLS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
 
 CANCELLED = 1

@@ -12,6 +12,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.app import App
 from headway_server.limits import MICROSECONDS, Limits
 from headway_server.settings import Settings
+from tests.support import loop_gaps
 from tests.support.http_channel import HttpChannel
 
 T = TypeVar("T")
@@ -62,7 +63,12 @@ class RunningApp:
         else:
             self.channel = HttpChannel(self.app.http_address)
         self.stub = JobServiceStub(self.channel)
+        loop_gaps.watch(self)
         return self
+
+    def worst_gap(self) -> float:
+        """How long the server's event loop was busy at a stretch (s); the test's own threads do not count."""
+        return self.app.loop_monitor.worst_own_lag
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Run a coroutine in the server's loop."""
@@ -74,6 +80,7 @@ class RunningApp:
         self.run(self.app.upkeep.sweep())
 
     def __exit__(self, *_: object) -> None:
+        loop_gaps.look(self)
         self.channel.close()
         self.run(self.app.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -9,6 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from tests.support import loop_gaps
+
+LAG = "headway_event_loop_busy_lag_max_seconds "
+
+ASKED_WITHIN = 2.0
+"""Seconds: a server that a test has stopped does not answer."""
 
 
 class ServerProcess:
@@ -68,7 +76,19 @@ class ServerProcess:
         if self.http_address:
             page = urlsplit(self._process.stdout.readline().split()[1])
             self.http_address, self.token = page.netloc, page.fragment.removeprefix("token=")
+            loop_gaps.watch(self)
         return self
+
+    def worst_gap(self) -> float:
+        """How long its event loop stood still while the process was computing (s); 0 if it cannot be asked."""
+        if not self.running or not self.http_address:
+            return 0.0
+        try:
+            with urlopen(f"http://{self.http_address}/metrics", timeout=ASKED_WITHIN) as response:
+                lines: list[str] = response.read().decode().splitlines()
+        except OSError:
+            return 0.0
+        return max((float(line.removeprefix(LAG)) for line in lines if line.startswith(LAG)), default=0.0)
 
     @property
     def log(self) -> str:
@@ -97,6 +117,7 @@ class ServerProcess:
     def _end(self, number: int) -> int:
         if self._process is None:
             return 0
+        loop_gaps.look(self)
         if self.running:
             self._process.send_signal(number)
         assert self._process.stdout is not None
