@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headway_server.actions import Action
 from headway_server.job import Job
 from headway_server.limits import MICROSECONDS, Limits
 from headway_server.report import RecordError
@@ -58,3 +59,5 @@ class Change:
     """New ones; the last of them is number `job.error_count`."""
     notices: tuple[Notice, ...] = ()
     """What somebody wants to be told of, in the order in which it happened."""
+    answered: Action | None = None
+    """The last command whose answer is `job`; None before the first."""

@@ -8,13 +8,14 @@ from headway_server.change import Change, Rules
 from headway_server.committed import Committed
 from headway_server.errors import JobError, JobNotFound, SessionJobsLimit
 from headway_server.job import Job, Key
+from headway_server.report import Report
 from headway_server.store import Store
 
 Step = tuple[Key, Action]
 """One action on one job."""
 
 Outcome = Job | JobError
-"""What became of a step: the job as it is committed, or why it was refused."""
+"""What became of a step: the job as the step left it, or why it was refused."""
 
 
 class Commit:
@@ -52,7 +53,11 @@ class Commit:
         )
 
     def apply(self, steps: Sequence[Step]) -> list[Outcome]:
-        """Apply the steps, in their order; each is all or nothing."""
+        """Apply the steps, in their order; each is all or nothing.
+
+        Each is answered with the job as it was after that step. Only reports that follow each other share an answer,
+        the job after the last of them.
+        """
         outcomes: list[Outcome] = []
         for key, action in steps:
             try:
@@ -62,7 +67,10 @@ class Commit:
                 elif change.removed:
                     raise JobNotFound
                 else:
+                    if change.answered is not None and not _share_an_answer(change.answered, action):
+                        change.job = change.job.copy()
                     machine.step(change, action, self._now, self._rules)
+                    change.answered = action
                     if change.removed:
                         self._removed = True
                 outcomes.append(change.job)
@@ -81,6 +89,7 @@ class Commit:
         self._room[session_hash] -= 1
         change = machine.create(session_hash, job_id, action, self._now, self._rules)
         change.variables = {}
+        change.answered = action
         self._changes[key] = change
         return change
 
@@ -105,3 +114,8 @@ class Commit:
         for key, job in self._store.load(missing).items():
             copies[key] = machine.working_copy(job)
         return copies
+
+
+def _share_an_answer(before: Action, action: Action) -> bool:
+    """Whether the earlier call may be answered with what the later one makes of the job."""
+    return type(before) is Report and type(action) is Report

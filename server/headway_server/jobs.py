@@ -102,7 +102,7 @@ class Jobs:
         return await self._writer.apply((session_hash, job_id or self._ids()), action)
 
     async def apply(self, name: Name, action: Action, size: int = 0) -> Job:
-        """Do something with a job; the job as it was committed. `size` is the action's weight in bytes."""
+        """Do something with a job; the job as this left it. `size` is the action's weight in bytes."""
         return await self._writer.apply(await self.locate(name), action, size)
 
     def report(self, steps: Sequence[Step], size: int, lane: Lane) -> "asyncio.Future[list[Outcome]]":

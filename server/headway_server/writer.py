@@ -118,7 +118,7 @@ class Writer:
         """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
 
         `lane`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the
-        job as it was committed. Raises Overloaded or ShuttingDown at once, DatabaseUnavailable or StorageFull later,
+        job as the step left it. Raises Overloaded or ShuttingDown at once, DatabaseUnavailable or StorageFull later,
         and then nothing was acknowledged.
         """
         if lane is not None and lane.error is not None:
@@ -152,7 +152,7 @@ class Writer:
                 call.future.set_exception(DatabaseUnavailable())
 
     async def apply(self, key: Key, action: Action, size: int = 0) -> Job:
-        """Apply one action; the job as it was committed. Raises the domain's errors too."""
+        """Apply one action; the job as the action left it. Raises the domain's errors too."""
         (outcome,) = await self.submit(((key, action),), size)
         if isinstance(outcome, JobError):
             raise outcome
