@@ -18,6 +18,7 @@ from headway_server.job import Error, Job
 from headway_server.limits import MICROSECONDS
 from headway_server.report import Report
 from headway_server.store import Store
+from headway_server.totals import Totals
 
 RULES = Rules()
 KEY = ("session", "0" * 32)
@@ -38,7 +39,7 @@ def together(store: Store, commands: Sequence[Action]) -> list[Outcome]:
     """The outcomes of commands that share one commit."""
     committed = Committed()
     committed.note([machine.create(*KEY, CREATE, 1, RULES)])
-    commit = Commit(store, committed, RULES, 2, [[(KEY, command) for command in commands]])
+    commit = Commit(store, committed, Totals(RULES.limits), RULES, 2, [[(KEY, command) for command in commands]])
     return commit.apply([(KEY, command) for command in commands])
 
 

@@ -44,6 +44,7 @@ from headway_server.sessions import Sessions
 from headway_server.settings import Settings, is_loopback
 from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
+from headway_server.totals import Totals
 from headway_server.upkeep import Upkeep
 from headway_server.watch import Hub
 from headway_server.writer import Published, Writer
@@ -126,7 +127,8 @@ class App:
         render = renderer(settings.notice_source)
         outbox = Outbox(self.engine.database, settings.notices, Ids(clock), render)
         publish, beside = (self._publish, outbox.add) if settings.notices else (self.hub.publish, None)
-        self.writer = Writer(self.store, committed, clock, rules, publish, beside)
+        self.totals = Totals(settings.limits)
+        self.writer = Writer(self.store, committed, self.totals, clock, rules, publish, beside)
         self.notices = Notices(
             settings.notices,
             outbox,

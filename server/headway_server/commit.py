@@ -10,6 +10,7 @@ from headway_server.errors import JobError, JobNotFound, SessionJobsLimit
 from headway_server.job import Job, Key
 from headway_server.report import Report
 from headway_server.store import Store
+from headway_server.totals import Totals
 
 Step = tuple[Key, Action]
 """One action on one job."""
@@ -22,13 +23,24 @@ class Commit:
     """Belongs within the store's transaction. `now` (µs) is the time of all that it does."""
 
     def __init__(
-        self, store: Store, committed: Committed, rules: Rules, now: int, steps: Iterable[Sequence[Step]]
+        self,
+        store: Store,
+        committed: Committed,
+        totals: Totals,
+        rules: Rules,
+        now: int,
+        steps: Iterable[Sequence[Step]],
     ) -> None:
         self._store = store
         self._committed = committed
+        self._totals = totals
         self._rules = rules
         self._now = now
-        self._room: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+        """Jobs of each session in which a job is created, those that this commit creates included."""
+        self._created = 0
+        self.new_sessions = 0
+        """Sessions that had no job before this commit."""
         self._removed = False
         keys: set[Key] = set()
         touched: set[Key] = set()
@@ -82,25 +94,31 @@ class Commit:
         if not isinstance(action, Create):
             raise JobNotFound
         session_hash, job_id = key
-        if session_hash not in self._room:
-            self._room[session_hash] = self._room_in(session_hash)
-        if self._room[session_hash] <= 0:
+        if session_hash not in self._counts:
+            self._counts[session_hash] = self._count(session_hash)
+        count = self._counts[session_hash]
+        if count >= self._rules.limits.session_jobs:
             raise SessionJobsLimit
-        self._room[session_hash] -= 1
+        new_sessions = self.new_sessions + (count == 0)
+        self._totals.check(self._created + 1, new_sessions)
+        self._counts[session_hash] += 1
+        self._created += 1
+        self.new_sessions = new_sessions
         change = machine.create(session_hash, job_id, action, self._now, self._rules)
         change.variables = {}
         change.answered = action
         self._changes[key] = change
         return change
 
-    def _room_in(self, session_hash: str) -> int:
-        limit = self._rules.limits.session_jobs
+    def _count(self, session_hash: str) -> int:
+        """How many jobs the session has; counting ends at the limit."""
         count = self._committed.count(session_hash)
         if count is None:
+            limit = self._rules.limits.session_jobs
             count = self._store.count_jobs(session_hash, limit)
             if count < limit:
                 self._committed.counted(session_hash, count)
-        return limit - count
+        return count
 
     def _copies(self, keys: set[Key]) -> dict[Key, Change]:
         copies = {}

@@ -40,6 +40,8 @@ class Limits:
     record_errors_a_report: int = _limit(1000, "record errors in one report")
     reports_a_message: int = _limit(1000, "reports in one StreamProgress message")
     page_size: int = _limit(1000, "jobs on one page of ListJobs")
+    jobs: int = _limit(2_000_000, "jobs that the server stores in all")
+    sessions: int = _limit(200_000, "sessions whose jobs the server stores")
     session_jobs: int = _limit(10_000, "jobs of a session")
     session_watches: int = _limit(1000, "open watches of a session")
     watches: int = _limit(20_000, "open watches of this server")

@@ -169,6 +169,13 @@ class Store:
         ((count,),) = self._fetch(peewee.Select([some], [fn.COUNT(peewee.SQL("*"))]))
         return int(count)
 
+    def count_all(self) -> tuple[int, int]:
+        """How many jobs there are, and of how many sessions. Reads an index from end to end."""
+        sessions = JobRow.select(JobRow.session_hash).distinct()
+        ((jobs,),) = self._fetch(JobRow.select(fn.COUNT(peewee.SQL("*"))))
+        ((count,),) = self._fetch(peewee.Select([sessions], [fn.COUNT(peewee.SQL("*"))]))
+        return int(jobs), int(count)
+
     def save(self, changes: Sequence[Change]) -> None:
         """Write what the changes hold; the transaction is the caller's."""
         self._writes.save(changes)

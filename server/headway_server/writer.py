@@ -24,6 +24,7 @@ from headway_server.job import Job, Key
 from headway_server.line import Line
 from headway_server.store import CommitFailed, Removal, Store, as_job_error
 from headway_server.tally import COMMIT_CALLS, COMMIT_SECONDS, Histogram
+from headway_server.totals import Totals
 
 BATCH_MAX = 2000
 """Steps in one commit, or little more, so that no call waits long for its neighbours."""
@@ -79,6 +80,7 @@ class Writer:
         self,
         store: Store,
         committed: Committed,
+        totals: Totals,
         clock: Clock,
         rules: Rules,
         publish: Callable[[Sequence[Published]], None],
@@ -86,6 +88,7 @@ class Writer:
     ) -> None:
         self._store = store
         self._committed = committed
+        self._totals = totals
         self._clock = clock
         self._rules = rules
         self._publish = publish
@@ -235,16 +238,19 @@ class Writer:
     def _transact(self, batch: list[_Call]) -> list[Published]:
         if self._store.engine.shared or any(call.chore for call in batch):
             with self._store.transaction():
-                changed = self._work(batch)
+                commit = self._work(batch)
+                changed = commit.changed()
                 self._save(changed)
         else:
             # Nobody else writes, so that what is read before a transaction still holds within it.
             self._store.connect()
-            changed = self._work(batch)
+            commit = self._work(batch)
+            changed = commit.changed()
             if not self._store.save_at_once(changed):
                 with self._store.transaction():
                     self._save(changed)
         self._committed.note(changed)
+        self._totals.note(changed, commit.new_sessions)
         published = [_published(change) for change in changed if change.changed and not _passing(change)]
         # The order in which a watch is taken up again.
         return sorted(published, key=attrgetter("update_time", "id"))
@@ -254,10 +260,11 @@ class Writer:
         if self._beside is not None:
             self._beside(changed)
 
-    def _work(self, batch: list[_Call]) -> list[Change]:
+    def _work(self, batch: list[_Call]) -> Commit:
         # One moment a commit, and each later than the one before: a watch is taken up again by it.
         now = self._last_now = max(self._clock.now(), self._last_now + 1)
-        commit = Commit(self._store, self._committed, self._rules, now, (call.steps for call in batch))
+        steps = (call.steps for call in batch)
+        commit = Commit(self._store, self._committed, self._totals, self._rules, now, steps)
         for index, call in enumerate(batch):
             if commit.must_wait(call.steps):
                 self._line.put_back(batch[index:])
@@ -269,7 +276,7 @@ class Writer:
             if call.chore is not None:
                 call.chore()
             call.outcomes = commit.apply(call.steps)
-        return commit.changed()
+        return commit
 
     # Back in the event loop.
 

@@ -17,8 +17,10 @@ from headway_server.change import Rules
 from headway_server.clock import SteadyClock
 from headway_server.committed import Committed
 from headway_server.database import SQLITE_PRAGMAS, Engine, migrate
+from headway_server.limits import Limits
 from headway_server.report import Report
 from headway_server.store import Store
+from headway_server.totals import Totals
 from headway_server.writer import Writer
 from tests.support.power import Event, Recorder, cut
 from tests.support.seeds import seeded
@@ -83,7 +85,7 @@ def record(folder: Path, synchronous: str) -> Recording:
 
 async def commit_many(store: Store, run: int, recorder: Recorder, acknowledged: list[Acknowledged]) -> None:
     """A few callers at once, each with jobs of its own."""
-    writer = Writer(store, Committed(), SteadyClock(1_800_000_000_000_000), Rules(), lambda _: None)
+    writer = Writer(store, Committed(), Totals(Limits()), SteadyClock(1_800_000_000_000_000), Rules(), lambda _: None)
 
     async def caller(number: int) -> None:
         for count in range(COMMITS_A_CALLER):
