@@ -18,6 +18,9 @@ from headway_server.models import NoticeRow
 
 ROWS_A_STATEMENT = 500
 
+ROWS_A_COMMIT = 1000
+"""Notices that one call of `release` or `give_up` changes for each receiver, so that others wait for no long commit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -70,15 +73,32 @@ class Outbox:
         for some in peewee.chunked(rows, ROWS_A_STATEMENT):
             self._database.execute(NoticeRow.insert_many(some))
 
-    def due(self, endpoint: str, now: int, limit: int) -> list[Waiting]:
-        """What may be sent to a receiver by `now` (µs), longest due first."""
-        query = (
-            NoticeRow.select(NoticeRow.endpoint, NoticeRow.id, NoticeRow.body, NoticeRow.attempts)
-            .where((NoticeRow.endpoint == endpoint) & (NoticeRow.next_time <= now))
-            .order_by(NoticeRow.next_time, NoticeRow.id)
-            .limit(limit)
+    def due(self, endpoint: str, now: int, limit: int, retries: int) -> list[Waiting]:
+        """What may be sent to a receiver by `now` (µs): at most `retries`, longest due first, and beside those what was
+        never tried. `limit` in all."""
+        oldest = self._waiting(
+            self._due(endpoint, now).order_by(NoticeRow.next_time, NoticeRow.id), min(limit, retries)
         )
-        return [Waiting(*row) for row in self._fetch(query)]
+        new = self._never_tried(endpoint, now).order_by(NoticeRow.next_time, NoticeRow.id)
+        found = {waiting.id: waiting for waiting in (*oldest, *self._waiting(new, limit))}
+        return list(found.values())[:limit]
+
+    def due_newest(self, endpoint: str, now: int) -> list[Waiting]:
+        """A single notice that may be sent by `now` (µs), if there is any: the newest one that was never tried, else
+        the one longest due."""
+        newest = self._never_tried(endpoint, now).order_by(NoticeRow.next_time.desc(), NoticeRow.id.desc())
+        return self._waiting(newest, 1) or self.due(endpoint, now, 1, 1)
+
+    def _due(self, endpoint: str, now: int) -> peewee.Select:
+        return NoticeRow.select(NoticeRow.endpoint, NoticeRow.id, NoticeRow.body, NoticeRow.attempts).where(
+            (NoticeRow.endpoint == endpoint) & (NoticeRow.next_time <= now)
+        )
+
+    def _never_tried(self, endpoint: str, now: int) -> peewee.Select:
+        return self._due(endpoint, now).where(NoticeRow.attempts == 0)
+
+    def _waiting(self, query: peewee.Select, limit: int) -> list[Waiting]:
+        return [Waiting(*row) for row in self._fetch(query.limit(limit))] if limit > 0 else []
 
     def claim(self, due: Sequence[Waiting], until: int) -> list[Waiting]:
         """Those that nobody else has claimed since they were read; they are this server's until then (µs)."""
@@ -89,13 +109,14 @@ class Outbox:
                 claimed.append(Waiting(waiting.endpoint, waiting.id, waiting.body, attempts))
         return claimed
 
-    def settle(self, delivered: Iterable[Waiting], failed: Iterable[tuple[Waiting, int]]) -> None:
-        """Forget what was delivered; what failed, by claims that still hold, is due again at its time (µs)."""
-        for waiting in delivered:
+    def settle(self, ended: Iterable[tuple[Waiting, int | None]]) -> None:
+        """Forget what was delivered (None). What was not, by claims that still hold, is due again at its time (µs)."""
+        for waiting, next_time in ended:
+            if next_time is not None:
+                self._set(waiting, {NoticeRow.next_time: next_time})
+                continue
             query = NoticeRow.delete().where((NoticeRow.endpoint == waiting.endpoint) & (NoticeRow.id == waiting.id))
             query.execute(self._database)
-        for waiting, next_time in failed:
-            self._set(waiting, {NoticeRow.next_time: next_time})
 
     def _set(self, waiting: Waiting, values: Mapping[peewee.Field, int]) -> bool:
         same = (
@@ -106,9 +127,16 @@ class Outbox:
         changed: int = NoticeRow.update(values).where(same).execute(self._database)
         return changed == 1
 
-    def release(self, now: int) -> None:
-        """Make all of it due at once: this server has just started, and no other one can be sending."""
-        NoticeRow.update({NoticeRow.next_time: now}).where(NoticeRow.next_time > now).execute(self._database)
+    def release(self, now: int) -> int:
+        """Make some of what waits due at once: this server has just started, and no other one can be sending. How
+        many; 0: all is due."""
+        released = 0
+        for endpoint in self._endpoints:
+            of_it = NoticeRow.endpoint == endpoint.key
+            later = NoticeRow.select(NoticeRow.id).where(of_it & (NoticeRow.next_time > now)).limit(ROWS_A_COMMIT)
+            query = NoticeRow.update({NoticeRow.next_time: now}).where(of_it & NoticeRow.id.in_(later))
+            released += query.execute(self._database)
+        return released
 
     def overfull(self, before: int, limit: int) -> bool:
         """Whether `give_up` would find anything."""
@@ -116,9 +144,9 @@ class Outbox:
         return any(count > limit or oldest < before for count, oldest in self._fetch(query))
 
     def give_up(self, before: int, limit: int) -> dict[str, int]:
-        """Delete what is older than that time (µs), and of each receiver all but the `limit` newest.
+        """Delete some of what is older than that time (µs), and of each receiver's all but the `limit` newest.
 
-        How many notices to each receiver were given up.
+        How many notices to each receiver were given up; none: all are.
         """
         counts = {}
         for (endpoint,) in self._fetch(NoticeRow.select(NoticeRow.endpoint).distinct()):
@@ -127,7 +155,8 @@ class Outbox:
             surplus = NoticeRow.create_time < before
             for (newest_surplus,) in self._fetch(newest_first.offset(limit).limit(1)):
                 surplus |= NoticeRow.id <= newest_surplus
-            if count := NoticeRow.delete().where(of_it & surplus).execute(self._database):
+            some = NoticeRow.select(NoticeRow.id).where(of_it & surplus).limit(ROWS_A_COMMIT)
+            if count := NoticeRow.delete().where(of_it & NoticeRow.id.in_(some)).execute(self._database):
                 counts[str(endpoint)] = count
         return counts
 
