@@ -41,6 +41,9 @@ LONGEST_PAUSE = 30 * MICROSECONDS
 POLL = 1.0
 """Seconds between two looks at what is due."""
 
+RACE_WAIT = 0.05
+"""Seconds to the next look when another server was quicker with all that was due."""
+
 REFUSALS_LOG_INTERVAL = 86_400 * MICROSECONDS
 """Notices that a receiver refuses are logged at most this often (µs): one may be refused for days."""
 
@@ -140,7 +143,9 @@ class Courier:
                     found = await self._round(group)
                 if self._sending or self._ended:
                     await self._woken()
-                elif not found:
+                elif found:
+                    await asyncio.sleep(RACE_WAIT)
+                else:
                     return
 
     async def _woken(self) -> None:

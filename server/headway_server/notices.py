@@ -139,6 +139,8 @@ class Notices:
         except JobError:
             # Without it, claims of before end by themselves a little later.
             pass
+        except Exception:
+            log.exception("releasing the outbox failed; claims of before end by themselves")
 
     async def close(self) -> None:
         """Stop, with a short wait for answers that are on their way."""

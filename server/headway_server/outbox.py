@@ -6,6 +6,8 @@ them sends, and another one takes over if that one dies.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any  # what a database driver returns has no other type
 
 import peewee
@@ -103,7 +105,7 @@ class Outbox:
     def claim(self, due: Sequence[Waiting], until: int) -> list[Waiting]:
         """Those that nobody else has claimed since they were read; they are this server's until then (µs)."""
         claimed = []
-        for waiting in due:
+        for waiting in self._lock(due):
             attempts = waiting.attempts + 1
             if self._set(waiting, {NoticeRow.attempts: attempts, NoticeRow.next_time: until}):
                 claimed.append(Waiting(waiting.endpoint, waiting.id, waiting.body, attempts))
@@ -111,19 +113,25 @@ class Outbox:
 
     def settle(self, ended: Iterable[tuple[Waiting, int | None]]) -> None:
         """Forget what was delivered (None). What was not, by claims that still hold, is due again at its time (µs)."""
-        for waiting, next_time in ended:
+        times = dict(ended)
+        for waiting in self._lock(list(times)):
+            next_time = times[waiting]
             if next_time is not None:
                 self._set(waiting, {NoticeRow.next_time: next_time})
-                continue
-            query = NoticeRow.delete().where((NoticeRow.endpoint == waiting.endpoint) & (NoticeRow.id == waiting.id))
-            query.execute(self._database)
+            else:
+                NoticeRow.delete().where(_is(waiting)).execute(self._database)
+
+    def _lock(self, some: Sequence[Waiting]) -> list[Waiting]:
+        """Those of them that no other server is changing right now. To wait for the others would make all writes of
+        this server wait for a commit of that one; what it changes is its own to send."""
+        if not some or not self._database.for_update:
+            return list(some)
+        query = NoticeRow.select(NoticeRow.endpoint, NoticeRow.id).where(reduce(or_, map(_is, some)))
+        free = set(self._fetch(query.for_update(skip_locked=True)))
+        return [waiting for waiting in some if (waiting.endpoint, waiting.id) in free]
 
     def _set(self, waiting: Waiting, values: Mapping[peewee.Field, int]) -> bool:
-        same = (
-            (NoticeRow.endpoint == waiting.endpoint)
-            & (NoticeRow.id == waiting.id)
-            & (NoticeRow.attempts == waiting.attempts)
-        )
+        same = _is(waiting) & (NoticeRow.attempts == waiting.attempts)
         changed: int = NoticeRow.update(values).where(same).execute(self._database)
         return changed == 1
 
@@ -156,6 +164,8 @@ class Outbox:
             for (newest_surplus,) in self._fetch(newest_first.offset(limit).limit(1)):
                 surplus |= NoticeRow.id <= newest_surplus
             some = NoticeRow.select(NoticeRow.id).where(of_it & surplus).limit(ROWS_A_COMMIT)
+            if self._database.for_update:
+                some = some.for_update(skip_locked=True)
             if count := NoticeRow.delete().where(of_it & NoticeRow.id.in_(some)).execute(self._database):
                 counts[str(endpoint)] = count
         return counts
@@ -165,3 +175,7 @@ class Outbox:
         with exception_wrapper:
             found: list[tuple[Any, ...]] = self._database.execute(query).fetchall()
         return found
+
+
+def _is(waiting: Waiting) -> peewee.Expression:
+    return (NoticeRow.endpoint == waiting.endpoint) & (NoticeRow.id == waiting.id)

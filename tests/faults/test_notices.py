@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -188,6 +189,27 @@ def test_what_was_claimed_too_long_ago_is_left_to_others(
         monkeypatch.setattr(one.app.writer, "chore", late)
         one.clock.forward(1)
         one.run(deliver(one))
+        assert receiver.times_each() == {1}
+
+
+def test_a_notice_that_another_server_is_changing_holds_up_no_write(postgresql: Postgres, session: str) -> None:
+    url = postgresql.database()
+    with Receiver() as receiver, RunningApp(url, settings=told_to(receiver)) as app:
+        caller = Caller(app, session)
+        locked, *others = caller.create_many(5)
+        for job_id in (locked, *others):
+            caller.finish(job_id)
+        app.clock.forward(1)
+        with psycopg.connect(url) as other:
+            other.execute("SELECT id FROM notice ORDER BY id LIMIT 1 FOR UPDATE")
+            # While its commit takes long, this server sends what else is due, and its own commits do not wait.
+            sending = app.run(begun(deliver(app)))
+            until(lambda: len(receiver.received) == len(others))
+            caller.finish(caller.create().id)
+        app.run(ended(sending))
+        app.clock.forward(1)
+        app.run(deliver(app))
+        assert set(receiver.subjects) >= {locked, *others}
         assert receiver.times_each() == {1}
 
 
