@@ -78,18 +78,19 @@ class Outbox:
     def due(self, endpoint: str, now: int, limit: int, retries: int) -> list[Waiting]:
         """What may be sent to a receiver by `now` (µs): at most `retries`, longest due first, and beside those what was
         never tried. `limit` in all."""
-        oldest = self._waiting(
-            self._due(endpoint, now).order_by(NoticeRow.next_time, NoticeRow.id), min(limit, retries)
-        )
-        new = self._never_tried(endpoint, now).order_by(NoticeRow.next_time, NoticeRow.id)
+        oldest = self._waiting(self._due(endpoint, now).order_by(NoticeRow.next_time), min(limit, retries))
+        new = self._never_tried(endpoint, now).order_by(NoticeRow.next_time)
         found = {waiting.id: waiting for waiting in (*oldest, *self._waiting(new, limit))}
         return list(found.values())[:limit]
 
     def due_newest(self, endpoint: str, now: int) -> list[Waiting]:
         """A single notice that may be sent by `now` (µs), if there is any: the newest one that was never tried, else
         the one longest due."""
-        newest = self._never_tried(endpoint, now).order_by(NoticeRow.next_time.desc(), NoticeRow.id.desc())
+        newest = self._never_tried(endpoint, now).order_by(NoticeRow.next_time.desc())
         return self._waiting(newest, 1) or self.due(endpoint, now, 1, 1)
+
+    # Ordered by what an index gives, and by nothing else: after a start thousands are due at the same time, and each
+    # look would sort them.
 
     def _due(self, endpoint: str, now: int) -> peewee.Select:
         return NoticeRow.select(NoticeRow.endpoint, NoticeRow.id, NoticeRow.body, NoticeRow.attempts).where(

@@ -28,7 +28,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, **names: tuple[str, ...]) -> list
     """Lets names under .test stand for these addresses. What was looked up is in the list that it returns."""
     looked_up: list[str] = []
 
-    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
         looked_up.append(host)
         addresses = names[host.removesuffix(".").removesuffix(".test")]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
@@ -48,9 +48,11 @@ async def serving(
         task = asyncio.current_task()
         assert task is not None
         connections.add(task)
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            await serve(reader, writer)
-        writer.transport.abort()
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await serve(reader, writer)
+        finally:
+            writer.transport.abort()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
@@ -59,6 +61,9 @@ async def serving(
         server.close()
         for connection in connections:
             connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        # The transports close in the loop's next turn.
+        await asyncio.sleep(0)
 
 
 def test_nothing_is_sent_to_a_name_that_leads_home(
@@ -111,6 +116,8 @@ async def test_the_address_that_was_checked_is_the_one_that_is_used(
         ("64:ff9b::a9fe:a9fe", False, False),
         ("2002:a9fe:a9fe::", False, False),
         ("2001:0:4136:e378:8000:63bf:3fff:fdd2", False, False),
+        ("64:ff9b:1::a9fe:a9fe", False, False),
+        ("64:ff9b:1:a9fe:a9:fe00::", False, False),
         ("::169.254.169.254", False, False),
         ("fe80::1%lo", False, False),
         ("fec0::1", False, False),
@@ -248,6 +255,7 @@ async def test_silent_addresses_leave_time_for_one_that_answers(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headway_server.post.CONNECT_TIMEOUT", 2.5)
+    monkeypatch.setattr("headway_server.post.TIMEOUT", 6.0)
     silent = tuple(f"127.0.0.{number}" for number in range(2, 6))
     resolving(monkeypatch, many=(*silent, "127.0.0.1"))
     with ExitStack() as sockets:
@@ -283,7 +291,7 @@ async def test_a_look_up_that_hangs_holds_up_its_own_receiver_alone(
     answers = threading.Event()
     looked_up: list[str] = []
 
-    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
         looked_up.append(host)
         if host == "silent.test":
             answers.wait()
