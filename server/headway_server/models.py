@@ -189,7 +189,10 @@ class NoticeRow(_Table):
     class Meta:
         table_name = "notice"
         primary_key = CompositeKey("endpoint", "id")
-        indexes = ((("endpoint", "next_time"), False),)
+        indexes = (
+            (("endpoint", "next_time"), False),
+            (("endpoint", "attempts", "next_time"), False),
+        )
 
 
 class FactRow(_Table):

@@ -1,8 +1,8 @@
 """One POST to a receiver that the operator named: HTTP/1.1, no redirect, no proxy, and never to an address that was not
 checked.
 
-The name is looked up here, the address checked, and that very address connected to, so that no second look-up can lead
-elsewhere. TLS still checks the certificate for the name.
+The name is looked up for each POST, the addresses are checked, and one of those very addresses is connected to, so that
+no second look-up can lead elsewhere. TLS still checks the certificate for the name.
 """
 
 import asyncio
@@ -17,12 +17,17 @@ from urllib.parse import urlsplit
 import h11
 
 from headway_server.addresses import may_reach
+from headway_server.lookup import LOOKUP_TIMEOUT, Lookup
 
 TIMEOUT = 15.0
-"""Seconds that all of it may take."""
+"""Seconds from the look-up to the end of the answer's head."""
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds for one of a host's addresses."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds for TCP and TLS, shared out among the addresses that are left to try: the last one gets its share however
+many before it are silent."""
+
+ADDRESSES_MAX = 8
+"""Addresses of a host that are tried, so that each one's share is long enough for a distant receiver."""
 
 HEAD_BYTES_MAX = 16 * 1024
 """An answer's status line and headers may be so long."""
@@ -32,6 +37,9 @@ BODY_BYTES_MAX = 16 * 1024
 
 BODY_TIMEOUT = 1.0
 """Seconds for that."""
+
+SENDING_MAX = TIMEOUT + BODY_TIMEOUT
+"""Seconds that a POST takes at most."""
 
 CHUNK = 4096
 
@@ -50,17 +58,22 @@ class Answer:
 
 
 class Poster:
-    """Posts to receivers. `private`: those of this machine and its own network too."""
+    """Posts to one receiver. `private`: it may be on this machine or its own network."""
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext, *, private: bool) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or PORTS[parts.scheme]
+        self._authority = parts.netloc
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._tls = tls if parts.scheme == "https" else None
         self._private = private
-        self._tls = ssl.create_default_context()
+        self._lookup = Lookup(self._host, self._port)
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """What the receiver answers. Raises NoAnswer."""
         try:
-            async with asyncio.timeout(TIMEOUT):
-                return await self._post(url, headers, body)
+            return await self._post(headers, body)
         except TimeoutError:
             raise NoAnswer(f"no answer within {TIMEOUT:g} s") from None
         except ssl.SSLCertVerificationError as error:
@@ -72,54 +85,68 @@ class Poster:
         except OSError as error:
             raise NoAnswer(f"no connection: {error.strerror or type(error).__name__}") from None
 
-    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        parts = urlsplit(url)
-        reader, writer = await self._connect(parts.scheme, parts.hostname or "", parts.port or PORTS[parts.scheme])
-        try:
-            head = h11.Request(
-                method="POST",
-                target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-                headers=[
-                    ("host", parts.netloc),
-                    ("connection", "close"),
-                    ("content-length", str(len(body))),
-                    *headers.items(),
-                ],
-            )
-            protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
-                writer.write(protocol.send(event) or b"")
-            await writer.drain()
-            answer = await _read_head(protocol, reader)
-            with suppress(TimeoutError, OSError, h11.ProtocolError):
-                async with asyncio.timeout(BODY_TIMEOUT):
-                    await _read_body(protocol, reader)
-            return answer
-        finally:
-            # Not closed in good order: that would wait for a receiver that reads no further.
-            writer.transport.abort()
-
-    async def _connect(self, scheme: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        addresses = await self._addresses(host, port)
-        for position, address in enumerate(addresses, 1):
+    async def _post(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        async with asyncio.timeout(TIMEOUT) as limit:
+            reader, writer = await self._connect()
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    if scheme == "http":
-                        return await asyncio.open_connection(address, port)
-                    return await asyncio.open_connection(address, port, ssl=self._tls, server_hostname=host)
-            except (TimeoutError, OSError):
-                if position == len(addresses):
+                head = h11.Request(
+                    method="POST",
+                    target=self._target,
+                    headers=[
+                        ("host", self._authority),
+                        ("connection", "close"),
+                        ("content-length", str(len(body))),
+                        *headers.items(),
+                    ],
+                )
+                protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+                # Without waiting until all is sent: a receiver may answer, and close, before it has read the body.
+                for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                    writer.write(protocol.send(event) or b"")
+                answer = await _read_head(protocol, reader)
+                # The answer counts, whatever follows it.
+                limit.reschedule(None)
+                with suppress(TimeoutError, OSError, h11.ProtocolError):
+                    async with asyncio.timeout(BODY_TIMEOUT):
+                        await _read_body(protocol, reader)
+                return answer
+            finally:
+                # Not closed in good order: that would wait for a receiver that reads no further.
+                writer.transport.abort()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        addresses = await self._addresses()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + CONNECT_TIMEOUT
+        # In certificates names have no dot at their end.
+        name = self._host.rstrip(".") if self._tls is not None else None
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            try:
+                async with asyncio.timeout((end - loop.time()) / left):
+                    return await asyncio.open_connection(address, self._port, ssl=self._tls, server_hostname=name)
+            except TimeoutError:
+                if left == 1:
+                    raise NoAnswer(f"no connection within {CONNECT_TIMEOUT:g} s") from None
+            except OSError:
+                if left == 1:
                     raise
         raise NoAnswer("its name stands for no address that notices may be sent to")
 
-    async def _addresses(self, host: str, port: int) -> list[str]:
+    async def _addresses(self) -> list[str]:
         """Those of the host's addresses that something may be sent to."""
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [str(ipaddress.ip_address(self._host))]
+        except ValueError:
+            found = await self._look_up()
+        return [text for text in found if may_reach(ipaddress.ip_address(text), private=self._private)][:ADDRESSES_MAX]
+
+    async def _look_up(self) -> list[str]:
+        try:
+            return await self._lookup.addresses()
+        except TimeoutError:
+            raise NoAnswer(f"its name could not be looked up within {LOOKUP_TIMEOUT:g} s") from None
         except (socket.gaierror, UnicodeError):
             raise NoAnswer("its name cannot be found") from None
-        addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-        return [text for text in addresses if may_reach(ipaddress.ip_address(text), private=self._private)]
 
 
 async def _read_head(protocol: h11.Connection, reader: asyncio.StreamReader) -> Answer:

@@ -3,17 +3,19 @@
 import asyncio
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -23,8 +25,8 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.database import MIGRATIONS, migrate, open_engine
+from headway_server.delivery import LEASE
 from headway_server.limits import MICROSECONDS
-from headway_server.notices import LEASE
 from headway_server.settings import Settings, read
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
@@ -37,16 +39,19 @@ from tests.support.waiting import until
 
 ROUNDS = 4
 
+NAME_SERVER = "127.53.53.53"
+
 PATIENCE = 25.0
 """Seconds: longer than the longest pause between two attempts of these tests."""
 
 
 @contextmanager
-def telling(folder: Path, *receivers: Receiver) -> Iterator[ServerProcess]:
-    """A server process that tells these receivers."""
+def telling(folder: Path, *receivers: Receiver | str, prefix: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """A server process that tells these receivers, or those of these URLs."""
+    urls = [receiver if isinstance(receiver, str) else receiver.url for receiver in receivers]
     config = folder / "headway.toml"
-    config.write_text("".join(f'[[notices]]\nurl = "{r.url}"\nsecret = "{SECRET}"\n' for r in receivers))
-    with ServerProcess(folder, "--config", str(config), "--allow-private-notices") as server:
+    config.write_text("".join(f'[[notices]]\nurl = "{url}"\nsecret = "{SECRET}"\n' for url in urls))
+    with ServerProcess(folder, "--config", str(config), "--allow-private-notices", prefix=prefix) as server:
         yield server
 
 
@@ -159,11 +164,87 @@ def test_servers_that_share_the_outbox_share_the_sending(postgresql: Postgres, s
             caller.finish(job_id)
         one.clock.forward(1)
         other.clock.forward(1)
-        sendings = [(server, server.run(begun(deliver(server)))) for _ in range(3) for server in (one, other)]
+        sendings = [(server, server.run(begun(deliver(server)))) for server in (one, other)]
         for server, sending in sendings:
             server.run(ended(sending))
         assert sorted(receiver.subjects) == sorted(job_ids)
         assert receiver.times_each() == {1}
+
+
+def test_what_was_claimed_too_long_ago_is_left_to_others(
+    postgresql: Postgres, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
+        caller = Caller(one, session)
+        caller.finish(caller.create().id)
+        chore = one.app.writer.chore
+
+        async def late(work: Callable[[], None]) -> None:
+            """The server learns a minute late that its commit succeeded; meanwhile another one does the work."""
+            await chore(work)
+            for server in (one, other):
+                server.clock.forward(60)
+            await asyncio.to_thread(other.run, deliver(other))
+
+        monkeypatch.setattr(one.app.writer, "chore", late)
+        one.clock.forward(1)
+        one.run(deliver(one))
+        assert receiver.times_each() == {1}
+
+
+def test_a_notice_that_another_server_is_changing_holds_up_no_write(postgresql: Postgres, session: str) -> None:
+    url = postgresql.database()
+    with Receiver() as receiver, RunningApp(url, settings=told_to(receiver)) as app:
+        caller = Caller(app, session)
+        locked, *others = caller.create_many(5)
+        for job_id in (locked, *others):
+            caller.finish(job_id)
+        app.clock.forward(1)
+        with psycopg.connect(url) as other:
+            other.execute("SELECT id FROM notice ORDER BY id LIMIT 1 FOR UPDATE")
+            # While its commit takes long, this server sends what else is due, and its own commits do not wait.
+            sending = app.run(begun(deliver(app)))
+            until(lambda: len(receiver.received) == len(others))
+            caller.finish(caller.create().id)
+        app.run(ended(sending))
+        app.clock.forward(1)
+        app.run(deliver(app))
+        assert set(receiver.subjects) >= {locked, *others}
+        assert receiver.times_each() == {1}
+
+
+@contextmanager
+def silent_name_server(folder: Path) -> Iterator[Sequence[str]]:
+    """What to put before a command so that it asks a name server that never answers. Skips where only root may."""
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        try:
+            server.bind((NAME_SERVER, 53))
+        except PermissionError:
+            pytest.skip("a name server's port needs root")
+        resolver = folder / "resolv.conf"
+        resolver.write_text(f"nameserver {NAME_SERVER}\noptions timeout:30\n")
+        mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+        yield ("unshare", "--mount", "sh", "-c", mount, str(resolver))
+
+
+def test_a_silent_name_server_holds_up_its_own_receiver_alone(tmp_path: Path) -> None:
+    with Receiver() as healthy, silent_name_server(tmp_path) as prefix:
+        names = [f"http://silent-{number}.test/" for number in range(4)]
+        # A name that the hosts file holds, which the same kind of look-up finds.
+        urls = [*names, healthy.url.replace("127.0.0.1", "localhost")]
+        with telling(tmp_path, *urls, prefix=prefix) as server:
+            job_ids = finish_jobs(server, 30)
+            until(lambda: len(healthy.received) == len(job_ids))
+            assert sorted(healthy.subjects) == job_ids
+            until(lambda: server.log.count("could not be looked up") == len(names), PATIENCE)
+            finish_jobs(server, 1)
+            until(lambda: len(healthy.received) == len(job_ids) + 1)
+            begun = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - begun < 5
+            told = sorted(line.partition("notices to ")[2] for line in server.log.splitlines() if "notices to" in line)
+            why = "its name could not be looked up within 10 s; trying again"
+            assert told == [f"{name.removesuffix('/')}: {why}" for name in names]
 
 
 def test_a_server_takes_over_what_another_one_died_sending(postgresql: Postgres, session: str) -> None:
@@ -260,7 +341,7 @@ def test_a_kill_within_the_migration_leaves_the_database_as_it_was(older: str) -
     engine = open_engine(older)
     try:
         assert not engine.database.table_exists("notice")
-        assert migrate(engine) == ["0002_notices"]
+        assert migrate(engine)[0] == "0002_notices"
         assert engine.database.table_exists("notice")
     finally:
         engine.close()

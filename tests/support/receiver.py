@@ -41,11 +41,13 @@ class Receiver:
     status: int = 204
     headers: Mapping[str, str] = field(default_factory=dict)
     disliked: str = ""
-    """Whatever holds this is answered with 400."""
+    """Whatever holds this is answered with `disliked_status`."""
+    disliked_status: int = 400
     tls: ssl.SSLContext | None = None
     received: list[Received] = field(default_factory=list)
     free: threading.Event = field(default_factory=threading.Event)
-    """While it is clear no request is answered."""
+    """While it is clear no request is answered, if it holds the text `held`."""
+    held: str = ""
     port: int = 0
     _server: ThreadingHTTPServer | None = None
 
@@ -117,10 +119,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         receiver.received.append(Received(headers, body, json.loads(body).get("subject", "")))
-        receiver.free.wait()
-        if receiver.status:
-            dislikes = receiver.disliked and receiver.disliked in body.decode()
-            self.send_response(400 if dislikes else receiver.status)
+        if receiver.held in body.decode():
+            receiver.free.wait()
+        dislikes = receiver.disliked and receiver.disliked in body.decode()
+        status = receiver.disliked_status if dislikes else receiver.status
+        if status:
+            self.send_response(status)
             for name, value in receiver.headers.items():
                 self.send_header(name, value)
             self.end_headers()

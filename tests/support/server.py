@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -20,7 +20,10 @@ ASKED_WITHIN = 2.0
 
 
 class ServerProcess:
-    """A server on a free loopback port, with a database in `folder`; it keeps its port over restarts."""
+    """A server on a free loopback port, with a database in `folder`; it keeps its port over restarts.
+
+    `prefix` is put before its command, and must become the server by exec.
+    """
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class ServerProcess:
         port: int = 0,
         http: str = "127.0.0.1:0",
         environment: Mapping[str, str] = MappingProxyType({}),
+        prefix: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'headway.db'}"
@@ -41,6 +45,7 @@ class ServerProcess:
         self.greeting = ""
         self._arguments = arguments
         self._environment = environment
+        self._prefix = prefix
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -60,7 +65,7 @@ class ServerProcess:
         command += ["--http", self.http_address]
         with (self.folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(
-                [*command, *self._arguments],
+                [*self._prefix, *command, *self._arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
