@@ -1,5 +1,6 @@
 """What is written is read back the same, on every engine; tokens and hashes give nothing away."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,32 @@ def test_a_token_holds_for_its_purpose_and_scope_alone() -> None:
     assert sealer.open("resume", "scope", token) is None
     assert sealer.open("page", "other", token) is None
     assert Sealer(b"j" * 32).open("page", "scope", token) is None
+
+
+def test_a_token_shows_nothing_of_its_position() -> None:
+    """Whoever sees one, in a log of a proxy perhaps, learns neither session nor job."""
+    sealer = Sealer(b"k" * 32)
+    hidden = "0123456789abcdef0123456789abcdef"
+    token = sealer.seal("page", "scope", [1_800_000_000_000_000, hidden, hidden])
+    raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    assert hidden[:8].encode() not in raw
+    assert b"18000000" not in raw
+    assert sealer.open("page", "scope", token) == [1_800_000_000_000_000, hidden, hidden]
+    other = sealer.seal("page", "other scope", [1_800_000_000_000_000, hidden, hidden])
+    assert other[-40:] != token[-40:], "the same bytes stand for the same text"
+
+
+@given(position=st.lists(st.integers() | st.text(max_size=60), max_size=3), place=st.integers(0), bit=st.integers(0, 7))
+def test_a_token_that_was_altered_is_none(position: list[int | str], place: int, bit: int) -> None:
+    sealer = Sealer(b"k" * 32)
+    token = sealer.seal("page", "scope", position)
+    if len(token) > 512:
+        return
+    assert sealer.open("page", "scope", token) == position
+    raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    raw[place % len(raw)] ^= 1 << bit
+    altered = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    assert sealer.open("page", "scope", altered) is None
 
 
 def test_a_session_hash_depends_on_the_key() -> None:

@@ -149,7 +149,7 @@ class App:
         self._database_answers = True
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
-        self._guard = guard = Guard(Credentials(self.admin_token))
+        self._guard = guard = Guard(Credentials(self.admin_token), settings.limits)
         names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
         self._server.add_generic_rpc_handlers(
             (

@@ -9,10 +9,12 @@ from typing import Self
 
 from starlette.types import Receive
 
+from headway_server.budget import Share
 from headway_server.errors import FormatUnsupported, MalformedMessage, MessageTooLarge, RequestTooSlow
+from headway_server.offload import read_off_loop
 
 PATIENCE = 30.0
-"""Seconds in which a request must have arrived."""
+"""Seconds in which a request, or a message of a stream that has begun, must have arrived."""
 
 COMPRESSED, LAST = 1, 2
 """Flags of an envelope."""
@@ -64,10 +66,9 @@ class Presence:
         return False
 
 
-async def whole(receive: Receive, limit: int) -> bytes:
-    """All of the body. Raises MessageTooLarge, RequestTooSlow, Gone."""
-    chunks: list[bytes] = []
-    size = 0
+async def whole(receive: Receive, limit: int, share: Share) -> bytes:
+    """All of the body, counted in `share`. Raises MessageTooLarge, MemoryLimit, RequestTooSlow, Gone."""
+    body = bytearray()
     try:
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -75,32 +76,48 @@ async def whole(receive: Receive, limit: int) -> bytes:
                 if message["type"] == "http.disconnect":
                     raise Gone
                 chunk = message.get("body", b"")
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
+                share.add(len(chunk))
+                body += chunk
+                if len(body) > limit:
                     raise MessageTooLarge
                 if not message.get("more_body", False):
-                    return b"".join(chunks)
+                    return bytes(body)
     except TimeoutError:
         raise RequestTooSlow from None
 
 
 async def messages(
-    receive: Receive, presence: Presence, limit: int, inflate: Inflate | None
+    receive: Receive, presence: Presence, limit: int, inflate: Inflate | None, share: Share
 ) -> AsyncGenerator[bytes, None]:
-    """The messages of a stream as they arrive. Raises MalformedMessage, MessageTooLarge."""
+    """The messages of a stream as they arrive; each is counted in `share` until the next one is asked for. Raises
+    MalformedMessage, MessageTooLarge, MemoryLimit, RequestTooSlow."""
     buffer = bytearray()
+    deadline: float | None = None
     more = True
     while more:
-        event = await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                event = await receive()
+        except TimeoutError:
+            raise RequestTooSlow from None
         if event["type"] == "http.disconnect":
             presence.left()
             # Whoever reads is cancelled with the work.
             await asyncio.Event().wait()
-        buffer += event.get("body", b"")
+        chunk = event.get("body", b"")
+        share.add(len(chunk))
+        buffer += chunk
         more = event.get("more_body", False)
-        while (message := cut(buffer, limit, inflate)) is not None:
-            yield message
+        del event, chunk
+        while (size := _complete(buffer, limit)) is not None:
+            deadline = None
+            message = [await _cut(buffer, size, limit, inflate, share)]
+            held = len(message[0])
+            # Handed over: while the next one is awaited, this one is not kept here.
+            yield message.pop()
+            share.drop(held)
+        if buffer and deadline is None:
+            deadline = asyncio.get_running_loop().time() + PATIENCE
     presence.listen()
     if buffer:
         raise MalformedMessage("The stream ends within a message.")
@@ -122,8 +139,8 @@ async def only(sent: AsyncGenerator[bytes, None]) -> bytes:
     return found
 
 
-def cut(buffer: bytearray, limit: int, inflate: Inflate | None) -> bytes | None:
-    """The first message in the buffer, which it is taken from; None until it is there as a whole."""
+def _complete(buffer: bytearray, limit: int) -> int | None:
+    """The length of the first message in the buffer; None until it is there as a whole."""
     if len(buffer) < _HEAD.size:
         return None
     flags, length = _HEAD.unpack_from(buffer)
@@ -131,16 +148,24 @@ def cut(buffer: bytearray, limit: int, inflate: Inflate | None) -> bytes | None:
         raise MalformedMessage("A message's first byte has flags that a request cannot have.")
     if length > limit:
         raise MessageTooLarge
-    end = _HEAD.size + length
-    if len(buffer) < end:
-        return None
+    return length if len(buffer) >= _HEAD.size + length else None
+
+
+async def _cut(buffer: bytearray, size: int, limit: int, inflate: Inflate | None, share: Share) -> bytes:
+    """The first message, which is taken from the buffer. It alone is counted in `share`, by its inflated size."""
+    end = _HEAD.size + size
+    compressed = buffer[0] & COMPRESSED
     message = bytes(buffer[_HEAD.size : end])
     del buffer[:end]
-    if not flags & COMPRESSED:
+    share.drop(_HEAD.size)
+    if not compressed:
         return message
     if inflate is None:
         raise MalformedMessage("A message is compressed, and the request does not say how.")
-    return inflate(message)
+    message = await read_off_loop(inflate, message)
+    share.add(len(message))
+    share.drop(size)
+    return message
 
 
 def envelope(flags: int, message: bytes) -> bytes:

@@ -1,5 +1,7 @@
 """Bounds what callers can make the server hold, in all and for each of them."""
 
+from typing import Self
+
 from headway_server.errors import JobError
 
 PART = 8
@@ -43,3 +45,32 @@ class Budget:
             self._held[holder] = left
         else:
             del self._held[holder]
+
+
+class Share:
+    """What one piece of work has of a budget: `with Share(budget, holder) as share`. All of it is given back at the
+    end."""
+
+    def __init__(self, budget: Budget, holder: str, amount: int = 0) -> None:
+        self._budget = budget
+        self._holder = holder
+        self._amount = 0
+        self.add(amount)
+
+    def add(self, amount: int) -> None:
+        """Have this much more. Raises the budget's error."""
+        if amount:
+            self._budget.take(self._holder, amount)
+            self._amount += amount
+
+    def drop(self, amount: int) -> None:
+        """Have this much less."""
+        if amount:
+            self._budget.give_back(self._holder, amount)
+            self._amount -= amount
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop(self._amount)

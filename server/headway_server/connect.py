@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from google.protobuf import message
 from google.protobuf.descriptor import ServiceDescriptor
@@ -19,14 +19,19 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from headway_server import bodies, refusals, replies, transcode
+from headway_server.budget import Share
 from headway_server.errors import DeadlinePassed, FormatUnsupported, JobError, MalformedMessage
-from headway_server.guard import Answer, Caller, Guard, Method, Refused
+from headway_server.guard import PARSED_AT_ONCE, Answer, Caller, Guard, Method, Refused
 from headway_server.json_values import Json
-from headway_server.requests import LARGE
+from headway_server.offload import read_off_loop, write_off_loop
 
 DOOR = "http"
 
 VERSION = "1"
+
+JSON_AT_ONCE = 4 * 1024
+"""Requests and answers of more bytes than this are read from JSON, or written as JSON, off the event loop: the worst of
+them take 5 ms."""
 
 ZIPPED_FROM = 8 * 1024
 """Answers of fewer bytes are not worth compressing."""
@@ -36,7 +41,6 @@ LATE = (
 )
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
 Run = Callable[[message.Message, Caller], Awaitable[Answer]]
 Stream = Callable[[message.Message | AsyncIterator[message.Message], Caller], AsyncGenerator[Answer, None]]
@@ -74,13 +78,14 @@ class Unary:
         self._method = method
         self._run = run
         self._limit = limit
-        self._decode = transcode.decoder(method.descriptor.input_type)
+        self._decode = transcode.decoder(method.descriptor.input_type, method.guard.limits.values)
         self._encode = encode
         self._kinds = ("json",) if json_only else ("json", "proto")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._respond(Headers(scope=scope), receive)
+            with _share(self._method.guard, scope) as share:
+                response = await self._respond(Headers(scope=scope), receive, share)
         except JobError as error:
             response = refusals.refusal(error)
         except Refused as refused:
@@ -90,30 +95,32 @@ class Unary:
         if response is not None:
             await response(scope, receive, send)
 
-    async def _respond(self, headers: Headers, receive: Receive) -> Response | None:
+    async def _answer(self, terms: _Terms, body: bytes, caller: Caller) -> Answer:
+        # Nothing else refers to the request, so that the method can let go of it.
+        return await self._run(await _parsed(self._method, self._decode if terms.in_json else None, body), caller)
+
+    async def _respond(self, headers: Headers, receive: Receive, share: Share) -> Response | None:
         terms = _terms(headers, "application/", self._kinds, "", self._limit)
-        body = await bodies.whole(receive, self._limit)
+        body = await bodies.whole(receive, self._limit, share)
         content = None
         with (
             bodies.Presence(receive) as presence,
             self._method.call(headers.getlist("authorization"), terms.remaining) as caller,
         ):
             presence.listen()
-            raw = await _aside(len(body), self._read, terms, body)
-            answer = await _by(terms.deadline, self._run(self._method.parse(raw), caller))
-            content = await _aside(_size(answer), terms.write, answer, self._encode)
+            if terms.inflate is not None:
+                body = await read_off_loop(terms.inflate, body)
+                share.add(len(body))
+            answer = await _by(terms.deadline, self._answer(terms, body, caller))
+            del body
+            content = await _written(terms, answer, self._encode)
         if content is None:
             return None
         headers_out = {"cache-control": "no-store"}
         if terms.zips and len(content) >= ZIPPED_FROM:
-            content = await _aside(len(content), gzip.compress, content, 1)
+            content = await write_off_loop(gzip.compress, content, 1)
             headers_out["content-encoding"] = "gzip"
         return Response(content, 200, headers_out, "application/json" if terms.in_json else "application/proto")
-
-    def _read(self, terms: _Terms, body: bytes) -> bytes:
-        if terms.inflate is not None:
-            body = terms.inflate(body)
-        return self._decode(body) if terms.in_json else body
 
 
 class Streaming:
@@ -123,7 +130,7 @@ class Streaming:
         self._method = method
         self._run = run
         self._limit = limit
-        self._decode = transcode.decoder(method.descriptor.input_type)
+        self._decode = transcode.decoder(method.descriptor.input_type, method.guard.limits.values)
         self._encode = transcode.encoder(method.descriptor.output_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,11 +140,11 @@ class Streaming:
         except JobError as error:
             await refusals.refusal(error)(scope, receive, send)
             return
-        with bodies.Presence(receive) as presence:
+        with bodies.Presence(receive) as presence, _share(self._method.guard, scope) as share:
             begun = False
             end: dict[str, Json] = {}
             try:
-                async with aclosing(self._answers(headers, receive, presence)) as answers:
+                async with aclosing(self._answers(headers, receive, presence, share)) as answers:
                     async for answer in answers:
                         if not begun:
                             begun = True
@@ -154,27 +161,33 @@ class Streaming:
             await send({"type": "http.response.body", "body": bodies.envelope(bodies.LAST, _dumps(end))})
 
     async def _answers(
-        self, headers: Headers, receive: Receive, presence: bodies.Presence
+        self, headers: Headers, receive: Receive, presence: bodies.Presence, share: Share
     ) -> AsyncGenerator[bytes, None]:
         terms = _terms(headers, "application/connect+", ("json", "proto"), "connect-", self._limit)
-        sent = bodies.messages(receive, presence, self._limit, terms.inflate)
+        sent = bodies.messages(receive, presence, self._limit, terms.inflate, share)
         several = self._method.descriptor.client_streaming
         only = b"" if several else await bodies.only(sent)
+        # The request lives as long as its answers.
+        share.add(len(only))
         with self._method.call(headers.getlist("authorization"), terms.remaining) as caller:
-            request = self._requests(sent, terms) if several else self._parse(terms, only)
+            request = self._requests(sent, terms) if several else await self._parse(terms, only)
+            del only
             if not several:
                 # The caller hears that they are served, however long the first answer takes.
                 yield b""
             async with aclosing(_until(terms.deadline, self._run(request, caller))) as answers:
                 async for answer in answers:
-                    yield bodies.envelope(0, terms.write(answer, self._encode))
+                    yield bodies.envelope(0, await _written(terms, answer, self._encode))
 
     async def _requests(self, sent: AsyncIterator[bytes], terms: "_Terms") -> AsyncGenerator[message.Message, None]:
         async for part in sent:
-            yield await _aside(len(part), self._parse, terms, part)
+            request = [await self._parse(terms, part)]
+            del part
+            # Handed over: while the next one is awaited, this one is not kept here.
+            yield request.pop()
 
-    def _parse(self, terms: "_Terms", part: bytes) -> message.Message:
-        return self._method.parse(self._decode(part) if terms.in_json else part)
+    async def _parse(self, terms: "_Terms", part: bytes) -> message.Message:
+        return await _parsed(self._method, self._decode if terms.in_json else None, part)
 
 
 def applications(
@@ -219,15 +232,26 @@ def _terms(headers: Headers, prefix: str, kinds: Collection[str], coding: str, l
     return _Terms(kind == "json", deadline, inflate, "gzip" in accepted)
 
 
-async def _aside(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """What the work returns; large ones (of `size` bytes) are done off the event loop."""
-    if size < LARGE:
-        return work(*arguments, **named)
-    return await asyncio.to_thread(work, *arguments, **named)
+def _share(guard: Guard, scope: Scope) -> Share:
+    """What a request takes of the bytes that the server holds of requests."""
+    host, port = scope["client"] or ("", 0)
+    return Share(guard.requests, f"{host}:{port}")
 
 
-def _size(answer: Answer) -> int:
-    return len(answer) if isinstance(answer, bytes) else answer.ByteSize()
+async def _parsed(method: Method, decode: Callable[[bytes], bytes] | None, body: bytes) -> message.Message:
+    """The request of a body; `decode` makes protobuf of JSON."""
+    if decode is None:
+        return await method.parse(body)
+    if len(body) <= JSON_AT_ONCE:
+        return method.parse_now(decode(body))
+    return await method.expand(lambda: method.parse_now(decode(body)))
+
+
+async def _written(terms: _Terms, answer: Answer, encode: Callable[[Answer], bytes]) -> bytes:
+    size = len(answer) if isinstance(answer, bytes) else answer.ByteSize()
+    if size <= (JSON_AT_ONCE if terms.in_json else PARSED_AT_ONCE):
+        return terms.write(answer, encode)
+    return await write_off_loop(terms.write, answer, encode)
 
 
 async def _by(deadline: float | None, work: Awaitable[T]) -> T:

@@ -1,29 +1,39 @@
 """Answers as bytes, made once for all who get the same: a committed job never changes, and many may ask for it."""
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import replies
+from headway_server.cache import Cache
 from headway_server.job import Cancellation, Job, Status
+from headway_server.json_values import delimited, struct_on_wire, tag, value_on_wire
+from headway_server.offload import write_off_loop
 
-KEPT = 512
-"""Answers of a kind that are kept: what many look at, or some again and again, is among the last."""
+KEPT_BYTES = 16 * 1024 * 1024
+"""Bytes of answers of a kind that are kept: what many look at, or some again and again, is among the last."""
+
+WRITTEN_AT_ONCE = 4 * 1024
+"""Longer JSON text is converted off the event loop: the worst of this length takes 3 ms."""
+
+_RESULTS = tag(pb.GetResultsResponse.RESULTS_FIELD_NUMBER)
+_VARIABLES = tag(pb.GetVariablesResponse.VARIABLES_FIELD_NUMBER)
+
+_Committed = tuple[str, str, int, int]
+_Report = tuple[Status, int, int, Cancellation | None, int]
 
 
 def _once(make: Callable[[Job], Message]) -> Callable[[Job], bytes]:
-    kept: dict[tuple[str, str, int, int], bytes] = {}
+    kept: Cache[_Committed, bytes] = Cache(KEPT_BYTES)
 
     def encode(job: Job) -> bytes:
         # A job that is created anew under its old id has the same revisions again, but later.
         key = (job.session_hash, job.id, job.revision, job.update_time)
         made = kept.get(key)
         if made is None:
-            if len(kept) >= KEPT:
-                kept.clear()
-            made = kept[key] = make(job).SerializeToString()
+            made = make(job).SerializeToString()
+            kept.put(key, made, len(made))
         return made
 
     return encode
@@ -41,18 +51,41 @@ def watched_in_session(job: Job, token: str) -> bytes:
     return watched(job) + pb.WatchJobsResponse(resume_token=token).SerializeToString()
 
 
+_reported: Cache[_Report, bytes] = Cache(KEPT_BYTES // 8)
+
+
 def reported(job: Job, pace: int) -> bytes:
     """ReportProgressResponse; `pace` (µs) is its next_report_after."""
-    return _reported(job.status, job.progress, job.revision, job.cancellation, pace)
-
-
-@lru_cache(KEPT)
-def _reported(status: Status, progress: int, revision: int, cancellation: Cancellation | None, pace: int) -> bytes:
     # Reports of one job that meet in one commit have one answer.
-    return pb.ReportProgressResponse(
-        status=replies.STATUSES[status],
-        progress=progress,
-        revision=revision,
-        cancellation=replies.cancellation(cancellation),
-        next_report_after=replies.span(pace),
-    ).SerializeToString()
+    key = (job.status, job.progress, job.revision, job.cancellation, pace)
+    made = _reported.get(key)
+    if made is None:
+        made = pb.ReportProgressResponse(
+            status=replies.STATUSES[job.status],
+            progress=job.progress,
+            revision=job.revision,
+            cancellation=replies.cancellation(job.cancellation),
+            next_report_after=replies.span(pace),
+        ).SerializeToString()
+        # The key holds the reason of the cancellation, and so does the answer.
+        _reported.put(key, made, 2 * len(made))
+    return made
+
+
+async def results(text: str | None) -> bytes:
+    """GetResultsResponse."""
+    return b"" if text is None else delimited(_RESULTS, await value(text))
+
+
+async def value(text: str) -> bytes:
+    """google.protobuf.Value of JSON text."""
+    if len(text) <= WRITTEN_AT_ONCE:
+        return value_on_wire(text)
+    return await write_off_loop(value_on_wire, text)
+
+
+async def variables(texts: Mapping[str, str]) -> bytes:
+    """GetVariablesResponse."""
+    if sum(map(len, texts.values())) <= WRITTEN_AT_ONCE:
+        return delimited(_VARIABLES, struct_on_wire(texts))
+    return delimited(_VARIABLES, await write_off_loop(struct_on_wire, texts))

@@ -185,6 +185,13 @@ class _Protocol(H11Protocol):
 
     def _refuse(self, response: Response) -> None:
         self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Its answer, if it has begun, cannot be completed as if nothing had happened.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
         headers = [(b"connection", b"close"), *(item for item in response.raw_headers if item[0] != b"connection")]
         head = h11.Response(status_code=response.status_code, headers=headers)
         for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):

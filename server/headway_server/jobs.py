@@ -97,11 +97,11 @@ class Jobs:
         self._sealer = sealer
         self._ids = Ids(clock)
 
-    async def create(self, session_hash: str, job_id: str, action: Create) -> Job:
-        """A new job, or the one that an earlier call with this id and these parameters made."""
-        return await self._writer.apply((session_hash, job_id or self._ids()), action)
+    async def create(self, session_hash: str, job_id: str, action: Create, size: int) -> Job:
+        """A new job, or the one that an earlier call with this id and these parameters made. `size` as for `apply`."""
+        return await self._writer.apply((session_hash, job_id or self._ids()), action, size)
 
-    async def apply(self, name: Name, action: Action, size: int = 0) -> Job:
+    async def apply(self, name: Name, action: Action, size: int) -> Job:
         """Do something with a job; the job as this left it. `size` is the action's weight in bytes."""
         return await self._writer.apply(await self.locate(name), action, size)
 

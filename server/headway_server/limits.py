@@ -45,6 +45,8 @@ class Limits:
     session_jobs: int = _limit(10_000, "jobs of a session")
     session_watches: int = _limit(1000, "open watches of a session")
     watches: int = _limit(20_000, "open watches of this server")
+    values: int = _limit(100_000, "values (texts, numbers, lists, objects and so on) in the JSON of one request")
     message_bytes: int = _limit(4 * 1024 * 1024, "size of a gRPC message, in bytes")
+    request_bytes: int = _limit(128 * 1024 * 1024, "size of all requests that arrive or are worked on, in bytes")
     pending_writes: int = _limit(10_000, "calls that wait for their commit before further ones are shed")
     pending_notices: int = _limit(100_000, "notices that wait for one receiver before the oldest are given up")

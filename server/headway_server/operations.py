@@ -4,12 +4,13 @@ An operation's name is `sessions/{session_id}/operations/{job_id}`, its metadata
 google.protobuf.Value (null if the job was given none).
 """
 
+import asyncio
 from contextlib import suppress
 
 from google.longrunning import operations_proto_pb2 as pb
-from google.protobuf import empty_pb2, struct_pb2
+from google.protobuf import empty_pb2
 
-from headway_server import json_values, replies, requests
+from headway_server import encoded, replies, requests
 from headway_server.actions import Cancel, Clear
 from headway_server.checks import Checks
 from headway_server.errors import JobEnded
@@ -21,6 +22,11 @@ from headway_server.sessions import Sessions
 from headway_server.store import Filter
 
 NAME = "must be sessions/{session_id}/operations/{job_id}"
+
+VALUE_TYPE = "type.googleapis.com/google.protobuf.Value"
+
+FILTER_LENGTH = 64
+"""Characters of the longest filter that is looked at."""
 
 FILTERS = {"": None, "done=true": True, "done=false": False}
 """What `filter` may be, without its blanks."""
@@ -45,10 +51,11 @@ class OperationsServicer:
         if session_id == parent:
             checks.fault("name", "must be sessions/{session_id}")
         session = self._sessions(session_id, caller, checks, "name")
-        condition = "".join(request.filter.split())
-        if condition not in FILTERS:
+        done = None
+        if len(request.filter) > FILTER_LENGTH or (condition := "".join(request.filter.split())) not in FILTERS:
             checks.fault("filter", "can be done=true or done=false alone")
-        done = FILTERS.get(condition)
+        else:
+            done = FILTERS[condition]
         size = checks.not_negative("page_size", request.page_size) or requests.PAGE_SIZE
         checks.done()
         statuses = frozenset(status for status in Status if done is None or (status in ENDED) == done)
@@ -58,9 +65,11 @@ class OperationsServicer:
         room = replies.Room()
         for job in page.jobs:
             operation = await self._operation(f"{parent}/operations/{job.id}", job)
-            if not room.takes(operation):
+            if not room.takes(operation.ByteSize()):
                 break
             response.operations.append(operation)
+            # Others have their turn.
+            await asyncio.sleep(0)
         response.next_page_token = page.next_token(len(response.operations))
         return response
 
@@ -76,11 +85,11 @@ class OperationsServicer:
         name = self._name(request.name, caller)
         # To cancel is a wish, and what has ended needs none.
         with suppress(JobEnded):
-            await self._jobs.apply(name, Cancel("", self._cancel_grace))
+            await self._jobs.apply(name, Cancel("", self._cancel_grace), request.ByteSize())
         return empty_pb2.Empty()
 
     async def DeleteOperation(self, request: pb.DeleteOperationRequest, caller: Caller) -> empty_pb2.Empty:
-        await self._jobs.apply(self._name(request.name, caller), Clear())
+        await self._jobs.apply(self._name(request.name, caller), Clear(), request.ByteSize())
         return empty_pb2.Empty()
 
     def _name(self, text: str, caller: Caller) -> Name:
@@ -98,11 +107,12 @@ class OperationsServicer:
 
     async def _operation(self, name: str, job: Job) -> pb.Operation:
         operation = pb.Operation(name=name, done=job.ended)
-        operation.metadata.Pack(replies.job(job))
+        metadata = replies.job(job)
+        operation.metadata.Pack(metadata)
         if job.status is Status.COMPLETED:
             text = await self._jobs.results((job.session_hash, job.id))
-            none = struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
-            operation.response.Pack(none if text is None else json_values.to_value(text))
+            operation.response.type_url = VALUE_TYPE
+            operation.response.value = await encoded.value("null" if text is None else text)
         elif job.ended:
-            operation.error.CopyFrom(replies.job(job).error)
+            operation.error.CopyFrom(metadata.error)
         return operation

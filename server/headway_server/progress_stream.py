@@ -8,12 +8,14 @@ from typing import TypeGuard
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import replies, requests
-from headway_server.checks import Checks
+from headway_server.cache import Cache
+from headway_server.checks import JOB_ID_LENGTH, Checks
 from headway_server.commit import Outcome, Step
 from headway_server.errors import Fault, InvalidRequest, JobError, StreamExpired
 from headway_server.job import Job, Key
-from headway_server.jobs import Jobs, Name
+from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
+from headway_server.offload import read_off_loop
 from headway_server.report import Report
 from headway_server.writer import Lane
 
@@ -24,10 +26,16 @@ FAILURES_MAX = 500
 """Failures that one response names, or those of a single request: more would not fit into a gRPC message."""
 
 SMALL = 256
-"""Reports of fewer bytes than this on average are converted quickly, however many they are."""
+"""Reports of fewer bytes than this on average are converted quickly, if none has variables or record errors."""
 
-KNOWN = 16_384
-"""Names of jobs that a stream keeps at hand."""
+NAME_BYTES = 200
+"""Bytes that a job's id and the hash of its session take in what is kept of its name."""
+
+KNOWN_BYTES = 16 * 1024 * 1024
+"""Bytes of the names of jobs that are kept."""
+
+Names = Cache[tuple[str, str], Name]
+"""What session and job ids of reports mean, for all streams: most reports are of jobs that were reported before."""
 
 Namer = Callable[[pb.ReportProgressRequest, Checks], Name]
 
@@ -43,9 +51,9 @@ class _Waiting:
 
 
 class ProgressStream:
-    """`namer` tells which job a report is about, in the eyes of this stream's caller."""
+    """`namer` tells which job a report is about, in the eyes of this stream's caller; `known` what any caller may."""
 
-    def __init__(self, jobs: Jobs, limits: Limits, namer: Namer) -> None:
+    def __init__(self, jobs: Jobs, limits: Limits, namer: Namer, known: Names) -> None:
         self._jobs = jobs
         self._limits = limits
         self._namer = namer
@@ -53,7 +61,7 @@ class ProgressStream:
         self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
         self._lane = Lane()
-        self._known: dict[tuple[str, str], Name] = {}
+        self._known = known
         self._acked = 0
 
     def close(self, error: JobError) -> None:
@@ -86,10 +94,19 @@ class ProgressStream:
 
     async def _receive(self, incoming: AsyncIterator[pb.StreamProgressRequest]) -> None:
         try:
-            async for request in incoming:
-                await self._room.acquire()
+            arriving = aiter(incoming)
+            # Room first: no request is parsed before it has some.
+            while await self._room.acquire():
+                request = await anext(arriving, None)
+                if request is None:
+                    break
                 self._put(await self._accept(request))
+                # While the next one is awaited, this one is not kept.
+                del request
             self._put(None)
+        except JobError as error:
+            # Without its traceback, which holds what was received.
+            self._put(error.with_traceback(None))
         except Exception as error:
             self._put(error)
 
@@ -104,10 +121,10 @@ class ProgressStream:
                 Fault("reports", f"must be at most {limit} in one message, not {len(request.reports)}")
             )
         size = request.ByteSize()
-        if size < max(requests.LARGE, SMALL * len(request.reports)):
+        if size <= requests.LARGE or (size < SMALL * len(request.reports) and _are_plain(request)):
             named, refused = self._read(request)
         else:
-            named, refused = await asyncio.to_thread(self._read, request)
+            named, refused = await read_off_loop(self._read, request)
         if _are_located(named):
             return _Waiting(self._jobs.report(named, size, self._lane), refused)
         return _Waiting(self._jobs.report(await self._locate(named, refused), size, self._lane), refused)
@@ -116,11 +133,12 @@ class ProgressStream:
         """The reports, and those that are refused, by their place in the request."""
         named: list[_Named] = []
         refused: dict[int, JobError] = {}
-        known, checks = self._known, Checks(self._limits)
+        known, checks, session_length = self._known, Checks(self._limits), self._limits.session_id_bytes
         for message in request.reports:
-            # Most reports of a stream are of jobs that it has reported before.
             words = (message.session_id, message.job_id)
-            name = known.get(words)
+            # Before it is looked up, which hashes all of it.
+            short = len(words[0]) <= session_length and len(words[1]) == JOB_ID_LENGTH
+            name = kept = known.get(words) if short else None
             try:
                 if name is None:
                     name = self._namer(message, checks)
@@ -128,13 +146,14 @@ class ProgressStream:
                 if checks.faults:
                     checks.done()
             except JobError as error:
-                refused[len(named) + len(refused)] = error
+                # Without its traceback, which holds the request.
+                refused[len(named) + len(refused)] = error.with_traceback(None)
                 checks = Checks(self._limits)
             else:
-                known[words] = name
                 named.append((name, report))
-        if len(known) > KNOWN:
-            known.clear()
+                # What a session "-" means depends on the caller.
+                if kept is None and name[0] is not EVERYWHERE:
+                    known.put(words, name, len(words[0].encode()) + NAME_BYTES)
         return named, refused
 
     async def _locate(self, named: Sequence[_Named], refused: dict[int, JobError]) -> list[Step]:
@@ -195,6 +214,11 @@ class ProgressStream:
         if jobs:
             response.next_report_after.CopyFrom(replies.span(min(map(self._jobs.pace, jobs))))
         return response
+
+
+def _are_plain(request: pb.StreamProgressRequest) -> bool:
+    """Whether no report has a part that takes long to convert."""
+    return not any(report.record_errors or report.HasField("variables") for report in request.reports)
 
 
 def _are_located(named: Sequence[_Named]) -> TypeGuard[Sequence[tuple[Key, Report]]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from google.protobuf import any_pb2, duration_pb2, message, timestamp_pb2
+from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headway.v1 import job_pb2
@@ -67,10 +67,10 @@ class Room:
     def __init__(self) -> None:
         self._taken = 0
 
-    def takes(self, answer: message.Message) -> bool:
-        """Whether this one fits too."""
+    def takes(self, size: int) -> bool:
+        """Whether one of so many bytes fits too."""
         first = not self._taken
-        self._taken += answer.ByteSize()
+        self._taken += size
         return first or self._taken <= PAGE_BYTES
 
 

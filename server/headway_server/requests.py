@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from google.protobuf import any_pb2, json_format, message, struct_pb2
@@ -13,18 +13,24 @@ from headway_server.actions import Cancel, Create, Fail, Finish, SetVariables, S
 from headway_server.checks import Checks
 from headway_server.job import Error, Status
 from headway_server.json_values import to_text
-from headway_server.replies import STATUSES
+from headway_server.replies import PAGE_BYTES, STATUSES
 from headway_server.report import RecordError, Report
 from headway_server.store import Filter
 
-LARGE = 64 * 1024
-"""Requests of more bytes than this are converted in a thread, so that nobody waits for them."""
+LARGE = 8 * 1024
+"""Requests of more bytes than this are converted off the event loop: the worst of them take 5 ms."""
 
 WIRE_OVER_JSON = 6
 """A number takes up to so many times more bytes on the wire than as JSON."""
 
 PAGE_SIZE = 50
 """Jobs on a page unless the caller says otherwise."""
+
+MASK_PATHS = 32
+"""Paths that an update mask may name, repeated ones too."""
+
+ERROR_DETAILS = 64
+"""Details that the error of a job may have."""
 
 UPDATABLE = ("name", "invoker", "size", "unit", "labels")
 
@@ -46,6 +52,8 @@ DETAIL_TYPES: dict[str, type[message.Message]] = {
     )
 }
 """What the details of a job's error may hold: anything else could not be shown as JSON."""
+
+MUST_BE_DETAIL = "must be a message of google/rpc/error_details.proto"
 
 
 def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
@@ -87,13 +95,14 @@ def start(request: pb.StartJobRequest, _: Checks) -> Start:
 def update(request: pb.UpdateJobRequest, checks: Checks) -> Update:
     """UpdateJob."""
     job, limits = request.job, checks.limits
-    paths: Iterable[str] = request.update_mask.paths
+    paths = request.update_mask.paths
+    names = frozenset[str]()
     if not paths:
-        paths = [name for name in UPDATABLE if getattr(job, name)]
-    for path in paths:
-        if path not in UPDATABLE:
-            checks.fault("update_mask", f"can name {', '.join(UPDATABLE)} alone")
-    names = frozenset(paths)
+        names = frozenset(name for name in UPDATABLE if getattr(job, name))
+    elif checks.count("update_mask", len(paths), MASK_PATHS):
+        names = frozenset(paths)
+    if not names.issubset(UPDATABLE):
+        checks.fault("update_mask", f"can name {', '.join(UPDATABLE)} alone")
     return Update(
         name=checks.text("job.name", job.name, limits.name_length) if "name" in names else None,
         invoker=checks.text("job.invoker", job.invoker, limits.invoker_length) if "invoker" in names else None,
@@ -134,14 +143,16 @@ def _record_errors(request: pb.ReportProgressRequest, checks: Checks) -> tuple[R
     limits = checks.limits
     if not checks.count("record_errors", len(request.record_errors), limits.record_errors_a_report):
         return ()
-    return tuple(
-        RecordError(
-            checks.text(f"record_errors[{index}].record", error.record, limits.record_length, required=True),
-            checks.text(f"record_errors[{index}].code", error.code, limits.record_code_length),
-            checks.text(f"record_errors[{index}].message", error.message, limits.message_length),
-        )
-        for index, error in enumerate(request.record_errors)
-    )
+    found = []
+    for index, error in enumerate(request.record_errors):
+        if checks.are_many:
+            break
+        record, code, text = error.record, error.code, error.message
+        checks.text("record_errors[].record", record, limits.record_length, index, required=True)
+        checks.text("record_errors[].code", code, limits.record_code_length, index)
+        checks.text("record_errors[].message", text, limits.message_length, index)
+        found.append(RecordError(record, code, text))
+    return tuple(found)
 
 
 def _variables(struct: struct_pb2.Struct, checks: Checks) -> dict[str, str]:
@@ -163,6 +174,10 @@ def finish(request: pb.FinishJobRequest, checks: Checks) -> Finish:
     attempt = checks.not_negative("attempt", request.attempt)
     if not request.HasField("results"):
         return Finish(None, _digest("absent"), attempt)
+    on_wire = request.results.ByteSize()
+    if on_wire > PAGE_BYTES:
+        checks.fault("results", f"must take at most {PAGE_BYTES} bytes as protobuf, not {on_wire}")
+        return Finish(None, "", attempt)
     text = to_text(request.results, "results", checks.faults)
     size = len(text.encode())
     if size > checks.limits.results_bytes:
@@ -182,11 +197,14 @@ def _error(error: status_pb2.Status, checks: Checks) -> Error:
     elif error.code == code_pb2.OK:
         checks.fault("error.code", "must say what went wrong; OK (0) is no error")
     checks.text("error.message", error.message, checks.limits.message_length)
+    if not checks.count("error.details", len(error.details), ERROR_DETAILS):
+        return Error(error.code, error.message)
     if sum(len(detail.type_url) + len(detail.value) for detail in error.details) > checks.limits.error_details_bytes:
         checks.fault("error.details", f"must take at most {checks.limits.error_details_bytes} bytes")
+        return Error(error.code, error.message)
     for index, detail in enumerate(error.details):
         if not _is_known(detail):
-            checks.fault(f"error.details[{index}]", "must be a message of google/rpc/error_details.proto")
+            checks.fault(f"error.details[{index}]", MUST_BE_DETAIL)
     details = tuple((detail.type_url, detail.value) for detail in error.details)
     return Error(error.code, error.message, details)
 
@@ -220,11 +238,12 @@ def names(request: pb.GetVariablesRequest, checks: Checks) -> tuple[str, ...]:
     return _names("names", request.names, checks)
 
 
-def _names(field: str, values: Iterable[str], checks: Checks) -> tuple[str, ...]:
+def _names(field: str, values: Sequence[str], checks: Checks) -> tuple[str, ...]:
+    if not checks.count(field, len(values), checks.limits.variables):
+        return ()
     wanted = tuple(values)
-    if checks.count(field, len(wanted), checks.limits.variables):
-        for index, name in enumerate(wanted):
-            checks.text(f"{field}[{index}]", name, checks.limits.part_length, required=True)
+    for index, name in enumerate(wanted):
+        checks.text(f"{field}[]", name, checks.limits.part_length, index, required=True)
     return wanted
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway_server.errors import JobError, MethodUnknown, SiteRefused
+from headway_server.errors import JobError, MalformedMessage, MethodUnknown, SiteRefused
 from headway_server.refusals import refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -20,6 +20,9 @@ OPEN = frozenset({"/healthz", "/readyz"})
 
 PRIVATE = frozenset({"/metrics"})
 """What no page of another origin may even ask for, though it could not read it."""
+
+ADDRESS_LENGTH = 64
+"""Characters of the longest IP address."""
 
 HOST_REFUSED = (
     "The Host of the request is not a name of this server; "
@@ -66,7 +69,9 @@ class Safety:
         try:
             self._check(scope, headers)
         except JobError as error:
-            app: ASGIApp = refusal(error)
+            # Whether its sender and this server agree on where the request ends is not known.
+            ambiguous = isinstance(error, MalformedMessage)
+            app: ASGIApp = refusal(error, headers={"connection": "close"} if ambiguous else {})
         else:
             app = self._app
 
@@ -78,7 +83,10 @@ class Safety:
         await app(scope, receive, send_safely)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        """Raises SiteRefused, MethodUnknown."""
+        """Raises SiteRefused, MethodUnknown, MalformedMessage."""
+        # A proxy that believes the other of the two sees another request behind this one.
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise MalformedMessage("A request has either Content-Length or Transfer-Encoding, not both.")
         # Every path here is plain; one that was escaped has passed somebody else's rules under another name.
         if b"%" in scope["raw_path"]:
             raise MethodUnknown
@@ -92,7 +100,7 @@ class Safety:
         if origin in self._origins or (reads and scope["path"] not in PRIVATE):
             return
         foreign = origin is not None and origin.partition("://")[2].lower() != host
-        if foreign or not (reads or headers.get("sec-fetch-site", "none") in ("same-origin", "none")):
+        if foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise SiteRefused(ORIGIN_REFUSED)
 
     def _is_ours(self, host: str) -> bool:
@@ -106,6 +114,8 @@ def _host(address: str) -> str:
 
 
 def _is_number(host: str) -> bool:
+    if len(host) > ADDRESS_LENGTH:
+        return False
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:

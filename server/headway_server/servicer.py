@@ -1,6 +1,5 @@
 """One method an RPC: convert in, call, convert out."""
 
-import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -10,15 +9,17 @@ from typing import TypeVar
 from google.protobuf import empty_pb2, message
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server import encoded, json_values, replies, requests
+from headway_server import encoded, replies, requests
 from headway_server.actions import Clear
+from headway_server.cache import Cache
 from headway_server.checks import Checks
 from headway_server.errors import JobError, JobNotFound
 from headway_server.guard import Caller
 from headway_server.job import Job
-from headway_server.jobs import EVERYWHERE, Jobs, Name
+from headway_server.jobs import EVERYWHERE, Jobs, Name, Page
 from headway_server.limits import Limits
-from headway_server.progress_stream import ProgressStream
+from headway_server.offload import read_off_loop, write_off_loop
+from headway_server.progress_stream import KNOWN_BYTES, Names, ProgressStream
 from headway_server.sessions import Sessions
 from headway_server.store import Removal
 
@@ -41,6 +42,7 @@ class JobServicer:
         self._limits = limits
         self._cancel_grace = cancel_grace
         self._streams: set[ProgressStream] = set()
+        self._known: Names = Cache(KNOWN_BYTES)
 
     def close_streams(self, error: JobError) -> None:
         """End the open streams of reports; what they have sent is committed and acknowledged first."""
@@ -55,13 +57,13 @@ class JobServicer:
             checks.fault("session_id", "must be a session of its own: '-' is no session id")
         checks.done()
         assert session is not None
-        return encoded.job(await self._jobs.create(session, request.job_id, action))
+        return encoded.job(await self._jobs.create(session, request.job_id, action, request.ByteSize()))
 
     async def StartJob(self, request: pb.StartJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         action = requests.start(request, checks)
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action))
+        return encoded.job(await self._jobs.apply(name, action, request.ByteSize()))
 
     async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
@@ -70,21 +72,13 @@ class JobServicer:
         checks.done()
         return encoded.job(await self._jobs.get(name, after_revision, wait))
 
-    async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> pb.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
         wanted, page_size = requests.list_filter(request, checks, session)
         checks.done()
         page = await self._jobs.page(wanted, page_size, request.page_token)
-        response = pb.ListJobsResponse()
-        room = replies.Room()
-        for job in page.jobs:
-            answer = replies.job(job)
-            if not room.takes(answer):
-                break
-            response.jobs.append(answer)
-        response.next_page_token = page.next_token(len(response.jobs))
-        return response
+        return await write_off_loop(_listed, page)
 
     async def UpdateJob(self, request: pb.UpdateJobRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
@@ -92,12 +86,13 @@ class JobServicer:
         checks.job_id(request.job.id, "job.id")
         action = requests.update(request, checks)
         checks.done()
-        return encoded.job(await self._jobs.apply((session, request.job.id), action))
+        return encoded.job(await self._jobs.apply((session, request.job.id), action, request.ByteSize()))
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
         report = await _converted(requests.report, request, checks, size)
+        del request
         checks.done()
         job = await self._jobs.apply(name, report, size)
         return encoded.reported(job, self._jobs.pace(job))
@@ -105,7 +100,7 @@ class JobServicer:
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
     ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
-        stream = ProgressStream(self._jobs, self._limits, partial(self._named, caller))
+        stream = ProgressStream(self._jobs, self._limits, partial(self._named, caller), self._known)
         self._streams.add(stream)
         try:
             async with aclosing(stream.run(incoming, random.uniform(*STREAM_LIFE))) as responses:
@@ -118,39 +113,42 @@ class JobServicer:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
         action = await _converted(requests.finish, request, checks, size)
+        del request
         checks.done()
         return encoded.job(await self._jobs.apply(name, action, size))
 
     async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
-        action = requests.fail(request, checks)
+        size = request.ByteSize()
+        action = await _converted(requests.fail, request, checks, size)
+        del request
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return encoded.job(await self._jobs.apply(name, action, size))
 
     async def CancelJob(self, request: pb.CancelJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         action = requests.cancel(request, checks, self._cancel_grace)
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action))
+        return encoded.job(await self._jobs.apply(name, action, request.ByteSize()))
 
     async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
         action = await _converted(requests.set_variables, request, checks, size)
+        del request
         checks.done()
         return encoded.job(await self._jobs.apply(name, action, size))
 
-    async def GetVariables(self, request: pb.GetVariablesRequest, caller: Caller) -> pb.GetVariablesResponse:
+    async def GetVariables(self, request: pb.GetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         wanted = requests.names(request, checks)
         checks.done()
-        return pb.GetVariablesResponse(variables=json_values.to_struct(await self._jobs.variables(name, wanted)))
+        return await encoded.variables(await self._jobs.variables(name, wanted))
 
-    async def GetResults(self, request: pb.GetResultsRequest, caller: Caller) -> pb.GetResultsResponse:
+    async def GetResults(self, request: pb.GetResultsRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         checks.done()
-        text = await self._jobs.results(name)
-        return pb.GetResultsResponse(results=None if text is None else json_values.to_value(text))
+        return await encoded.results(await self._jobs.results(name))
 
     async def ListRecordErrors(
         self, request: pb.ListRecordErrorsRequest, caller: Caller
@@ -168,7 +166,7 @@ class JobServicer:
         name, checks = self._name(request, caller)
         checks.done()
         try:
-            await self._jobs.apply(name, Clear())
+            await self._jobs.apply(name, Clear(), request.ByteSize())
         except JobNotFound:
             if not request.allow_missing:
                 raise
@@ -223,8 +221,21 @@ _NamesJob = (
 )
 
 
+def _listed(page: Page) -> bytes:
+    """ListJobsResponse."""
+    response = pb.ListJobsResponse()
+    room = replies.Room()
+    for job in page.jobs:
+        answer = replies.job(job)
+        if not room.takes(answer.ByteSize()):
+            break
+        response.jobs.append(answer)
+    response.next_page_token = page.next_token(len(response.jobs))
+    return response.SerializeToString()
+
+
 async def _converted(convert: Callable[[R, Checks], T], request: R, checks: Checks, size: int) -> T:
     """What a request of `size` bytes asks for; large ones are converted off the event loop."""
     if size < requests.LARGE:
         return convert(request, checks)
-    return await asyncio.to_thread(convert, request, checks)
+    return await read_off_loop(convert, request, checks)

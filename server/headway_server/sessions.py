@@ -1,7 +1,6 @@
 """Whose jobs a request is about: from the session id that it carries to what the database knows of it."""
 
-from functools import lru_cache
-
+from headway_server.cache import Cache
 from headway_server.checks import Checks, session_fault
 from headway_server.errors import ScopeMissing
 from headway_server.guard import Caller
@@ -11,15 +10,17 @@ from headway_server.tokens import SessionHasher
 
 ANY_SESSION = "-"
 
-KEPT = 4096
-"""Sessions whose hashes are kept at hand: most calls are of few."""
+KEPT_BYTES = 4 * 1024 * 1024
+"""Bytes of the sessions whose hashes are kept: most calls are of few."""
 
 
 class Sessions:
     """Sessions as requests name them."""
 
     def __init__(self, hasher: SessionHasher, limits: Limits) -> None:
-        self._known = lru_cache(KEPT)(lambda session: (hasher(session), session_fault(session, limits)))
+        self._hasher = hasher
+        self._limits = limits
+        self._known: Cache[str, str] = Cache(KEPT_BYTES)
 
     def __call__(self, session_id: str, caller: Caller, checks: Checks, field: str = "session_id") -> str | None:
         """The session's hash; EVERYWHERE for an admin who writes "-". Raises ScopeMissing; other faults go to
@@ -28,7 +29,15 @@ class Sessions:
             if not caller.is_admin:
                 raise ScopeMissing("Session '-' needs a token with the scope admin; name a session of your own.")
             return EVERYWHERE
-        session_hash, fault = self._known(session_id)
+        # Before it is looked up, which hashes all of it.
+        too_long = len(session_id) > self._limits.session_id_bytes
+        known = None if too_long else self._known.get(session_id)
+        if known is not None:
+            return known
+        fault = session_fault(session_id, self._limits)
         if fault is not None:
             checks.fault(field, fault)
+            return ""
+        session_hash = self._hasher(session_id)
+        self._known.put(session_id, session_hash, len(session_id.encode()) + len(session_hash))
         return session_hash

@@ -6,31 +6,43 @@ import hashlib
 import hmac
 import json
 
-SEAL_BYTES = 16
+MARK_BYTES = 16
+
+TOKEN_LENGTH = 512
+"""Characters of the longest token that is looked at; ours have fewer."""
 
 Position = list[int | str]
 
 
 class Sealer:
-    """Seals positions with a key; `purpose` and `scope` must be the same when a token comes back."""
+    """Seals positions with a key; `purpose` and `scope` must be the same when a token comes back.
+
+    A token is a mark, which only the key's owner can make, and the position encrypted with the mark as the nonce (a
+    synthetic nonce, as in RFC 5297): equal positions have equal tokens, and nothing of a position can be read.
+    """
 
     def __init__(self, key: bytes) -> None:
-        self._key = hashlib.blake2b(b"tokens", key=key).digest()
+        self._marking = hashlib.blake2b(b"token marks", key=key).digest()
+        self._encrypting = hashlib.blake2b(b"token encryption", key=key).digest()
 
     def seal(self, purpose: str, scope: str, position: Position) -> str:
         """The token that stands for a position."""
         body = json.dumps(position, separators=(",", ":")).encode()
-        return _encode(self._mark(purpose, scope, body) + body)
+        mark = self._mark(purpose, scope, body)
+        return _encode(mark + self._encrypted(mark, body))
 
     def open(self, purpose: str, scope: str, token: str) -> Position | None:
         """The position, or None if this is not a token of ours for that purpose and scope."""
+        if len(token) > TOKEN_LENGTH:
+            return None
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
         if _encode(raw) != token:  # Base64 has several spellings of the same bytes.
             return None
-        mark, body = raw[:SEAL_BYTES], raw[SEAL_BYTES:]
+        mark, encrypted = raw[:MARK_BYTES], raw[MARK_BYTES:]
+        body = self._encrypted(mark, encrypted)
         if not hmac.compare_digest(mark, self._mark(purpose, scope, body)):
             return None
         position: Position = json.loads(body)
@@ -38,7 +50,15 @@ class Sealer:
 
     def _mark(self, purpose: str, scope: str, body: bytes) -> bytes:
         text = b"\0".join((purpose.encode(), scope.encode(), body))
-        return hashlib.blake2b(text, key=self._key, digest_size=SEAL_BYTES).digest()
+        return hashlib.blake2b(text, key=self._marking, digest_size=MARK_BYTES).digest()
+
+    def _encrypted(self, mark: bytes, body: bytes) -> bytes:
+        """The body combined with a stream of bytes that only the key and the mark give; done twice, it is undone."""
+        stream = b""
+        while len(stream) < len(body):
+            block = mark + len(stream).to_bytes(4, "big")
+            stream += hashlib.blake2b(block, key=self._encrypting).digest()
+        return bytes(one ^ other for one, other in zip(body, stream, strict=False))
 
 
 def _encode(raw: bytes) -> str:

@@ -3,33 +3,37 @@
 import json
 import math
 import re
-from collections.abc import Callable
-from functools import lru_cache
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, NoReturn
 
 from google.protobuf import json_format, message, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from headway_server.cache import Cache
 from headway_server.errors import Fault, InvalidRequest, MalformedMessage
-from headway_server.json_values import EXACT_INTEGERS, Json
+from headway_server.json_values import EXACT_INTEGERS, Json, entry, wire
+from headway_server.requests import DETAIL_TYPES, MUST_BE_DETAIL
 
 DEPTH = 100
 """So deep may objects and lists nest: protobuf reads no deeper."""
 
 TOO_DEEP = f"The JSON is nested deeper than the {DEPTH} levels of protobuf, of which a list in a list takes two."
 
-KEPT = 512
-"""Answers that are kept as JSON: what many look at, or some again and again, is among the last."""
+KEPT_BYTES = 16 * 1024 * 1024
+"""Bytes of answers that are kept as JSON: what many look at, or some again and again, is among the last."""
 
-KEPT_BYTES = 4096
-"""Larger ones are not kept."""
+KEPT_LENGTH = 4096
+"""Bytes of the largest answer that is looked up: that takes time too."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+TEXT_LENGTH = 64 * 1024
+"""Characters of the longest text that json_format gets."""
+
+_BLANKS = b" \t\r\n"
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LEVELS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-_STEEP = re.compile(rb"[\[{]{%d}" % (DEPTH + 1))
 
 _FAILED = re.compile(r"Failed to parse (\w+) field: ")
 _UNKNOWN = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ', re.DOTALL)
@@ -41,20 +45,32 @@ _WANTED = {
     "google.protobuf.FieldMask": 'must be names of fields in one text, for example "name,size"',
 }
 
+_Place = tuple[str | int, ...]
+"""Where something stands in a message: names of fields, and places in lists."""
 
-def decoder(descriptor: Descriptor) -> Callable[[bytes], bytes]:
-    """From JSON to this message on the wire. The function raises MalformedMessage for what is no JSON, InvalidRequest
-    for JSON that is not of the schema."""
+_Taken = tuple[_Place, bytes | str]
+"""A message on the wire, or a text, and its place."""
+
+_kept: Cache[tuple[str, bytes], bytes] = Cache(KEPT_BYTES)
+
+
+def decoder(descriptor: Descriptor, values: int) -> Callable[[bytes], bytes]:
+    """From JSON of at most so many values to this message on the wire. The function raises MalformedMessage for what is
+    no JSON or too much of it, InvalidRequest for JSON that is not of the schema."""
     kind = message_factory.GetMessageClass(descriptor)
 
     def decode(body: bytes) -> bytes:
-        plain = _loads(body)
+        plain = _loads(body, values)
         if not isinstance(plain, dict):
             raise MalformedMessage(f"The body must be a JSON object: the fields of {descriptor.name}.")
-        _one_spelling(descriptor, plain, ())
+        taken: list[_Taken] = []
         try:
-            return json_format.ParseDict(plain, kind()).SerializeToString()
-        except message.EncodeError:
+            _prepare(descriptor, plain, (), taken)
+            made = json_format.ParseDict(plain, kind())
+            for place, given in taken:
+                _put(made, place, given)
+            return made.SerializeToString()
+        except (message.EncodeError, message.DecodeError):
             raise MalformedMessage(TOO_DEEP) from None
         # Besides its own, json_format raises these for JSON of an unexpected shape.
         except (json_format.ParseError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -79,33 +95,25 @@ def encoder(descriptor: Descriptor) -> Callable[[message.Message | bytes], bytes
             plain = _whole_numbers(plain)
         return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
-    @lru_cache(KEPT)
     def encode_once(raw: bytes) -> bytes:
-        return encode(kind.FromString(raw))
+        if len(raw) > KEPT_LENGTH:
+            return encode(kind.FromString(raw))
+        key = (descriptor.full_name, raw)
+        made = _kept.get(key)
+        if made is None:
+            made = encode(kind.FromString(raw))
+            _kept.put(key, made, len(raw) + len(made))
+        return made
 
-    def of_either(answer: message.Message | bytes) -> bytes:
-        if not isinstance(answer, bytes):
-            return encode(answer)
-        return encode_once(answer) if len(answer) <= KEPT_BYTES else encode(kind.FromString(answer))
-
-    return of_either
+    return lambda answer: encode_once(answer) if isinstance(answer, bytes) else encode(answer)
 
 
-def _loads(body: bytes) -> Json:
+def _loads(body: bytes, values: int) -> Json:
     try:
         text = body.decode()
     except UnicodeDecodeError:
         raise MalformedMessage("The body must be JSON in UTF-8.") from None
-    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
-    if _STEEP.search(brackets):
-        raise MalformedMessage(TOO_DEEP)
-    for _ in range(DEPTH):
-        # One level less with each turn.
-        before, brackets = len(brackets), brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if len(brackets) == before:
-            break
-    if brackets:
-        raise MalformedMessage(f"The JSON is nested deeper than {DEPTH} levels, or its brackets do not match.")
+    _check_extent(body, values)
     try:
         plain: Json = json.loads(
             text,
@@ -123,6 +131,30 @@ def _loads(body: bytes) -> Json:
     except UnicodeEncodeError:
         raise MalformedMessage("A text of the JSON holds half of a surrogate pair, which is no character.") from None
     return plain
+
+
+def _check_extent(body: bytes, values: int) -> None:
+    """Raise MalformedMessage for more values, or deeper ones than protobuf has, before anything is made of them.
+
+    Every step runs in C and once over the body: no regular expression, of which many take quadratic time.
+    """
+    # Without escapes, quotes stand around strings alone, and every other piece is outside of them.
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    too_many = MalformedMessage(f"The JSON holds more than {values} values; send less at once.")
+    if plain.count(b'"') > 4 * values:
+        raise too_many
+    outside = b'"'.join(plain.split(b'"')[::2]).translate(None, _BLANKS)
+    opened = outside.count(b"[") + outside.count(b"{")
+    empty = outside.count(b"[]") + outside.count(b"{}")
+    if max(1 + outside.count(b",") + opened - empty, opened) > values:
+        raise too_many
+    if opened <= DEPTH:
+        return
+    brackets = outside.translate(None, _NO_BRACKETS)
+    if len(brackets) != 2 * opened:
+        raise MalformedMessage("The body is not JSON: its brackets do not match.")
+    if max(accumulate(map(_LEVELS.__getitem__, brackets))) > DEPTH:
+        raise MalformedMessage(TOO_DEEP)
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -168,23 +200,86 @@ def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
     return descriptor.fields_by_camelcase_name.get(name) or descriptor.fields_by_name.get(name)
 
 
-def _one_spelling(descriptor: Descriptor, plain: dict[str, Json], path: tuple[str, ...]) -> None:
-    """A field has two names in JSON; given under both it is given twice."""
+def _prepare(descriptor: Descriptor, plain: dict[str, Json], path: _Place, taken: list[_Taken]) -> None:
+    """Check what json_format does not, and move what it is slow at from `plain` to `taken`.
+
+    A field has two names in JSON; given under both it is given twice. json_format needs quadratic time for a long list
+    below a long name, and searches every text for halves of characters, which takes half a second for 4 MB.
+    """
     seen = set()
-    for name, item in plain.items():
+    for name, item in list(plain.items()):
         field = _field(descriptor, name)
         if field is None:
             continue
         here = (*path, field.name)
         if field.number in seen:
-            raise InvalidRequest(Fault(".".join(here), "is given twice, under both of its names"))
+            raise InvalidRequest(Fault(_dotted(here), "is given twice, under both of its names"))
         seen.add(field.number)
         inner = field.message_type
-        if inner is None or inner.file.package == "google.protobuf" or inner.GetOptions().map_entry:
-            continue
-        for part in item if isinstance(item, list) else (item,):
-            if isinstance(part, dict):
-                _one_spelling(inner, part, here)
+        kind = None if inner is None else inner.full_name
+        if kind == "google.protobuf.Value":
+            taken.append((here, wire(plain.pop(name))))
+        elif kind == "google.protobuf.Struct" and isinstance(item, dict):
+            taken.append((here, b"".join(entry(key, value) for key, value in item.items())))
+            del plain[name]
+        elif inner is None and isinstance(item, str) and len(item) > TEXT_LENGTH and _is_one_text(field):
+            taken.append((here, item))
+            del plain[name]
+        elif inner is None or inner.GetOptions().map_entry or kind in _WANTED:
+            _check_texts(item, here)
+        else:
+            parts = enumerate(item) if isinstance(item, list) else ((None, item),)
+            for index, part in parts:
+                if isinstance(part, dict):
+                    _prepare_message(inner, part, here if index is None else (*here, index), taken)
+
+
+def _prepare_message(descriptor: Descriptor, plain: dict[str, Json], path: _Place, taken: list[_Taken]) -> None:
+    if descriptor.full_name != "google.protobuf.Any":
+        _prepare(descriptor, plain, path, taken)
+        return
+    kind = plain.get("@type")
+    if not isinstance(kind, str) or kind not in DETAIL_TYPES:
+        # Messages that hold any value would bring json_format back to those.
+        raise InvalidRequest(Fault(_dotted(path), MUST_BE_DETAIL))
+    # All details together are limited, so that the field is at fault and not one of them.
+    _check_texts(plain, [step for step in path if isinstance(step, str)])
+
+
+def _is_one_text(field: FieldDescriptor) -> bool:
+    return field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+
+
+def _check_texts(plain: Json, path: Sequence[str | int]) -> None:
+    """Raise InvalidRequest if one of the texts, and names, is longer than any that is legal here."""
+    match plain:
+        case str() if len(plain) > TEXT_LENGTH:
+            raise InvalidRequest(Fault(_dotted(path), f"must have no text of more than {TEXT_LENGTH} characters"))
+        case list():
+            for item in plain:
+                _check_texts(item, path)
+        case dict():
+            for name, item in plain.items():
+                _check_texts(name, path)
+                _check_texts(item, path)
+
+
+def _put(made: message.Message, place: _Place, given: bytes | str) -> None:
+    """Set a field of the message, or of one in it: a text, or a message by its bytes on the wire."""
+    here: Any = made  # a message or a list of some, by turns
+    *steps, last = place
+    for step in steps:
+        here = getattr(here, step) if isinstance(step, str) else here[step]
+    if isinstance(given, str):
+        setattr(here, str(last), given)
+    else:
+        part: message.Message = getattr(here, str(last))
+        part.SetInParent()
+        part.MergeFromString(given)
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def _fault(descriptor: Descriptor, text: str) -> Fault:

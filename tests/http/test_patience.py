@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -94,6 +95,76 @@ def test_a_body_that_does_not_end(app: RunningApp, caller: Caller, monkeypatch: 
     with connection:
         while b"REQUEST_TOO_SLOW" not in (data := connection.recv(65536)):
             assert data
+
+
+def is_counted(caller: Caller, job_id: str, progress: int) -> bool:
+    return caller.get(job_id).progress == progress
+
+
+def test_a_message_of_a_stream_that_does_not_end(
+    app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has not begun may be waited for, as long as the stream lives."""
+    monkeypatch.setattr(bodies, "PATIENCE", SOON)
+    job = caller.create()
+    report = enveloped({"reports": [{"sessionId": caller.session, "jobId": job.id, "advance": "1"}]})
+    connection = connect(app)
+    kind = "content-type: application/connect+json"
+    connection.sendall(request("POST", f"{PREFIX}StreamProgress", kind, "content-length: 10000"))
+    for count in (1, 2):
+        connection.sendall(report)
+        until(partial(is_counted, caller, job.id, count))
+        time.sleep(2 * SOON)
+    connection.sendall(report[:-1])
+    with connection:
+        said = b""
+        while b"REQUEST_TOO_SLOW" not in said:
+            data = connection.recv(65536)
+            assert data
+            said += data
+    assert caller.get(job.id).progress == 2
+
+
+BOTH_LENGTHS = ("content-length: 5", "transfer-encoding: chunked")
+
+
+def test_two_lengths_are_refused(app: RunningApp) -> None:
+    """A proxy that goes by the other one would take the rest for a request of somebody else's."""
+    connection = connect(app)
+    head = request("POST", f"{PREFIX}CreateJob", "content-type: application/json", *BOTH_LENGTHS)
+    connection.sendall(head + b"0\r\n\r\n" + request("GET", "/healthz"))
+    said = heard(connection)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"MALFORMED_MESSAGE" in said
+    assert said.count(b"HTTP/1.1 ") == 1
+    connection = connect(app)
+    connection.sendall(request("GET", "/healthz", *BOTH_LENGTHS) + b"0\r\n\r\n")
+    assert heard(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_bad_chunk_closes_a_stream(app: RunningApp, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
+    """Its answer, which has begun, does not end as if all were well; and the log has no line for it."""
+    job = caller.create()
+    message = enveloped({"reports": [{"sessionId": caller.session, "jobId": job.id, "advance": "1"}]})
+    kind = "content-type: application/connect+json"
+    connection = connect(app)
+    connection.sendall(request("POST", f"{PREFIX}StreamProgress", kind, "transfer-encoding: chunked"))
+    connection.sendall(b"%x\r\n%s\r\n" % (len(message), message))
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    connection.sendall(b"no number\r\n")
+    assert not heard(connection).endswith(b"0\r\n\r\n")
+    until(lambda: watchers_gone(app))
+    assert [record for record in caplog.records if record.name != "uvicorn.error"] == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_a_bad_chunk_of_a_request(app: RunningApp, caplog: pytest.LogCaptureFixture) -> None:
+    connection = connect(app)
+    kind = "content-type: application/json"
+    connection.sendall(request("POST", f"{PREFIX}CreateJob", kind, "transfer-encoding: chunked") + b"no number\r\n")
+    said = heard(connection)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert said.count(b"HTTP/1.1 ") == 1
 
 
 def test_slow_senders_hold_up_nobody(app: RunningApp, client: Client, session: str) -> None:

@@ -134,6 +134,14 @@ def test_public_files_are_for_all(client: Client) -> None:
     assert client.get("/metrics", origin="https://evil.example").status == 403
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_metrics_are_for_no_foreign_page(client: Client, site: str) -> None:
+    """An <img> or a <script> of another site sends no Origin."""
+    assert client.get("/metrics", sec_fetch_site=site).refusal.reason == "SITE_REFUSED"
+    for own in ("same-origin", "none"):
+        assert client.get("/metrics", sec_fetch_site=own).status == 200
+
+
 def test_pages_that_the_operator_named_may_call(open_to_staff: Client, session: str) -> None:
     """After the browser has asked, and with a token if they have one."""
     asked = open_to_staff.send(

@@ -461,7 +461,7 @@ CASES: dict[str, Case] = {
     "error message of 1025": report(
         "record_errors", [job_pb2.RecordError(record="x", message="x" * 1025)], {"record_errors[0].message"}
     ),
-    "100,000 record errors": report("record_errors", [job_pb2.RecordError()] * 100_000),
+    "50,000 record errors": report("record_errors", [job_pb2.RecordError()] * 50_000),
     "257 variables with a report": report("variables", struct({f"{n}": n for n in range(257)})),
     "variable without a name": variables(struct({"": 1}), {"variables"}),
     "variable name of 129": variables(struct({"x" * 129: 1}), {"variables"}),

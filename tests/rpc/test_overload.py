@@ -1,15 +1,21 @@
 """Under overload nothing is lost, nothing counts twice, and the server stays well."""
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
+from google.protobuf import message
 
+from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
+from headway_server import writer
 from headway_server.limits import Limits
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
+from tests.support.caller import TIMEOUT, Caller
+from tests.support.refusals import outcome
+from tests.support.waiting import held_commits, until
 
 REQUESTS = 400
 
@@ -92,3 +98,30 @@ def test_a_successor_is_not_stalled_by_what_its_predecessor_left(narrow: Running
     assert not narrow.stub.GetJob(names).stalled
     narrow.pass_time(11)
     assert narrow.stub.GetJob(names).stalled
+
+
+COMMANDS: dict[str, Callable[[Caller, str], tuple[str, message.Message]]] = {
+    "create": lambda caller, _: ("CreateJob", pb.CreateJobRequest(session_id=caller.session)),
+    "start": lambda caller, job_id: ("StartJob", pb.StartJobRequest(session_id=caller.session, job_id=job_id)),
+    "update": lambda caller, job_id: (
+        "UpdateJob",
+        pb.UpdateJobRequest(session_id=caller.session, job=job_pb2.Job(id=job_id, name="x")),
+    ),
+    "cancel": lambda caller, job_id: ("CancelJob", pb.CancelJobRequest(session_id=caller.session, job_id=job_id)),
+    "clear": lambda caller, job_id: ("ClearJob", pb.ClearJobRequest(session_id=caller.session, job_id=job_id)),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_weighs_what_it_says(caller: Caller, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many bytes may wait for their commit: what comes then is shed."""
+    method, request = COMMANDS[command](caller, caller.create().id)
+    monkeypatch.setattr(writer, "PENDING_BYTES_MAX", 5 * request.ByteSize())
+    call = getattr(caller.app.stub, method)
+    with held_commits(caller.app):
+        calls = [call.future(request, timeout=TIMEOUT) for _ in range(12)]
+        until(lambda: sum(one.done() for one in calls) == 6)
+        shed = [one for one in calls if one.done()]
+    assert {outcome(one.result) for one in shed} == {"OVERLOADED"}
+    # Most of the others have failed for what the first of them did.
+    until(lambda: all(one.done() for one in calls))

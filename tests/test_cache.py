@@ -1,0 +1,59 @@
+"""What is kept to be found quickly stays within its number of bytes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway_server.budget import Budget, Share
+from headway_server.cache import OVERHEAD, Cache
+from headway_server.checks import Checks
+from headway_server.errors import MemoryLimit
+from headway_server.guard import ANYBODY
+from headway_server.limits import Limits
+from headway_server.sessions import KEPT_BYTES, Sessions
+from headway_server.tokens import SessionHasher
+
+TOTAL = 64 * 1024
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 2000))))
+def test_all_entries_fit_into_the_total(puts: list[tuple[int, int]]) -> None:
+    cache: Cache[int, bytes] = Cache(TOTAL)
+    for key, size in puts:
+        cache.put(key, bytes(size), size)
+        kept = [value for key in range(51) if (value := cache.get(key)) is not None]
+        assert sum(len(value) + OVERHEAD for value in kept) == cache.used <= TOTAL
+
+
+def test_the_oldest_go_first() -> None:
+    cache: Cache[int, str] = Cache(TOTAL)
+    for number in range(1000):
+        cache.put(number, "x", 100)
+    assert cache.get(999) == "x"
+    assert cache.get(0) is None
+
+
+def test_what_is_large_is_not_kept() -> None:
+    cache: Cache[str, str] = Cache(TOTAL)
+    cache.put("large", "x", TOTAL // 2)
+    assert cache.get("large") is None
+    assert cache.used == 0
+
+
+def test_sessions_take_no_more_than_their_bytes() -> None:
+    sessions = Sessions(SessionHasher(b"k" * 32), Limits())
+    for number in range(20_000):
+        sessions(f"{number:0250}", ANYBODY, Checks(Limits()))
+    assert 0 < sessions._known.used <= KEPT_BYTES
+
+
+def test_a_share_is_given_back() -> None:
+    budget = Budget(8000, MemoryLimit)
+    with Share(budget, "peer", 100) as share:
+        share.add(200)
+        share.drop(50)
+        assert budget.used == budget.held("peer") == 250
+        with pytest.raises(MemoryLimit):
+            share.add(8000)
+        assert budget.used == 250
+    assert budget.used == budget.held("peer") == 0
