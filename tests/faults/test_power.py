@@ -83,7 +83,7 @@ def record(folder: Path, synchronous: str) -> Recording:
 
 async def commit_many(store: Store, run: int, recorder: Recorder, acknowledged: list[Acknowledged]) -> None:
     """A few callers at once, each with jobs of its own."""
-    writer = Writer(store, Committed(), SteadyClock(1_800_000_000_000_000), Rules(), lambda _: None)
+    writer = Writer(store, Committed(1_000_000), SteadyClock(1_800_000_000_000_000), Rules(), lambda _: None)
 
     async def caller(number: int) -> None:
         for count in range(COMMITS_A_CALLER):
