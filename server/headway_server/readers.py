@@ -177,7 +177,7 @@ class Readers:
         """The same, for a caller whose number is limited otherwise, and who can wait: a watch."""
 
         def within_time(gone: Callable[[], bool]) -> T:
-            self._store.bound_statements(LIST_STATEMENT_TIMEOUT)
+            self._store.prepare_for_lists(LIST_STATEMENT_TIMEOUT)
             end = time.monotonic() + LIST_TIME
             return query(lambda: gone() or time.monotonic() > end)
 
@@ -190,7 +190,12 @@ class Readers:
 
     async def look(self, query: Callable[[], T]) -> T:
         """What the query returns: one of the look at what other servers wrote."""
-        return await self._looks.read(lambda _: query())
+
+        def prepared(_: Stop) -> T:
+            self._store.prepare_for_lists(LIST_STATEMENT_TIMEOUT)
+            return query()
+
+        return await self._looks.read(prepared)
 
     def give_up(self) -> None:
         """The database hangs: answer all that waits with DatabaseUnavailable."""

@@ -48,7 +48,8 @@ class Store:
             self.database, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
         )
         self._by_count: dict[int, Statement] = {}
-        self._bounded = threading.local()
+        self._prepared = threading.local()
+        """The connection of each thread that is prepared for lists."""
 
     # Connections and transactions.
 
@@ -59,13 +60,20 @@ class Store:
         ((seconds,),) = self._fetch(peewee.Select(columns=[peewee.SQL("extract(epoch from clock_timestamp())")]))
         return int(seconds * MICROSECONDS)
 
-    def bound_statements(self, milliseconds: int) -> None:
-        """End statements of this thread that take longer. On SQLite nothing but the disk can make them."""
-        if self.engine.shared:
-            connection = self.database.connection()
-            if getattr(self._bounded, "connection", None) is not connection:
-                self.database.execute_sql(f"SET statement_timeout = {milliseconds}")
-                self._bounded.connection = connection
+    def prepare_for_lists(self, timeout: int) -> None:
+        """Let this thread's statements walk along indexes alone, for `timeout` ms at most.
+
+        PostgreSQL guesses what a filter leaves of the range that it is given, and would sometimes rather read and sort
+        all of that. SQLite does as it is told.
+        """
+        if not self.engine.shared:
+            return
+        connection = self.database.connection()
+        if getattr(self._prepared, "connection", None) is not connection:
+            for setting in ("enable_seqscan = off", "enable_bitmapscan = off", "enable_sort = off"):
+                self.database.execute_sql(f"SET {setting}")
+            self.database.execute_sql(f"SET statement_timeout = {timeout}")
+            self._prepared.connection = connection
 
     def connect(self) -> None:
         """Make a connection for this thread, if it has none."""
