@@ -2,8 +2,8 @@
 
 import random
 import re
-from collections.abc import Iterator
-from typing import Any  # the fields of a filter
+from collections.abc import Callable, Iterator
+from typing import Any  # the fields of a filter, and what a database driver returns
 
 import pytest
 
@@ -59,7 +59,7 @@ FILTERS: dict[str, dict[str, Any]] = {
 def plans(store: Store, monkeypatch: pytest.MonkeyPatch, scan: str, session: str | None) -> list[str]:
     """How the engine runs each statement of a scan: one text a statement."""
     statements: list[tuple[str, object]] = []
-    execute = store.database.execute_sql
+    execute: Callable[..., Any] = store.database.execute_sql
 
     def record(sql: str, params: object = None) -> object:
         statements.append((sql, params))

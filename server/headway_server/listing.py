@@ -260,4 +260,4 @@ def _conditions(shape: _Shape) -> Iterator[Expression]:
             & (LabelRow.job_id == JobRow.id)
             & (LabelRow.key == named(f"key{number}"))
         )
-        yield label == named(f"value{number}")
+        yield Expression(label, peewee.OP.EQ, named(f"value{number}"))

@@ -114,6 +114,8 @@ class SessionWatches:
         self._clock = clock
         self._sealer = sealer
         self._overlap = OVERLAP if store.engine.shared else 0
+        self._unpublished = 0
+        """A time (µs) of changes that nobody publishes: their commit failed, and yet it is in the database."""
 
     async def watch(
         self, session_hash: str | None, resume_token: str, life: float
@@ -185,10 +187,13 @@ class SessionWatches:
 
     async def _published(self, page: _Page) -> None:
         """A change can be read a moment before it is published."""
-        tries = 0 if self._store.engine.shared else 20
-        while page.newest > self._hub.settled and tries:
-            tries -= 1
+        if self._store.engine.shared:
+            return
+        for _ in range(20):
+            if page.newest <= max(self._hub.settled, self._unpublished):
+                return
             await asyncio.sleep(PUBLISHED_WITHIN / 20)
+        self._unpublished = page.newest
 
 
 class _Walk:

@@ -93,27 +93,29 @@ class Upkeep:
         since = self._looked_until - OVERLAP
         watched = self._hub.everything_watched()
         sessions = watched.sessions | {session_hash for session_hash, _ in watched.jobs}
+        if sessions:
+            # Removals first: a job that was made anew since comes behind the one that was removed.
+            await self._look_for_removals(since)
         for session_hash in {None} if None in sessions else sessions:
             await self._look_at(session_hash, since)
         self._looked_until = now
         self._hub.looked(now - OVERLAP)
 
-    async def _look_at(self, session_hash: str | None, since: int) -> None:
-        listing = self._store.listing
-        # Removals first: a job that was made anew since comes behind the one that was removed.
-        removed: Position | None = (since, "", "")
-        while removed is not None:
-            query = partial(listing.removals, session_hash, removed, LOOK_ROWS)
+    async def _look_for_removals(self, since: int) -> None:
+        after: Position | None = (since, "", "")
+        while after is not None:
+            query = partial(self._store.listing.removals, None, after, LOOK_ROWS)
             removals = await _patiently(self._readers.look(query))
             self._hub.publish(removals)
-            removed = None
+            after = None
             if len(removals) == LOOK_ROWS:
-                last = removals[-1]
-                removed = (last.update_time, last.id, last.session_hash)
+                after = (removals[-1].update_time, removals[-1].id, removals[-1].session_hash)
+
+    async def _look_at(self, session_hash: str | None, since: int) -> None:
         wanted = Filter(session_hash, changed_from=since)
         after: Position | None = NEWEST
         while after is not None:
-            scan = partial(listing.jobs, wanted, after, LOOK_ROWS, room=LOOK_BYTES, stop=lambda: True)
+            scan = partial(self._store.listing.jobs, wanted, after, LOOK_ROWS, room=LOOK_BYTES, stop=lambda: True)
             found = await _patiently(self._readers.look(scan))
             self._hub.publish(found.jobs)
             after = found.end
