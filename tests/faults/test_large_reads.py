@@ -180,24 +180,3 @@ def test_an_admin_looks_at_300_000_jobs(engine: str, request: pytest.FixtureRequ
         assert next(resumed).job.id == f"{300_000 - 1001:032x}"
         most = max(most, resident(server))
         assert most - before < 50 * MEGABYTE
-
-
-def test_unread_watches_take_little_while_jobs_come_and_go(tmp_path: Path) -> None:
-    count = 600
-    with serving(f"sqlite:///{tmp_path / 'headway.db'}", tmp_path) as (server, stub):
-        labels = {f"{number:063}": "x" * 256 for number in range(64)}
-        made = stub.CreateJob(pb.CreateJobRequest(session_id=LARGE, labels=labels))
-        watches = [stub.WatchJobs(pb.WatchJobsRequest(session_id=LARGE)) for _ in range(count)]
-        for watch in watches:
-            assert next(watch).job.id == made.id
-        before = resident(server)
-        for _ in range(20):
-            request = pb.CreateJobRequest(session_id=LARGE, labels=labels)
-            jobs = [call.result() for call in [stub.CreateJob.future(request) for _ in range(50)]]
-            clears = [stub.ClearJob.future(pb.ClearJobRequest(session_id=LARGE, job_id=job.id)) for job in jobs]
-            for clear in clears:
-                clear.result()
-        most = resident(server)
-        for watch in watches:
-            watch.cancel()
-        assert most - before < 80 * MEGABYTE
