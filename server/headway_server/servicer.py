@@ -18,10 +18,10 @@ from headway_server.guard import Caller
 from headway_server.job import Job
 from headway_server.jobs import EVERYWHERE, Jobs, Name, Page
 from headway_server.limits import Limits
+from headway_server.listing import Removal
 from headway_server.offload import read_off_loop, write_off_loop
 from headway_server.progress_stream import KNOWN_BYTES, Names, ProgressStream
 from headway_server.sessions import Sessions
-from headway_server.store import Removal
 
 WATCH_LIFE = (300.0, 600.0)
 """Seconds that a watch lives, at least and at most: then its caller opens it again, perhaps at another server."""

@@ -10,6 +10,7 @@ from google.rpc import status_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
+from headway_server import listing, readers
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds
 from tests.support.refusals import faults, outcome, refused_with
@@ -165,6 +166,28 @@ def test_a_page_fits_into_one_message(caller: Caller) -> None:
     labels = {f"{n:063}": "😀" * 256 for n in range(64)}
     jobs = [caller.create(labels=labels).id for _ in range(60)]
     assert [job.id for job in pages(caller, 1000)] == jobs[::-1]
+
+
+def test_a_filter_that_finds_little_answers_in_time_and_goes_on(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of what was found so far, perhaps nothing, and a token for the rest: however many jobs there are."""
+    monkeypatch.setattr(readers, "LIST_TIME", 0)
+    monkeypatch.setattr(listing, "SCANNED", 8)
+    wanted = caller.create(name="wanted", labels={"a": "1", "b": "2"})
+    caller.create_many(30, name="other", labels={"a": "1"})
+    filters: list[dict[str, Any]] = [{"name": "wanted"}, {"labels": {"b": "2"}}, {"labels": {"a": "1", "b": "2"}}]
+    for fields in [*filters, {"name": "absent"}, {"labels": {"absent": "x"}}, {"invoker": "absent"}]:
+        found: list[job_pb2.Job] = []
+        page = caller.list(**fields)
+        pages_seen = 1
+        while page.next_page_token:
+            assert not found, "the oldest job was not the last"
+            page = caller.list(page_token=page.next_page_token, **fields)
+            found += page.jobs
+            pages_seen += 1
+        assert pages_seen >= 4
+        assert found == ([wanted] if fields in filters else [])
 
 
 def test_the_page_size_may_change_between_pages(caller: Caller) -> None:

@@ -1,6 +1,5 @@
 """Watching one job or a session's: now, then everything newer, taken up again where it broke off; and the long poll."""
 
-import random
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,23 +17,10 @@ from tests.support.app import RunningApp
 from tests.support.caller import Caller, Responses, seconds
 from tests.support.refusals import faults, from_error, outcome, refused_with
 from tests.support.waiting import held_commits, until, watchers_gone
+from tests.support.watching import drain, large, seen, take
 
 RUNNING = job_pb2.JOB_STATUS_RUNNING
 COMPLETED = job_pb2.JOB_STATUS_COMPLETED
-
-Seen = tuple[str, int]
-"""What a watch of a session said: a job's id and its revision, or 0 for its removal."""
-
-
-def seen(response: pb.WatchJobsResponse) -> Seen:
-    assert response.resume_token
-    return (response.removed_job_id, 0) if response.removed_job_id else (response.job.id, response.job.revision)
-
-
-def large(caller: Caller) -> job_pb2.Job:
-    """A job so large that a reader who does not read soon holds nothing more of it in the network."""
-    return caller.create(labels={f"{n:063}": "😀" * 256 for n in range(64)})
-
 
 # One job.
 
@@ -224,10 +210,6 @@ def test_a_watch_ends_by_itself_now_and_then(caller: Caller, monkeypatch: pytest
 # All jobs of a session.
 
 
-def take(watch: Responses[pb.WatchJobsResponse], count: int) -> list[pb.WatchJobsResponse]:
-    return [next(watch) for _ in range(count)]
-
-
 def test_a_watch_of_a_session_begins_with_its_jobs(caller: Caller, stranger: Caller) -> None:
     """All of them, ended ones too, and nobody else's."""
     stranger.create()
@@ -296,73 +278,11 @@ def test_a_cleared_job_that_is_made_anew_arrives_as_removed_first(caller: Caller
     again.cancel()
 
 
-def drain(caller: Caller, watch: Responses[pb.WatchJobsResponse]) -> list[pb.WatchJobsResponse]:
-    """All that a watch has to say by now: a job made for the purpose comes last."""
-    last = caller.create(name="last of all")
-    found = []
-    for response in watch:
-        if response.job.id == last.id:
-            break
-        found.append(response)
-    watch.cancel()
-    caller.clear(last.id)
-    return found
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_watch_taken_up_again_misses_nothing(caller: Caller, seed: int) -> None:
-    """Broken off anywhere: what is told before and after gives the session as it is.
-
-    On SQLite nothing is told twice; where servers share a database a state can come once more, never an older one.
-    """
-    rng = random.Random(seed)
-    jobs = [caller.create(name=f"{n}").id for n in range(8)]
-
-    def stir(times: int) -> None:
-        for _ in range(times):
-            caller.app.clock.forward(rng.choice([0, 0, 0.001, 1]))
-            match rng.randrange(6):
-                case 0:
-                    jobs.append(caller.create().id)
-                case 1 if len(jobs) > 3:
-                    caller.clear(jobs.pop(rng.randrange(len(jobs))))
-                case 2:
-                    reports = [{"job_id": job_id, "advance": 1} for job_id in rng.sample(jobs, 3)]
-                    list(caller.stream([caller.batch(*reports)]))
-                case _:
-                    caller.report(rng.choice(jobs), advance=1)
-
-    told: list[Seen] = []
-    known: dict[str, int] = {}
-    token = ""
-    for _ in range(6):
-        watch = caller.watch_all(token)
-        stir(5)
-        responses = drain(caller, watch)
-        responses = responses[: rng.randint(0, len(responses))]
-        for response in responses:
-            job_id, revision = seen(response)
-            assert revision == 0 or revision >= known.get(job_id, 0)
-            told.append((job_id, revision))
-            known[job_id] = revision
-            token = response.resume_token
-        stir(5)
-    for response in drain(caller, caller.watch_all(token)):
-        job_id, revision = seen(response)
-        told.append((job_id, revision))
-        known[job_id] = revision
-    assert {job_id: revision for job_id, revision in known.items() if revision} == {
-        job.id: job.revision for job in caller.list(page_size=1000).jobs
-    }
-    if not caller.app.app.store.engine.shared:
-        assert len(told) == len(set(told))
-
-
 def test_changes_of_one_commit_are_not_lost_between_them(caller: Caller) -> None:
     """A watch may break off between two changes that were committed together: the rest comes when it is resumed."""
-    later = caller.create(job_id="f" * 32)
+    oldest, later = caller.create(), caller.create(job_id="f" * 32)
     watch = caller.watch_all()
-    next(watch)
+    take(watch, 2)
     with ThreadPoolExecutor(4) as pool, held_commits(caller.app) as wait_for:
         calls: list[Future[Any]] = [pool.submit(caller.report, later.id, progress=1)]
         wait_for(1)
@@ -377,23 +297,23 @@ def test_changes_of_one_commit_are_not_lost_between_them(caller: Caller) -> None
     assert {seen(response) for response in live} == everything
     for broken_off in range(4):
         before = {seen(response) for response in live[: broken_off + 1]}
-        after = {seen(response) for response in drain(caller, caller.watch_all(live[broken_off].resume_token))}
+        after = {seen(response) for response in drain(caller, caller.watch_all(live[broken_off].resume_token), oldest)}
         assert before | after >= everything, f"broken off after {broken_off + 1}"
 
 
 def test_a_watch_taken_up_after_removals_were_forgotten_is_refused(caller: Caller) -> None:
     """Rather than leave a removed job standing; a watch without the token begins anew."""
-    old, kept = caller.create(), caller.create()
+    oldest, old, kept = caller.create(), caller.create(), caller.create()
     watch = caller.watch_all()
-    token = take(watch, 2)[-1].resume_token
+    token = take(watch, 3)[-1].resume_token
     watch.cancel()
     caller.clear(old.id)
     caller.app.pass_time(12 * 3600)
-    assert [seen(response) for response in drain(caller, caller.watch_all(token))][-1] == (old.id, 0)
+    assert (old.id, 0) in [seen(response) for response in drain(caller, caller.watch_all(token), oldest)]
     caller.app.pass_time(14 * 3600)
     refusal = refused_with("RESUME_TOKEN_EXPIRED", lambda: next(caller.watch_all(token)))
     assert refusal.code == "FAILED_PRECONDITION"
-    assert [seen(response)[0] for response in drain(caller, caller.watch_all())] == [kept.id]
+    assert [seen(response)[0] for response in drain(caller, caller.watch_all(), oldest)] == [kept.id]
 
 
 def test_a_resume_token_belongs_to_its_session_and_cannot_be_altered(
