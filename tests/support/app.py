@@ -1,6 +1,7 @@
 """A real server on a real socket, in this process, whose clock stands still until a test moves it."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -55,6 +56,8 @@ class RunningApp:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def __enter__(self) -> Self:
+        # As a server does: else its event loop would stand still while the collector looks through the tests' objects.
+        gc.freeze()
         self._thread.start()
         self.run(self.app.start())
         self.address = self.app.address
