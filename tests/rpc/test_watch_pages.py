@@ -153,7 +153,7 @@ def test_a_reader_slower_than_its_backlog_reads_the_database(
 
 def test_unread_watches_share_what_waits_for_them(app_with: Callable[[Limits], RunningApp], session: str) -> None:
     """However many they are, and however many jobs come and go meanwhile."""
-    readers = 50
+    readers = 20
     app = app_with(Limits())
     caller = Caller(app, session)
     for _ in range(3):
@@ -161,7 +161,7 @@ def test_unread_watches_share_what_waits_for_them(app_with: Callable[[Limits], R
     watches = [caller.watch_all() for _ in range(readers)]
     until(lambda: app.app.hub.watches == readers)
     for _ in range(10):
-        ids = caller.create_many(30)
+        ids = caller.create_many(20)
         for job_id in ids:
             caller.clear(job_id)
     assert app.app.hub.bytes_held < 16 * 1024 * 1024
