@@ -139,7 +139,6 @@ def _open_postgresql(url: str) -> Engine:
     engine = Engine(database, shared=True, name=postgresql.shown(parameters))
     try:
         database.connect()
-        database.check_sessions()
     except DATABASE_ERRORS as error:
         database.close()
         raise StartError(f"--database: {engine.name} {_why(error)}") from None

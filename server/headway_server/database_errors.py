@@ -195,8 +195,8 @@ def first_line(error: Exception) -> str:
 
 def cause(error: Exception) -> Exception:
     """The driver's own error: peewee wraps it, sometimes twice."""
-    while isinstance(error, peewee.PeeweeException) and error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
+    while isinstance(wrapped := getattr(error, "orig", None), Exception):
+        error = wrapped
     return error
 
 
@@ -210,7 +210,7 @@ def _code(found: Exception) -> str | int | None:
     return first if isinstance(first, int) else None
 
 
-class _Reports:
+class Reports:
     """Names each error in the log once in a while, with how often it was met since."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -232,5 +232,5 @@ class _Reports:
         log.warning("the database failed: %s%s", text, again)
 
 
-report = _Reports().add
+report = Reports().add
 """Name a database's error in the log, once in a while."""

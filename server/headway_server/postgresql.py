@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Mapping
 from typing import TypeAlias
 from urllib.parse import quote
-from weakref import WeakValueDictionary
 
 import peewee
 import psycopg
@@ -141,13 +140,7 @@ class Database(peewee.PostgresqlDatabase):
             del known["target_session_attrs"]
         defaults = {name: value for name, value in PARAMETERS.items() if name not in known}
         self._conninfo = psycopg.conninfo.make_conninfo("", **defaults, **parameters)
-        self._open: WeakValueDictionary[str, Connection] = WeakValueDictionary()
-        """The connections of this process, by their marks."""
         super().__init__(known.get("dbname", ""), prefer_psycopg3=True)
-
-    def check_sessions(self) -> None:
-        """Check that two connections have a session each; the first is open. Raises UnsafeConnection."""
-        self._connect().close()
 
     def _connect(self) -> Connection:
         connection: Connection = psycopg.connect(self._conninfo, autocommit=True)
@@ -160,24 +153,22 @@ class Database(peewee.PostgresqlDatabase):
 
     def _set_up(self, connection: Connection) -> None:
         """Set what the server relies on, and read it back in another transaction: a pooler may drop it, or give this
-        connection another session. Raises UnsafeConnection."""
-        ((before,),) = connection.execute("SELECT current_setting(%s, true)", (MARK,))
-        other = self._open.get(before or "")
-        if other is not None and not other.closed:
-            raise UnsafeConnection(OWN_SESSION)
+        connection's session to others. Raises UnsafeConnection."""
         mark = secrets.token_hex(8)
         values = {**SETTINGS, MARK: mark}
         connection.execute(
             f"SELECT {', '.join(['set_config(%s, %s, false)'] * len(values))}, {SET_DURABLE}",
             [part for item in values.items() for part in item],
         )
+        # A pooler gives a session that is idle to whoever comes next.
+        with psycopg.connect(self._conninfo, autocommit=True) as another:
+            ((others_mark,),) = another.execute("SELECT current_setting(%s, true)", (MARK,))
         names = [*REQUIRED, MARK]
         ((*found, found_mark),) = connection.execute(
             f"SELECT {', '.join(['current_setting(%s, true)'] * len(names))}", names
         )
-        if found_mark != mark:
+        if found_mark != mark or others_mark == mark:
             raise UnsafeConnection(OWN_SESSION)
         for name, value in zip(REQUIRED, found, strict=True):
             if value not in REQUIRED[name]:
                 raise UnsafeConnection(f"has {name} {value}, not {REQUIRED[name][0]}: {ADVICE.get(name, DROPPED)}")
-        self._open[mark] = connection

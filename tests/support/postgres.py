@@ -57,6 +57,11 @@ class Postgres:
         self.start()
         return self
 
+    @property
+    def sockets(self) -> Path:
+        """The folder of its Unix socket."""
+        return self._folder
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = {
