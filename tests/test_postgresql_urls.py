@@ -55,6 +55,8 @@ def test_what_is_special_in_a_password_arrives() -> None:
         (f"postgresql://u:{SECRET}@h/jobs?replication=database", "leave out replication"),
         (f"postgresql://u:{SECRET}@127.0.0.1:1/jobs?sslmode=maybe", "cannot be reached"),
         (f"postgresql://u:{SECRET}@127.0.0.1:1/jobs", "cannot be reached"),
+        ("postgresql://?host=127.0.0.1&port=1", "cannot be reached"),
+        ("postgresql://?service=absent", 'definition of service "absent" not found'),
     ],
 )
 def test_a_url_that_cannot_be_is_refused_in_one_line(url: str, blamed: str) -> None:

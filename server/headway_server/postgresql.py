@@ -140,7 +140,7 @@ class Database(peewee.PostgresqlDatabase):
             del known["target_session_attrs"]
         defaults = {name: value for name, value in PARAMETERS.items() if name not in known}
         self._conninfo = psycopg.conninfo.make_conninfo("", **defaults, **parameters)
-        super().__init__(known.get("dbname", ""), prefer_psycopg3=True)
+        super().__init__(shown(parameters), prefer_psycopg3=True)
 
     def _connect(self) -> Connection:
         connection: Connection = psycopg.connect(self._conninfo, autocommit=True)

@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 import pytest
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server.database import StartError, migrate, open_engine
+from headway_server.errors import DatabaseUnavailable
+from headway_server.facts import note_time
 from tests.conftest import missing
 from tests.support.app import RunningApp
 from tests.support.postgres import Postgres, find_binaries
@@ -92,6 +95,8 @@ def test_a_database_that_can_only_be_read(primary: Postgres, caplog: pytest.LogC
             calls = writes(app, job_id)[:-1]
             assert [outcome(call) for call in calls] == ["DATABASE_UNAVAILABLE"] * len(calls)
             assert outcome(writes(app, ended)[-1]) == "DATABASE_UNAVAILABLE"
+            with pytest.raises(DatabaseUnavailable):
+                app.run(app.app.writer.chore(partial(note_time, app.app.store, 1)))
             with pytest.raises(StartError, match=r"cannot be reached: .*read-only") as caught:
                 open_engine(database)
             assert "\n" not in str(caught.value)
