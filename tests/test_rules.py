@@ -16,7 +16,7 @@ from tests.support.app import RunningApp
 SESSION = "rules"
 
 BATCH = 20
-"""Jobs in one commit of the sweep, here."""
+"""Jobs in one commit that makes them follow other rules, here."""
 
 JOBS = 2 * BATCH + 5
 
@@ -31,7 +31,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "BATCH", BATCH)
+    monkeypatch.setattr(upkeep, "RULES_BATCH", BATCH)
 
 
 def end_jobs(app: RunningApp) -> None:

@@ -35,6 +35,9 @@ ROUND = 2.0
 RULES_ROUND = 0.25
 """Seconds of each round in which jobs are made to follow rules that have changed."""
 
+RULES_BATCH = 50
+"""Jobs in one commit that makes them follow rules that have changed: their whole rows are written."""
+
 BATCH = 200
 """Jobs in one commit of the sweep: few enough that no report waits for them."""
 
@@ -90,7 +93,7 @@ class Upkeep:
             if last is None:
                 self._rules_applied = True
                 return
-            keys = await _patiently(self._readers.read(partial(self._store.keys_after, last, BATCH)))
+            keys = await _patiently(self._readers.read(partial(self._store.keys_after, last, RULES_BATCH)))
             await _patiently(self._writer.submit([(key, tick) for key in keys], urgent=True))
             note = partial(note_applied, self._store, self._rules, keys[-1] if keys else None)
             await _patiently(self._writer.chore(note))
