@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import loop_gaps, postgres
 from tests.support.app import RunningApp
+from tests.support.pgbouncer import find_binary
 from tests.support.server import ServerProcess
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -46,6 +47,16 @@ def postgresql() -> Iterator[postgres.Postgres]:
     assert binaries is not None
     with postgres.Postgres(binaries) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def pgbouncer() -> str:
+    """Where the program of PgBouncer is."""
+    binary = find_binary()
+    if binary is None:
+        missing("PgBouncer (Debian: apt-get install pgbouncer)")
+    assert binary is not None
+    return binary
 
 
 def empty_database(engine: str, request: pytest.FixtureRequest, folder: Path) -> str:

@@ -177,12 +177,36 @@ def test_a_clock_that_was_set_back_starts_behind_what_is_stored(store: Store) ->
         facts.note_time(store, 1)
 
 
-def test_jobs_are_looked_at_anew_when_the_rules_change(store: Store) -> None:
-    facts.follow_rules(store, Rules(retention=7))
-    job = Job("e" * 32, "f" * 32, wake_time=INT64_MAX)
+def test_changed_rules_are_applied_from_the_first_job_on(store: Store) -> None:
+    old, new = Rules(retention=7), Rules(retention=8)
+    facts.follow_rules(store, old)
+    assert facts.rules_applied(store, old) == ("", "")
     with store.transaction():
-        store.save([Change(job, created=True, changed=True)])
-    facts.follow_rules(store, Rules(retention=7))
-    assert store.due(INT64_MAX - 1, 10) == []
-    facts.follow_rules(store, Rules(retention=8))
-    assert store.due(0, 10) == [("e" * 32, "f" * 32)]
+        facts.note_applied(store, old, ("a", "b"))
+    facts.follow_rules(store, old)
+    assert facts.rules_applied(store, old) == ("a", "b"), "a restart goes on where the last run ended"
+    with store.transaction():
+        facts.note_applied(store, old, None)
+    facts.follow_rules(store, old)
+    assert facts.rules_applied(store, old) is None
+    facts.follow_rules(store, new)
+    assert facts.rules_applied(store, new) == ("", "")
+    with store.transaction():
+        facts.note_applied(store, old, None)
+    assert facts.rules_applied(store, old) is None, "another server has other rules now"
+    assert facts.rules_applied(store, new) == ("", "")
+
+
+def test_keys_are_read_in_their_order(store: Store) -> None:
+    keys = [(letter * 32, digit * 32) for letter in "ab" for digit in "123"]
+    changes = [Change(Job(*key, wake_time=INT64_MAX), created=True, changed=True) for key in keys]
+    with store.transaction():
+        store.save(changes)
+    try:
+        assert store.keys_after(("", ""), 4) == keys[:4]
+        assert store.keys_after(keys[1], 10) == keys[2:]
+        assert store.keys_after(keys[2], 1) == [keys[3]]
+        assert store.keys_after(keys[5], 10) == []
+    finally:
+        with store.transaction():
+            store.save([Change(change.job, removed=True, changed=True) for change in changes])

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import grpc.aio
-import peewee
 from google.longrunning import operations_proto_pb2
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
@@ -26,7 +25,8 @@ from headway_server import facts, grpc_door, http
 from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.committed import Committed
-from headway_server.database import StartError, first_line, migrate, open_engine, session_key
+from headway_server.database import StartError, check_limits, migrate, open_engine, session_key
+from headway_server.database_errors import DATABASE_ERRORS, first_line
 from headway_server.errors import DatabaseUnavailable, JobError, ShuttingDown
 from headway_server.guard import Credentials, Guard, Scope
 from headway_server.ids import Ids
@@ -138,7 +138,7 @@ class App:
             lifetime=settings.notice_lifetime,
             limit=settings.limits.pending_notices,
         )
-        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock)
+        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, rules)
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, Sealer(key))
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
@@ -286,12 +286,13 @@ def _prepare(settings: Settings, rules: Rules) -> tuple[Store, bytes, int]:
     """The store, the session key, and the time to start the clock at. Raises StartError."""
     engine = open_engine(settings.database)
     try:
+        check_limits(engine, settings.limits)
         migrate(engine)
         key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
         store = Store(engine)
         facts.follow_rules(store, rules)
         anchor = facts.start_time(store)
-    except peewee.PeeweeException as error:
+    except DATABASE_ERRORS as error:
         engine.close()
         raise StartError(f"--database: {engine.name} failed: {first_line(error)}") from None
     except BaseException:

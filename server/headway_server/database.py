@@ -5,24 +5,41 @@ import hmac
 import os
 import secrets
 import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TextIO
-from urllib.parse import urlsplit
 
 import peewee
 from playhouse.migrations import Runner
 
-from headway_server.models import FactRow
+from headway_server.database_errors import DATABASE_ERRORS, UnsafeConnection, cause, first_line
+from headway_server.limits import Limits
+from headway_server.models import FactRow, LabelRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph"})
 """SQLite's write-ahead log needs memory shared by all that open the file, which these do not have."""
 
+LABELS_MAX = 1000
+"""Labels that a filter can ask for: each is two parameters and a condition of one statement."""
+
 MIGRATION_LOCK = 0x48454144
 """PostgreSQL advisory lock that keeps two servers from migrating one database at once."""
+
+
+ENGINE_LIMITS: Mapping[str, Mapping[str, int]] = {
+    "sqlite": {"labels": LABELS_MAX},
+    "postgresql": {
+        "labels": LABELS_MAX,
+        "label_key_length": LabelRow.key.max_length,
+        "label_value_length": LabelRow.value.max_length,
+    },
+}
+"""The highest values of limits that each engine can hold."""
 
 
 class StartError(Exception):
@@ -111,53 +128,26 @@ SQLITE_PRAGMAS: dict[str, str | int] = {
 
 def _open_postgresql(url: str) -> Engine:
     try:
-        import psycopg
+        from headway_server import postgresql
     except ImportError:
         raise StartError("PostgreSQL needs its driver: pip install 'headway[postgresql]'") from None
     try:
-        psycopg.conninfo.conninfo_to_dict(url)
-        parts = urlsplit(url)
-        name = f"postgresql://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
-    except (psycopg.Error, ValueError):
-        raise StartError(
-            "--database is not a PostgreSQL URL; write postgresql://user:password@host:5432/name"
-        ) from None
-    options = (
-        "-c synchronous_commit=on -c statement_timeout=15s -c lock_timeout=5s "
-        "-c idle_in_transaction_session_timeout=30s -c client_encoding=UTF8 -c timezone=UTC"
-    )
-    database = peewee.PostgresqlDatabase(
-        url.replace("postgres://", "postgresql://", 1),
-        prefer_psycopg3=True,
-        application_name="headway",
-        connect_timeout=5,
-        options=options,
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-        tcp_user_timeout=15_000,
-    )
-    engine = Engine(database, shared=True, name=name)
+        parameters = postgresql.parse(url)
+    except ValueError as error:
+        raise StartError(f"--database {error}") from None
+    database = postgresql.Database(parameters)
+    engine = Engine(database, shared=True, name=postgresql.shown(parameters))
     try:
         database.connect()
-        (fsync,) = database.execute_sql("SHOW fsync").fetchone()
-        (full_page_writes,) = database.execute_sql("SHOW full_page_writes").fetchone()
-        (encoding,) = database.execute_sql("SHOW server_encoding").fetchone()
-    except peewee.DatabaseError as error:
-        raise StartError(f"--database: {name} cannot be reached: {first_line(error)}") from None
-    if fsync != "on" or full_page_writes != "on":
-        raise StartError(
-            f"--database: {name} runs with fsync or full_page_writes off and would lose acknowledged writes; "
-            "turn both on"
-        )
-    if encoding != "UTF8":
-        raise StartError(f"--database: {name} stores text as {encoding}; create it with ENCODING 'UTF8'")
+    except DATABASE_ERRORS as error:
+        database.close()
+        raise StartError(f"--database: {engine.name} {_why(error)}") from None
     return engine
 
 
-def first_line(error: Exception) -> str:
-    """What a database says, as a notice can hold it."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _why(error: Exception) -> str:
+    found = cause(error)
+    return str(found) if isinstance(found, UnsafeConnection) else f"cannot be reached: {first_line(found)}"
 
 
 def _file_system(folder: Path) -> str:
@@ -177,26 +167,46 @@ def _file_system(folder: Path) -> str:
 
 def migrate(engine: Engine) -> list[str]:
     """Bring an older schema up to date; the names of the steps taken. A newer one raises StartError."""
-    if engine.shared:
-        # Another server may be migrating: that can take its time, and so may this.
-        engine.database.execute_sql("SET lock_timeout = 0")
-        engine.database.execute_sql("SET statement_timeout = 0")
-        engine.database.execute_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
     try:
-        runner = Runner(engine.database, str(MIGRATIONS))
-        unknown = [step.name for step in runner.status() if step.path is None]
-        if unknown:
-            raise StartError(
-                f"--database: {engine.name} was written by a newer Headway (it has {unknown[-1]}); "
-                "install that version, or restore a backup from before"
-            )
-        steps: list[str] = runner.up()
-    except peewee.DatabaseError as error:
+        with _only_migration(engine):
+            runner = Runner(engine.database, str(MIGRATIONS))
+            unknown = [step.name for step in runner.status() if step.path is None]
+            if unknown:
+                raise StartError(
+                    f"--database: {engine.name} was written by a newer Headway (it has {unknown[-1]}); "
+                    "install that version, or restore a backup from before"
+                )
+            steps: list[str] = runner.up()
+            return steps
+    except DATABASE_ERRORS as error:
         raise StartError(f"--database: {engine.name} could not be migrated: {first_line(error)}") from None
+
+
+@contextmanager
+def _only_migration(engine: Engine) -> Iterator[None]:
+    """Keep other servers from migrating this database meanwhile."""
+    database = engine.database
+    if not engine.shared:
+        yield
+        return
+    try:
+        # Another server may be migrating: that can take its time, and so may this.
+        database.execute_sql("SET lock_timeout = 0")
+        database.execute_sql("SET statement_timeout = 0")
+        database.execute_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        yield
+        database.execute_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
     finally:
-        if engine.shared:
-            engine.database.execute_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
-    return steps
+        # The next connection has its timeouts again; and a lock that could not be released goes with this one.
+        database.close()
+
+
+def check_limits(engine: Engine, limits: Limits) -> None:
+    """Raises StartError if a limit is higher than what the database can hold."""
+    kind = engine.name.partition(":")[0]
+    for name, highest in ENGINE_LIMITS[kind].items():
+        if getattr(limits, name) > highest:
+            raise StartError(f"--max-{name.replace('_', '-')} must be at most {highest} with {kind}")
 
 
 def session_key(engine: Engine, setting: str, folder: Path) -> bytes:

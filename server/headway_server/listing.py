@@ -17,7 +17,7 @@ from headway_server.database import Engine
 from headway_server.job import Job, Status
 from headway_server.limits import INT64_MAX
 from headway_server.models import JobRow, LabelRow, RemovedRow
-from headway_server.statements import Statement, fetch, named
+from headway_server.statements import Statement, any_of, fetch, named
 
 SCANNED = 1024
 """Rows of the index that one statement looks through at most; fewer where the filter names labels."""
@@ -115,7 +115,7 @@ class Listing:
         jobs: list[Job] = []
         of_session = wanted.session_hash is not None
         select = self._select(_shape(wanted))
-        scanned = SCANNED // (1 + len(wanted.labels))
+        scanned = max(SCANNED // (1 + len(wanted.labels)), 1)
         values = _values(wanted)
         while True:
             end = until
@@ -253,11 +253,16 @@ def _conditions(shape: _Shape) -> Iterator[Expression]:
         yield JobRow.stalled == named("stalled")
     if shape.changed_from:
         yield JobRow.update_time >= named("changed_from")
-    for number in range(shape.labels):
-        # A scalar subquery, which no planner turns into a join that begins with all labels.
-        label = LabelRow.select(LabelRow.value).where(
-            (LabelRow.session_hash == JobRow.session_hash)
-            & (LabelRow.job_id == JobRow.id)
-            & (LabelRow.key == named(f"key{number}"))
-        )
-        yield Expression(label, peewee.OP.EQ, named(f"value{number}"))
+    of_job = (LabelRow.session_hash == JobRow.session_hash) & (LabelRow.job_id == JobRow.id)
+    if shape.labels:
+        # Scalar subqueries, which no planner turns into a join that begins with all labels.
+        label = LabelRow.select(LabelRow.value).where(of_job & (LabelRow.key == named("key0")))
+        yield Expression(label, peewee.OP.EQ, named("value0"))
+    if shape.labels > 1:
+        # One count for all others: PostgreSQL would plan for seconds how to use a subquery for each.
+        pairs = [
+            (LabelRow.key == named(f"key{number}")) & (LabelRow.value == named(f"value{number}"))
+            for number in range(1, shape.labels)
+        ]
+        count = LabelRow.select(peewee.fn.COUNT(LabelRow.key)).where(of_job & any_of(pairs))
+        yield Expression(count, peewee.OP.EQ, peewee.SQL(str(shape.labels - 1)))

@@ -12,11 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar  # futures of any result wait here
 
-import peewee
-
 from headway_server.budget import Budget, Share
+from headway_server.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
 from headway_server.errors import DatabaseUnavailable, Overloaded, ShuttingDown
-from headway_server.store import Store, as_job_error
+from headway_server.store import Store
 from headway_server.turns import Turns
 
 READ_THREADS = 4
@@ -36,6 +35,9 @@ LIST_TIME = 0.25
 
 LIST_STATEMENT_TIMEOUT = 5_000
 """Milliseconds that one statement of a list may take; it looks through few enough rows for a hundredth of that."""
+
+TRIES = 2
+"""So often a read is tried that met an error which a new connection may not meet."""
 
 T = TypeVar("T")
 
@@ -59,16 +61,21 @@ class _Read(Generic[T]):
             self._error = error
 
     def _attempt(self, store: Store) -> T:
-        try:
-            return self._query()
-        except (peewee.OperationalError, peewee.InterfaceError):
-            # Most likely the connection was lost since it was last used; a second failure is the database's.
-            store.disconnect()
-        try:
-            return self._query()
-        except (peewee.OperationalError, peewee.InterfaceError) as error:
-            store.disconnect()
-            raise as_job_error(error) from error
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return self._query()
+            except DATABASE_ERRORS as error:
+                report(error)
+                store.disconnect()
+                match treatment(error):
+                    case Treatment.BUG:
+                        raise as_bug(error) from None
+                    case Treatment.RETRY | Treatment.RECONNECT if tries_left:
+                        # Most likely the connection was lost since it was last used.
+                        pass
+                    case _:
+                        raise as_job_error(error) from error
+        raise AssertionError("unreachable")
 
     def deliver(self) -> None:
         if self._future.done():

@@ -16,7 +16,7 @@ from peewee import Query, Value, fn
 from headway_server import rows
 from headway_server.change import Change
 from headway_server.database import Engine
-from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
+from headway_server.database_errors import DATABASE_ERRORS
 from headway_server.job import Job, Key
 from headway_server.limits import MICROSECONDS
 from headway_server.listing import Listing
@@ -83,7 +83,7 @@ class Store:
         """Forget this thread's connection; the next call makes a new one."""
         try:
             self.database.close()
-        except peewee.PeeweeException:
+        except DATABASE_ERRORS:
             self.database.dispose()
 
     @contextmanager
@@ -96,13 +96,13 @@ class Store:
             yield
             try:
                 database.commit()
-            except peewee.PeeweeException as error:
+            except DATABASE_ERRORS as error:
                 raise CommitFailed from error
         except BaseException:
             # A full disk can have rolled back already, and a lost connection cannot: neither may hide the cause.
             try:
                 database.rollback()
-            except peewee.DatabaseError:
+            except DATABASE_ERRORS:
                 self.disconnect()
             raise
 
@@ -114,18 +114,18 @@ class Store:
 
     def remember(self, name: str, value: str) -> None:
         """Let the database remember it; the transaction is the caller's."""
-        self.database.execute(FactRow.delete().where(FactRow.name == name))
+        self.forget(name)
         self.database.execute(FactRow.insert(name=name, value=value))
+
+    def forget(self, name: str) -> None:
+        """Let the database remember nothing under this name; the transaction is the caller's."""
+        self.database.execute(FactRow.delete().where(FactRow.name == name))
 
     def latest_times(self) -> tuple[int, int]:
         """When the newest job was created and the last one removed (µs); 0 = never."""
         ((created,),) = self._fetch(JobRow.select(fn.MAX(JobRow.create_time)))
         ((removed,),) = self._fetch(RemovedRow.select(fn.MAX(RemovedRow.remove_time)))
         return created or 0, removed or 0
-
-    def wake_all(self) -> None:
-        """Let the sweep look at every job anew; the transaction is the caller's."""
-        self.database.execute(JobRow.update({JobRow.wake_time: 0}))
 
     # What the writer needs, within its transaction.
 
@@ -170,7 +170,10 @@ class Store:
 
     def save_at_once(self, changes: Sequence[Change]) -> bool:
         """Write and commit the changes in a single statement, if they are few and simple enough for that."""
-        return self._writes.save_at_once(changes)
+        try:
+            return self._writes.save_at_once(changes)
+        except DATABASE_ERRORS as error:
+            raise CommitFailed from error
 
     def forget_removals(self, before: int) -> None:
         """Delete what is remembered of jobs removed before that time (µs); the transaction is the caller's."""
@@ -240,15 +243,20 @@ class Store:
         )
         return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
 
+    def keys_after(self, key: Key, limit: int) -> list[Key]:
+        """Which jobs come next, in the order of their keys."""
+        session_hash, job_id = key
+        query = (
+            JobRow.select(JobRow.session_hash, JobRow.id)
+            .where(JobRow.session_hash >= session_hash)
+            .where((JobRow.session_hash > session_hash) | (JobRow.id > job_id))
+            .order_by(JobRow.session_hash, JobRow.id)
+            .limit(limit)
+        )
+        return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
+
     def _fetch(self, query: Query) -> list[tuple[Any, ...]]:
         return self._fetch_sql(*self.database.get_sql_context().sql(query).query())
 
     def _fetch_sql(self, sql: str, parameters: Sequence[rows.SqlValue]) -> list[tuple[Any, ...]]:
         return fetch(self.database, sql, parameters)
-
-
-def as_job_error(error: peewee.PeeweeException) -> JobError:
-    """What a caller is told when the database fails."""
-    text = str(error).lower()
-    full = ("disk is full", "no space left", "diskfull", "could not extend file", "disk quota")
-    return StorageFull() if any(sign in text for sign in full) else DatabaseUnavailable()

@@ -10,9 +10,10 @@ from functools import partial
 from typing import TypeVar
 
 from headway_server.actions import Tick
+from headway_server.change import Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import JobError
-from headway_server.facts import NOTE_INTERVAL, note_time
+from headway_server.facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
 from headway_server.limits import MICROSECONDS
 from headway_server.listing import NEWEST, Filter, Position
 from headway_server.readers import Readers
@@ -31,6 +32,12 @@ PATIENCE = 4.0
 
 ROUND = 2.0
 """Seconds after which a sweep with a backlog lets other work pass."""
+
+RULES_ROUND = 0.25
+"""Seconds of each round in which jobs are made to follow rules that have changed."""
+
+RULES_BATCH = 50
+"""Jobs in one commit that makes them follow rules that have changed: their whole rows are written."""
 
 BATCH = 200
 """Jobs in one commit of the sweep: few enough that no report waits for them."""
@@ -53,12 +60,14 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """Sweeps jobs whose time has come."""
 
-    def __init__(self, store: Store, readers: Readers, writer: Writer, hub: Hub, clock: Clock) -> None:
+    def __init__(self, store: Store, readers: Readers, writer: Writer, hub: Hub, clock: Clock, rules: Rules) -> None:
         self._store = store
         self._readers = readers
         self._writer = writer
         self._hub = hub
         self._clock = clock
+        self._rules = rules
+        self._rules_applied = False
         self._listening_since = clock.now()
         self._last_forget = 0
         self._time_noted = 0
@@ -82,6 +91,22 @@ class Upkeep:
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
             await _patiently(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
+        await self._apply_rules(tick)
+
+    async def _apply_rules(self, tick: Tick) -> None:
+        """Let jobs follow rules that have changed since the last start, some of them in each commit."""
+        end = asyncio.get_running_loop().time() + RULES_ROUND
+        while not self._rules_applied:
+            last = await _patiently(self._readers.read(partial(rules_applied, self._store, self._rules)))
+            if last is None:
+                self._rules_applied = True
+                return
+            keys = await _patiently(self._readers.read(partial(self._store.keys_after, last, RULES_BATCH)))
+            await _patiently(self._writer.submit([(key, tick) for key in keys], urgent=True))
+            note = partial(note_applied, self._store, self._rules, keys[-1] if keys else None)
+            await _patiently(self._writer.chore(note))
+            if asyncio.get_running_loop().time() > end:
+                return
 
     def deaf_until_now(self) -> None:
         """Nobody could be heard until now: grant every worker its full timeout from here."""

@@ -12,18 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-import peewee
-
 from headway_server.actions import Action
 from headway_server.change import Change, Rules
 from headway_server.clock import Clock
 from headway_server.commit import Commit, Outcome, Step
 from headway_server.committed import Committed
+from headway_server.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
 from headway_server.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
 from headway_server.job import Job, Key
 from headway_server.line import Line
 from headway_server.listing import Removal
-from headway_server.store import CommitFailed, Store, as_job_error
+from headway_server.store import CommitFailed, Store
 from headway_server.tally import COMMIT_CALLS, COMMIT_SECONDS, Histogram
 from headway_server.totals import Totals
 
@@ -31,7 +30,7 @@ BATCH_MAX = 2000
 """Steps in one commit, or little more, so that no call waits long for its neighbours."""
 
 TRIES = 3
-"""So often a commit is tried that another server got in the way of."""
+"""So often a commit is tried that another server, or a lost connection, got in the way of."""
 
 PENDING_BYTES_MAX = 256 * 1024 * 1024
 
@@ -209,25 +208,35 @@ class Writer:
             try:
                 return self._transact(batch)
             except CommitFailed as failed:
-                assert isinstance(failed.__cause__, peewee.PeeweeException)
+                assert isinstance(failed.__cause__, Exception)
                 return self._fail(batch, failed.__cause__)
-            except (peewee.OperationalError, peewee.InterfaceError, peewee.IntegrityError) as error:
-                # Nothing is committed yet: a lost connection, a deadlock, or another server that created the same job.
-                if not self._store.engine.shared or not tries_left:
-                    return self._fail(batch, error)
-                if not isinstance(error, peewee.IntegrityError):
-                    self._store.disconnect()
+            except DATABASE_ERRORS as error:
+                # Nothing is committed yet.
+                match treatment(error):
+                    case Treatment.RETRY if tries_left:
+                        pass
+                    case Treatment.RECONNECT if tries_left:
+                        report(error)
+                        self._committed.forget()
+                        self._store.disconnect()
+                    case Treatment.BUG:
+                        return self._part(batch, as_bug(error))
+                    case _:
+                        return self._fail(batch, error)
             except Exception as error:
-                # One call that the database cannot digest must not take its neighbours with it.
-                if len(batch) == 1:
-                    batch[0].fail(error)
-                    return []
-                log.exception("a commit of %d calls failed; trying them one by one", len(batch))
-                return [item for call in batch for item in self._commit([call])]
+                return self._part(batch, error)
         raise AssertionError("unreachable")
 
-    def _fail(self, batch: list[_Call], error: peewee.PeeweeException) -> list[Published]:
-        log.warning("the database failed: %s", str(error).strip().partition("\n")[0])
+    def _part(self, batch: list[_Call], error: Exception) -> list[Published]:
+        """One call that cannot be done must not take its neighbours with it: try them one by one."""
+        if len(batch) == 1:
+            batch[0].fail(error)
+            return []
+        log.warning("a commit of %d calls failed (%s); trying them one by one", len(batch), type(error).__name__)
+        return [item for call in batch for item in self._commit([call])]
+
+    def _fail(self, batch: list[_Call], error: Exception) -> list[Published]:
+        report(error)
         # Whether it was committed is not known.
         self._committed.forget()
         self._store.disconnect()

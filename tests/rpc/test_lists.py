@@ -11,6 +11,8 @@ from google.rpc import status_pb2
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server import listing, readers
+from headway_server.database import ENGINE_LIMITS
+from headway_server.limits import Limits
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds
 from tests.support.refusals import faults, outcome, refused_with
@@ -102,6 +104,25 @@ def test_filters_find_what_a_plain_loop_finds(caller: Caller) -> None:
         assert pages(caller, rng.choice([3, 7, 50]), **wanted) == expected, wanted
         hits += bool(expected)
     assert hits > len(filters) / 3, "most filters found nothing: the test looks at too little"
+
+
+def test_a_filter_may_name_as_many_labels_as_a_job_may_ever_have(
+    app_with: Callable[[Limits], RunningApp], session: str
+) -> None:
+    """Each engine plans and runs it in good time, and holds the longest values."""
+    highest = ENGINE_LIMITS["postgresql"]
+    limits = Limits(
+        labels=highest["labels"],
+        label_key_length=highest["label_key_length"],
+        label_value_length=highest["label_value_length"],
+    )
+    caller = Caller(app_with(limits), session)
+    labels = {f"key-{number}": f"value-{number}" for number in range(highest["labels"] - 1)}
+    labels["k" * highest["label_key_length"]] = "\U0001f600" * highest["label_value_length"]
+    job = caller.create(labels=labels)
+    caller.create(labels={**labels, "key-7": "another"})
+    assert [found.id for found in caller.list(labels=labels).jobs] == [job.id]
+    assert not caller.list(labels={**labels, "key-998": "another"}).jobs
 
 
 def test_a_filter_may_name_64_labels(caller: Caller) -> None:

@@ -18,7 +18,7 @@ def find_binaries() -> Path | None:
     return next((c for c in candidates if (c / "initdb").exists() and (c / "postgres").exists()), None)
 
 
-def _unprivileged_user() -> str | None:
+def unprivileged_user() -> str | None:
     """PostgreSQL refuses to run as root: the user to run it as, or None for ourselves."""
     if os.geteuid() != 0:
         return None
@@ -26,12 +26,18 @@ def _unprivileged_user() -> str | None:
     return "postgres" if "postgres" in names else "nobody"
 
 
-class Postgres:
-    """One server; `database` makes a new, empty database in it."""
+def as_user(user: str | None) -> list[str]:
+    """By a program of its own: with Popen's `user`, Python forks, and gRPC's threads do not survive that."""
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if user else []
 
-    def __init__(self, binaries: Path) -> None:
+
+class Postgres:
+    """One server; `database` makes a new, empty database in it. `primary`: the one that this is a standby of."""
+
+    def __init__(self, binaries: Path, primary: "Postgres | None" = None) -> None:
         self._binaries = binaries
-        self._user = _unprivileged_user()
+        self._primary = primary
+        self._user = unprivileged_user()
         self._folder = Path(tempfile.mkdtemp(prefix="headway-postgres-"))
         self._databases = 0
         with socket.socket() as probe:
@@ -42,10 +48,19 @@ class Postgres:
     def __enter__(self) -> Self:
         if self._user:
             shutil.chown(self._folder, self._user)
-        data = self._folder / "data"
-        self._run("initdb", "-D", str(data), "-U", "headway", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        data = str(self._folder / "data")
+        if self._primary is None:
+            self._run("initdb", "-D", data, "-U", "headway", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        else:
+            source = ("-h", "127.0.0.1", "-p", str(self._primary.port), "-U", "headway")
+            self._run("pg_basebackup", "-D", data, *source, "-R", "-X", "stream", "-c", "fast", "-N")
         self.start()
         return self
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of its Unix socket."""
+        return self._folder
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -58,12 +73,16 @@ class Postgres:
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user(), str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *flags],
+                [*as_user(self._user), str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *flags],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
             )
         self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-t", "30", retry=True)
+
+    def promote(self) -> None:
+        """Let this standby be a primary."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-w", "promote")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it; "immediate" as a crash would."""
@@ -85,16 +104,10 @@ class Postgres:
             self._process.wait(timeout=30)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _as_user(self) -> list[str]:
-        """By a program of its own: with Popen's `user`, Python forks, and gRPC's threads do not survive that."""
-        if self._user is None:
-            return []
-        return ["setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--clear-groups", "--"]
-
     def _run(self, program: str, *arguments: str, retry: bool = False) -> None:
         for tries_left in reversed(range(300 if retry else 1)):
             result = subprocess.run(
-                [*self._as_user(), str(self._binaries / program), *arguments],
+                [*as_user(self._user), str(self._binaries / program), *arguments],
                 cwd=self._folder,
                 capture_output=True,
                 text=True,
