@@ -42,6 +42,9 @@ SLOWEST_PACE = 30 * MICROSECONDS
 WAIT_MAX = 60 * MICROSECONDS
 """The longest that `get` waits (µs)."""
 
+TOKEN_AHEAD_MAX = 3600 * MICROSECONDS
+"""A resume_token that is further (µs) in the future was given while the clock was wrong."""
+
 T = TypeVar("T")
 
 EVERYWHERE = None
@@ -229,8 +232,11 @@ class Jobs:
         position: Position | None = self._sealer.open("resume", scope, token)
         if position is None:
             raise InvalidRequest(Fault("resume_token", "is not the resume_token of a watch of this session"))
-        update_time, job_id = position
-        return int(update_time), str(job_id)
+        update_time, job_id = int(position[0]), str(position[1])
+        if update_time > self._clock.now() + TOKEN_AHEAD_MAX:
+            # From before a wrong clock was set right: what has changed since has earlier times.
+            raise ResumeTokenExpired
+        return update_time, job_id
 
     async def _with(self, name: Name, query: Callable[[Key], T]) -> tuple[Job, T]:
         """A job, and what the query finds of it."""

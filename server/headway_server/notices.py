@@ -21,7 +21,7 @@ from google.protobuf import json_format, timestamp_pb2
 from google.protobuf.message import Message
 
 from headway_server import replies
-from headway_server.change import Notice
+from headway_server.change import Gap, Notice, counted_back
 from headway_server.clock import Clock
 from headway_server.endpoints import Endpoint
 from headway_server.errors import JobError
@@ -243,7 +243,8 @@ class Courier:
 
 
 class Notices:
-    """All receivers. `lifetime` (µs): how long a notice is tried; `limit`: how many may wait for one receiver."""
+    """All receivers. `lifetime` (µs): how long a notice is tried, `gaps` not counted; `limit`: how many may wait for
+    one receiver."""
 
     def __init__(
         self,
@@ -255,6 +256,7 @@ class Notices:
         *,
         private: bool,
         lifetime: int,
+        gaps: Sequence[Gap] = (),
         limit: int,
     ) -> None:
         self._outbox = outbox
@@ -262,6 +264,7 @@ class Notices:
         self._writer = writer
         self._clock = clock
         self._lifetime = lifetime
+        self._gaps = gaps
         self._limit = limit
         self._origins = {endpoint.key: endpoint.origin for endpoint in endpoints}
         self._tidying: asyncio.Task[None] | None = None
@@ -301,7 +304,7 @@ class Notices:
 
     async def tidy(self) -> None:
         """Give up what has waited too long, or is too much."""
-        before = self._clock.now() - self._lifetime
+        before = counted_back(self._clock.now(), self._lifetime, self._gaps)
         if not await self._readers.read(partial(self._outbox.overfull, before, self._limit)):
             return
         given_up: dict[str, int] = {}
