@@ -4,6 +4,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar  # futures of any result wait here
 
 import peewee
@@ -99,6 +100,9 @@ class Readers:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
+        # At once: later there may be no file descriptor left for it.
+        with suppress(peewee.PeeweeException):
+            self._store.connect()
         ended = False
         while not ended:
             reads: list[_Read[object]] = []

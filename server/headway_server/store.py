@@ -3,7 +3,9 @@
 Statements on the hot path are compiled by peewee once and then reused: compiling costs more than running them.
 """
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from headway_server.models import (
     FactRow,
     JobRow,
     LabelRow,
+    NoticeRow,
     RecordErrorRow,
     RemovedRow,
     ResultsRow,
@@ -35,6 +38,11 @@ from headway_server.statements import Statement, any_of, belongs, is_key, named,
 from headway_server.writes import Writes
 
 KEYS_A_QUERY = 128
+
+NO_DESCRIPTOR = (
+    "The server can open no further file: it has as many connections and files open as its system allows. "
+    "Try again; its operator must raise that limit (ulimit -n)."
+)
 
 REMOVALS_FORGOTTEN = "removals_forgotten"
 """The fact that says up to which time (µs) removals may have been forgotten."""
@@ -88,7 +96,9 @@ class Store:
         return int(seconds * MICROSECONDS)
 
     def connect(self) -> None:
-        """Make a connection for this thread, if it has none."""
+        """Make a connection for this thread, if it has none. Raises OperationalError if nothing may be written now."""
+        if self.engine.unusable:
+            raise peewee.OperationalError(self.engine.unusable)
         self.database.connect(reuse_if_open=True)
 
     def disconnect(self) -> None:
@@ -134,6 +144,19 @@ class Store:
         ((created,),) = self._fetch(JobRow.select(fn.MAX(JobRow.create_time)))
         ((removed,),) = self._fetch(RemovedRow.select(fn.MAX(RemovedRow.remove_time)))
         return created or 0, removed or 0
+
+    def later_than(self, now: int) -> list[Key]:
+        """The jobs that were changed after `now` (µs)."""
+        query = JobRow.select(JobRow.session_hash, JobRow.id).where(JobRow.update_time > now)
+        return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
+
+    def bring_back(self, now: int) -> None:
+        """Set to `now` (µs) what is stored with later times, but for what `save` stores; the transaction is the
+        caller's."""
+        for column in (JobRow.create_time, RemovedRow.remove_time, NoticeRow.create_time, NoticeRow.next_time):
+            self.database.execute(column.model.update({column: now}).where(column > now))
+        if self.removals_forgotten() > now:
+            self.remember(REMOVALS_FORGOTTEN, str(now))
 
     def wake_all(self) -> None:
         """Let the sweep look at every job anew; the transaction is the caller's."""
@@ -305,4 +328,15 @@ def as_job_error(error: peewee.PeeweeException) -> JobError:
     """What a caller is told when the database fails."""
     text = str(error).lower()
     full = ("disk is full", "no space left", "diskfull", "could not extend file", "disk quota")
-    return StorageFull() if any(sign in text for sign in full) else DatabaseUnavailable()
+    if any(sign in text for sign in full):
+        return StorageFull()
+    return DatabaseUnavailable(NO_DESCRIPTOR if _no_descriptor_left() else None)
+
+
+def _no_descriptor_left() -> bool:
+    """Whether this process, or the machine, can open no further file: databases say of it only that it failed."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False

@@ -5,13 +5,14 @@ Plain functions of the time they are given; the loop at the end only calls them.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
 from headway_server.actions import Tick
 from headway_server.clock import Clock, SteadyClock
-from headway_server.errors import JobError
+from headway_server.errors import DatabaseUnavailable, JobError
 from headway_server.facts import NOTE_INTERVAL, note_time
 from headway_server.limits import MICROSECONDS
 from headway_server.readers import Readers
@@ -27,6 +28,9 @@ LATE = 3 * MICROSECONDS
 
 PATIENCE = 4.0
 """Seconds after which a database that does not answer counts as away."""
+
+PROBE_INTERVAL = 3.0
+"""Seconds without a commit after which one is tried: with the interval of the sweep, a fault is noticed within 5 s."""
 
 ROUND = 2.0
 """Seconds after which a sweep with a backlog lets other work pass."""
@@ -55,6 +59,7 @@ class Upkeep:
         self._last_forget = 0
         self._time_noted = 0
         self._looked_until = clock.now()
+        self._trouble: JobError | None = None
 
     async def sweep(self) -> None:
         """Bring every job up to the present time."""
@@ -68,12 +73,19 @@ class Upkeep:
             if asyncio.get_running_loop().time() > end:
                 # A backlog: the next round goes on, and news from other servers has its turn before.
                 break
-        if now - self._time_noted >= NOTE_INTERVAL:
-            self._time_noted = now
-            await _patiently(self._writer.chore(partial(note_time, self._store, now)))
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
             await _patiently(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
+
+    async def probe(self) -> None:
+        """Make sure that the database can be written: nothing else tells of a full disk. Raises JobError."""
+        await asyncio.to_thread(self._store.engine.check_files)
+        now = self._clock.now()
+        silence = time.monotonic() - self._writer.succeeded_at
+        failing = self._writer.failure is not None or self._store.engine.unusable
+        if failing or silence >= PROBE_INTERVAL or now - self._time_noted >= NOTE_INTERVAL:
+            await _patiently(self._writer.chore(partial(note_time, self._store, now)))
+            self._time_noted = now
 
     def deaf_until_now(self) -> None:
         """Nobody could be heard until now: grant every worker its full timeout from here."""
@@ -90,32 +102,47 @@ class Upkeep:
             self._hub.publish(await _patiently(self._readers.read(query)))
         self._looked_until = now
 
-    async def run(self, healthy: Callable[[bool], Awaitable[None]]) -> None:
-        """Sweep for ever; `healthy` is told after each round whether the database answered."""
+    async def run(self, ready: Callable[[JobError | None], Awaitable[None]]) -> None:
+        """Sweep for ever; `ready` is told after each round why the database does not do its work, or None."""
         while True:
             before = SteadyClock.elapsed()
             await asyncio.sleep(INTERVAL)
             if SteadyClock.elapsed() - before > LATE:
                 # This process was stopped, or the machine slept.
                 self.deaf_until_now()
-            try:
-                await self.sweep()
-                if self._store.engine.shared:
-                    await self.look_around()
-                await healthy(True)
-            except TimeoutError:
-                await healthy(False)
-                log.warning("the database has not answered for %g s", PATIENCE)
-                self._readers.give_up()
-                self._writer.give_up()
-                self.deaf_until_now()
-            except JobError as error:
-                await healthy(False)
-                log.warning("upkeep: %s", error)
+            trouble = await self._round()
+            if trouble is not None:
                 # Reports were refused meanwhile.
                 self.deaf_until_now()
-            except Exception:
-                log.exception("upkeep failed; the next round tries again")
+            self._tell(trouble)
+            await ready(trouble)
+
+    async def _round(self) -> JobError | None:
+        """Do all that is due; why that failed, or None."""
+        try:
+            # First: that time passes may not count while nobody can write.
+            await self.probe()
+            await self.sweep()
+            if self._store.engine.shared:
+                await self.look_around()
+        except TimeoutError:
+            self._readers.give_up()
+            self._writer.give_up()
+            return DatabaseUnavailable(f"The database has not answered for {PATIENCE:g} s; try again.")
+        except JobError as error:
+            return error
+        except Exception:
+            log.exception("upkeep failed; the next round tries again")
+            return DatabaseUnavailable()
+        return None
+
+    def _tell(self, trouble: JobError | None) -> None:
+        if trouble is not None and (self._trouble is None or self._trouble.message != trouble.message):
+            why = self._store.engine.unusable or trouble.message
+            log.warning("not ready, %s: %s", trouble.reason, why)
+        elif trouble is None and self._trouble is not None:
+            log.warning("ready again: the database can be written")
+        self._trouble = trouble
 
 
 async def _patiently(work: Awaitable[T]) -> T:

@@ -96,6 +96,10 @@ class Writer:
         self._pending_bytes = 0
         self._closed = False
         self._last_now = 0
+        self.failure: JobError | None = None
+        """Why the last commit failed; None if it succeeded. Commits that wrote nothing do not count."""
+        self.succeeded_at = time.monotonic()
+        """When something was last written (seconds, monotonic)."""
         self.commit_seconds = Histogram(COMMIT_SECONDS)
         self.commit_calls = Histogram(COMMIT_CALLS)
         self._thread = threading.Thread(target=self._run, name="headway-writer", daemon=True)
@@ -223,11 +227,15 @@ class Writer:
         raise AssertionError("unreachable")
 
     def _fail(self, batch: list[_Call], error: peewee.PeeweeException) -> list[Published]:
-        log.warning("the database failed: %s", str(error).strip().partition("\n")[0])
+        failure = as_job_error(error)
+        # While it goes on failing, each of the many calls that try would only say so again.
+        told = self.failure is not None and self.failure.reason == failure.reason
+        if not told and not self._store.engine.unusable:
+            log.warning("the database failed: %s", str(error).strip().partition("\n")[0])
+        self.failure = failure
         # Whether it was committed is not known.
         self._committed.forget()
         self._store.disconnect()
-        failure = as_job_error(error)
         for call in batch:
             call.fail(failure)
         return []
@@ -245,6 +253,9 @@ class Writer:
                 with self._store.transaction():
                     self._save(changed)
         self._committed.note(changed)
+        if changed or any(call.chore for call in batch):
+            # Any other commit would succeed on a full disk too.
+            self.failure, self.succeeded_at = None, time.monotonic()
         published = [_published(change) for change in changed if change.changed and not _passing(change)]
         # The order in which a watch is taken up again.
         return sorted(published, key=attrgetter("update_time", "id"))
