@@ -32,6 +32,7 @@ class Metrics(Collector):
         writer: Writer,
         connections: Callable[[], int],
         ready: Callable[[], bool],
+        log_lines_dropped: Callable[[], int],
     ) -> None:
         self._version = version
         self._engine = engine
@@ -40,6 +41,7 @@ class Metrics(Collector):
         self._writer = writer
         self._connections = connections
         self._ready = ready
+        self._log_lines_dropped = log_lines_dropped
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -62,6 +64,8 @@ class Metrics(Collector):
         yield _gauge("headway_write_load", "How much of the room for waiting calls is taken, 0 to 1", self._writer.load)
         yield _histogram("headway_commit_seconds", "How long commits took", self._writer.commit_seconds)
         yield _histogram("headway_commit_calls", "Calls that shared a commit", self._writer.commit_calls)
+        lines = self._log_lines_dropped()
+        yield CounterMetricFamily("headway_log_lines_dropped", "Log lines that could not be written", value=lines)
         yield from self._files()
 
     def _calls(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -22,7 +22,9 @@ class ServerProcess:
         port: int = 0,
         http: str = "127.0.0.1:0",
         environment: Mapping[str, str] = MappingProxyType({}),
+        wrapper: Sequence[str] = (),
     ) -> None:
+        """`wrapper`: a command that executes the server's, which is appended to it."""
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'headway.db'}"
         self.address = f"127.0.0.1:{port}"
@@ -33,6 +35,7 @@ class ServerProcess:
         self.greeting = ""
         self._arguments = arguments
         self._environment = environment
+        self._wrapper = wrapper
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -52,7 +55,7 @@ class ServerProcess:
         command += ["--http", self.http_address]
         with (self.folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(
-                [*command, *self._arguments],
+                [*self._wrapper, *command, *self._arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -67,7 +70,12 @@ class ServerProcess:
         self.address = self.greeting.split()[3]
         if self.http_address:
             page = urlsplit(self._process.stdout.readline().split()[1])
-            self.http_address, self.token = page.netloc, page.fragment.removeprefix("token=")
+            self.http_address = page.netloc
+            while "admin token" not in (line := self._process.stdout.readline()):
+                assert line
+                self.greeting += line
+            self.greeting += line
+            self.token = Path(line.split()[-1]).read_text().strip()
         return self
 
     @property
