@@ -1,5 +1,8 @@
 """Settings: one place, three sources, clear refusals."""
 
+import dataclasses
+import json
+import os
 import re
 from pathlib import Path
 
@@ -7,8 +10,8 @@ import pytest
 
 from headway_server.change import Event
 from headway_server.database import StartError
-from headway_server.limits import MICROSECONDS
-from headway_server.settings import read
+from headway_server.limits import MICROSECONDS, Limits
+from headway_server.settings import _names, read
 
 
 def test_defaults_need_nothing() -> None:
@@ -158,11 +161,11 @@ def test_who_is_told_of_what_stands_in_the_file(tmp_path: Path) -> None:
         ("https://example.org/#x", "fragment"),
         ("https://bücher.example/", "printable ASCII"),
         ("https://example.org/a b", "printable ASCII"),
-        ("https://example.org/\r\nX-Evil: 1", "printable ASCII"),
+        ("https://example.org/\r\nX-Evil: 1", "control characters"),
     ],
 )
 def test_a_receiver_that_cannot_be_is_named(url: str, blamed: str) -> None:
-    with pytest.raises(StartError, match="--notice-url: .*" + re.escape(blamed)) as caught:
+    with pytest.raises(StartError, match="--notice-url:? .*" + re.escape(blamed)) as caught:
         read(["--notice-url", url, "--notice-secret", SECRET], {})
     assert "\n" not in str(caught.value)
 
@@ -225,3 +228,188 @@ def test_a_receiver_is_named_once(tmp_path: Path) -> None:
     config.write_text(f'[[notices]]\nurl = "https://example.org/"\nsecret = "{SECRET}"\n' * 2)
     with pytest.raises(StartError, match="there twice"):
         read(["--config", str(config)], {})
+
+
+FLAGS = sorted(name for name in _names())
+
+NASTY = (
+    "",
+    " ",
+    "0",
+    "-1",
+    "-" + "9" * 400,
+    "1" + "0" * 30,
+    "9" * 400 + "d",
+    "9" * 5000,
+    "1." + "9" * 400 + "s",
+    "1e400",
+    "nan",
+    "٣",
+    "1_0",
+    "true",
+    "x" * 100_000,
+    "x\ny",
+    "x\0y",
+    "\x1b[2J",
+    "\udcff",
+    "\U0001f600",
+    "a..b:1",
+    "a" * 64 + ".example:1",
+    "-a:1",
+    "[::1",
+    "[::1%]:1",
+    "::1:1",
+    "127.0.0.1:٣",
+    "127.0.0.1:00000000001",
+    "https://a..b",
+    "http://[::1",
+    "http://a:99999",
+    "whsec_",
+    "@",
+    "@/dev/zero",
+    "@/dev/null",
+    "@/",
+    "@/does/not/exist",
+    "@~nobody-of-that-name/x",
+    "sqlite:///",
+    "sqlite:////" + "x" * 5000,
+    "postgresql://[::1/x",
+    "postgresql://u:p@w@h/x",
+    "%s%n{0}",
+    "'; DROP TABLE job; --",
+)
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_nasty_value_of_any_setting_is_taken_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    """As a flag, as a variable, or in the file, in turn."""
+    flag = "--" + name.replace("_", "-")
+    config = tmp_path / "headway.toml"
+    for turn, value in enumerate(NASTY, FLAGS.index(name)):
+        match turn % 3:
+            case 0:
+                outcome = _outcome([f"{flag}={value}"] if name not in SWITCHES else [flag], {})
+            case 1:
+                outcome = _outcome([], {f"HEADWAY_{name.upper()}": value})
+            case _:
+                long_number = value.isascii() and value.isdigit() and value[0] != "0"
+                raw = value if long_number else json.dumps(value.encode(errors="replace").decode())
+                config.write_text(f"{name} = {raw}\n", encoding="utf-8")
+                outcome = _outcome(["--config", str(config)], {})
+        assert "\n" not in outcome
+        assert len(outcome) < 1100, outcome
+
+
+SWITCHES = {"insecure", "allow_private_notices"}
+
+
+def _outcome(arguments: list[str], environment: dict[str, str]) -> str:
+    """What the server says of these settings; empty: they can be."""
+    try:
+        settings = read(arguments, environment)
+    except StartError as error:
+        return str(error)
+    spans = (settings.retention, settings.abandon_after, settings.cancel_grace, settings.shutdown_grace)
+    assert all(0 <= span <= 3650 * 86_400 * MICROSECONDS for span in (*spans, settings.notice_lifetime))
+    for item in dataclasses.fields(Limits):
+        assert 1 <= getattr(settings.limits, item.name) <= item.metadata["most"]
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "blamed"),
+    [
+        (["--retention", "9" * 400 + "d"], "--retention must be a time"),
+        (["--retention", "9" * 12 + "d"], "--retention must be at most 3650d"),
+        (["--max-session-jobs", "1" + "0" * 30], "--max-session-jobs must be at most 100,000,000"),
+        (["--max-message-bytes", str(2**31)], "--max-message-bytes must be at most 268,435,456"),
+        (["--max-label-value-length", "2000"], "--max-label-value-length must be at most 1,024"),
+        (["--max-labels", "500"], "--max-labels must be at most 64"),
+        (["--http", "a..b:1"], "--http must be host:port"),
+        (["--listen", "::1:1"], "--listen must be host:port"),
+        (["--http-hosts", "a..b"], "--http-hosts must be names"),
+        (["--http-origins", "https://a:99999"], "--http-origins must be origins"),
+        (["--notice-url", "https://a..b/x"], "must name a host"),
+        (["--session-key", "@/dev/zero"], "--session-key names the file /dev/zero, which is not a regular file"),
+        (["--session-key", "@/"], "--session-key names the file /, which is a folder"),
+        (["--database", "@/does/not/exist"], "--database names the file /does/not/exist, which cannot be read"),
+    ],
+)
+def test_what_no_server_could_work_with_is_refused(arguments: list[str], blamed: str) -> None:
+    with pytest.raises(StartError, match=re.escape(blamed)):
+        read(arguments, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "blamed"),
+    [
+        pytest.param("a = " + "[" * 100_000, "nested too deeply", id="deep lists"),
+        pytest.param("a = " + "{a = " * 50_000, "nested too deeply", id="deep tables"),
+        pytest.param("a." * 100_000 + "b = 1", "nested too deeply", id="deep keys"),
+        pytest.param("x" * 300_000, "is larger than 262,144 bytes", id="long"),
+        pytest.param("max_parts = " + "9" * 5000, "headway.toml", id="a long number"),
+        pytest.param("max_parts = 0x" + "f" * 5000, "is too large a number", id="a long number in hexadecimal"),
+        pytest.param("x" * 200_000 + " = 1", "unknown key", id="a long key"),
+        pytest.param('listen = "a\\nb:1"', "control characters", id="a line break"),
+    ],
+)
+def test_a_file_that_would_take_the_start_long_is_refused_in_one_line(
+    tmp_path: Path, content: str, blamed: str
+) -> None:
+    config = tmp_path / "headway.toml"
+    config.write_text(content)
+    with pytest.raises(StartError, match=re.escape(blamed)) as caught:
+        read(["--config", str(config)], {})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1100
+
+
+@pytest.mark.parametrize("kind", ["/dev/zero", "a pipe", "a folder", "a gigabyte"])
+def test_what_is_no_file_of_settings_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = Path(kind) if kind.startswith("/") else tmp_path / "config"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a gigabyte":
+        with path.open("wb") as file:
+            file.truncate(2**30)
+    for arguments in (["--config", str(path)], ["--session-key", f"@{path}"]):
+        with pytest.raises(StartError, match=r"is not a regular file|is a folder|is larger than"):
+            read(arguments, {})
+
+
+def test_a_secret_can_stand_in_a_file(tmp_path: Path) -> None:
+    for name, text in (("url", "postgresql://a:pass@h/db\n"), ("key", "ab" * 32 + "\n"), ("secret", SECRET + "\n")):
+        (tmp_path / name).write_text(text)
+    environment = {"HEADWAY_SESSION_KEY": f"@{tmp_path / 'key'}", "HEADWAY_NOTICE_SECRET": f"@{tmp_path / 'secret'}"}
+    arguments = ["--database", f"@{tmp_path / 'url'}", "--notice-url", "https://example.org/"]
+    settings = read(arguments, environment)
+    assert settings.database == "postgresql://a:pass@h/db"
+    assert settings.session_key == "ab" * 32
+    assert settings.notices[0].secrets == (b"0123456789abcdef0123456789abcdef",)
+    assert settings.warnings == ()
+    assert "pass" not in repr(settings)
+    assert "abab" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["--database", "postgresql://a:pass@h/db"], "--database"),
+        (["--database", "postgresql://a@h/db?password=pass"], "--database"),
+        (["--session-key", "ab" * 32], "--session-key"),
+        (["--notice-secret", SECRET], "--notice-secret"),
+    ],
+)
+def test_a_secret_on_the_command_line_is_warned_of(arguments: list[str], flag: str) -> None:
+    (warning,) = read(arguments, {}).warnings
+    assert f"use {flag} @FILE" in warning
+    assert not any(secret in warning for secret in ("pass@", "=pass", "abab", "whsec_"))
+    name, value = arguments
+    assert read([], {f"HEADWAY_{name[2:].replace('-', '_').upper()}": value}).warnings == ()
+
+
+def test_a_url_without_a_password_is_not_warned_of() -> None:
+    assert read(["--database", "postgresql://a@h/db"], {}).warnings == ()
+    assert read(["--database", "sqlite:///a.db"], {}).warnings == ()

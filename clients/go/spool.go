@@ -256,7 +256,7 @@ func jobIn(path string) string {
 	return name[strings.LastIndex(name, "-")+1:]
 }
 
-// spool writes these words down. An error, also if the spool is full, or if others can write to its folder.
+// spool writes these words down. An error, also if the spool is full, or if its folder is not the user's alone.
 func spool(to target, w *words) (*letter, error) {
 	folder := spoolFolder()
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -269,10 +269,9 @@ func spool(to target, w *words) (*letter, error) {
 	if !ownFile(about) {
 		return nil, fmt.Errorf("%s belongs to another user", folder)
 	}
-	if about.Mode().Perm()&0o077 != 0 {
-		if err := os.Chmod(folder, 0o700); err != nil {
-			return nil, err
-		}
+	if openToOthers(about) {
+		// It was there before, perhaps with other things in it: its mode is not ours to change.
+		return nil, fmt.Errorf("%s is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL", folder)
 	}
 	there := filesOf(folder, func(name string) bool { return strings.HasSuffix(name, ".json") })
 	if len(there) >= spoolFiles {

@@ -13,3 +13,5 @@ const noFollow = 0
 func lockFile(*os.File) error { return nil }
 
 func ownFile(os.FileInfo) bool { return true }
+
+func openToOthers(os.FileInfo) bool { return false }

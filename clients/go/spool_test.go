@@ -16,6 +16,27 @@ func someWords(requests ...proto.Message) *words {
 	return &words{address: "server:1", jobID: strings.Repeat("a", 32), name: "Import", requests: requests}
 }
 
+func TestAFolderThatIsNotTheUsersAloneKeepsItsModeAndGetsNothing(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "of-all")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HEADWAY_SPOOL", folder)
+	if _, err := spool(target{address: "server:1"}, someWords()); err == nil || !strings.Contains(err.Error(), "is open to others") {
+		t.Errorf("%v", err)
+	}
+	about, err := os.Stat(folder)
+	if err != nil || about.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", about.Mode(), err)
+	}
+	if there, _ := os.ReadDir(folder); len(there) != 0 {
+		t.Errorf("there is %v", there)
+	}
+}
+
 func TestLetterIsReadAsItWasWritten(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "spool")
 	t.Setenv("HEADWAY_SPOOL", folder)

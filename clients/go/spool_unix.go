@@ -21,3 +21,5 @@ func ownFile(about os.FileInfo) bool {
 	known, ok := about.Sys().(*syscall.Stat_t)
 	return ok && int(known.Uid) == os.Geteuid()
 }
+
+func openToOthers(folder os.FileInfo) bool { return folder.Mode().Perm()&0o077 != 0 }

@@ -1,19 +1,53 @@
-"""Which addresses the server may send something to of its own accord."""
+"""Which hosts there can be, and which addresses the server may send something to of its own accord."""
 
 import ipaddress
+import re
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """Behind these a gateway reaches the IPv4 address that their last 32 bits are."""
 
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""Behind these too, but only the network's operator knows which bits are the address."""
+
+METADATA_SERVICES = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure
+        "192.0.0.192",  # Oracle
+        "fd00:42::42",  # Scaleway
+        "fd00:c1::a9fe:a9fe",  # Oracle
+        "fd00:ec2::254",  # AWS
+        "fd20:ce::254",  # Google
+    )
+)
+"""Where clouds serve a machine's credentials and settings, besides the link-local addresses."""
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+
+
+def is_host(text: str) -> bool:
+    """Whether this is a name or an address of a host, as it stands before a port; IPv6 in brackets."""
+    if text.startswith("[") and text.endswith("]"):
+        address, separator, zone = text[1:-1].partition("%")
+        try:
+            ipaddress.IPv6Address(address)
+        except ValueError:
+            return False
+        return not separator or re.fullmatch(r"[A-Za-z0-9._-]{1,15}", zone) is not None
+    return len(text) <= 253 and re.fullmatch(rf"{_LABEL}(?:\.{_LABEL})*\.?", text) is not None
+
 
 def may_reach(address: Address, *, private: bool) -> bool:
     """Whether something may be sent there; `private`: to this machine and its own network too.
 
-    Never to link-local addresses, where clouds serve a machine's credentials, nor to whole groups.
+    Never to where clouds serve a machine's credentials, nor to whole groups.
     """
     if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            address = ipaddress.IPv6Address(int(address))
         if address.ipv4_mapped is not None:
             return may_reach(address.ipv4_mapped, private=private)
         if address in NAT64:
@@ -21,6 +55,10 @@ def may_reach(address: Address, *, private: bool) -> bool:
         if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
             # Tunnels that lead to whatever IPv4 address is written in them, and what was private once.
             return False
+        if address in LOCAL_NAT64:
+            return False
+    if address in METADATA_SERVICES:
+        return False
     if address.is_loopback:
         return private
     if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:

@@ -5,12 +5,11 @@ import gc
 import logging
 import os
 import secrets
-import shutil
 import signal
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import NoReturn
 
 import grpc.aio
@@ -21,13 +20,14 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
-from headway_server import facts, grpc_door, http
+from headway_server import facts, grpc_door, http, logs
 from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.committed import Committed
 from headway_server.database import StartError, check_limits, migrate, open_engine, session_key
 from headway_server.database_errors import DATABASE_ERRORS, first_line
-from headway_server.errors import DatabaseUnavailable, JobError, ShuttingDown
+from headway_server.errors import JobError, ShuttingDown
+from headway_server.greeting import greeting, token_file
 from headway_server.guard import Credentials, Guard, Scope
 from headway_server.ids import Ids
 from headway_server.jobs import Jobs
@@ -117,9 +117,11 @@ class App:
         settings = self.settings
         noticed = frozenset[Event]().union(*[endpoint.events for endpoint in settings.notices])
         rules = Rules(settings.limits, settings.retention, settings.abandon_after, noticed)
-        self.store, key, anchor = await asyncio.to_thread(_prepare, settings, rules)
+        self.store, key, begin = await asyncio.to_thread(_prepare, settings, rules, self._clock)
+        rules = replace(rules, gaps=begin.gaps)
+        self.clock_start = begin
         self.engine = self.store.engine
-        clock = self._clock or SteadyClock(anchor)
+        clock = self._clock or SteadyClock(begin.time, begin.ahead)
         self.hub = Hub(settings.limits, clock.now(), shared=self.engine.shared)
         self.readers = Readers(self.store)
         committed = Committed(0 if self.engine.shared else settings.limits.cached_bytes)
@@ -136,6 +138,7 @@ class App:
             clock,
             private=settings.allow_private_notices,
             lifetime=settings.notice_lifetime,
+            gaps=begin.gaps,
             limit=settings.limits.pending_notices,
         )
         self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, rules)
@@ -145,7 +148,7 @@ class App:
         operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace)
         self._health = HealthServicer()
         self._healthy = False
-        self._database_answers = True
+        self._database_trouble: JobError | None = None
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
         self._guard = guard = Guard(Credentials(self.admin_token), settings.limits)
@@ -213,6 +216,7 @@ class App:
             self.loop_monitor,
             lambda: self._door.connections if self._door is not None else 0,
             lambda: self._trouble() is None,
+            logs.dropped,
         )
         app = http.application(
             self._guard,
@@ -233,14 +237,15 @@ class App:
         """Why this server does well to get no calls now."""
         if self._draining:
             return ShuttingDown()
-        return None if self._database_answers else DatabaseUnavailable()
+        # A commit that failed is known here sooner than the next round of upkeep.
+        return self._database_trouble or self.writer.failure
 
-    async def _note_database(self, answers: bool) -> None:
-        self._database_answers = answers
+    async def _note_database(self, trouble: JobError | None) -> None:
+        self._database_trouble = trouble
         await self._show_health()
 
     async def _show_health(self) -> None:
-        healthy = self._database_answers and not self._draining
+        healthy = self._trouble() is None
         if healthy != self._healthy:
             self._healthy = healthy
             serving = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -257,7 +262,7 @@ class App:
         for task in self._upkeep_tasks:
             task.cancel()
         await self._guard.close(self.settings.shutdown_grace / MICROSECONDS)
-        if not self._database_answers:
+        if self._database_trouble is not None:
             self.readers.give_up()
             self.writer.give_up()
         await self.notices.close()
@@ -282,8 +287,8 @@ class App:
         self.engine.close()
 
 
-def _prepare(settings: Settings, rules: Rules) -> tuple[Store, bytes, int]:
-    """The store, the session key, and the time to start the clock at. Raises StartError."""
+def _prepare(settings: Settings, rules: Rules, clock: Clock | None) -> tuple[Store, bytes, facts.Start]:
+    """The store, the session key, and how the clock starts. Raises StartError."""
     engine = open_engine(settings.database)
     try:
         check_limits(engine, settings.limits)
@@ -291,7 +296,7 @@ def _prepare(settings: Settings, rules: Rules) -> tuple[Store, bytes, int]:
         key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
         store = Store(engine)
         facts.follow_rules(store, rules)
-        anchor = facts.start_time(store)
+        begin = facts.start(store, store.now() if clock is None else clock.now())
     except DATABASE_ERRORS as error:
         engine.close()
         raise StartError(f"--database: {engine.name} failed: {first_line(error)}") from None
@@ -300,37 +305,7 @@ def _prepare(settings: Settings, rules: Rules) -> tuple[Store, bytes, int]:
         raise
     # Each thread has a connection of its own from here on; this one's is done.
     engine.database.close()
-    return store, key, anchor
-
-
-def _command() -> str:
-    """How to call the command line from here."""
-    beside = Path(sys.executable).with_name("headway")
-    if shutil.which("headway") or not beside.exists():
-        return "headway"
-    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
-
-
-def _greeting(app: App) -> str:
-    address, headway = app.address, _command()
-    page = f"  page:           http://{app.http_address}/#token={app.admin_token}\n" if app.http_address else ""
-    return (
-        f"headway serving on {address} (version {version('headway')}, database {app.engine.name})\n"
-        f"{page}"
-        f"  create a job:   {headway} --target {address} --session demo create --name 'First job' --size 100\n"
-        f"  watch it:       {headway} --target {address} --session demo watch\n"
-        f"  look around:    grpcurl -plaintext {address} list\n"
-        f"  admin token of this run, for --session -:  {app.admin_token}\n"
-        "  stop:           Ctrl-C"
-    )
-
-
-def _say(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except OSError:
-        # Nobody reads it: serve all the same, and keep the interpreter from trying again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return store, key, begin
 
 
 async def serve(settings: Settings) -> NoReturn:
@@ -344,18 +319,25 @@ async def serve(settings: Settings) -> NoReturn:
             os._exit(128 + number)
         stopped.set()
 
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop, number)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(number, log.info, "%s changes nothing: to change settings, restart", number.name)
     await app.start()
+    for warning in (*settings.warnings, *app.engine.warnings):
+        log.warning("%s", warning)
     # What a start has made stays: the collector need not look through it again and again, nor after every few calls.
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-    _say(_greeting(app))
+    token = token_file(app.engine.folder or settings.data_folder, app.address)
+    logs.say(greeting(app.address, app.http_address, app.engine.name, app.admin_token, token))
     await stopped.wait()
     await app.drain()
+    with suppress(OSError):
+        token.unlink(missing_ok=True)
     await asyncio.sleep(LAST_WORDS)
     # Without gRPC's own stop: it answers a call that arrives meanwhile with CANCELLED, which nobody tries again.
     # Callers see their connection close instead, and go elsewhere.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    logs.flush()
     os._exit(0)

@@ -1,7 +1,7 @@
 """What goes through one commit: a job, with what must be stored beside its row, and the operator's rules for it."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headway_server.actions import Action
@@ -29,6 +29,27 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A time (µs) during which no server ran, or the clock was wrong."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+
+def counted_back(now: int, span: int, gaps: Sequence[Gap]) -> int:
+    """The moment (µs) since which `span` has passed until `now`, without the gaps."""
+    moment = now - span
+    for gap in reversed(gaps):
+        if moment < gap.end:
+            moment -= gap.length
+    return moment
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What the operator has set: limits, and the spans (µs) that jobs without their own follow."""
 
@@ -37,6 +58,8 @@ class Rules:
     abandon_after: int = 30 * 86_400 * MICROSECONDS
     noticed: frozenset[Event] = frozenset()
     """What somebody wants to be told of."""
+    gaps: tuple[Gap, ...] = ()
+    """Times that do not count for retention."""
 
 
 @dataclass(slots=True)

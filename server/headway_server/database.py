@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TextIO
 
 import peewee
 from playhouse.migrations import Runner
 
+from headway_server import regular_files
 from headway_server.database_errors import DATABASE_ERRORS, UnsafeConnection, cause, first_line
 from headway_server.limits import Limits
 from headway_server.models import FactRow, LabelRow
@@ -40,10 +40,71 @@ ENGINE_LIMITS: Mapping[str, Mapping[str, int]] = {
     },
 }
 """The highest values of limits that each engine can hold."""
+HEADER = b"SQLite format 3\0"
+"""How a file of SQLite begins, unless it is empty."""
+
+KEY_FILE_BYTES_MAX = 1024
+
+MESSAGE_MAX = 1000
+"""Characters of a message that stops the start: it may quote a setting of any length."""
+
+Identity = tuple[int, int]
+"""Device and inode: what a file is, whatever its path."""
 
 
 class StartError(Exception):
-    """The server cannot start; the message is one line and says what to do."""
+    """The server cannot start; the message says what to do, and is made one line."""
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= MESSAGE_MAX else f"{line[:MESSAGE_MAX]}…")
+
+
+class HeldFiles:
+    """The files of a SQLite database that this process has to itself, and whether they are still in their places."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._held = {_beside(path, ".lock"): _identity(os.fstat(lock))}
+        self._connection: sqlite3.Connection | None = None
+
+    def hold(self) -> None:
+        """Keep a connection from here on: SQLite would otherwise remove its log whenever nobody has one."""
+        self._connection = sqlite3.connect(self.path, check_same_thread=False)
+        self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        for file in (self.path, _beside(self.path, "-wal"), _beside(self.path, "-shm")):
+            self._held[file] = _identity(file.stat())
+
+    def missing(self) -> Path | None:
+        """A file that is no longer the one that is open here: removed, moved, or replaced."""
+        for file, held in self._held.items():
+            if not _is(file, held):
+                return file
+        return None
+
+    def close(self) -> None:
+        """Give the files free."""
+        # Whoever closes the last connection removes the log by its path: that may be the log of another file by now.
+        moved = self.path in self._held and not _is(self.path, self._held[self.path])
+        if self._connection is not None and not moved:
+            self._connection.close()
+        os.close(self._lock)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _identity(about: os.stat_result) -> Identity:
+    return about.st_dev, about.st_ino
+
+
+def _is(path: Path, held: Identity) -> bool:
+    try:
+        return _identity(path.stat()) == held
+    except OSError:
+        return False
 
 
 @dataclass(slots=True)
@@ -57,14 +118,27 @@ class Engine:
     """For people: the URL without its password."""
     folder: Path | None = None
     """Where a SQLite file lies."""
-    lock: TextIO | None = field(default=None, repr=False)
-    """Held open as long as this process has the SQLite file to itself."""
+    warnings: tuple[str, ...] = ()
+    """What the operator had better change."""
+    files: HeldFiles | None = field(default=None, repr=False)
+    """Of SQLite."""
+    unusable: str = ""
+    """Why nothing may be written now, for the log; empty: it may."""
+
+    def check_files(self) -> None:
+        """Find out whether what is written would be found by the next start. Call it every few seconds."""
+        missing = self.files.missing() if self.files is not None else None
+        self.unusable = (
+            f"{missing} was removed, moved or replaced while the server uses it; put it back, or restart the server"
+            if missing is not None
+            else ""
+        )
 
     def close(self) -> None:
-        """Close this thread's connection, and give the file free."""
+        """Close this thread's connection, and give the files free."""
         self.database.close()
-        if self.lock is not None:
-            self.lock.close()
+        if self.files is not None:
+            self.files.close()
 
 
 def open_engine(url: str) -> Engine:
@@ -86,10 +160,7 @@ def _open_sqlite(url: str) -> Engine:
     try:
         # Without links: all ways to one file must meet at one lock.
         path = Path(text).expanduser().resolve()
-        if path.is_dir():
-            raise StartError(f"--database: {path} is a folder; name a file in it")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = path.with_name(path.name + ".lock").open("a")
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(f"--database: {text} cannot be written: {reason}") from None
@@ -99,21 +170,59 @@ def _open_sqlite(url: str) -> Engine:
             f"--database: {path.parent} is on a network file system ({kind}), where SQLite loses data; "
             "use a local disk, or PostgreSQL"
         )
+    warnings = _check_sqlite_files(path)
+    files = HeldFiles(path, _lock(path))
+    database = peewee.SqliteDatabase(str(path), pragmas=SQLITE_PRAGMAS, lock_type="IMMEDIATE", timeout=5)
+    engine = Engine(
+        database, shared=False, name=f"sqlite:///{path}", folder=path.parent, warnings=warnings, files=files
+    )
+    try:
+        database.connect()
+        files.hold()
+    except (peewee.DatabaseError, sqlite3.Error, OSError) as error:
+        engine.close()
+        raise StartError(f"--database: {path} cannot be opened as a SQLite database: {error}") from None
+    return engine
+
+
+def _check_sqlite_files(path: Path) -> tuple[str, ...]:
+    """Make the file if there is none, for this user alone; warnings. StartError if it, or one that SQLite would put
+    beside it, is not ours: nothing is changed then."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        with _start_errors(_beside(path, suffix)):
+            regular_files.check_own(_beside(path, suffix))
+    with _start_errors(path), os.fdopen(regular_files.open_own(path), "rb") as file:
+        # Closed before SQLite opens it: whoever closes a file gives up all the locks that the process has on it.
+        head = file.read(len(HEADER))
+        mode = os.fstat(file.fileno()).st_mode
+    if head not in (b"", HEADER):
+        raise StartError(f"--database: {path} is no SQLite database; name another file")
+    if mode & 0o077:
+        return (f"others can read {path}: chmod 600 it",)
+    return ()
+
+
+@contextmanager
+def _start_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"--database: {file} cannot be written: {error.strerror}") from None
+    except ValueError as error:
+        raise StartError(f"--database: {file} {error}") from None
+
+
+def _lock(path: Path) -> int:
+    with _start_errors(_beside(path, ".lock")):
+        lock = regular_files.open_own(_beside(path, ".lock"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        os.close(lock)
         raise StartError(
             f"--database: another Headway server has {path} open; stop it, or use PostgreSQL for several servers"
         ) from None
-    database = peewee.SqliteDatabase(str(path), pragmas=SQLITE_PRAGMAS, lock_type="IMMEDIATE", timeout=5)
-    engine = Engine(database, shared=False, name=f"sqlite:///{path}", folder=path.parent, lock=lock)
-    try:
-        database.connect()
-        if path.stat().st_mode & 63 != 0:
-            path.chmod(0o600)
-    except (peewee.DatabaseError, sqlite3.Error) as error:
-        raise StartError(f"--database: {path} cannot be opened as a SQLite database: {error}") from None
-    return engine
+    return lock
 
 
 SQLITE_PRAGMAS: dict[str, str | int] = {
@@ -255,6 +364,8 @@ def _key_file(path: Path) -> bytes:
                 pass
             finally:
                 temporary.unlink()
-        return _parse_key(path.read_text(), str(path))
+        return _parse_key(regular_files.read_text(path, KEY_FILE_BYTES_MAX), str(path))
     except OSError as error:
         raise StartError(f"--session-key: {path} cannot be read or made: {error.strerror}") from None
+    except ValueError as error:
+        raise StartError(f"--session-key: {path} {error}") from None

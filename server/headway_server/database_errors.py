@@ -4,7 +4,9 @@ Texts play no part: they depend on the language of the server, and may hold what
 """
 
 import enum
+import errno
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -16,6 +18,11 @@ from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
 
 REPORT_INTERVAL = 10.0
 """Seconds within which the log names the same error once: a database that is away fails thousands of calls."""
+
+NO_DESCRIPTOR = (
+    "The server can open no further file: it has as many connections and files open as its system allows. "
+    "Try again; its operator must raise that limit (ulimit -n)."
+)
 
 DATABASE_ERRORS: tuple[type[Exception], ...] = (peewee.PeeweeException, sqlite3.Error)
 """All that a database's driver raises; peewee hands some of them on as they are."""
@@ -164,7 +171,18 @@ def treatment(error: Exception) -> Treatment:
 
 def as_job_error(error: Exception) -> JobError:
     """What a caller is told when the database fails."""
-    return StorageFull() if treatment(error) is Treatment.STORAGE_FULL else DatabaseUnavailable()
+    if treatment(error) is Treatment.STORAGE_FULL:
+        return StorageFull()
+    return DatabaseUnavailable(NO_DESCRIPTOR if _no_descriptor_left() else None)
+
+
+def _no_descriptor_left() -> bool:
+    """Whether this process, or the machine, can open no further file: databases say of it only that it failed."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def as_bug(error: Exception) -> StatementRefused:

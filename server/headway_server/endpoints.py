@@ -11,11 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from headway_server.addresses import may_reach
+from headway_server import regular_files
+from headway_server.addresses import is_host, may_reach
 from headway_server.change import Event, Notice
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  # how the secrets of Standard Webhooks begin
 SECRET_BYTES = range(24, 65)
+
+SECRET_FILE_BYTES_MAX = 8192
 
 KEYS = frozenset({"url", "secret", "secret_file", "events", "name", "labels"})
 
@@ -104,11 +107,12 @@ def _secrets(table: Mapping[str, object]) -> tuple[bytes, ...]:
             return parse_secrets(text, "secret")
         case {"secret_file": str(path)}:
             try:
-                return parse_secrets(Path(path).read_text(encoding="ascii"), f"secret_file {path}")
+                text = regular_files.read_text(Path(path), SECRET_FILE_BYTES_MAX)
             except OSError as error:
                 raise ValueError(f"secret_file {path} cannot be read: {error.strerror}") from None
-            except UnicodeDecodeError:
-                raise ValueError(f"secret_file {path} does not hold a secret that begins with whsec_") from None
+            except ValueError as error:
+                raise ValueError(f"secret_file {path} {error}") from None
+            return parse_secrets(text, f"secret_file {path}")
         case _:
             raise ValueError("needs a secret or a secret_file, for notices are signed; " + HOW_TO_SIGN)
 
@@ -162,6 +166,8 @@ def _check_host(host: str, private: bool) -> None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
+        if not is_host(host):
+            raise ValueError("url must name a host, for example https://example.org/hook") from None
         reachable = private or not local
     else:
         reachable = may_reach(address, private=private)

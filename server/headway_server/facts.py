@@ -1,7 +1,16 @@
-"""What the database remembers from one start of a server to the next."""
+"""What the database remembers from one start of a server to the next, and what that says about the clock.
 
-from headway_server.change import Rules
-from headway_server.job import Key
+A server notes the time while it runs. So the next start can tell a wrong clock: nothing is removed because of time
+during which no server ran, and a clock that was ahead leaves no times in the future behind.
+"""
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+
+from headway_server.change import Change, Gap, Rules
+from headway_server.job import Key, no_later_than
 from headway_server.limits import MICROSECONDS
 from headway_server.store import Store
 
@@ -14,17 +23,99 @@ RULES = "rules"
 APPLIED = "rules_applied"
 """The fact that says up to which job, in the order of their keys, RULES are applied; absent: to all."""
 
+GAPS = "gaps"
+"""The fact that lists when no server ran."""
+
 NOTE_INTERVAL = 60 * MICROSECONDS
 """How often (µs) the time is noted."""
 
+GAP_MIN = 86_400 * MICROSECONDS
+"""A shorter time (µs) without a server is not worth remembering: no retention that matters is that short."""
 
-def start_time(store: Store) -> int:
-    """When to start the clock (µs): now; or behind all that was stored, if the time of day was set back since."""
-    now = store.now()
+GAPS_MAX = 100
+"""Gaps that are remembered: the last ones."""
+
+CATCH_UP_MAX = 86_400 * MICROSECONDS
+"""A clock that is further (µs) behind the database is taken for a wrong one, and not waited for."""
+
+BATCH = 200
+"""Jobs whose times are corrected in one commit."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How the clock starts."""
+
+    time: int
+    """What it shows first (µs)."""
+    ahead: int = 0
+    """By how much (µs) that is ahead of the time of day, and has to be given back."""
+    gaps: tuple[Gap, ...] = ()
+    """When no server ran."""
+
+
+def start(store: Store, now: int) -> Start:
+    """How the clock starts if the time of day is `now` (µs).
+
+    - Later than what the database knows: it is `now`, and a gap of a day or more is remembered. It does not count for
+      retention, for nobody can tell a long rest from a wrong clock.
+    - Within the last gap: the clock was ahead at the start that made that gap, and is right again. It is `now`; what
+      was stored with later times gets `now`.
+    - A little earlier: it goes on behind what is stored, and loses a tenth until it has come down to the time of day.
+    - Much earlier: the time of day is wrong. It goes on behind what is stored.
+    """
     noted = int(store.fact(TIME) or 0)
-    if noted > now:
-        noted += NOTE_INTERVAL
-    return max(now, noted, *(latest + 1 for latest in store.latest_times()))
+    known = noted + NOTE_INTERVAL if noted > now else noted
+    known = max([known, *(latest + 1 for latest in store.latest_times() if latest)])
+    gaps = tuple(Gap(*pair) for pair in json.loads(store.fact(GAPS) or "[]"))
+    if now >= known:
+        if known and now - known >= GAP_MIN:
+            gaps = (*gaps, Gap(known, now))[-GAPS_MAX:]
+            _remember(store, gaps, now)
+            log.warning(
+                "no server ran for %.1f days, or the clock is wrong: ended jobs are kept that much longer",
+                gaps[-1].length / GAP_MIN,
+            )
+        return Start(now, gaps=gaps)
+    if gaps and gaps[-1].start <= now < gaps[-1].end:
+        changed = _correct(store, now)
+        gaps = gaps[:-1]
+        _remember(store, gaps, now)
+        log.warning("the clock was ahead until %s; the times of %d jobs were set to the present", _day(known), changed)
+        return Start(now, gaps=gaps)
+    if known - now > CATCH_UP_MAX:
+        log.warning(
+            "the clock says %s, but the database knows of %s: time goes on from there; set the clock and restart",
+            _day(now),
+            _day(known),
+        )
+        return Start(known, gaps=gaps)
+    return Start(known, ahead=known - now, gaps=gaps)
+
+
+def _remember(store: Store, gaps: tuple[Gap, ...], now: int) -> None:
+    with store.transaction():
+        store.remember(GAPS, json.dumps([[gap.start, gap.end] for gap in gaps]))
+        note_time(store, now)
+
+
+def _correct(store: Store, now: int) -> int:
+    """Let nothing stored be later than `now`; how many jobs were."""
+    keys = store.later_than(now)
+    for start in range(0, len(keys), BATCH):
+        with store.transaction():
+            jobs = store.load(keys[start : start + BATCH]).values()
+            store.save([Change(no_later_than(job, now), rewritten=True) for job in jobs])
+    with store.transaction():
+        store.bring_back(now)
+        store.remember(APPLIED, "")
+    return len(keys)
+
+
+def _day(moment: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment // MICROSECONDS))
 
 
 def note_time(store: Store, now: int) -> None:

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 
 from headway_server import estimate
@@ -134,3 +134,26 @@ def weight(job: Job) -> int:
 def growth(job: Job) -> int:
     """Changes whenever a report lets a job take more memory; all else that does is a rewrite of its row."""
     return len(job.parts) + len(job.sequences) + len(job.counters) + len(job.message)
+
+
+def no_later_than(job: Job, now: int) -> Job:
+    """The job as it would be if nothing had happened to it after `now`: for one whose times a wrong clock has set."""
+    copy = job.copy()
+    copy.create_time, copy.update_time = min(job.create_time, now), min(job.update_time, now)
+    copy.start_time = _earlier(job.start_time, now)
+    copy.end_time = _earlier(job.end_time, now)
+    copy.attempt_time = _earlier(job.attempt_time, now)
+    copy.last_contact_time = _earlier(job.last_contact_time, now)
+    copy.last_progress_time = _earlier(job.last_progress_time, now)
+    copy.history = tuple(replace(change, time=min(change.time, now)) for change in job.history)
+    if job.pace is not None:
+        copy.pace = replace(job.pace, time=min(job.pace.time, now))
+    if job.cancellation is not None:
+        # The worker keeps what it has left of the grace period.
+        deadline = job.cancellation.deadline - max(job.update_time - now, 0)
+        copy.cancellation = replace(job.cancellation, deadline=deadline)
+    return copy
+
+
+def _earlier(time: int | None, now: int) -> int | None:
+    return None if time is None else min(time, now)

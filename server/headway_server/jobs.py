@@ -46,6 +46,7 @@ WAIT_MAX = 60 * MICROSECONDS
 PAGE_BYTES = 4 * 1024 * 1024
 """A page's jobs have no more text than this, or little more: about what an answer can hold."""
 
+
 T = TypeVar("T")
 
 EVERYWHERE = None

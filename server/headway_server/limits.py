@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 INT64_MAX = 2**63 - 1
 
+GIB = 1024**3
+
 MICROSECONDS = 1_000_000
 """Times and spans are whole microseconds throughout the domain and the database."""
 
@@ -11,8 +13,13 @@ DURATION_MAX = 3650 * 86_400 * MICROSECONDS
 """The longest span that a request may name (µs)."""
 
 
-def _limit(default: int, text: str) -> int:
-    value: int = field(default=default, metadata={"help": text})
+COUNT_MAX = 1_000_000
+"""The most that an operator can allow of something that is counted, unless another limit says otherwise."""
+
+
+def _limit(default: int, text: str, most: int = COUNT_MAX) -> int:
+    """`most`: what an operator can raise it to. Every engine, transport and client can still handle that."""
+    value: int = field(default=default, metadata={"help": text, "most": most})
     return value
 
 
@@ -20,35 +27,37 @@ def _limit(default: int, text: str) -> int:
 class Limits:
     """How much of each thing there may be. Lengths are in characters unless they say bytes."""
 
-    session_id_bytes: int = _limit(256, "length of a session id, in bytes")
-    name_length: int = _limit(256, "length of a job's name, in characters")
-    invoker_length: int = _limit(256, "length of a job's invoker, in characters")
-    unit_length: int = _limit(32, "length of a job's unit, in characters")
-    message_length: int = _limit(1024, "length of a message or reason, in characters")
-    part_length: int = _limit(128, "length of the name of a part, counter or variable, in characters")
-    labels: int = _limit(64, "labels of a job")
-    label_key_length: int = _limit(63, "length of a label's key, in characters")
-    label_value_length: int = _limit(256, "length of a label's value, in characters")
-    parts: int = _limit(256, "parts of a job")
-    counters: int = _limit(64, "counters of a job")
-    variables: int = _limit(256, "variables of a job")
-    variables_bytes: int = _limit(256 * 1024, "size of all variables of a job, in bytes of JSON")
-    results_bytes: int = _limit(1024 * 1024, "size of a job's results, in bytes of JSON")
-    error_details_bytes: int = _limit(64 * 1024, "size of the details of a job's error, in bytes")
-    record_length: int = _limit(256, "length of the name of a failed record, in characters")
-    record_code_length: int = _limit(64, "length of a record error's code, in characters")
-    record_errors_a_report: int = _limit(1000, "record errors in one report")
-    reports_a_message: int = _limit(1000, "reports in one StreamProgress message")
-    page_size: int = _limit(1000, "jobs on one page of ListJobs")
-    jobs: int = _limit(2_000_000, "jobs that the server stores in all")
-    sessions: int = _limit(200_000, "sessions whose jobs the server stores")
-    session_jobs: int = _limit(10_000, "jobs of a session")
+    session_id_bytes: int = _limit(256, "length of a session id, in bytes", 4096)
+    name_length: int = _limit(256, "length of a job's name, in characters", 4096)
+    invoker_length: int = _limit(256, "length of a job's invoker, in characters", 4096)
+    unit_length: int = _limit(32, "length of a job's unit, in characters", 256)
+    message_length: int = _limit(1024, "length of a message or reason, in characters", 65_536)
+    part_length: int = _limit(128, "length of the name of a part, counter or variable, in characters", 1024)
+    labels: int = _limit(64, "labels of a job", 1000)
+    label_key_length: int = _limit(63, "length of a label's key, in characters", 255)
+    label_value_length: int = _limit(256, "length of a label's value, in characters", 1024)
+    parts: int = _limit(256, "parts of a job", 10_000)
+    counters: int = _limit(64, "counters of a job", 10_000)
+    variables: int = _limit(256, "variables of a job", 10_000)
+    variables_bytes: int = _limit(256 * 1024, "size of all variables of a job, in bytes of JSON", 64 * 1024 * 1024)
+    results_bytes: int = _limit(1024 * 1024, "size of a job's results, in bytes of JSON", 64 * 1024 * 1024)
+    error_details_bytes: int = _limit(64 * 1024, "size of the details of a job's error, in bytes", 1024 * 1024)
+    record_length: int = _limit(256, "length of the name of a failed record, in characters", 4096)
+    record_code_length: int = _limit(64, "length of a record error's code, in characters", 1024)
+    record_errors_a_report: int = _limit(1000, "record errors in one report", 100_000)
+    reports_a_message: int = _limit(1000, "reports in one StreamProgress message", 100_000)
+    page_size: int = _limit(1000, "jobs on one page of ListJobs", 10_000)
+    jobs: int = _limit(2_000_000, "jobs that the server stores in all", 1_000_000_000)
+    sessions: int = _limit(200_000, "sessions whose jobs the server stores", 1_000_000_000)
+    session_jobs: int = _limit(10_000, "jobs of a session", 100_000_000)
     session_watches: int = _limit(1000, "open watches of a session")
     watches: int = _limit(20_000, "open watches of this server")
-    values: int = _limit(100_000, "values (texts, numbers, lists, objects and so on) in the JSON of one request")
-    watch_bytes: int = _limit(128 * 1024 * 1024, "changes and jobs that wait for slow watches of this server, in bytes")
-    cached_bytes: int = _limit(64 * 1024 * 1024, "jobs that this server keeps at hand in memory, in bytes")
-    message_bytes: int = _limit(4 * 1024 * 1024, "size of a gRPC message, in bytes")
-    request_bytes: int = _limit(128 * 1024 * 1024, "size of all requests that arrive or are worked on, in bytes")
+    values: int = _limit(100_000, "values (texts, numbers, lists and so on) in the JSON of one request", 10_000_000)
+    watch_bytes: int = _limit(128 * 1024 * 1024, "changes and jobs that wait for slow watches, in bytes", 4 * GIB)
+    cached_bytes: int = _limit(64 * 1024 * 1024, "jobs kept in memory, in bytes", 4 * GIB)
+    message_bytes: int = _limit(4 * 1024 * 1024, "size of a gRPC message, in bytes", 256 * 1024 * 1024)
+    request_bytes: int = _limit(128 * 1024 * 1024, "all requests that arrive or are worked on, in bytes", 4 * GIB)
     pending_writes: int = _limit(10_000, "calls that wait for their commit before further ones are shed")
-    pending_notices: int = _limit(100_000, "notices that wait for one receiver before the oldest are given up")
+    pending_notices: int = _limit(
+        100_000, "notices that wait for one receiver before the oldest are given up", 100_000_000
+    )

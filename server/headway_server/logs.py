@@ -1,20 +1,39 @@
-"""Notices on standard error: one line each, for people or as JSON."""
+"""The log: one line an event on standard error, for people or as JSON.
+
+Nothing waits for whoever reads it. Lines go through a bounded queue to one thread; lines that cannot be written (the
+queue is full, the stream is closed, the disk is full) are dropped and counted.
+"""
 
 import json
 import logging
+import os
+import queue
 import sys
+import threading
 import time
 import traceback
+from types import TracebackType
+
+STDOUT, STDERR = 1, 2
+
+LINES_MAX = 1000
+"""Lines that wait to be written."""
+
+LINE_BYTES_MAX = 16 * 1024
+"""Longer lines are cut: with LINES_MAX this bounds what waits to 16 MiB."""
+
+FLUSH_TIMEOUT = 0.5
+"""Seconds that the end of the process waits for lines that nobody may be reading."""
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = f"headway: {_one_line(record.getMessage())}"
+        line = f"headway: {one_line(record.getMessage())}"
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             frames = traceback.extract_tb(error.__traceback__)
             where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-            line += f": {type(error).__name__}: {_one_line(str(error))}{where}"
+            line += f": {type(error).__name__}: {one_line(str(error))}{where}"
         return line
 
 
@@ -40,16 +59,126 @@ class _GrpcFilter(logging.Filter):
         return True
 
 
-def _one_line(text: str) -> str:
+class Output:
+    """A standard stream that is written by a thread of its own. `put` never waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: queue.Queue[bytes] = queue.Queue(LINES_MAX)
+        self._idle = threading.Event()
+        self._idle.set()
+        self._lock = threading.Lock()
+        self._started = False
+        self.dropped = 0
+        """Lines that were not written."""
+
+    def put(self, line: str) -> None:
+        """Write the line, and a line feed behind it, some time soon."""
+        data = line.encode(errors="backslashreplace")
+        if len(data) > LINE_BYTES_MAX:
+            data = data[:LINE_BYTES_MAX].decode(errors="ignore").encode() + "…".encode()
+        with self._lock:
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._run, name="headway-log", daemon=True).start()
+            try:
+                self._idle.clear()
+                self._waiting.put_nowait(data + b"\n")
+            except queue.Full:
+                self.dropped += 1
+
+    def flush(self, timeout: float) -> None:
+        """Wait until all lines are written, but no longer than so many seconds."""
+        self._idle.wait(timeout)
+
+    def _run(self) -> None:
+        while True:
+            data = self._waiting.get()
+            try:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError:
+                with self._lock:
+                    self.dropped += 1
+            with self._lock:
+                if self._waiting.empty():
+                    self._idle.set()
+
+
+_stdout = Output(STDOUT)
+_stderr = Output(STDERR)
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _stderr.put(self.format(record))
+        except Exception:
+            _stderr.put("headway: a log line could not be formatted")
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks."""
     return " ".join(text.split())
+
+
+def say(text: str) -> None:
+    """Write to standard output, if somebody reads it."""
+    _stdout.put(text)
+
+
+def complain(text: str) -> None:
+    """Write one line to standard error, as the last word of a process that cannot go on."""
+    _stderr.put(text)
+    _stderr.flush(FLUSH_TIMEOUT)
+
+
+def dropped() -> int:
+    """Log lines that could not be written so far."""
+    return _stderr.dropped
+
+
+def flush() -> None:
+    """Before the process ends: wait a little for what is not written yet."""
+    for output in (_stdout, _stderr):
+        output.flush(FLUSH_TIMEOUT)
+
+
+def open_standard_streams() -> None:
+    """Lead standard streams that are closed to /dev/null: a file or socket must not get their numbers, for whatever
+    writes to standard error would write into it."""
+    for descriptor in (0, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest number that is free is the one that is missing.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
 
 
 def configure(form: str) -> None:
     """Send all notices of this process to standard error, as `text` or `json`."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.addFilter(_GrpcFilter())
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("headway_server").setLevel(logging.INFO)
     # It warns of every caller that does not speak HTTP well, of which there can be any number.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    # What Python itself reports would go to standard error directly, and wait for its reader.
+    logging.captureWarnings(True)
+    sys.unraisablehook = _log_unraisable
+    threading.excepthook = _log_thread
+
+
+def _log_unraisable(what: "sys.UnraisableHookArgs") -> None:
+    _log_exception(what.exc_value, what.exc_traceback)
+
+
+def _log_thread(what: threading.ExceptHookArgs) -> None:
+    _log_exception(what.exc_value, what.exc_traceback)
+
+
+def _log_exception(error: BaseException | None, frames: TracebackType | None) -> None:
+    if error is not None:
+        logging.getLogger(__name__).error("an error that nobody caught", exc_info=(type(error), error, frames))

@@ -378,7 +378,11 @@ def _moved(job: Job) -> int:
 
 def _removal_time(job: Job, rules: Rules) -> int:
     assert job.end_time is not None
-    return job.end_time + (job.retention or rules.retention)
+    due = job.end_time + (job.retention or rules.retention)
+    for gap in rules.gaps:
+        if job.end_time <= gap.start < due:
+            due += gap.length
+    return due
 
 
 def _wake(change: Change, rules: Rules, *, refresh: bool = False, listening_since: int = 0) -> None:

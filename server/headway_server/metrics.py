@@ -34,6 +34,7 @@ class Metrics(Collector):
         loop_monitor: LoopMonitor,
         connections: Callable[[], int],
         ready: Callable[[], bool],
+        log_lines_dropped: Callable[[], int],
     ) -> None:
         self._version = version
         self._engine = engine
@@ -43,6 +44,7 @@ class Metrics(Collector):
         self._loop_monitor = loop_monitor
         self._connections = connections
         self._ready = ready
+        self._log_lines_dropped = log_lines_dropped
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -73,6 +75,8 @@ class Metrics(Collector):
             "The longest lag since the start in which the server itself was computing",
             monitor.worst_busy_lag,
         )
+        lines = self._log_lines_dropped()
+        yield CounterMetricFamily("headway_log_lines_dropped", "Log lines that could not be written", value=lines)
         yield from self._files()
 
     def _calls(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:

@@ -15,7 +15,7 @@ from google.protobuf import json_format, timestamp_pb2
 from google.protobuf.message import Message
 
 from headway_server import replies
-from headway_server.change import Notice
+from headway_server.change import Gap, Notice, counted_back
 from headway_server.clock import Clock
 from headway_server.delivery import LONGEST_WAIT, Courier
 from headway_server.endpoints import Endpoint
@@ -71,7 +71,8 @@ def _plain(message: Message) -> dict[str, Json]:
 
 
 class Notices:
-    """All receivers. `lifetime` (µs): how long a notice is tried; `limit`: how many may wait for one receiver."""
+    """All receivers. `lifetime` (µs): how long a notice is tried, `gaps` not counted; `limit`: how many may wait for
+    one receiver."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Notices:
         *,
         private: bool,
         lifetime: int,
+        gaps: Sequence[Gap] = (),
         limit: int,
     ) -> None:
         self._outbox = outbox
@@ -90,6 +92,7 @@ class Notices:
         self._writer = writer
         self._clock = clock
         self._lifetime = lifetime
+        self._gaps = gaps
         self._limit = limit
         self._tidy_from = clock.now() + FIRST_TIDY
         self._origins = {endpoint.key: endpoint.origin for endpoint in endpoints}
@@ -156,7 +159,7 @@ class Notices:
     async def tidy(self) -> None:
         """Give up what has waited too long, or is too much."""
         now = self._clock.now()
-        before = now - self._lifetime if now >= self._tidy_from else 0
+        before = counted_back(now, self._lifetime, self._gaps) if now >= self._tidy_from else 0
         if not await self._readers.read(partial(self._outbox.overfull, before, self._limit)):
             return
         given_up: Counter[str] = Counter()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar  # futures of any result wait here
 
 from headway_server.budget import Budget, Share
@@ -138,6 +139,9 @@ class _Pool:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
+        # At once: later there may be no file descriptor left for it.
+        with suppress(*DATABASE_ERRORS):
+            self._store.connect()
         while (read := self._queue.get()) is not None:
             read.run(self._store)
             self._done.append(read)

@@ -4,122 +4,40 @@ import argparse
 import dataclasses
 import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
 
-from headway_server import endpoints
+from headway_server import endpoints, regular_files
+from headway_server import setting_values as values
 from headway_server.database import StartError
 from headway_server.endpoints import Endpoint
-from headway_server.limits import DURATION_MAX, MICROSECONDS, Limits
+from headway_server.limits import MICROSECONDS, Limits
+from headway_server.setting_values import Raw
 
 PREFIX = "HEADWAY_"
 
-Raw = str | int | bool
+CONFIG_BYTES_MAX = 256 * 1024
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def span(text: Raw) -> int:
-    """Microseconds of `90`, `90s`, `5m`, `2h` or `30d`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(text).strip())
-    if not match:
-        raise ValueError("must be a time such as 90s, 5m, 2h or 30d")
-    length = int(float(match[1]) * _UNITS[match[2]] * MICROSECONDS)
-    if length > DURATION_MAX:
-        raise ValueError("must be at most 3650d")
-    return length
-
-
-def positive_span(text: Raw) -> int:
-    """As `span`, but not 0: it would end every job at once."""
-    length = span(text)
-    if length == 0:
-        raise ValueError("must be more than 0")
-    return length
-
-
-def switch(text: Raw) -> bool:
-    """True of `1`, `true`, `yes` and `on`."""
-    words = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("", "0", "false", "no", "off"), False)
-    try:
-        return words[str(text).strip().lower()]
-    except KeyError:
-        raise ValueError("must be true or false") from None
-
-
-def number(text: Raw) -> int:
-    """A whole number above 0."""
-    try:
-        value = int(str(text))
-    except ValueError:
-        raise ValueError("must be a whole number") from None
-    if value < 1:
-        raise ValueError("must be 1 or more")
-    return value
-
-
-def address(text: Raw) -> str:
-    """`host:port`; port 0 lets the system choose one."""
-    host, separator, port = str(text).rpartition(":")
-    if not separator or not host or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65_535:
-        raise ValueError("must be host:port with a port from 0 to 65535, for example 127.0.0.1:50051")
-    return str(text)
-
-
-def address_or_none(text: Raw) -> str:
-    """As `address`, or empty."""
-    return address(text) if text != "" else ""
-
-
-def hosts(text: Raw) -> tuple[str, ...]:
-    """Names of hosts, with commas between them."""
-    names = tuple(name.strip().lower() for name in str(text).split(",") if name.strip())
-    for name in names:
-        if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", name):
-            raise ValueError("must be names of hosts without ports, for example headway.example.org,10.0.0.5")
-    return names
-
-
-def origins(text: Raw) -> tuple[str, ...]:
-    """Origins of pages, with commas between them."""
-    names = tuple(name.strip().lower() for name in str(text).split(",") if name.strip())
-    for name in names:
-        if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", name):
-            raise ValueError("must be origins, for example https://staff.example.org,http://intranet:8000")
-    return names
-
-
-def log_format(text: Raw) -> str:
-    """`text` or `json`."""
-    if text not in ("text", "json"):
-        raise ValueError("must be text or json")
-    return str(text)
+LINE_DOTS_MAX = 1000
+"""Dots in a line of the file: tomllib's time and memory for a key grow with the square of its parts."""
 
 
 def _default_database() -> str:
     return f"sqlite:///{platformdirs.user_data_path('headway') / 'headway.db'}"
 
 
-def text(value: Raw) -> str:
-    """Any text."""
-    return str(value)
-
-
-def reference(value: Raw) -> str:
-    """A URI, or what could stand in one."""
-    if not re.fullmatch(r"[!-~]+", str(value)):
-        raise ValueError("must be a URI or a path, for example /headway")
-    return str(value)
-
-
 def _metadata(parse: Callable[[Raw], object], help_text: str, shown: str = "") -> Mapping[str, object]:
     return {"parse": parse, "help": help_text, "default": shown}
+
+
+SECRETS = ("database", "session_key", "notice_secret", "notice_url")
+"""Settings that `@path` can be given for: what stands on a command line can be read by all users of the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +46,20 @@ class Settings:
 
     listen: str = field(
         default="127.0.0.1:50051",
-        metadata=_metadata(address, "address of the gRPC port, host:port", "127.0.0.1:50051"),
+        metadata=_metadata(values.address, "address of the gRPC port, host:port", "127.0.0.1:50051"),
     )
     http: str = field(
         default="127.0.0.1:8080",
         metadata=_metadata(
-            address_or_none, "address of the page and of JSON over HTTP, host:port; empty: neither", "127.0.0.1:8080"
+            values.address_or_none,
+            "address of the page and of JSON over HTTP, host:port; empty: neither",
+            "127.0.0.1:8080",
         ),
     )
     http_hosts: tuple[str, ...] = field(
         default=(),
         metadata=_metadata(
-            hosts,
+            values.hosts,
             "further host names that the HTTP port is reached by, with commas between them",
             "the loopback names, and the host of --http",
         ),
@@ -147,79 +67,89 @@ class Settings:
     http_origins: tuple[str, ...] = field(
         default=(),
         metadata=_metadata(
-            origins,
+            values.origins,
             "origins whose pages may call the HTTP port and embed <headway-job>, with commas between them",
             "none",
         ),
     )
     database: str = field(
         default_factory=_default_database,
+        repr=False,
         metadata=_metadata(
-            text,
-            "sqlite:///path or postgresql://user:password@host/name",
+            values.text,
+            "sqlite:///path or postgresql://user@host/name; with a password: @FILE, a file that holds the URL",
             "a SQLite file in your data folder",
         ),
     )
     session_key: str = field(
         default="",
+        repr=False,
         metadata=_metadata(
-            text,
-            "64 hex digits that session ids are hashed with; servers that share a database share it",
+            values.text,
+            "@FILE with 64 hex digits that session ids are hashed with; servers that share a database share it",
             "a file made beside the database",
         ),
     )
     insecure: bool = field(
         default=False,
-        metadata=_metadata(switch, "serve without TLS and authentication on an address that others can reach", "off"),
+        metadata=_metadata(
+            values.switch, "serve without TLS and authentication on an address that others can reach", "off"
+        ),
     )
     retention: int = field(
         default=30 * 86_400 * MICROSECONDS,
-        metadata=_metadata(positive_span, "how long an ended job is kept, unless it says otherwise itself", "30d"),
+        metadata=_metadata(
+            values.positive_span, "how long an ended job is kept, unless it says otherwise itself", "30d"
+        ),
     )
     abandon_after: int = field(
         default=30 * 86_400 * MICROSECONDS,
-        metadata=_metadata(positive_span, "a job without any contact for so long ends as FAILED", "30d"),
+        metadata=_metadata(values.positive_span, "a job without any contact for so long ends as FAILED", "30d"),
     )
     cancel_grace: int = field(
         default=60 * MICROSECONDS,
-        metadata=_metadata(span, "how long a worker has to end a cancelled job, unless the caller says", "60s"),
+        metadata=_metadata(values.span, "how long a worker has to end a cancelled job, unless the caller says", "60s"),
     )
     shutdown_grace: int = field(
         default=10 * MICROSECONDS,
-        metadata=_metadata(span, "how long calls may still run after SIGTERM", "10s"),
+        metadata=_metadata(values.span, "how long calls may still run after SIGTERM", "10s"),
     )
     log: str = field(
         default="text",
-        metadata=_metadata(log_format, "notices on standard error: text, or json for one object a line", "text"),
+        metadata=_metadata(values.log_format, "notices on standard error: text, or json for one object a line", "text"),
     )
     notice_url: str = field(
         default="",
         metadata=_metadata(
-            text, "receiver of a notice whenever a job ends, is LOST or stalled; the file may name several", "none"
+            values.text,
+            "receiver of a notice whenever a job ends, is LOST or stalled; the file may name several",
+            "none",
         ),
     )
     notice_secret: str = field(
         default="",
         repr=False,
-        metadata=_metadata(text, "whsec_ and base64: what notices to it are signed with", "none"),
+        metadata=_metadata(values.text, "@FILE with whsec_ and base64: what notices to it are signed with", "none"),
     )
     notice_source: str = field(
         default="/headway",
-        metadata=_metadata(reference, "source of the CloudEvents that notices are", "/headway"),
+        metadata=_metadata(values.reference, "source of the CloudEvents that notices are", "/headway"),
     )
     notice_lifetime: int = field(
         default=3 * 86_400 * MICROSECONDS,
-        metadata=_metadata(positive_span, "how long a notice is tried before it is given up", "3d"),
+        metadata=_metadata(values.positive_span, "how long a notice is tried before it is given up", "3d"),
     )
     allow_private_notices: bool = field(
         default=False,
         metadata=_metadata(
-            switch, "let notices go to this machine and its own network, and without TLS to http:// URLs", "off"
+            values.switch, "let notices go to this machine and its own network, and without TLS to http:// URLs", "off"
         ),
     )
     notices: tuple[Endpoint, ...] = ()
     """The receivers: notice_url, and the [[notices]] of the file."""
     limits: Limits = field(default_factory=Limits)
+    warnings: tuple[str, ...] = ()
+    """What the operator had better change."""
 
     @property
     def data_folder(self) -> Path:
@@ -231,16 +161,18 @@ def _names() -> dict[str, tuple[Callable[[Raw], object], str, str]]:
     """Every setting by its name: parser, help, and the default as shown."""
     names = {}
     for item in dataclasses.fields(Settings):
-        if item.name not in ("limits", "notices"):
+        if item.name not in ("limits", "notices", "warnings"):
             names[item.name] = (item.metadata["parse"], item.metadata["help"], item.metadata["default"])
     for item in dataclasses.fields(Limits):
-        names[f"max_{item.name}"] = (number, f"limit: {item.metadata['help']}", f"{item.default:,}")
+        most = item.metadata["most"]
+        text = f"limit: {item.metadata['help']}, at most {most:,}"
+        names[f"max_{item.name}"] = (values.number(most), text, f"{item.default:,}")
     return names
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"headway serve: {message}; see headway serve --help\n")
+        self.exit(2, f"headway serve: {StartError(message)}; see headway serve --help\n")
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -252,7 +184,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         prog="headway serve",
         description="Serve jobs over gRPC and HTTP.",
         epilog="Every flag is also a variable (--listen is HEADWAY_LISTEN) and a key of the --config file "
-        '(listen = "…"). A flag wins over a variable, a variable over the file.',
+        '(listen = "…"). A flag wins over a variable, a variable over the file. For --database, --session-key, '
+        "--notice-url and --notice-secret, @FILE stands for what is in that file.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
@@ -260,13 +193,14 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     for name, (parse, help_text, default) in names.items():
         flag = "--" + name.replace("_", "-")
         shown = f"{help_text} (default: {default})".replace("%", "%%")
-        if parse is switch:
+        if parse is values.switch:
             parser.add_argument(flag, action="store_const", const="true", help=shown)
         else:
             parser.add_argument(flag, metavar="VALUE", help=shown)
     given = vars(parser.parse_args(arguments))
     config = given.pop("config") or environment.get(f"{PREFIX}CONFIG")
-    values: dict[str, object] = {}
+    found: dict[str, object] = {}
+    warnings: list[str] = []
     of_file, tables = _read_file(config, names) if config else ({}, [])
     for source, raws in (
         ("the file", of_file),
@@ -277,14 +211,37 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         ("flag", {name: raw for name, raw in given.items() if raw is not None}),
     ):
         for name, raw in raws.items():
+            label = _label(source, name, config)
             try:
-                values[name] = names[name][0](raw)
+                found[name] = _parse(name, raw, names[name][0])
             except ValueError as error:
-                raise StartError(f"{_label(source, name, config)} {error}") from None
-    limits = Limits(**{n.removeprefix("max_"): v for n, v in values.items() if n.startswith("max_")})  # type: ignore[arg-type]
-    settings = Settings(**{n: v for n, v in values.items() if not n.startswith("max_")}, limits=limits)  # type: ignore[arg-type]
+                raise StartError(f"{label} {error}") from None
+            if source == "flag" and _shows_secret(name, raw):
+                warnings.append(
+                    f"every user of this machine can read {label} in the list of processes: use {label} @FILE"
+                )
+    limits = Limits(**{n.removeprefix("max_"): v for n, v in found.items() if n.startswith("max_")})  # type: ignore[arg-type]
+    settings = Settings(**{n: v for n, v in found.items() if not n.startswith("max_")}, limits=limits)  # type: ignore[arg-type]
     _check_reach(settings)
-    return dataclasses.replace(settings, notices=_notices(settings, tables, config))
+    return dataclasses.replace(settings, notices=_notices(settings, tables, config), warnings=tuple(warnings))
+
+
+def _parse(name: str, raw: Raw, parse: Callable[[Raw], object]) -> object:
+    raw = values.checked(raw)
+    return parse(values.checked(values.secret(raw)) if name in SECRETS else raw)
+
+
+def _shows_secret(name: str, raw: Raw) -> bool:
+    """Whether this value of a setting is a secret itself, and not where it is."""
+    if name not in SECRETS or str(raw).startswith("@"):
+        return False
+    if name not in ("database", "notice_url"):
+        return True
+    try:
+        parts = urlsplit(str(raw))
+        return parts.password is not None or "password" in parse_qs(parts.query)
+    except ValueError:
+        return False
 
 
 def _notices(settings: Settings, tables: object, config: str | None) -> tuple[Endpoint, ...]:
@@ -315,11 +272,18 @@ def _label(source: str, name: str, config: str | None) -> str:
 def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], object]:
     """The settings in a file, and its tables of notices."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        text = regular_files.read_text(Path(path), CONFIG_BYTES_MAX)
+        if any(line.count(".") > LINE_DOTS_MAX for line in text.splitlines()):
+            raise RecursionError
+        content = tomllib.loads(text)
     except OSError as error:
         raise StartError(f"--config: {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise StartError(f"--config: {path} is not TOML: {error}") from None
+    except RecursionError:
+        raise StartError(f"--config: {path} is nested too deeply") from None
+    except ValueError as error:
+        raise StartError(f"--config: {path} {error}") from None
     notices = content.pop("notices", [])
     for name, value in content.items():
         if name not in names:

@@ -20,12 +20,17 @@ from headway_server.database_errors import DATABASE_ERRORS
 from headway_server.job import Job, Key
 from headway_server.limits import MICROSECONDS
 from headway_server.listing import Listing
-from headway_server.models import FactRow, JobRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
+from headway_server.models import FactRow, JobRow, NoticeRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
 from headway_server.report import RecordError
 from headway_server.statements import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
 from headway_server.writes import Writes
 
 KEYS_A_QUERY = 128
+
+NO_DESCRIPTOR = (
+    "The server can open no further file: it has as many connections and files open as its system allows. "
+    "Try again; its operator must raise that limit (ulimit -n)."
+)
 
 REMOVALS_FORGOTTEN = "removals_forgotten"
 """The fact that says up to which time (µs) removals may have been forgotten."""
@@ -76,7 +81,9 @@ class Store:
             self._prepared.connection = connection
 
     def connect(self) -> None:
-        """Make a connection for this thread, if it has none."""
+        """Make a connection for this thread, if it has none. Raises OperationalError if nothing may be written now."""
+        if self.engine.unusable:
+            raise peewee.OperationalError(self.engine.unusable)
         self.database.connect(reuse_if_open=True)
 
     def disconnect(self) -> None:
@@ -126,6 +133,19 @@ class Store:
         ((created,),) = self._fetch(JobRow.select(fn.MAX(JobRow.create_time)))
         ((removed,),) = self._fetch(RemovedRow.select(fn.MAX(RemovedRow.remove_time)))
         return created or 0, removed or 0
+
+    def later_than(self, now: int) -> list[Key]:
+        """The jobs that were changed after `now` (µs)."""
+        query = JobRow.select(JobRow.session_hash, JobRow.id).where(JobRow.update_time > now)
+        return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
+
+    def bring_back(self, now: int) -> None:
+        """Set to `now` (µs) what is stored with later times, but for what `save` stores; the transaction is the
+        caller's."""
+        for column in (JobRow.create_time, RemovedRow.remove_time, NoticeRow.create_time, NoticeRow.next_time):
+            self.database.execute(column.model.update({column: now}).where(column > now))
+        if self.removals_forgotten() > now:
+            self.remember(REMOVALS_FORGOTTEN, str(now))
 
     # What the writer needs, within its transaction.
 

@@ -5,6 +5,7 @@ Plain functions of the time they are given; the loop at the end only calls them.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -12,7 +13,7 @@ from typing import TypeVar
 from headway_server.actions import Tick
 from headway_server.change import Rules
 from headway_server.clock import Clock, SteadyClock
-from headway_server.errors import JobError
+from headway_server.errors import DatabaseUnavailable, JobError
 from headway_server.facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
 from headway_server.limits import MICROSECONDS
 from headway_server.listing import NEWEST, Filter, Position
@@ -29,6 +30,9 @@ LATE = 3 * MICROSECONDS
 
 PATIENCE = 4.0
 """Seconds after which a database that does not answer counts as away."""
+
+PROBE_INTERVAL = 3.0
+"""Seconds without a commit after which one is tried: with the interval of the sweep, a fault is noticed within 5 s."""
 
 ROUND = 2.0
 """Seconds after which a sweep with a backlog lets other work pass."""
@@ -72,6 +76,7 @@ class Upkeep:
         self._last_forget = 0
         self._time_noted = 0
         self._looked_until = clock.now()
+        self._trouble: JobError | None = None
 
     async def sweep(self) -> None:
         """Bring every job up to the present time."""
@@ -85,9 +90,6 @@ class Upkeep:
             if asyncio.get_running_loop().time() > end:
                 # A backlog: the next round goes on, and news from other servers has its turn before.
                 break
-        if now - self._time_noted >= NOTE_INTERVAL:
-            self._time_noted = now
-            await _patiently(self._writer.chore(partial(note_time, self._store, now)))
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
             await _patiently(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
@@ -97,16 +99,26 @@ class Upkeep:
         """Let jobs follow rules that have changed since the last start, some of them in each commit."""
         end = asyncio.get_running_loop().time() + RULES_ROUND
         while not self._rules_applied:
-            last = await _patiently(self._readers.read(partial(rules_applied, self._store, self._rules)))
+            last = await _patiently(self._readers.sweep(partial(rules_applied, self._store, self._rules)))
             if last is None:
                 self._rules_applied = True
                 return
-            keys = await _patiently(self._readers.read(partial(self._store.keys_after, last, RULES_BATCH)))
+            keys = await _patiently(self._readers.sweep(partial(self._store.keys_after, last, RULES_BATCH)))
             await _patiently(self._writer.submit([(key, tick) for key in keys], urgent=True))
             note = partial(note_applied, self._store, self._rules, keys[-1] if keys else None)
             await _patiently(self._writer.chore(note))
             if asyncio.get_running_loop().time() > end:
                 return
+
+    async def probe(self) -> None:
+        """Make sure that the database can be written: nothing else tells of a full disk. Raises JobError."""
+        await asyncio.to_thread(self._store.engine.check_files)
+        now = self._clock.now()
+        silence = time.monotonic() - self._writer.succeeded_at
+        failing = self._writer.failure is not None or self._store.engine.unusable
+        if failing or silence >= PROBE_INTERVAL or now - self._time_noted >= NOTE_INTERVAL:
+            await _patiently(self._writer.chore(partial(note_time, self._store, now)))
+            self._time_noted = now
 
     def deaf_until_now(self) -> None:
         """Nobody could be heard until now: grant every worker its full timeout from here."""
@@ -160,30 +172,45 @@ class Upkeep:
             everything = None in self._hub.everything_watched().sessions
             await asyncio.sleep(max(INTERVAL, took * LOOK_REST) if everything else INTERVAL)
 
-    async def run(self, healthy: Callable[[bool], Awaitable[None]]) -> None:
-        """Sweep for ever; `healthy` is told after each round whether the database answered."""
+    async def run(self, ready: Callable[[JobError | None], Awaitable[None]]) -> None:
+        """Sweep for ever; `ready` is told after each round why the database does not do its work, or None."""
         while True:
             before = SteadyClock.elapsed()
             await asyncio.sleep(INTERVAL)
             if SteadyClock.elapsed() - before > LATE:
                 # This process was stopped, or the machine slept.
                 self.deaf_until_now()
-            try:
-                await self.sweep()
-                await healthy(True)
-            except TimeoutError:
-                await healthy(False)
-                log.warning("the database has not answered for %g s", PATIENCE)
-                self._readers.give_up()
-                self._writer.give_up()
-                self.deaf_until_now()
-            except JobError as error:
-                await healthy(False)
-                log.warning("upkeep: %s", error)
+            trouble = await self._round()
+            if trouble is not None:
                 # Reports were refused meanwhile.
                 self.deaf_until_now()
-            except Exception:
-                log.exception("upkeep failed; the next round tries again")
+            self._tell(trouble)
+            await ready(trouble)
+
+    async def _round(self) -> JobError | None:
+        """Do all that is due; why that failed, or None."""
+        try:
+            # First: that time passes may not count while nobody can write.
+            await self.probe()
+            await self.sweep()
+        except TimeoutError:
+            self._readers.give_up()
+            self._writer.give_up()
+            return DatabaseUnavailable(f"The database has not answered for {PATIENCE:g} s; try again.")
+        except JobError as error:
+            return error
+        except Exception:
+            log.exception("upkeep failed; the next round tries again")
+            return DatabaseUnavailable()
+        return None
+
+    def _tell(self, trouble: JobError | None) -> None:
+        if trouble is not None and (self._trouble is None or self._trouble.message != trouble.message):
+            why = self._store.engine.unusable or trouble.message
+            log.warning("not ready, %s: %s", trouble.reason, why)
+        elif trouble is None and self._trouble is not None:
+            log.warning("ready again: the database can be written")
+        self._trouble = trouble
 
 
 async def _patiently(work: Awaitable[T]) -> T:

@@ -99,6 +99,10 @@ class Writer:
         self._pending_bytes = 0
         self._closed = False
         self._last_now = 0
+        self.failure: JobError | None = None
+        """Why the last commit failed; None if it succeeded. Commits that wrote nothing do not count."""
+        self.succeeded_at = time.monotonic()
+        """When something was last written (seconds, monotonic)."""
         self.commit_seconds = Histogram(COMMIT_SECONDS)
         self.commit_calls = Histogram(COMMIT_CALLS)
         self._thread = threading.Thread(target=self._run, name="headway-writer", daemon=True)
@@ -236,11 +240,12 @@ class Writer:
         return [item for call in batch for item in self._commit([call])]
 
     def _fail(self, batch: list[_Call], error: Exception) -> list[Published]:
-        report(error)
+        failure = self.failure = as_job_error(error)
+        if not self._store.engine.unusable:
+            report(error)
         # Whether it was committed is not known.
         self._committed.forget()
         self._store.disconnect()
-        failure = as_job_error(error)
         for call in batch:
             call.fail(failure)
         return []
@@ -261,6 +266,9 @@ class Writer:
                     self._save(changed)
         self._committed.note(changed)
         self._totals.note(changed, commit.new_sessions)
+        if changed or any(call.chore for call in batch):
+            # Any other commit would succeed on a full disk too.
+            self.failure, self.succeeded_at = None, time.monotonic()
         published = [_published(change) for change in changed if change.changed and not _passing(change)]
         # The order in which a watch is taken up again.
         return sorted(published, key=attrgetter("update_time", "id", "session_hash"))

@@ -70,6 +70,22 @@ def waiting(spool: Path) -> list[Path]:
     return sorted(spool.glob("*"))
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_folder_that_is_not_the_users_alone_keeps_its_mode_and_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    """As HEADWAY_SPOOL=/etc would have it."""
+    folder = tmp_path / "of-all"
+    folder.mkdir()
+    folder.chmod(0o755)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.setenv("HEADWAY_SPOOL", str(tmp_path / ("link" if linked else "of-all")))
+    with pytest.raises(PermissionError, match="is open to others: chmod 700 it"):
+        spooling.write(Words("h:1", False, "j", "n", []))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert list(folder.iterdir()) == []
+
+
 def test_a_job_that_never_saw_its_server_is_complete_after_flush(
     own_server: ServerProcess, session: str, spool: Path
 ) -> None:

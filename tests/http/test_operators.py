@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headway.v1 import job_service_pb2 as pb
+from headway_server.errors import DatabaseUnavailable
 from headway_server.tally import Tally
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
@@ -40,14 +41,14 @@ def test_alive_and_ready(client: Client) -> None:
 
 
 def test_not_ready_while_the_database_is_away(app: RunningApp, client: Client) -> None:
-    app.run(app.app._note_database(False))
+    app.run(app.app._note_database(DatabaseUnavailable()))
     try:
         answer = client.get("/readyz")
         assert (answer.status, answer.refusal.reason) == (503, "DATABASE_UNAVAILABLE")
         assert client.get("/healthz").status == 200
         assert numbers(client)["headway_ready{}"] == 0
     finally:
-        app.run(app.app._note_database(True))
+        app.run(app.app._note_database(None))
     assert client.get("/readyz").status == 200
 
 

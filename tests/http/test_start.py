@@ -14,7 +14,11 @@ from tests.support.server import ServerProcess
 
 
 def test_the_greeting_leads_to_the_page(own_server: ServerProcess) -> None:
-    """With the admin token of this run behind the #, where no server and no proxy sees it."""
+    """With the admin token of this run behind the #, where no server and no proxy sees it. What is no terminal may be a
+    log: there it is said where the token is."""
+    assert own_server.token not in own_server.greeting + own_server.log
+    (file,) = own_server.folder.glob("*.admin-token")
+    assert file.stat().st_mode & 0o777 == 0o600
     page = urllib.request.urlopen(f"http://{own_server.http_address}/#token={own_server.token}", timeout=10)
     assert b"Headway" in page.read()
     client = Client(own_server.http_address, {"authorization": f"Bearer {own_server.token}"})

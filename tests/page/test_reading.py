@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from headway.v1 import job_pb2
@@ -166,6 +168,7 @@ def test_an_admin_sees_all_sessions(visit: Visit, own_server: ServerProcess, ses
     tab = visit(own_server)
     expect(tab.rows()).to_have_count(1)
     tab.open(f"http://{own_server.http_address}/#token={own_server.token}")
+    tab.page.get_by_role("button", name="Show the other jobs").click()
     expect(tab.rows()).to_have_count(2)
     assert own_server.token not in tab.page.url
     expect(tab.page.get_by_text("All sessions")).to_be_visible()
@@ -191,3 +194,49 @@ def test_an_address_that_names_a_job(visit: Visit, worker: Worker, server: Serve
     assert tab.page.url == f"http://{server.http_address}/#/job/{job}"
     worker.report(job, progress=3)
     expect(tab.page.get_by_role("progressbar", name="Export patrons").first).to_have_attribute("aria-valuenow", "75")
+
+
+@pytest.mark.parametrize("within", ["the list", "a job"])
+def test_a_link_to_another_session_is_followed_only_if_the_reader_agrees(
+    visit: Visit, worker: Worker, server: ServerProcess, session: str, within: str
+) -> None:
+    """Somebody else may have made it, to have their jobs taken for the reader's own."""
+    other = Worker(server, f"{session}-other")
+    worker.create("Mine", size=4)
+    theirs = other.create("Theirs", size=4)
+    tab = visit()
+    expect(tab.names()).to_have_text(["Mine"])
+    if within == "a job":
+        tab.open_job("Mine")
+    asked = tab.page.get_by_role("dialog", name="Follow this link?")
+    link = f"http://{server.http_address}/#session={session}-other&job={theirs}"
+    for answer in ("button", "Escape", "reload"):
+        tab.open(link)
+        expect(asked).to_be_visible()
+        tab.picture("switch")
+        assert f"{session}-other" not in tab.page.url
+        match answer:
+            case "button":
+                tab.page.get_by_role("button", name="Stay here").click()
+            case "Escape":
+                tab.page.keyboard.press("Escape")
+            case _:
+                tab.page.reload()
+        expect(asked).to_be_hidden()
+        expect(tab.page.get_by_text("Theirs")).to_have_count(0)
+        if within == "a job" and answer != "reload":
+            expect(tab.page.get_by_role("heading", name="Mine", level=1)).to_be_visible()
+    # The same session is no other.
+    tab.open(f"http://{server.http_address}/#session={session}")
+    expect(tab.names()).to_have_text(["Mine"])
+    expect(asked).to_be_hidden()
+    tab.open(link)
+    expect(asked).to_be_visible()
+    assert [violation["id"] for violation in Axe().run(tab.page).response["violations"]] == []
+    tab.page.get_by_role("button", name="Show the other jobs").click()
+    expect(tab.page.get_by_role("heading", name="Theirs", level=1)).to_be_visible()
+    # In a tab that has none yet, nobody is asked.
+    tab.page.get_by_role("button", name="Leave").click()
+    tab.open(link)
+    expect(tab.page.get_by_role("heading", name="Theirs", level=1)).to_be_visible()
+    other.close()

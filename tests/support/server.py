@@ -35,6 +35,7 @@ class ServerProcess:
         environment: Mapping[str, str] = MappingProxyType({}),
         prefix: Sequence[str] = (),
     ) -> None:
+        """`prefix`: a command that executes the server's, which is appended to it."""
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'headway.db'}"
         self.address = f"127.0.0.1:{port}"
@@ -80,7 +81,12 @@ class ServerProcess:
         self.address = self.greeting.split()[3]
         if self.http_address:
             page = urlsplit(self._process.stdout.readline().split()[1])
-            self.http_address, self.token = page.netloc, page.fragment.removeprefix("token=")
+            self.http_address = page.netloc
+            while "admin token" not in (line := self._process.stdout.readline()):
+                assert line
+                self.greeting += line
+            self.greeting += line
+            self.token = Path(line.split()[-1]).read_text().strip()
             loop_gaps.watch(self)
         return self
 

@@ -188,7 +188,7 @@ export function jobIn(file: string): string {
 
 /**
  * Writes these words down, in place of those `before` if there were some. Error if the spool is full or switched off,
- * or if others can write to its folder.
+ * or if its folder is not the user's alone.
  */
 export function write(words: Words, before?: Letter): Letter {
   if (before) {
@@ -199,7 +199,10 @@ export function write(words: Words, before?: Letter): Letter {
   fs.mkdirSync(place, { mode: 0o700, recursive: true });
   const about = fs.statSync(place);
   if (about.uid !== userId(about.uid)) throw new Error(`${place} belongs to another user`);
-  if (about.mode & 0o077) fs.chmodSync(place, 0o700);
+  // It was there before, perhaps with other things in it: its mode is not ours to change. On Windows it says nothing.
+  if (process.geteuid && about.mode & 0o077) {
+    throw new Error(`${place} is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL`);
+  }
   if (fs.readdirSync(place).filter((name) => name.endsWith(".json")).length >= FILES) {
     throw new Error(`${place} has ${FILES} files already`);
   }

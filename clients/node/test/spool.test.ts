@@ -47,6 +47,14 @@ test("what is written can be read, by its user alone", () => {
   assert.deepEqual(fs.readdirSync(place), [path.basename(letter.path)]);
 });
 
+test("a folder that is not the user's alone keeps its mode, and gets nothing", () => {
+  fs.mkdirSync(place);
+  fs.chmodSync(place, 0o755);
+  assert.throws(() => write(words(finish)), /is open to others: chmod 700 it/);
+  assert.equal(fs.statSync(place).mode & 0o777, 0o755);
+  assert.deepEqual(fs.readdirSync(place), []);
+});
+
 test("letters are found by their server and job, and are in one pair of hands", () => {
   const letter = write(words(finish));
   assert.deepEqual(letters(target), [letter.path]);

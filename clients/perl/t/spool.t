@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use lib 't/lib';
+use File::Temp qw(tempdir);
 use Test::More;
 
 use TestServer;
@@ -50,5 +51,18 @@ is_deeply $client->flush_spool, { sent => 1, refused => 0, waiting => 0 }, 'it i
 my $state = $client->get($id);
 is_deeply [ @{$state}{qw(status progress)} ],   [ 'COMPLETED', 3 ], 'and arrives';
 is_deeply [ Headway::Spool::letters($target) ], [],                 'nothing is left';
+
+# A folder that is not the user's alone, as /etc, keeps its mode and gets nothing; nor does one within it.
+for my $name (qw(of-all within)) {
+    my $folder = tempdir( CLEANUP => 1 );
+    my $open   = $name eq 'within' ? "$folder/http" : $folder;
+    mkdir $open;
+    chmod oct 755, $open;
+    local $ENV{HEADWAY_SPOOL} = $folder;
+    ok !eval { Headway::Spool::write_letter( $target, { id => $id }, [] ); 1 }, "$name: nothing is written there";
+    like $@, qr/is open to others: chmod 700 it/, "$name: it says why";
+    is sprintf( '%o', ( stat $open )[2] & oct 777 ), '755', "$name: its mode stays";
+    ok !glob("$folder/http/*"), "$name: it stays empty";
+}
 
 done_testing;

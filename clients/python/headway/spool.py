@@ -214,7 +214,7 @@ def claims(target: Target | None = None, job_id: str = "") -> Iterator[tuple[Pat
 
 
 def ready() -> Path:
-    """The folder, made if it does not exist. OSError, also if it is switched off, or if others can write to it."""
+    """The folder, made if it does not exist. OSError, also if it is switched off, or if it is not the user's alone."""
     place = folder()
     if place is None:
         raise OSError("HEADWAY_SPOOL is empty")
@@ -223,7 +223,8 @@ def ready() -> Path:
     if about.st_uid != os.geteuid():
         raise PermissionError(f"{place} belongs to another user")
     if about.st_mode & 0o077:
-        place.chmod(0o700)
+        # It was there before, perhaps with other things in it: its mode is not ours to change.
+        raise PermissionError(f"{place} is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL")
     return place
 
 
@@ -234,7 +235,7 @@ def job_in(path: Path) -> str:
 
 def write(words: Words, before: Letter | None = None) -> Letter:
     """Writes these words down, in place of those `before` if there were some. OSError, also if the spool is full or
-    switched off, or if others can write to its folder."""
+    switched off, or if its folder is not the user's alone."""
     if before is not None:
         letter = Letter.write(before.path, words)
         before.release()

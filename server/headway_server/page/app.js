@@ -10,10 +10,12 @@ import { Feed } from "./feed.js";
 import { JobPage } from "./job.js";
 import { newest } from "./jobs.js";
 import { List } from "./list.js";
+import { askToSwitch } from "./switch.js";
 import { clock as timeOfDay, percent } from "./text.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 /** @typedef {import("./connect.js").Caller} Caller */
+/** @typedef {import("./caller.js").Link} Link */
 
 /** A restart of the server takes less than this (ms): no word is said of it. The first jobs come sooner, too. */
 const QUIET = 1500;
@@ -132,6 +134,23 @@ function enter(known) {
   route();
 }
 
+/**
+ * Goes where a link leads. Somebody else may have made it: a tab that shows a session is not taken to another one, where
+ * its reader might take foreign jobs for their own, without being asked.
+ * @param {Link} link
+ */
+function follow({ caller: wanted, job }) {
+  const go = () => {
+    if (job) history.replaceState(null, "", `#/job/${job}`);
+    enter(wanted);
+  };
+  const present = who ?? fromTab();
+  if (!present || (present.session === wanted.session && present.token === wanted.token)) return go();
+  if (!who) enter(present);
+  else if (page) history.replaceState(null, "", `#/job/${page.id}`);
+  askToSwitch(go);
+}
+
 /** @param {string} word @param {string} [banner] */
 function connection(word, banner = "") {
   say(byId("connection"), word);
@@ -164,8 +183,8 @@ function leave(why = "") {
 
 /** Shows what the address names: the list, or a job. */
 function route() {
-  const given = fromAddress();
-  if (given) return enter(given);
+  const link = fromAddress();
+  if (link) return follow(link);
   if (!who) return;
   const [, id = ""] = location.hash.match(/^#\/job\/([0-9a-f]{32})$/) ?? [];
   if (page?.id === id) return;
@@ -218,6 +237,8 @@ byId("enter").addEventListener("submit", (event) => {
 byId("leave").addEventListener("click", () => leave());
 addEventListener("hashchange", route);
 
-const known = fromAddress() ?? fromTab();
-if (known) enter(known);
+const link = fromAddress();
+const known = fromTab();
+if (link) follow(link);
+else if (known) enter(known);
 else document.body.dataset.view = "outside";

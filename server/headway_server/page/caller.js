@@ -1,6 +1,9 @@
 // Who looks: the session and the token, from the address or from this tab. They leave neither.
 
-/** @typedef {import("./connect.js").Caller} Caller */
+/**
+ * @typedef {import("./connect.js").Caller} Caller
+ * @typedef {{caller: Caller, job: string}} Link `job` = "": the list of jobs.
+ */
 
 const KEPT = "headway.caller";
 
@@ -10,14 +13,14 @@ export const SERVER = new URL(".", import.meta.url).href;
 /**
  * What the address gives behind its #, which no server sees: `#session=…`, `#token=…`, and `job=…` where to begin. It
  * is taken out of the address, and so out of the tab's history, at once. Null if there is nothing of it.
- * @returns {Caller | null}
+ * @returns {Link | null}
  */
 export function fromAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   const [session, token, job] = ["session", "token", "job"].map((name) => given.get(name) ?? "");
   if (!session && !token) return null;
-  history.replaceState(null, "", job ? `#/job/${job}` : location.pathname);
-  return caller(session, token);
+  history.replaceState(null, "", location.pathname);
+  return { caller: caller(session, token), job };
 }
 
 /** A token alone is that of an admin, who sees all sessions. @param {string} session @param {string} token @returns {Caller} */

@@ -56,9 +56,7 @@ sub write_letter {
     my ( $target, $job, $requests ) = @_;
     my $folder = folder() // die "there is no folder for it, see HEADWAY_SPOOL\n";
     _make($folder);
-    my @about = stat $folder or die "$folder: $!\n";
-    die "$folder belongs to another user\n" if $about[4] != $>;
-    if ( $about[2] & oct 77 ) { chmod oct 700, $folder or die "$folder: $!\n" }
+
     die "$folder has $FILES files already\n" if ( grep { /[.]json\z/ } _names($folder) ) >= $FILES;
     my $path    = sprintf '%s/%s-%s-%s.json', $folder, _mark( $target->url ), uuid7(), _plain( $job->{id} );
     my $content = _content( {
@@ -117,13 +115,18 @@ sub _names {
     return @names;
 }
 
-# Folders that are made here are the user's alone.
+# Folders that are made here are the user's alone. The last two are the spool's, and have to be so in any case: what was
+# there before, perhaps with other things in it, keeps its mode. Dies.
 sub _make {
     my ($folder) = @_;
     my $path = q{};
     for my $part ( split m{/}, $folder ) {
         $path .= "$part/";
         mkdir $path, oct 700 if !-d $path;
+        next if $path ne "$folder/" && "${path}http/" ne "$folder/";
+        my @about = stat $path or die "$path: $!\n";
+        die "$path belongs to another user\n" if $about[4] != $>;
+        die "$path is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL\n" if $about[2] & oct 77;
     }
     return;
 }

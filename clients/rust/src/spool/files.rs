@@ -180,7 +180,9 @@ fn prepare(folder: &Path) -> io::Result<()> {
         return Err(io::Error::other(format!("{} belongs to another user", folder.display())));
     }
     if about.permissions().mode() & 0o077 != 0 {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+        // It was there before, perhaps with other things in it: its mode is not ours to change.
+        let advice = "is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL";
+        return Err(io::Error::other(format!("{} {advice}", folder.display())));
     }
     Ok(())
 }
@@ -215,6 +217,19 @@ mod tests {
         assert_eq!(mark("127.0.0.1:50051", false), 0x1e37_332c);
         assert_eq!(plain("0190ab"), "0190ab");
         assert_eq!(plain("../x"), "odd");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_not_the_users_alone_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = std::env::temp_dir().join(format!("headway-spool-{}", uuid7()));
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(prepare(&folder).unwrap_err().to_string().contains("is open to others: chmod 700 it"));
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[cfg(unix)]

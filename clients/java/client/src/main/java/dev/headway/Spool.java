@@ -88,7 +88,8 @@ final class Spool {
         return Letter.write(folder.resolve(name), words);
     }
 
-    private static void prepare(Path folder) throws IOException {
+    /** Makes the folder if it does not exist. IOException, also if it is not the user's alone. */
+    static void prepare(Path folder) throws IOException {
         if (!Letter.POSIX) {
             Files.createDirectories(folder);
             return;
@@ -102,7 +103,11 @@ final class Spool {
             throw new AccessDeniedException(folder + " belongs to another user");
         }
         if (!alone.containsAll(Files.getPosixFilePermissions(folder))) {
-            Files.setPosixFilePermissions(folder, alone);
+            // It was there before, perhaps with other things in it: its mode is not ours to change.
+            throw new AccessDeniedException(
+                    folder
+                            + " is open to others: chmod 700 it, or name another folder in"
+                            + " HEADWAY_SPOOL");
         }
     }
 

@@ -54,6 +54,21 @@ class SpoolTest {
     }
 
     @Test
+    void aFolderThatIsNotTheUsersAloneKeepsItsMode() throws IOException {
+        var open = PosixFilePermissions.fromString("rwxr-xr-x");
+        Path place = Files.createDirectory(folder.resolve("of-all"));
+        Files.setPosixFilePermissions(place, open);
+        var refused = assertThrows(IOException.class, () -> Spool.prepare(place));
+        assertTrue(refused.getMessage().contains("is open to others: chmod 700 it"));
+        assertEquals(open, Files.getPosixFilePermissions(place));
+        Spool.prepare(folder.resolve("new"));
+        assertEquals(
+                "rwx------",
+                PosixFilePermissions.toString(
+                        Files.getPosixFilePermissions(folder.resolve("new"))));
+    }
+
+    @Test
     void whatAnotherHasWrittenMeanwhileStays() throws IOException {
         Letter letter = Letter.write(folder.resolve("a.json"), words());
         Path theirs = Files.writeString(folder.resolve("theirs"), "theirs");

@@ -1,0 +1,70 @@
+"""Opens files that an operator names, if they are regular files: devices, pipes and folders are left as they are."""
+
+import os
+import stat
+from pathlib import Path
+
+
+def read(path: Path, most: int) -> bytes:
+    """All of a file that holds at most so many bytes. Raises OSError; ValueError, with what is wrong with it."""
+    descriptor = _open(path, os.O_RDONLY)
+    with os.fdopen(descriptor, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"is larger than {most:,} bytes")
+    return data
+
+
+def read_text(path: Path, most: int) -> str:
+    """As `read`, for a file in UTF-8."""
+    try:
+        return read(path, most).decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not a text in UTF-8") from None
+
+
+def open_own(path: Path) -> int:
+    """A descriptor to read and write a file of this user; a new file is for this user alone. Follows no link.
+
+    Raises OSError; ValueError, with what is wrong with the file.
+    """
+    descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        os.close(descriptor)
+        raise ValueError("belongs to another user")
+    return descriptor
+
+
+def check_own(path: Path) -> None:
+    """Whether the file, if there is one, is a regular one of this user. Raises OSError and ValueError as `open_own`."""
+    try:
+        about = path.lstat()
+    except FileNotFoundError:
+        return
+    _check_regular(about)
+    if about.st_uid != os.geteuid():
+        raise ValueError("belongs to another user")
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        # To open some devices is to do something with them already.
+        _check_regular(path.lstat() if flags & os.O_NOFOLLOW else path.stat())
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    # Without waiting, should it have become a pipe meanwhile.
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        _check_regular(os.fstat(descriptor))
+    except ValueError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(about: os.stat_result) -> None:
+    if stat.S_ISDIR(about.st_mode):
+        raise ValueError("is a folder; name a file")
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("is not a regular file")
