@@ -26,7 +26,9 @@ class Budget:
 
     def allows(self, holder: str, amount: int) -> bool:
         """Whether `take` would give this much."""
-        return (self.held(holder) + amount) * PART <= self.total - self.used
+        free = self.total - self.used
+        # Of a small total, too, everybody may have one.
+        return amount <= free and (self.held(holder) + amount) * PART <= max(free, PART)
 
     def take(self, holder: str, amount: int) -> None:
         """Give it this much more. Raises the budget's error if its share, or the total, does not allow it."""
@@ -38,8 +40,8 @@ class Budget:
     def give_back(self, holder: str, amount: int) -> None:
         """It has this much less."""
         self.used -= amount
-        left = self._held[holder] - amount
+        left = self.held(holder) - amount
         if left:
             self._held[holder] = left
         else:
-            del self._held[holder]
+            self._held.pop(holder, None)

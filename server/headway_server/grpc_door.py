@@ -1,5 +1,7 @@
 """The gRPC door: handlers for a gRPC server that lead through the guard."""
 
+import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeAlias
@@ -8,22 +10,21 @@ import grpc
 import grpc.aio
 from google.protobuf import message
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.rpc import status_pb2
 
-from headway_server.guard import Answer, Caller, Guard, Refused
+from headway_server.errors import JobError
+from headway_server.guard import Answer, Caller, Guard, Method, Refused
+from headway_server.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls
 
 DOOR = "grpc"
 
-Context: TypeAlias = "grpc.aio.ServicerContext[message.Message, message.Message]"
-
-_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, Answer]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _Request = message.Message | AsyncIterator[message.Message]
 _Unary = Callable[[_Request, "Caller | Context"], Awaitable[Answer]]
-_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[Answer, None] | Awaitable[None]]
+_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[Answer, None]]
 
 
 def handlers(
-    guard: Guard, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
+    guard: Guard, calls: OpenCalls, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
 ) -> grpc.GenericRpcHandler:
     """Handlers for all methods of a service.
 
@@ -34,47 +35,57 @@ def handlers(
     for method in service.methods:
         run = getattr(servicer, method.name)
         make = _streaming if method.server_streaming else _unary
-        made[method.name] = make(guard, method, run, wants_context)
+        made[method.name] = make(guard, calls, method, run, wants_context)
     return grpc.method_handlers_generic_handler(service.full_name, made)
 
 
-def _unary(guard: Guard, descriptor: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
+def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
     method = guard.method(descriptor, DOOR)
     parse = method.parse
 
-    async def handle(raw: bytes, context: Context) -> Answer:
+    async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
+        call = None
         try:
-            with method.call(_given(context), context.time_remaining()) as caller:
-                return await run(parse(raw), context if wants_context else caller)
-        except Refused as refused:
-            await _abort(context, refused.status)
-        raise AssertionError("abort has raised")
+            call = calls.begin(context, auxiliary=wants_context)
+            await call.arrive()
+            with method.call(_given(context), context.time_remaining(), call.connection) as caller:
+                answer = _serialized(await run(parse(call.message()), context if wants_context else caller))
+                call.answer(len(answer))
+                return answer
+        except (JobError, Refused, asyncio.CancelledError) as error:
+            await _refuse(context, method, call, error)
+        raise AssertionError("refused")
 
-    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_serialized)
+    return grpc.stream_unary_rpc_method_handler(handle)
 
 
-def _streaming(guard: Guard, descriptor: MethodDescriptor, run: _Streaming, wants_context: bool) -> _Handler:
+def _streaming(
+    guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Streaming, wants_context: bool
+) -> _Handler:
     method = guard.method(descriptor, DOOR)
     parse = method.parse
 
-    async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[Answer]:
+    async def handle(raws: AsyncIterator[bytes], context: Context) -> None:
+        call = None
         try:
-            with method.call(_given(context), context.time_remaining()) as caller:
-                request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
+            call = calls.begin(context, auxiliary=wants_context)
+            if descriptor.client_streaming:
+                call.due = math.inf
+            else:
+                await call.arrive()
+            if wants_context:
+                call.lives(AUXILIARY_LIFE)
+            with method.call(_given(context), context.time_remaining(), call.connection) as caller:
+                request = _parsed(raws, parse) if descriptor.client_streaming else parse(call.message())
                 answers = run(request, context if wants_context else caller)
-                if isinstance(answers, Awaitable):
-                    # gRPC's own health service writes through the context instead of yielding.
-                    await answers
-                    return
+                del request
                 async with aclosing(answers):
                     async for answer in answers:
-                        yield answer
-        except Refused as refused:
-            await _abort(context, refused.status)
+                        await call.write(_serialized(answer))
+        except (JobError, Refused, asyncio.CancelledError) as error:
+            await _refuse(context, method, call, error)
 
-    if descriptor.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_serialized)
-    return grpc.unary_stream_rpc_method_handler(handle, response_serializer=_serialized)
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def _given(context: Context) -> list[str | bytes]:
@@ -92,7 +103,16 @@ async def _parsed(
         yield parse(raw)
 
 
-async def _abort(context: Context, status: status_pb2.Status) -> None:
+async def _refuse(
+    context: Context, method: Method, call: Call | None, error: JobError | Refused | asyncio.CancelledError
+) -> None:
+    """End a call with what its caller is told. One that its caller has cancelled just ends."""
+    if isinstance(error, asyncio.CancelledError):
+        if call is None or not call.ended:
+            raise error
+        call.task.uncancel()
+        error = call.late()
+    status = error.status if isinstance(error, Refused) else method.refused(error).status
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(code, status.message, details)

@@ -14,9 +14,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc.aio
 from google.protobuf import message, message_factory
@@ -54,11 +53,11 @@ class Scope(enum.Enum):
     ADMIN = "admin"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, as far as that matters: what they may do."""
+class Caller(NamedTuple):
+    """Who calls, as far as that matters: what they may do, and the connection that their call came through."""
 
     scopes: frozenset[Scope]
+    connection: str = ""
 
     @property
     def is_admin(self) -> bool:
@@ -209,18 +208,27 @@ class Method:
         self.tally = tally
         self.parse = _parser(descriptor)
 
-    def call(self, given: Sequence[str | bytes], remaining: float | None) -> Passage:
-        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails."""
-        return Passage(self, given, remaining)
+    def call(self, given: Sequence[str | bytes], remaining: float | None, connection: str) -> Passage:
+        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails.
+
+        `connection` names the connection that it came through.
+        """
+        return Passage(self, given, remaining, connection)
+
+    def refused(self, error: JobError) -> Refused:
+        """What the caller is told of a call that did not get as far as `call`."""
+        self.tally.add(replies.CODES[error.reason], 0.0)
+        return Refused(replies.status(error))
 
 
 class Passage:
     """A call on its way through the guard."""
 
-    __slots__ = ("_began", "_given", "_method", "_remaining")
+    __slots__ = ("_began", "_connection", "_given", "_method", "_remaining")
 
-    def __init__(self, method: Method, given: Sequence[str | bytes], remaining: float | None) -> None:
+    def __init__(self, method: Method, given: Sequence[str | bytes], remaining: float | None, connection: str) -> None:
         self._method = method
+        self._connection = connection
         self._given = given
         self._remaining = remaining
         self._began = time.perf_counter()
@@ -233,7 +241,7 @@ class Passage:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:
             method.guard.begun()
-        return caller
+        return Caller(caller.scopes, self._connection)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         method = self._method

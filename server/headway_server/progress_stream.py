@@ -26,8 +26,14 @@ FAILURES_MAX = 500
 SMALL = 256
 """Reports of fewer bytes than this on average are converted quickly, however many they are."""
 
-KNOWN = 16_384
-"""Names of jobs that a stream keeps at hand."""
+KNOWN = 131_072
+"""Names of jobs that all streams together keep at hand: about 60 MB."""
+
+IDLE_TIMEOUT = 600.0
+"""Seconds after which a stream that sends nothing ends. Its caller opens another once there is something to send."""
+
+Known = dict[tuple[str, str], Name]
+"""What (session_id, job_id) names, for all streams of callers who may do the same."""
 
 Namer = Callable[[pb.ReportProgressRequest, Checks], Name]
 
@@ -43,9 +49,9 @@ class _Waiting:
 
 
 class ProgressStream:
-    """`namer` tells which job a report is about, in the eyes of this stream's caller."""
+    """`namer` tells which job a report is about, in the eyes of this stream's caller; `known` what it has told."""
 
-    def __init__(self, jobs: Jobs, limits: Limits, namer: Namer) -> None:
+    def __init__(self, jobs: Jobs, limits: Limits, namer: Namer, known: Known) -> None:
         self._jobs = jobs
         self._limits = limits
         self._namer = namer
@@ -53,8 +59,9 @@ class ProgressStream:
         self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
         self._lane = Lane()
-        self._known: dict[tuple[str, str], Name] = {}
+        self._known = known
         self._acked = 0
+        self._heard = 0.0
 
     def close(self, error: JobError) -> None:
         """End the stream with this error, behind the answers to all that was received."""
@@ -63,9 +70,12 @@ class ProgressStream:
     async def run(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], life: float
     ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
-        """The responses. Ends when the requests do, or with StreamExpired after `life` seconds."""
+        """The responses. Ends when the requests do, or with StreamExpired after `life` seconds, or when none come."""
         receiver = asyncio.create_task(self._receive(incoming))
-        expiry = asyncio.get_running_loop().call_later(life, self.close, StreamExpired())
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(life, self.close, StreamExpired())
+        self._heard = loop.time()
+        self._expect()
         try:
             while True:
                 batch: list[_Waiting] = []
@@ -78,15 +88,26 @@ class ProgressStream:
                     return
         finally:
             expiry.cancel()
+            self._idle.cancel()
             receiver.cancel()
             self._lane.close(StreamExpired())
             for item in self._waiting:
                 if isinstance(item, _Waiting):
                     item.outcomes.cancel()
 
+    def _expect(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = self._heard + IDLE_TIMEOUT
+        if loop.time() < end:
+            self._idle = loop.call_at(end, self._expect)
+        else:
+            self.close(StreamExpired())
+
     async def _receive(self, incoming: AsyncIterator[pb.StreamProgressRequest]) -> None:
+        loop = asyncio.get_running_loop()
         try:
             async for request in incoming:
+                self._heard = loop.time()
                 await self._room.acquire()
                 self._put(await self._accept(request))
             self._put(None)

@@ -18,7 +18,7 @@ from headway_server.guard import Caller
 from headway_server.job import Job
 from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
-from headway_server.progress_stream import ProgressStream
+from headway_server.progress_stream import Known, ProgressStream
 from headway_server.sessions import Sessions
 from headway_server.store import Removal
 
@@ -41,6 +41,8 @@ class JobServicer:
         self._limits = limits
         self._cancel_grace = cancel_grace
         self._streams: set[ProgressStream] = set()
+        self._known: dict[bool, Known] = {False: {}, True: {}}
+        """Of admins, and of everybody else: '-' is no session to them."""
 
     def close_streams(self, error: JobError) -> None:
         """End the open streams of reports; what they have sent is committed and acknowledged first."""
@@ -68,7 +70,9 @@ class JobServicer:
         after_revision = checks.not_negative("after_revision", request.after_revision)
         wait = checks.span("wait", request.wait, capped=True)
         checks.done()
-        return encoded.job(await self._jobs.get(name, after_revision, wait))
+        # What waits holds no more of its request than it needs; unknown fields can have any size.
+        del request
+        return encoded.job(await self._jobs.get(name, after_revision, wait, caller.connection))
 
     async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> pb.ListJobsResponse:
         checks = Checks(self._limits)
@@ -105,7 +109,7 @@ class JobServicer:
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
     ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
-        stream = ProgressStream(self._jobs, self._limits, partial(self._named, caller))
+        stream = ProgressStream(self._jobs, self._limits, partial(self._named, caller), self._known[caller.is_admin])
         self._streams.add(stream)
         try:
             async with aclosing(stream.run(incoming, random.uniform(*STREAM_LIFE))) as responses:
@@ -178,7 +182,9 @@ class JobServicer:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
         checks.done()
-        async with aclosing(self._jobs.watch(name, after_revision, random.uniform(*WATCH_LIFE))) as states:
+        del request
+        life = random.uniform(*WATCH_LIFE)
+        async with aclosing(self._jobs.watch(name, after_revision, life, caller.connection)) as states:
             async for job in states:
                 yield encoded.watched(job)
 
@@ -188,7 +194,9 @@ class JobServicer:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
         checks.done()
-        watch = self._jobs.watch_all(session, request.resume_token, random.uniform(*WATCH_LIFE))
+        life = random.uniform(*WATCH_LIFE)
+        watch = self._jobs.watch_all(session, request.resume_token, life, caller.connection)
+        del request
         async with aclosing(watch) as states:
             async for seen, token in states:
                 match seen:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from headway_server.budget import Budget
 from headway_server.errors import JobError, ShuttingDown, StreamExpired, WatchesLimit
 from headway_server.job import Job, Key
 from headway_server.limits import INT64_MAX, MICROSECONDS, Limits
@@ -79,7 +80,7 @@ class Hub:
         self._jobs: defaultdict[Key, set[Inbox]] = defaultdict(set)
         self._sessions: defaultdict[str | None, set[Inbox]] = defaultdict(set)
         self._per_session: defaultdict[str | None, int] = defaultdict(int)
-        self._total = 0
+        self._watches = Budget(limits.watches, WatchesLimit)
         self._closed = False
 
     def publish(self, changes: Sequence[Seen]) -> None:
@@ -96,7 +97,7 @@ class Hub:
     @property
     def watches(self) -> int:
         """How many are open."""
-        return self._total
+        return self._watches.used
 
     def watched(self, key: Key) -> bool:
         """Whether somebody looks at this job now."""
@@ -107,9 +108,9 @@ class Hub:
         return Watched(frozenset(self._jobs), frozenset(self._sessions))
 
     @contextmanager
-    def job(self, key: Key, life: float) -> Iterator[Inbox]:
+    def job(self, key: Key, life: float, connection: str) -> Iterator[Inbox]:
         """Watch one job; after `life` seconds the inbox fails with StreamExpired. Raises WatchesLimit, ShuttingDown."""
-        with self._counted(key[0], life) as inbox:
+        with self._counted(key[0], life, connection) as inbox:
             self._jobs[key].add(inbox)
             try:
                 yield inbox
@@ -119,9 +120,9 @@ class Hub:
                     del self._jobs[key]
 
     @contextmanager
-    def session(self, session_hash: str | None, life: float) -> Iterator[Inbox]:
+    def session(self, session_hash: str | None, life: float, connection: str) -> Iterator[Inbox]:
         """Watch all jobs of a session, or of ALL, in the same way."""
-        with self._counted(session_hash, life) as inbox:
+        with self._counted(session_hash, life, connection) as inbox:
             self._sessions[session_hash].add(inbox)
             try:
                 yield inbox
@@ -131,20 +132,20 @@ class Hub:
                     del self._sessions[session_hash]
 
     @contextmanager
-    def _counted(self, session_hash: str | None, life: float) -> Iterator[Inbox]:
+    def _counted(self, session_hash: str | None, life: float, connection: str) -> Iterator[Inbox]:
         if self._closed:
             raise ShuttingDown
-        if self._total >= self._limits.watches or self._per_session[session_hash] >= self._limits.session_watches:
+        if self._per_session[session_hash] >= self._limits.session_watches:
             raise WatchesLimit
+        self._watches.take(connection, 1)
         inbox = Inbox()
         expiry = asyncio.get_running_loop().call_later(life, inbox.fail, StreamExpired())
-        self._total += 1
         self._per_session[session_hash] += 1
         try:
             yield inbox
         finally:
             expiry.cancel()
-            self._total -= 1
+            self._watches.give_back(connection, 1)
             self._per_session[session_hash] -= 1
             if not self._per_session[session_hash]:
                 del self._per_session[session_hash]
