@@ -11,6 +11,7 @@ from headway_server.errors import CredentialsInvalid, MemoryLimit
 from headway_server.grpc_door import handlers
 from headway_server.guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
 from headway_server.open_calls import OpenCalls
+from headway_server.turns import Turns
 from tests.support.app import RunningApp
 
 SERVICES = (
@@ -40,10 +41,11 @@ def test_a_method_without_a_row_cannot_be_served(monkeypatch: pytest.MonkeyPatch
         def __getattr__(self, name: str) -> object:
             return lambda *_: None
 
+    unsent = Budget(1, MemoryLimit)
     with pytest.raises(KeyError, match="GetJob"):
         handlers(
             Guard(Credentials("token")),
-            OpenCalls(1, Budget(1, MemoryLimit)),
+            OpenCalls(1, unsent, Turns(unsent)),
             application.JOB_SERVICE,
             Servicer(),
         )

@@ -45,6 +45,7 @@ from headway_server.sessions import Sessions
 from headway_server.settings import Settings, is_loopback
 from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
+from headway_server.turns import Turns
 from headway_server.upkeep import Upkeep
 from headway_server.watch import Hub
 from headway_server.writer import Published, Writer
@@ -145,7 +146,7 @@ class App:
         operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace)
         self._health = Health(("", JOB_SERVICE.full_name))
         unsent = self._unsent = Budget(settings.limits.unsent_bytes, MemoryLimit)
-        self._calls = calls = OpenCalls(settings.limits.open_calls, unsent)
+        self.calls = calls = OpenCalls(settings.limits.open_calls, unsent, Turns(unsent))
         self._database_answers = True
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
@@ -168,7 +169,7 @@ class App:
         if settings.http:
             await self._open_http()
         await self._server.start()
-        self._calls_task = asyncio.create_task(self._calls.run())
+        self._calls_task = asyncio.create_task(self.calls.run())
         self._show_health()
         self._upkeep_task: asyncio.Task[None] | None = None
         if self._clock is None:
@@ -222,6 +223,7 @@ class App:
             hosts=settings.http_hosts,
             origins=settings.http_origins,
             limit=settings.limits.message_bytes,
+            turns=self.calls.turns,
             ready=self._trouble,
             metrics=metrics.response,
             inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
@@ -253,7 +255,7 @@ class App:
             self._door.hurry()
         if self._upkeep_task is not None:
             self._upkeep_task.cancel()
-        await asyncio.gather(self._guard.close(self.settings.shutdown_grace / MICROSECONDS), self._calls.close())
+        await asyncio.gather(self._guard.close(self.settings.shutdown_grace / MICROSECONDS), self.calls.close())
         if not self._database_answers:
             self.readers.give_up()
             self.writer.give_up()

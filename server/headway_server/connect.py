@@ -8,7 +8,7 @@ import gzip
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -23,6 +23,7 @@ from headway_server.errors import DeadlinePassed, FormatUnsupported, JobError, M
 from headway_server.guard import Answer, Caller, Guard, Method, Refused
 from headway_server.json_values import Json
 from headway_server.requests import LARGE
+from headway_server.turns import Turns
 
 DOOR = "http"
 
@@ -69,13 +70,21 @@ class Unary:
     """An ASGI application that serves one unary method. `encode` makes JSON of its answers."""
 
     def __init__(
-        self, method: Method, run: Run, limit: int, encode: Callable[[Answer], bytes], *, json_only: bool = False
+        self,
+        method: Method,
+        run: Run,
+        limit: int,
+        encode: Callable[[Answer], bytes],
+        turns: Turns,
+        *,
+        json_only: bool = False,
     ) -> None:
         self._method = method
         self._run = run
         self._limit = limit
         self._decode = transcode.decoder(method.descriptor.input_type)
         self._encode = encode
+        self._turns = turns
         self._kinds = ("json",) if json_only else ("json", "proto")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,8 +109,9 @@ class Unary:
         ):
             presence.listen()
             raw = await _aside(len(body), self._read, terms, body)
-            answer = await _by(terms.deadline, self._run(self._method.parse(raw), caller))
-            content = await _aside(_size(answer), terms.write, answer, self._encode)
+            async with self._turns.turn(connection) if self._method.large else nullcontext():
+                answer = await _by(terms.deadline, self._run(self._method.parse(raw), caller))
+                content = await _aside(_size(answer), terms.write, answer, self._encode)
         if content is None:
             return None
         headers_out = {"cache-control": "no-store"}
@@ -178,7 +188,7 @@ class Streaming:
 
 
 def applications(
-    guard: Guard, service: ServiceDescriptor, servicer: object, limit: int
+    guard: Guard, service: ServiceDescriptor, servicer: object, limit: int, turns: Turns
 ) -> Mapping[str, Unary | Streaming]:
     """An ASGI application for each method, by its name. `limit` is that of a message, in bytes."""
     made: dict[str, Unary | Streaming] = {}
@@ -187,7 +197,7 @@ def applications(
         if descriptor.server_streaming:
             made[descriptor.name] = Streaming(method, run, limit)
         else:
-            made[descriptor.name] = Unary(method, run, limit, transcode.encoder(descriptor.output_type))
+            made[descriptor.name] = Unary(method, run, limit, transcode.encoder(descriptor.output_type), turns)
     return made
 
 

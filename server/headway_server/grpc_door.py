@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 from google.protobuf import message
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.rpc import status_pb2
 
 from headway_server.errors import JobError
 from headway_server.guard import Answer, Caller, Guard, Method, Refused
@@ -42,6 +43,8 @@ def handlers(
 def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
     method = guard.method(descriptor, DOOR)
     parse = method.parse
+    if method.large:
+        run = _in_turn(calls, run)
 
     async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
         call = None
@@ -53,8 +56,11 @@ def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _U
                 call.answer(len(answer))
                 return answer
         except (JobError, Refused, asyncio.CancelledError) as error:
-            await _refuse(context, method, call, error)
-        raise AssertionError("refused")
+            status = _told(method, call, error)
+            if status is None:
+                raise
+        await _abort(context, status)
+        raise AssertionError("abort has raised")
 
     return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -78,14 +84,28 @@ def _streaming(
             with method.call(_given(context), context.time_remaining(), call.connection) as caller:
                 request = _parsed(raws, parse) if descriptor.client_streaming else parse(call.message())
                 answers = run(request, context if wants_context else caller)
+                # The call lives long, and what it began with can be large.
                 del request
                 async with aclosing(answers):
                     async for answer in answers:
                         await call.write(_serialized(answer))
+                return
         except (JobError, Refused, asyncio.CancelledError) as error:
-            await _refuse(context, method, call, error)
+            status = _told(method, call, error)
+            if status is None:
+                raise
+        await _abort(context, status)
 
     return grpc.stream_stream_rpc_method_handler(handle)
+
+
+def _in_turn(calls: OpenCalls, run: _Unary) -> _Unary:
+    async def run_in_turn(request: _Request, caller: "Caller | Context") -> Answer:
+        assert isinstance(caller, Caller)
+        async with calls.turns.turn(caller.connection):
+            return await run(request, caller)
+
+    return run_in_turn
 
 
 def _given(context: Context) -> list[str | bytes]:
@@ -103,16 +123,21 @@ async def _parsed(
         yield parse(raw)
 
 
-async def _refuse(
-    context: Context, method: Method, call: Call | None, error: JobError | Refused | asyncio.CancelledError
-) -> None:
-    """End a call with what its caller is told. One that its caller has cancelled just ends."""
-    if isinstance(error, asyncio.CancelledError):
-        if call is None or not call.ended:
-            raise error
-        call.task.uncancel()
-        error = call.late()
-    status = error.status if isinstance(error, Refused) else method.refused(error).status
+def _told(
+    method: Method, call: Call | None, error: JobError | Refused | asyncio.CancelledError
+) -> status_pb2.Status | None:
+    """What the caller of a call that failed is told; None if it was the caller who cancelled it."""
+    if isinstance(error, Refused):
+        return error.status
+    if isinstance(error, JobError):
+        return method.refused(error).status
+    if call is None or not call.ended:
+        return None
+    call.task.uncancel()
+    return method.refused(call.late()).status
+
+
+async def _abort(context: Context, status: status_pb2.Status) -> None:
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(code, status.message, details)

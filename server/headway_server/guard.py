@@ -108,6 +108,18 @@ POLICY: Mapping[str, Scope] = {
 }
 """What each method asks of its caller. A method without a row here cannot be served."""
 
+LARGE_ANSWERS = frozenset(
+    {
+        f"{_JOBS}.ListJobs",
+        f"{_JOBS}.GetVariables",
+        f"{_JOBS}.GetResults",
+        f"{_JOBS}.ListRecordErrors",
+        f"{_OPERATIONS}.GetOperation",
+        f"{_OPERATIONS}.ListOperations",
+    }
+)
+"""Methods whose answers can be so large that callers take turns. WaitOperation is none: it waits for long."""
+
 
 class Credentials:
     """Who a caller is, from what a call brings as `authorization`. Tokens are kept as hashes alone."""
@@ -207,6 +219,8 @@ class Method:
         self.scope = scope
         self.tally = tally
         self.parse = _parser(descriptor)
+        self.large = descriptor.full_name in LARGE_ANSWERS
+        """Whether its callers take turns."""
 
     def call(self, given: Sequence[str | bytes], remaining: float | None, connection: str) -> Passage:
         """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails.

@@ -31,6 +31,7 @@ from headway_server.guard import Guard
 from headway_server.guard import Scope as Allowed
 from headway_server.refusals import refusal
 from headway_server.safety import Safety
+from headway_server.turns import Turns
 
 PAGE = Path(__file__).with_name("page")
 OPENAPI = Path(__file__).with_name("openapi.json")
@@ -94,15 +95,16 @@ def application(
     hosts: Collection[str],
     origins: Collection[str],
     limit: int,
+    turns: Turns,
     ready: Callable[[], JobError | None],
     metrics: Callable[[], Response],
     inward: Allowed,
 ) -> ASGIApp:
     """All that is served. `inward` is the scope that /readyz and /metrics ask for; `limit` a message's, in bytes."""
-    methods = connect.applications(guard, service, servicer, limit)
+    methods = connect.applications(guard, service, servicer, limit, turns)
     get_job = service.methods_by_name["GetJob"]
     polled = connect.Unary(
-        guard.method(get_job, connect.DOOR), getattr(servicer, get_job.name), limit, poll.encode, json_only=True
+        guard.method(get_job, connect.DOOR), getattr(servicer, get_job.name), limit, poll.encode, turns, json_only=True
     )
 
     def answer_ready() -> Response:

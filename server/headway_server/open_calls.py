@@ -16,6 +16,7 @@ import grpc.aio
 
 from headway_server.budget import Budget
 from headway_server.errors import JobError, MalformedMessage, MemoryLimit, RequestTooSlow, StreamExpired
+from headway_server.turns import Turns
 
 MESSAGE_TIMEOUT = 30.0
 """Seconds from the headers of a call to the end of its first message, as for a request over HTTP."""
@@ -134,8 +135,9 @@ class Call:
 class OpenCalls:
     """All of them. `total` may be open; `unsent` is shared by all that is sent and not yet taken."""
 
-    def __init__(self, total: int, unsent: Budget) -> None:
+    def __init__(self, total: int, unsent: Budget, turns: Turns) -> None:
         self.unsent = unsent
+        self.turns = turns
         self.now = 0.0
         """Seconds, as of the last sweep: exact enough, and cheaper than to ask the clock twice a call."""
         self._calls = Budget(total, MemoryLimit)
@@ -161,14 +163,15 @@ class OpenCalls:
 
     async def run(self) -> None:
         """End the calls that are late, for ever."""
-        self.now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.now = loop.time()
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
-            await self.sweep()
+            await self.sweep(loop.time())
 
-    async def sweep(self) -> None:
-        """End the calls that are late now."""
-        self.now = asyncio.get_running_loop().time()
+    async def sweep(self, now: float) -> None:
+        """End the calls that are late; `now` is the loop's time."""
+        self.now = now
         stuck: list[Call] = []
         for call in self._open.values():
             if call.due <= self.now:
