@@ -109,8 +109,12 @@ class Unary:
         ):
             presence.listen()
             raw = await _aside(len(body), self._read, terms, body)
+            del body
             async with self._turns.turn(connection) if self._method.large else nullcontext():
-                answer = await _by(terms.deadline, self._run(self._method.parse(raw), caller))
+                work = self._run(self._method.parse(raw), caller)
+                # A call can wait for long, and what it began with can be large.
+                del raw
+                answer = await _by(terms.deadline, work)
                 content = await _aside(_size(answer), terms.write, answer, self._encode)
         if content is None:
             return None
@@ -175,7 +179,9 @@ class Streaming:
             if not several:
                 # The caller hears that they are served, however long the first answer takes.
                 yield b""
-            async with aclosing(_until(terms.deadline, self._run(request, caller))) as answers:
+            stream = self._run(request, caller)
+            del request, only
+            async with aclosing(_until(terms.deadline, stream)) as answers:
                 async for answer in answers:
                     yield bodies.envelope(0, terms.write(answer, self._encode))
 

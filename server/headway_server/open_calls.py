@@ -21,6 +21,12 @@ from headway_server.turns import Turns
 MESSAGE_TIMEOUT = 30.0
 """Seconds from the headers of a call to the end of its first message, as for a request over HTTP."""
 
+SLOW_MESSAGE = 2.0
+"""Seconds after which a first message that is not there counts as slow. gRPC may hold most of it (up to 4 MiB)."""
+
+SLOW_MESSAGES = 64
+"""Slow first messages, in all. Those of a connection that has more than its share of them are refused."""
+
 WRITE_TIMEOUT = 60.0
 """Seconds in which a caller must take a message that is sent to them."""
 
@@ -93,6 +99,11 @@ class Call:
             raise MalformedMessage("The call has no message; send one.")
         self._message = raw
 
+    @property
+    def arriving(self) -> bool:
+        """Whether its first message is not there yet."""
+        return self.late is RequestTooSlow and not self.writing and self.due < math.inf
+
     def message(self) -> bytes:
         """The first message, once: a call that lives long does not hold what it began with."""
         raw, self._message = self._message, b""
@@ -161,6 +172,9 @@ class OpenCalls:
         call.budget.give_back(call.connection, 1)
         call.sent()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     async def run(self) -> None:
         """End the calls that are late, for ever."""
         loop = asyncio.get_running_loop()
@@ -173,12 +187,23 @@ class OpenCalls:
         """End the calls that are late; `now` is the loop's time."""
         self.now = now
         stuck: list[Call] = []
+        slow: list[Call] = []
         for call in self._open.values():
-            if call.due <= self.now:
+            if call.due <= now:
                 if call.writing:
                     stuck.append(call)
                 else:
                     call.end()
+            elif call.arriving and call.due <= now + MESSAGE_TIMEOUT - SLOW_MESSAGE:
+                slow.append(call)
+        # The oldest of them go first: they had the most time.
+        messages = Budget(SLOW_MESSAGES, MemoryLimit)
+        for call in reversed(slow):
+            if messages.allows(call.connection, 1):
+                messages.take(call.connection, 1)
+            else:
+                call.late = MemoryLimit
+                call.end()
         await _reset(stuck)
 
     async def close(self) -> None:
@@ -194,6 +219,7 @@ async def _reset(calls: Collection[Call]) -> None:
 
     A status would wait behind the answer, and grpc.aio has no way to cancel a call. But gRPC cancels a call that
     nothing refers to any more. Two tasks do: that of the handler, and an outer one that waits for the call's end.
+    (grpc.aio itself refers to the call that came last until another comes; that one is ended then.)
     """
     if not calls:
         return
