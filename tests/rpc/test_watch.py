@@ -519,7 +519,9 @@ def test_a_session_and_a_connection_have_so_many_watches_and_no_more(
         assert refusal.code == "RESOURCE_EXHAUSTED"
         assert refusal.retry_after
     third = open_watch(two)
-    refused_with("WATCHES_LIMIT", lambda: open_watch(three))
+    if app.door == "grpc":
+        # Over HTTP each watch has a connection to itself.
+        refused_with("WATCHES_LIMIT", lambda: open_watch(three))
     assert three.report(jobs[three.session].id, progress=1).progress == 1
     assert three.get(jobs[three.session].id).progress == 1
     third.cancel()
