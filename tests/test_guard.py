@@ -6,10 +6,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import app as application
-from headway_server.errors import CredentialsInvalid
+from headway_server.budget import Budget
+from headway_server.errors import CredentialsInvalid, MemoryLimit
 from headway_server.grpc_door import handlers
 from headway_server.guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
 from headway_server.limits import Limits
+from headway_server.open_calls import OpenCalls
 from tests.support.app import RunningApp
 
 SERVICES = (
@@ -39,8 +41,9 @@ def test_a_method_without_a_row_cannot_be_served(monkeypatch: pytest.MonkeyPatch
         def __getattr__(self, name: str) -> object:
             return lambda *_: None
 
+    unsent = Budget(1, MemoryLimit)
     with pytest.raises(KeyError, match="GetJob"):
-        handlers(Guard(Credentials("token"), Limits()), application.JOB_SERVICE, Servicer())
+        handlers(Guard(Credentials("token"), Limits()), OpenCalls(1, unsent), application.JOB_SERVICE, Servicer())
 
 
 def test_only_health_is_open_to_all() -> None:

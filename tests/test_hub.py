@@ -28,7 +28,7 @@ async def test_900_unread_watches_take_little_while_jobs_come_and_go() -> None:
     watched = hub()
     with ExitStack() as watches:
         for _ in range(900):
-            watches.enter_context(watched.session(SESSION, LIFE))
+            watches.enter_context(watched.session(SESSION, LIFE, "connection"))
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]
@@ -48,7 +48,7 @@ async def test_900_unread_watches_take_little_while_jobs_come_and_go() -> None:
 async def test_large_jobs_take_no_more_than_the_limit_and_what_is_dropped_is_told() -> None:
     limit = 16 * 1024 * 1024
     watched = hub(Limits(watch_bytes=limit))
-    with watched.session(SESSION, LIFE) as slow, watched.session(SESSION, LIFE) as quick:
+    with watched.session(SESSION, LIFE, "connection") as slow, watched.session(SESSION, LIFE, "connection") as quick:
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]
@@ -79,7 +79,7 @@ def taken(inbox: SessionInbox) -> list[tuple[int, int]]:
 
 async def test_a_slow_watch_gets_the_latest_state_of_each_job_oldest_change_first() -> None:
     watched = hub()
-    with watched.session(SESSION, LIFE) as slow, watched.session(None, LIFE) as everything:
+    with watched.session(SESSION, LIFE, "connection") as slow, watched.session(None, LIFE, "connection") as everything:
         changes: list[Seen] = [job(1, 1), job(2, 2), job(1, 3, 2), job(3, 4), Removal(SESSION, f"{3:032x}", 5)]
         changes += [job(3, 6), job(2, 7, 2), Removal(SESSION, f"{2:032x}", 8)]
         watched.publish(changes)
@@ -89,7 +89,7 @@ async def test_a_slow_watch_gets_the_latest_state_of_each_job_oldest_change_firs
 @pytest.mark.parametrize("shared", [False, True])
 async def test_what_is_looked_up_again_is_told_once(shared: bool) -> None:
     watched = hub(shared=shared)
-    with watched.session(SESSION, LIFE) as inbox, watched.session(SESSION, LIFE):
+    with watched.session(SESSION, LIFE, "connection") as inbox, watched.session(SESSION, LIFE, "connection"):
         watched.publish([job(1, 1), job(2, 2)])
         if not shared:
             assert taken(inbox) == [(1, 1), (2, 1)]

@@ -16,25 +16,27 @@ import grpc.aio
 from google.longrunning import operations_proto_pb2
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
 from headway_server import facts, grpc_door, http, logs
+from headway_server.budget import Budget
 from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.committed import Committed
 from headway_server.database import StartError, check_limits, migrate, open_engine, session_key
 from headway_server.database_errors import DATABASE_ERRORS, first_line
-from headway_server.errors import JobError, ShuttingDown
+from headway_server.errors import JobError, MemoryLimit, ShuttingDown
 from headway_server.greeting import greeting, token_file
 from headway_server.guard import Credentials, Guard, Scope
+from headway_server.health import Health
 from headway_server.ids import Ids
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
 from headway_server.loop_monitor import LoopMonitor
 from headway_server.metrics import Metrics
 from headway_server.notices import Notices, renderer
+from headway_server.open_calls import OpenCalls
 from headway_server.operations import OperationsServicer
 from headway_server.outbox import Outbox
 from headway_server.readers import Readers
@@ -94,6 +96,7 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
         ("grpc.max_concurrent_streams", 2000),
+        ("grpc.max_allowed_incoming_connections", settings.limits.grpc_connections),
         # Beyond 1000 calls that wait to be picked up gRPC cancels some at random, before they could be refused with
         # a reason and a time to come back.
         ("grpc.server.max_pending_requests", 100_000),
@@ -146,8 +149,9 @@ class App:
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
         operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace)
-        self._health = HealthServicer()
-        self._healthy = False
+        self._health = Health(("", JOB_SERVICE.full_name))
+        unsent = self._unsent = Budget(settings.limits.unsent_bytes, MemoryLimit)
+        self.calls = calls = OpenCalls(settings.limits.open_calls, unsent)
         self._database_trouble: JobError | None = None
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
@@ -155,11 +159,13 @@ class App:
         names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
         self._server.add_generic_rpc_handlers(
             (
-                grpc_door.handlers(guard, JOB_SERVICE, self._servicer),
-                grpc_door.handlers(guard, OPERATIONS, operations),
-                grpc_door.handlers(guard, HEALTH, self._health, wants_context=True),
-                grpc_door.handlers(guard, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True),
-                grpc_door.handlers(guard, CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
+                grpc_door.handlers(guard, calls, JOB_SERVICE, self._servicer),
+                grpc_door.handlers(guard, calls, OPERATIONS, operations),
+                grpc_door.handlers(guard, calls, HEALTH, self._health, wants_context=True),
+                grpc_door.handlers(
+                    guard, calls, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True
+                ),
+                grpc_door.handlers(guard, calls, CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
             )
         )
         self.address = await self._bind()
@@ -168,7 +174,8 @@ class App:
         if settings.http:
             await self._open_http()
         await self._server.start()
-        await self._show_health()
+        self._calls_task = asyncio.create_task(self.calls.run())
+        self._show_health()
         self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
             self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run(self._note_database)))
@@ -226,11 +233,12 @@ class App:
             hosts=settings.http_hosts,
             origins=settings.http_origins,
             limit=settings.limits.message_bytes,
+            large_answers=self.calls.large_answers,
             ready=self._trouble,
             metrics=metrics.response,
             inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
         )
-        self._door = http.Door(app, sockets)
+        self._door = http.Door(app, sockets, settings.limits.http_connections, self._unsent)
         await self._door.start()
 
     def _trouble(self) -> JobError | None:
@@ -242,26 +250,23 @@ class App:
 
     async def _note_database(self, trouble: JobError | None) -> None:
         self._database_trouble = trouble
-        await self._show_health()
+        self._show_health()
 
-    async def _show_health(self) -> None:
-        healthy = self._trouble() is None
-        if healthy != self._healthy:
-            self._healthy = healthy
-            serving = health_pb2.HealthCheckResponse.SERVING if healthy else health_pb2.HealthCheckResponse.NOT_SERVING
-            for name in ("", JOB_SERVICE.full_name):
-                await self._health.set(name, serving)
+    def _show_health(self) -> None:
+        self._health.set(self._trouble() is None)
 
     async def drain(self) -> None:
         """Send callers elsewhere, commit what was accepted, close the database. Takes at most the shutdown grace, and
         a commit. The port stays open, and answers UNAVAILABLE."""
         self._draining = True
-        await self._show_health()
+        self._show_health()
         self.hub.close()
         self._servicer.close_streams(ShuttingDown())
+        if self._door is not None:
+            self._door.hurry()
         for task in self._upkeep_tasks:
             task.cancel()
-        await self._guard.close(self.settings.shutdown_grace / MICROSECONDS)
+        await asyncio.gather(self._guard.close(self.settings.shutdown_grace / MICROSECONDS), self.calls.close())
         if self._database_trouble is not None:
             self.readers.give_up()
             self.writer.give_up()
@@ -278,6 +283,7 @@ class App:
         await self.drain()
         # What is still open are calls that never sent their message, and watches of the health: nobody waits for those.
         await self._server.stop(LAST_WORDS)
+        self._calls_task.cancel()
         if self._door is not None:
             await self._door.stop()
 

@@ -28,23 +28,25 @@ class Budget:
 
     def allows(self, holder: str, amount: int) -> bool:
         """Whether `take` would give this much."""
-        return (self.held(holder) + amount) * PART <= self.total - self.used
+        free = self.total - self.used
+        # Of a small total, too, everybody may have one.
+        return amount <= free and (self._held.get(holder, 0) + amount) * PART <= max(free, PART)
 
     def take(self, holder: str, amount: int) -> None:
         """Give it this much more. Raises the budget's error if its share, or the total, does not allow it."""
         if not self.allows(holder, amount):
             raise self._error
         self.used += amount
-        self._held[holder] = self.held(holder) + amount
+        self._held[holder] = self._held.get(holder, 0) + amount
 
     def give_back(self, holder: str, amount: int) -> None:
         """It has this much less."""
         self.used -= amount
-        left = self._held[holder] - amount
+        left = self._held.get(holder, 0) - amount
         if left:
             self._held[holder] = left
         else:
-            del self._held[holder]
+            self._held.pop(holder, None)
 
 
 class Share:
@@ -69,8 +71,12 @@ class Share:
             self._budget.give_back(self._holder, amount)
             self._amount -= amount
 
+    def give_back(self) -> None:
+        """Have nothing more."""
+        self.drop(self._amount)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.drop(self._amount)
+        self.give_back()

@@ -8,7 +8,7 @@ import gzip
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from headway_server.budget import Share
 from headway_server.errors import DeadlinePassed, FormatUnsupported, JobError, MalformedMessage
 from headway_server.guard import PARSED_AT_ONCE, Answer, Caller, Guard, Method, Refused
 from headway_server.json_values import Json
+from headway_server.large_answers import LargeAnswers
 from headway_server.offload import read_off_loop, write_off_loop
 
 DOOR = "http"
@@ -73,19 +74,27 @@ class Unary:
     """An ASGI application that serves one unary method. `encode` makes JSON of its answers."""
 
     def __init__(
-        self, method: Method, run: Run, limit: int, encode: Callable[[Answer], bytes], *, json_only: bool = False
+        self,
+        method: Method,
+        run: Run,
+        limit: int,
+        encode: Callable[[Answer], bytes],
+        large_answers: LargeAnswers,
+        *,
+        json_only: bool = False,
     ) -> None:
         self._method = method
         self._run = run
         self._limit = limit
         self._decode = transcode.decoder(method.descriptor.input_type, method.guard.limits.values)
         self._encode = encode
+        self._large_answers = large_answers
         self._kinds = ("json",) if json_only else ("json", "proto")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with _share(self._method.guard, scope) as share:
-                response = await self._respond(Headers(scope=scope), receive, share)
+            with Share(self._method.guard.requests, connection(scope)) as share:
+                response = await self._respond(Headers(scope=scope), receive, connection(scope), share)
         except JobError as error:
             response = refusals.refusal(error)
         except Refused as refused:
@@ -95,25 +104,28 @@ class Unary:
         if response is not None:
             await response(scope, receive, send)
 
-    async def _answer(self, terms: _Terms, body: bytes, caller: Caller) -> Answer:
-        # Nothing else refers to the request, so that the method can let go of it.
-        return await self._run(await _parsed(self._method, self._decode if terms.in_json else None, body), caller)
+    async def _answer(self, terms: _Terms, body: list[bytes], caller: Caller, share: Share) -> bytes:
+        request = [await _parsed(self._method, self._decode if terms.in_json else None, body.pop())]
+        share.give_back()
+        async with self._large_answers.turn(caller.connection) if self._method.large else nullcontext():
+            # Handed over: what waits long does not hold what it began with.
+            return await _written(terms, await self._run(request.pop(), caller), self._encode)
 
-    async def _respond(self, headers: Headers, receive: Receive, share: Share) -> Response | None:
+    async def _respond(self, headers: Headers, receive: Receive, connection: str, share: Share) -> Response | None:
         terms = _terms(headers, "application/", self._kinds, "", self._limit)
         body = await bodies.whole(receive, self._limit, share)
         content = None
         with (
             bodies.Presence(receive) as presence,
-            self._method.call(headers.getlist("authorization"), terms.remaining) as caller,
+            self._method.call(headers.getlist("authorization"), terms.remaining, connection) as caller,
         ):
             presence.listen()
             if terms.inflate is not None:
                 body = await read_off_loop(terms.inflate, body)
                 share.add(len(body))
-            answer = await _by(terms.deadline, self._answer(terms, body, caller))
+            handed_over = [body]
             del body
-            content = await _written(terms, answer, self._encode)
+            content = await _by(terms.deadline, self._answer(terms, handed_over, caller, share))
         if content is None:
             return None
         headers_out = {"cache-control": "no-store"}
@@ -140,11 +152,11 @@ class Streaming:
         except JobError as error:
             await refusals.refusal(error)(scope, receive, send)
             return
-        with bodies.Presence(receive) as presence, _share(self._method.guard, scope) as share:
+        with bodies.Presence(receive) as presence, Share(self._method.guard.requests, connection(scope)) as share:
             begun = False
             end: dict[str, Json] = {}
             try:
-                async with aclosing(self._answers(headers, receive, presence, share)) as answers:
+                async with aclosing(self._answers(headers, receive, presence, connection(scope), share)) as answers:
                     async for answer in answers:
                         if not begun:
                             begun = True
@@ -161,21 +173,23 @@ class Streaming:
             await send({"type": "http.response.body", "body": bodies.envelope(bodies.LAST, _dumps(end))})
 
     async def _answers(
-        self, headers: Headers, receive: Receive, presence: bodies.Presence, share: Share
+        self, headers: Headers, receive: Receive, presence: bodies.Presence, connection: str, share: Share
     ) -> AsyncGenerator[bytes, None]:
         terms = _terms(headers, "application/connect+", ("json", "proto"), "connect-", self._limit)
         sent = bodies.messages(receive, presence, self._limit, terms.inflate, share)
         several = self._method.descriptor.client_streaming
         only = b"" if several else await bodies.only(sent)
-        # The request lives as long as its answers.
         share.add(len(only))
-        with self._method.call(headers.getlist("authorization"), terms.remaining) as caller:
+        with self._method.call(headers.getlist("authorization"), terms.remaining, connection) as caller:
             request = self._requests(sent, terms) if several else await self._parse(terms, only)
             del only
             if not several:
+                share.give_back()
                 # The caller hears that they are served, however long the first answer takes.
                 yield b""
-            async with aclosing(_until(terms.deadline, self._run(request, caller))) as answers:
+            stream = self._run(request, caller)
+            del request
+            async with aclosing(_until(terms.deadline, stream)) as answers:
                 async for answer in answers:
                     yield bodies.envelope(0, await _written(terms, answer, self._encode))
 
@@ -191,7 +205,7 @@ class Streaming:
 
 
 def applications(
-    guard: Guard, service: ServiceDescriptor, servicer: object, limit: int
+    guard: Guard, service: ServiceDescriptor, servicer: object, limit: int, large_answers: LargeAnswers
 ) -> Mapping[str, Unary | Streaming]:
     """An ASGI application for each method, by its name. `limit` is that of a message, in bytes."""
     made: dict[str, Unary | Streaming] = {}
@@ -200,8 +214,13 @@ def applications(
         if descriptor.server_streaming:
             made[descriptor.name] = Streaming(method, run, limit)
         else:
-            made[descriptor.name] = Unary(method, run, limit, transcode.encoder(descriptor.output_type))
+            made[descriptor.name] = Unary(method, run, limit, transcode.encoder(descriptor.output_type), large_answers)
     return made
+
+
+def connection(scope: Mapping[str, object]) -> str:
+    """The name of the connection that a request came through."""
+    return f"http:{scope['client']}"
 
 
 def _kind(headers: Headers, prefix: str, kinds: Collection[str]) -> str:
@@ -230,12 +249,6 @@ def _terms(headers: Headers, prefix: str, kinds: Collection[str], coding: str, l
     inflate = bodies.inflater(headers.get(f"{coding}content-encoding", "").strip().lower(), limit)
     accepted = headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
     return _Terms(kind == "json", deadline, inflate, "gzip" in accepted)
-
-
-def _share(guard: Guard, scope: Scope) -> Share:
-    """What a request takes of the bytes that the server holds of requests."""
-    host, port = scope["client"] or ("", 0)
-    return Share(guard.requests, f"{host}:{port}")
 
 
 async def _parsed(method: Method, decode: Callable[[bytes], bytes] | None, body: bytes) -> message.Message:

@@ -1,5 +1,7 @@
 """The gRPC door: handlers for a gRPC server that lead through the guard."""
 
+import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import TypeAlias
@@ -11,23 +13,23 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import status_pb2
 
 from headway_server.budget import Share
+from headway_server.errors import JobError
 from headway_server.guard import Answer, Caller, Guard, Method, Refused
+from headway_server.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls
 
 DOOR = "grpc"
 
 COUNTED_FROM = 4 * 1024
 """Smaller messages are not counted among the bytes that the server holds: most calls bring one, and end soon."""
 
-Context: TypeAlias = "grpc.aio.ServicerContext[message.Message, message.Message]"
-
-_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, Answer]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _Request = message.Message | AsyncIterator[message.Message]
 _Unary = Callable[[_Request, "Caller | Context"], Awaitable[Answer]]
-_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[Answer, None] | Awaitable[None]]
+_Streaming = Callable[[_Request, "Caller | Context"], AsyncGenerator[Answer, None]]
 
 
 def handlers(
-    guard: Guard, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
+    guard: Guard, calls: OpenCalls, service: ServiceDescriptor, servicer: object, *, wants_context: bool = False
 ) -> grpc.GenericRpcHandler:
     """Handlers for all methods of a service.
 
@@ -38,56 +40,81 @@ def handlers(
     for method in service.methods:
         run = getattr(servicer, method.name)
         make = _streaming if method.server_streaming else _unary
-        made[method.name] = make(guard, method, run, wants_context)
+        made[method.name] = make(guard, calls, method, run, wants_context)
     return grpc.method_handlers_generic_handler(service.full_name, made)
 
 
-def _unary(guard: Guard, descriptor: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
+def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
     method = guard.method(descriptor, DOOR)
+    if method.large:
+        run = _in_turn(calls, run)
 
-    async def handle(raw: bytes, context: Context) -> Answer:
+    async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
+        call = None
         try:
-            with method.call(_given(context), context.time_remaining()) as caller, _share(guard, context, raw):
-                return await run(await method.parse(raw), context if wants_context else caller)
-        except Refused as refused:
-            status = refused.status
-        # gRPC keeps the exception by which it aborts, with this frame, until the collector comes: not the request too.
-        del raw
-        await _abort(context, status)
+            call = calls.begin(context, auxiliary=wants_context)
+            await call.arrive()
+            with method.call(_given(context), context.time_remaining(), call.connection) as caller:
+                with _share(guard, call.connection, call.size):
+                    request = [await method.parse(call.message())]
+                # Handed over: what waits long does not hold what it began with.
+                answer = _serialized(await run(request.pop(), context if wants_context else caller))
+                call.answer(len(answer))
+                return answer
+        except (JobError, Refused, asyncio.CancelledError) as error:
+            status = _told(method, call, error)
+            if status is None:
+                raise
+        await _abort(context, call, status)
         raise AssertionError("abort has raised")
 
-    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_serialized)
+    return grpc.stream_unary_rpc_method_handler(handle)
 
 
-def _streaming(guard: Guard, descriptor: MethodDescriptor, run: _Streaming, wants_context: bool) -> _Handler:
+def _streaming(
+    guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Streaming, wants_context: bool
+) -> _Handler:
     method = guard.method(descriptor, DOOR)
 
-    async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[Answer]:
+    async def handle(raws: AsyncIterator[bytes], context: Context) -> None:
+        call = None
         try:
-            with (
-                method.call(_given(context), context.time_remaining()) as caller,
-                _share(guard, context, raw if isinstance(raw, bytes) else b""),
-            ):
-                request = await method.parse(raw) if isinstance(raw, bytes) else _parsed(raw, method, context)
+            call = calls.begin(context, auxiliary=wants_context)
+            if descriptor.client_streaming:
+                call.due = math.inf
+            else:
+                await call.arrive()
+            if wants_context:
+                call.lives(AUXILIARY_LIFE)
+            with method.call(_given(context), context.time_remaining(), call.connection) as caller:
+                if descriptor.client_streaming:
+                    request: _Request = _parsed(raws, method, call.connection)
+                else:
+                    with _share(guard, call.connection, call.size):
+                        request = await method.parse(call.message())
                 answers = run(request, context if wants_context else caller)
+                # The call lives long, and what it began with can be large.
                 del request
-                if isinstance(answers, Awaitable):
-                    # gRPC's own health service writes through the context instead of yielding.
-                    await answers
-                    return
                 async with aclosing(answers):
                     async for answer in answers:
-                        yield answer
-            return
-        except Refused as refused:
-            status = refused.status
-        # As above.
-        del raw
-        await _abort(context, status)
+                        await call.write(_serialized(answer))
+                return
+        except (JobError, Refused, asyncio.CancelledError) as error:
+            status = _told(method, call, error)
+            if status is None:
+                raise
+        await _abort(context, call, status)
 
-    if descriptor.client_streaming:
-        return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_serialized)
-    return grpc.unary_stream_rpc_method_handler(handle, response_serializer=_serialized)
+    return grpc.stream_stream_rpc_method_handler(handle)
+
+
+def _in_turn(calls: OpenCalls, run: _Unary) -> _Unary:
+    async def run_in_turn(request: _Request, caller: "Caller | Context") -> Answer:
+        assert isinstance(caller, Caller)
+        async with calls.large_answers.turn(caller.connection):
+            return await run(request, caller)
+
+    return run_in_turn
 
 
 def _given(context: Context) -> list[str | bytes]:
@@ -98,21 +125,38 @@ def _serialized(answer: Answer) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-def _share(guard: Guard, context: Context, raw: bytes) -> AbstractContextManager[object]:
+def _share(guard: Guard, connection: str, size: int) -> AbstractContextManager[object]:
     """What a message takes of the bytes that the server holds of requests; small ones are not counted."""
-    return nullcontext() if len(raw) <= COUNTED_FROM else Share(guard.requests, context.peer(), len(raw))
+    return nullcontext() if size <= COUNTED_FROM else Share(guard.requests, connection, size)
 
 
-async def _parsed(raws: AsyncIterator[bytes], method: Method, context: Context) -> AsyncIterator[message.Message]:
+async def _parsed(raws: AsyncIterator[bytes], method: Method, connection: str) -> AsyncIterator[message.Message]:
     async for raw in raws:
-        with _share(method.guard, context, raw):
+        with _share(method.guard, connection, len(raw)):
             request = [await method.parse(raw)]
             del raw
             # Handed over: while the next one is awaited, this one is not kept here.
             yield request.pop()
 
 
-async def _abort(context: Context, status: status_pb2.Status) -> None:
+def _told(
+    method: Method, call: Call | None, error: JobError | Refused | asyncio.CancelledError
+) -> status_pb2.Status | None:
+    """What the caller of a call that failed is told; None if it was the caller who cancelled it."""
+    if isinstance(error, Refused):
+        return error.status
+    if isinstance(error, JobError):
+        return method.refused(error).status
+    if call is None or not call.ended:
+        return None
+    call.task.uncancel()
+    return method.refused(call.late()).status
+
+
+async def _abort(context: Context, call: Call | None, status: status_pb2.Status) -> None:
+    if call is not None:
+        # gRPC keeps the exception by which it aborts, with its frames, until the collector comes: not the message too.
+        call.message()
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(code, status.message, details)

@@ -14,9 +14,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import grpc.aio
 from google.protobuf import message, message_factory
@@ -67,11 +66,11 @@ class Scope(enum.Enum):
     ADMIN = "admin"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, as far as that matters: what they may do."""
+class Caller(NamedTuple):
+    """Who calls, as far as that matters: what they may do, and the connection that their call came through."""
 
     scopes: frozenset[Scope]
+    connection: str = ""
 
     @property
     def is_admin(self) -> bool:
@@ -121,6 +120,18 @@ POLICY: Mapping[str, Scope] = {
     f"{_CHANNELZ}.GetSocket": Scope.READ,
 }
 """What each method asks of its caller. A method without a row here cannot be served."""
+
+LARGE_ANSWERS = frozenset(
+    {
+        f"{_JOBS}.ListJobs",
+        f"{_JOBS}.GetVariables",
+        f"{_JOBS}.GetResults",
+        f"{_JOBS}.ListRecordErrors",
+        f"{_OPERATIONS}.GetOperation",
+        f"{_OPERATIONS}.ListOperations",
+    }
+)
+"""Methods whose answers can be so large that callers take turns. WaitOperation is none: it waits for long."""
 
 
 class Credentials:
@@ -225,6 +236,8 @@ class Method:
         self.scope = scope
         self.tally = tally
         self._kind = message_factory.GetMessageClass(descriptor.input_type)
+        self.large = descriptor.full_name in LARGE_ANSWERS
+        """Whether its callers take turns."""
 
     async def parse(self, raw: bytes) -> message.Message:
         """The request. Large ones are parsed off the event loop, one at a time. Raises MalformedMessage,
@@ -253,18 +266,27 @@ class Method:
         except message.DecodeError:
             raise MalformedMessage from None
 
-    def call(self, given: Sequence[str | bytes], remaining: float | None) -> Passage:
-        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails."""
-        return Passage(self, given, remaining)
+    def call(self, given: Sequence[str | bytes], remaining: float | None, connection: str) -> Passage:
+        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails.
+
+        `connection` names the connection that it came through.
+        """
+        return Passage(self, given, remaining, connection)
+
+    def refused(self, error: JobError) -> Refused:
+        """What the caller is told of a call that did not get as far as `call`."""
+        self.tally.add(replies.CODES[error.reason], 0.0)
+        return Refused(replies.status(error))
 
 
 class Passage:
     """A call on its way through the guard."""
 
-    __slots__ = ("_began", "_given", "_method", "_remaining")
+    __slots__ = ("_began", "_connection", "_given", "_method", "_remaining")
 
-    def __init__(self, method: Method, given: Sequence[str | bytes], remaining: float | None) -> None:
+    def __init__(self, method: Method, given: Sequence[str | bytes], remaining: float | None, connection: str) -> None:
         self._method = method
+        self._connection = connection
         self._given = given
         self._remaining = remaining
         self._began = time.perf_counter()
@@ -277,7 +299,7 @@ class Passage:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:
             method.guard.begun()
-        return caller
+        return Caller(caller.scopes, self._connection)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         method = self._method

@@ -14,13 +14,22 @@ from google.protobuf.descriptor import ServiceDescriptor
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from headway_server import connect, files, poll
-from headway_server.errors import JobError, MalformedMessage, MethodUnknown, RequestTooSlow
+from headway_server.budget import Budget
+from headway_server.errors import (
+    ConnectionsLimit,
+    JobError,
+    MalformedMessage,
+    MemoryLimit,
+    MethodUnknown,
+    RequestTooSlow,
+)
 from headway_server.guard import Guard
 from headway_server.guard import Scope as Allowed
+from headway_server.large_answers import LargeAnswers
 from headway_server.refusals import refusal
 from headway_server.safety import Safety
 
@@ -35,6 +44,20 @@ HEAD_PATIENCE = 10.0
 
 WRITE_PATIENCE = 60.0
 """Seconds after which a caller who takes nothing of their answer is left."""
+
+LAST_WRITE_TIMEOUT = 0.5
+"""The same while the server stops."""
+
+WRITE_BUFFER_BYTES = 16 * 1024
+"""So much of an answer may wait in a connection before it counts as unsent."""
+
+RESERVED_CONNECTIONS = 64
+"""Connections beyond the limit that may still ask for the health; other requests are told of the limit."""
+
+RESERVED_TIMEOUT = 2.0
+"""Seconds in which such a connection must have asked."""
+
+HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 
 LINGER = 1.0
 """Seconds that a connection stays open behind a refusal."""
@@ -72,15 +95,21 @@ def application(
     hosts: Collection[str],
     origins: Collection[str],
     limit: int,
+    large_answers: LargeAnswers,
     ready: Callable[[], JobError | None],
     metrics: Callable[[], Response],
     inward: Allowed,
 ) -> ASGIApp:
     """All that is served. `inward` is the scope that /readyz and /metrics ask for; `limit` a message's, in bytes."""
-    methods = connect.applications(guard, service, servicer, limit)
+    methods = connect.applications(guard, service, servicer, limit, large_answers)
     get_job = service.methods_by_name["GetJob"]
     polled = connect.Unary(
-        guard.method(get_job, connect.DOOR), getattr(servicer, get_job.name), limit, poll.encode, json_only=True
+        guard.method(get_job, connect.DOOR),
+        getattr(servicer, get_job.name),
+        limit,
+        poll.encode,
+        large_answers,
+        json_only=True,
     )
 
     def answer_ready() -> Response:
@@ -123,9 +152,22 @@ class _Inward:
         await response(scope, receive, send)
 
 
+class _Config(uvicorn.Config):
+    """uvicorn's settings, and the bounds of all connections together."""
+
+    connections: int
+    unsent: Budget
+    ending = False
+    """Whether the server stops, and waits for slow readers no longer."""
+
+
 class _Protocol(H11Protocol):
     """HTTP/1.1 that waits for nobody for ever, and says by its own status what is wrong with a head."""
 
+    config: _Config
+    _head_timeout = 0.0
+    _unsent = 0
+    """Bytes of an answer that count as held for this caller."""
     _waiting: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
     _begun = False
@@ -134,7 +176,45 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
+        self.transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+        self._served, self.app = self.app, self._bounded
+        self._head_timeout = HEAD_PATIENCE
+        beyond = len(self.connections) - self.config.connections
+        if beyond > RESERVED_CONNECTIONS:
+            self._refuse(refusal(ConnectionsLimit(), 503), linger=0)
+        elif beyond > 0:
+            self._served = _only_health(self._served, self.transport)
+            self._head_timeout = min(HEAD_PATIENCE, RESERVED_TIMEOUT)
         self._wait()
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, unless the answer is more than this connection may hold: then with an error instead."""
+        start: Message | None = None
+        refused = False
+
+        async def send_bounded(message: Message) -> None:
+            nonlocal start, refused
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            if start is not None:
+                if not self._may_hold(len(message.get("body", b""))):
+                    refused = True
+                    await refusal(MemoryLimit())(scope, receive, send)
+                else:
+                    await send(start)
+                start = None
+            if not refused:
+                await send(message)
+
+        await self._served(scope, receive, send_bounded)
+
+    def _may_hold(self, size: int) -> bool:
+        return size <= WRITE_BUFFER_BYTES or self.config.unsent.allows(self._name, size)
+
+    @property
+    def _name(self) -> str:
+        return connect.connection({"client": self.client})
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -149,7 +229,7 @@ class _Protocol(H11Protocol):
 
     def _wait(self) -> None:
         self._stop_waiting()
-        self._waiting = self.loop.call_later(HEAD_PATIENCE, self._too_slow)
+        self._waiting = self.loop.call_later(self._head_timeout, self._too_slow)
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
@@ -157,18 +237,38 @@ class _Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(WRITE_PATIENCE, self.transport.abort)
+        size = self.transport.get_write_buffer_size()
+        if self.config.unsent.allows(self._name, size):
+            self.config.unsent.take(self._name, size)
+            self._unsent = size
+            timeout = LAST_WRITE_TIMEOUT if self.config.ending else WRITE_PATIENCE
+            self._stuck = self.loop.call_later(timeout, self.transport.abort)
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._sent()
+
+    def hurry(self) -> None:
+        """The server stops: do not wait long for what this caller has yet to take."""
         if self._stuck is not None:
             self._stuck.cancel()
+            self._stuck = self.loop.call_later(LAST_WRITE_TIMEOUT, self.transport.abort)
+
+    def _sent(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+        self.config.unsent.give_back(self._name, self._unsent)
+        self._unsent = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        if self._stuck is not None:
-            self._stuck.cancel()
+        self._sent()
         super().connection_lost(exc)
+        # Without this circle of references it is freed at once.
+        self.app = self._served
 
     def _too_slow(self) -> None:
         if self._begun and self.conn.our_state is h11.IDLE:
@@ -183,7 +283,7 @@ class _Protocol(H11Protocol):
         refused = MalformedMessage(f"The head of the request {what}.")
         self._refuse(refusal(refused, status))
 
-    def _refuse(self, response: Response) -> None:
+    def _refuse(self, response: Response, *, linger: float = LINGER) -> None:
         self._refused = True
         if self.cycle is not None and not self.cycle.response_complete:
             # Its answer, if it has begun, cannot be completed as if nothing had happened.
@@ -197,7 +297,18 @@ class _Protocol(H11Protocol):
         for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         # Who is still sending would not hear it if the connection closed at once.
-        self.loop.call_later(LINGER, self.transport.close)
+        self.loop.call_later(linger, self.transport.close)
+
+
+def _only_health(served: ASGIApp, transport: asyncio.BaseTransport) -> ASGIApp:
+    """What a connection beyond the limit is served: load balancers must not take a busy server for a dead one."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        app = served if scope["path"] in HEALTH_PATHS else refusal(ConnectionsLimit(), 503)
+        await app(scope, receive, send)
+        transport.close()
+
+    return serve
 
 
 class _Server(uvicorn.Server):
@@ -219,9 +330,10 @@ class _Server(uvicorn.Server):
 class Door:
     """The port. `start`, then `stop`."""
 
-    def __init__(self, app: ASGIApp, sockets: list[socket.socket]) -> None:
+    def __init__(self, app: ASGIApp, sockets: list[socket.socket], connections: int, unsent: Budget) -> None:
+        """At most so many `connections` are open; `unsent` is shared by all that is sent and not yet taken."""
         self._sockets = sockets
-        config = uvicorn.Config(
+        config = self._config = _Config(
             app,
             http=_Protocol,
             ws="none",
@@ -235,6 +347,7 @@ class Door:
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=HEAD_BYTES,
         )
+        config.connections, config.unsent = connections, unsent
         self._server = _Server(config)
 
     @property
@@ -245,6 +358,13 @@ class Door:
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(self._sockets))
         await self._server.ready.wait()
+
+    def hurry(self) -> None:
+        """Do not wait long for callers who do not read: the server stops."""
+        self._config.ending = True
+        for protocol in self._server.server_state.connections:
+            if isinstance(protocol, _Protocol):
+                protocol.hurry()
 
     async def stop(self) -> None:
         """Answer what is being answered, for a second, and close the port."""

@@ -123,12 +123,15 @@ class Jobs:
         pace = wanted + int((SLOWEST_PACE - wanted) * self._writer.load)
         return min(pace, job.heartbeat_timeout // 3) if job.heartbeat_timeout else pace
 
-    async def get(self, name: Name, after_revision: int = 0, wait: int = 0) -> Job:
-        """The job; with `wait` (µs), once it is newer than `after_revision` or has ended."""
+    async def get(self, name: Name, after_revision: int = 0, wait: int = 0, connection: str = "") -> Job:
+        """The job; with `wait` (µs), once it is newer than `after_revision` or has ended.
+
+        A watch, and a call that waits as long, counts for the connection that it came through.
+        """
         key = await self.locate(name)
         if not wait:
             return await self._get(key)
-        with self._hub.job(key, min(wait, WAIT_MAX) / MICROSECONDS) as inbox:
+        with self._hub.job(key, min(wait, WAIT_MAX) / MICROSECONDS, connection) as inbox:
             job = await self._get(key)
             with suppress(StreamExpired):
                 while job.revision <= after_revision and not job.ended:
@@ -181,11 +184,11 @@ class Jobs:
         last = [error for number, error in kept if number > total - RECORD_ERRORS_KEPT]
         return RecordErrors(first, last, total)
 
-    async def watch(self, name: Name, after_revision: int, life: float) -> AsyncGenerator[Job, None]:
+    async def watch(self, name: Name, after_revision: int, life: float, connection: str) -> AsyncGenerator[Job, None]:
         """The job now, unless it is no newer than `after_revision`; then each newer state; ends with the final one, or
         after `life` seconds with StreamExpired."""
         key = await self.locate(name)
-        with self._hub.job(key, life) as inbox:
+        with self._hub.job(key, life, connection) as inbox:
             job = await self._get(key)
             if after_revision > job.revision:
                 raise InvalidRequest(
@@ -201,14 +204,14 @@ class Jobs:
                 job = _newer(await inbox.get(), job)
 
     def watch_all(
-        self, session_hash: str | None, resume_token: str, life: float
+        self, session_hash: str | None, resume_token: str, life: float, connection: str
     ) -> AsyncGenerator[tuple[Seen, str], None]:
         """The jobs of a session, or of all, as they are now or as they changed since the token; then every change;
         after `life` seconds StreamExpired.
 
         With each comes the token to take the watch up again behind it.
         """
-        return self._session_watches.watch(session_hash, resume_token, life)
+        return self._session_watches.watch(session_hash, resume_token, life, connection)
 
     async def _with(self, name: Name, query: Callable[[Key], T]) -> tuple[Job, T]:
         """A job, and what the query finds of it."""

@@ -78,8 +78,10 @@ class OperationsServicer:
         checks = Checks(self._limits)
         wait = checks.span("timeout", request.timeout, capped=True) if request.HasField("timeout") else WAIT_MAX
         checks.done()
+        text = request.name
+        del request
         # No revision is newer than that: the end alone is waited for.
-        return await self._operation(request.name, await self._jobs.get(name, INT64_MAX, wait))
+        return await self._operation(text, await self._jobs.get(name, INT64_MAX, wait, caller.connection))
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, caller: Caller) -> empty_pb2.Empty:
         name = self._name(request.name, caller)

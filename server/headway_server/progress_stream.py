@@ -34,6 +34,9 @@ NAME_BYTES = 200
 KNOWN_BYTES = 16 * 1024 * 1024
 """Bytes of the names of jobs that are kept."""
 
+IDLE_TIMEOUT = 600.0
+"""Seconds after which a stream that sends nothing ends. Its caller opens another once there is something to send."""
+
 Names = Cache[tuple[str, str], Name]
 """What session and job ids of reports mean, for all streams: most reports are of jobs that were reported before."""
 
@@ -63,6 +66,7 @@ class ProgressStream:
         self._lane = Lane()
         self._known = known
         self._acked = 0
+        self._heard = 0.0
 
     def close(self, error: JobError) -> None:
         """End the stream with this error, behind the answers to all that was received."""
@@ -71,9 +75,12 @@ class ProgressStream:
     async def run(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], life: float
     ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
-        """The responses. Ends when the requests do, or with StreamExpired after `life` seconds."""
+        """The responses. Ends when the requests do, or with StreamExpired after `life` seconds, or when none come."""
         receiver = asyncio.create_task(self._receive(incoming))
-        expiry = asyncio.get_running_loop().call_later(life, self.close, StreamExpired())
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(life, self.close, StreamExpired())
+        self._heard = loop.time()
+        self._expect()
         try:
             while True:
                 batch: list[_Waiting] = []
@@ -86,13 +93,23 @@ class ProgressStream:
                     return
         finally:
             expiry.cancel()
+            self._idle.cancel()
             receiver.cancel()
             self._lane.close(StreamExpired())
             for item in self._waiting:
                 if isinstance(item, _Waiting):
                     item.outcomes.cancel()
 
+    def _expect(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = self._heard + IDLE_TIMEOUT
+        if loop.time() < end:
+            self._idle = loop.call_at(end, self._expect)
+        else:
+            self.close(StreamExpired())
+
     async def _receive(self, incoming: AsyncIterator[pb.StreamProgressRequest]) -> None:
+        loop = asyncio.get_running_loop()
         try:
             arriving = aiter(incoming)
             # Room first: no request is parsed before it has some.
@@ -100,6 +117,7 @@ class ProgressStream:
                 request = await anext(arriving, None)
                 if request is None:
                     break
+                self._heard = loop.time()
                 self._put(await self._accept(request))
                 # While the next one is awaited, this one is not kept.
                 del request

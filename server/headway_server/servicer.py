@@ -70,7 +70,9 @@ class JobServicer:
         after_revision = checks.not_negative("after_revision", request.after_revision)
         wait = checks.span("wait", request.wait, capped=True)
         checks.done()
-        return encoded.job(await self._jobs.get(name, after_revision, wait))
+        # What waits holds no more of its request than it needs; unknown fields can have any size.
+        del request
+        return encoded.job(await self._jobs.get(name, after_revision, wait, caller.connection))
 
     async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
@@ -176,7 +178,9 @@ class JobServicer:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
         checks.done()
-        async with aclosing(self._jobs.watch(name, after_revision, random.uniform(*WATCH_LIFE))) as states:
+        del request
+        life = random.uniform(*WATCH_LIFE)
+        async with aclosing(self._jobs.watch(name, after_revision, life, caller.connection)) as states:
             async for job in states:
                 yield encoded.watched(job)
 
@@ -186,7 +190,9 @@ class JobServicer:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
         checks.done()
-        watch = self._jobs.watch_all(session, request.resume_token, random.uniform(*WATCH_LIFE))
+        life = random.uniform(*WATCH_LIFE)
+        watch = self._jobs.watch_all(session, request.resume_token, life, caller.connection)
+        del request
         async with aclosing(watch) as states:
             async for seen, token in states:
                 match seen:

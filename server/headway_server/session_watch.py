@@ -118,13 +118,13 @@ class SessionWatches:
         """A time (µs) of changes that nobody publishes: their commit failed, and yet it is in the database."""
 
     async def watch(
-        self, session_hash: str | None, resume_token: str, life: float
+        self, session_hash: str | None, resume_token: str, life: float, connection: str
     ) -> AsyncGenerator[tuple[Seen, str], None]:
         """What the caller does not know yet, then every change, each with its resume token; after `life` seconds
         StreamExpired. Raises InvalidRequest and ResumeTokenExpired."""
         scope = session_hash or "-"
         resumed = await self._resumed(scope, resume_token) if resume_token else None
-        with self._hub.session(session_hash, life) as inbox:
+        with self._hub.session(session_hash, life, connection) as inbox:
             began = self._clock.now() - OVERLAP if self._store.engine.shared else self._hub.settled
             walk = _Walk(session_hash, resumed, began)
             while True:

@@ -253,7 +253,7 @@ class Hub:
         self._channels: dict[str | None, Channel] = {}
         self._budget = Budget(limits.watch_bytes, MemoryLimit)
         self._per_session: defaultdict[str | None, int] = defaultdict(int)
-        self._total = 0
+        self._watches = Budget(limits.watches, WatchesLimit)
         self._closed = False
 
     def publish(self, changes: Sequence[Seen]) -> None:
@@ -276,7 +276,7 @@ class Hub:
     @property
     def watches(self) -> int:
         """How many are open."""
-        return self._total
+        return self._watches.used
 
     @property
     def bytes_held(self) -> int:
@@ -292,10 +292,10 @@ class Hub:
         return Watched(frozenset(self._jobs), frozenset(self._channels))
 
     @contextmanager
-    def job(self, key: Key, life: float) -> Iterator[JobInbox]:
+    def job(self, key: Key, life: float, connection: str) -> Iterator[JobInbox]:
         """Watch one job; after `life` seconds the inbox fails with StreamExpired. Raises WatchesLimit, ShuttingDown."""
         inbox = JobInbox()
-        with self._counted(key[0], inbox, life):
+        with self._counted(key[0], inbox, life, connection):
             self._jobs[key].add(inbox)
             try:
                 yield inbox
@@ -305,11 +305,11 @@ class Hub:
                     del self._jobs[key]
 
     @contextmanager
-    def session(self, session_hash: str | None, life: float) -> Iterator[SessionInbox]:
+    def session(self, session_hash: str | None, life: float, connection: str) -> Iterator[SessionInbox]:
         """Watch all jobs of a session, or of ALL, in the same way."""
         channel = self._channels.get(session_hash) or Channel(_holder(session_hash), self._budget, self._shared)
         inbox = SessionInbox(channel)
-        with self._counted(session_hash, inbox, life):
+        with self._counted(session_hash, inbox, life, connection):
             self._channels[session_hash] = channel
             channel.watchers.add(inbox)
             try:
@@ -333,19 +333,19 @@ class Hub:
             yield PAGE_BYTES
 
     @contextmanager
-    def _counted(self, session_hash: str | None, inbox: Inbox, life: float) -> Iterator[None]:
+    def _counted(self, session_hash: str | None, inbox: Inbox, life: float, connection: str) -> Iterator[None]:
         if self._closed:
             raise ShuttingDown
-        if self._total >= self._limits.watches or self._per_session[session_hash] >= self._limits.session_watches:
+        if self._per_session[session_hash] >= self._limits.session_watches:
             raise WatchesLimit
+        self._watches.take(connection, 1)
         expiry = asyncio.get_running_loop().call_later(life, inbox.fail, StreamExpired())
-        self._total += 1
         self._per_session[session_hash] += 1
         try:
             yield
         finally:
             expiry.cancel()
-            self._total -= 1
+            self._watches.give_back(connection, 1)
             self._per_session[session_hash] -= 1
             if not self._per_session[session_hash]:
                 del self._per_session[session_hash]

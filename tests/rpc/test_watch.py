@@ -412,11 +412,14 @@ def test_a_long_poll_is_checked(caller: Caller, fields: dict[str, object], wante
 # How many may watch.
 
 
-def test_a_session_and_a_server_have_so_many_watches_and_no_more(
+def test_a_session_and_a_connection_have_so_many_watches_and_no_more(
     app_with: Callable[[Limits], RunningApp], session: str
 ) -> None:
-    """One more is told to come back later; when one has ended there is room again; writing goes on all the while."""
-    app = app_with(Limits(session_watches=2, watches=3))
+    """One more is told to come back later; when one has ended there is room again; writing goes on all the while.
+
+    Of 32 a connection has 3: an eighth of what would still be free.
+    """
+    app = app_with(Limits(session_watches=2, watches=32))
     one, two, three = (Caller(app, f"{session}-{n}") for n in range(3))
     jobs = {who.session: who.create() for who in (one, two, three)}
 
@@ -436,7 +439,9 @@ def test_a_session_and_a_server_have_so_many_watches_and_no_more(
         assert refusal.code == "RESOURCE_EXHAUSTED"
         assert refusal.retry_after
     third = open_watch(two)
-    refused_with("WATCHES_LIMIT", lambda: open_watch(three))
+    if app.door == "grpc":
+        # Over HTTP each watch has a connection to itself.
+        refused_with("WATCHES_LIMIT", lambda: open_watch(three))
     assert three.report(jobs[three.session].id, progress=1).progress == 1
     assert three.get(jobs[three.session].id).progress == 1
     third.cancel()

@@ -2,11 +2,13 @@
 
 import socket
 import time
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
+from google.rpc import error_details_pb2, status_pb2
 from hpack import Decoder, Encoder
 from hyperframe.frame import (
     ContinuationFrame,
@@ -88,6 +90,17 @@ class Answer:
         """The number of the gRPC status, or None if there was none."""
         number = self.headers.get(b"grpc-status")
         return None if number is None else int(number)
+
+    @property
+    def reason(self) -> str:
+        """The reason of the error, or "" if there is none."""
+        given = self.headers.get(b"grpc-status-details-bin", b"")
+        status = status_pb2.Status.FromString(b64decode(given + b"=" * (-len(given) % 4)))
+        for detail in status.details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                return info.reason
+        return ""
 
     @property
     def messages(self) -> Iterator[bytes]:
@@ -204,6 +217,33 @@ class Connection:
                 return answer
         answer.closed = time.monotonic() < end
         return answer
+
+    def answers(self, streams: Iterable[int], within: float, *, enough: int | None = None) -> dict[int, Answer]:
+        """What came on each of these streams until all (or `enough`) of them were over, or time was up.
+
+        Nothing of the data is acknowledged: no window grows.
+        """
+        answers = {stream: Answer() for stream in streams}
+        going = set(answers)
+        left = 0 if enough is None else len(going) - enough
+        end = time.monotonic() + within
+        while len(going) > left and (frame := self._frame(end)) is not None:
+            if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
+                self.send(SettingsFrame(0, flags=["ACK"]))
+            elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+                self.send(PingFrame(0, frame.opaque_data, flags=["ACK"]))
+            elif isinstance(frame, HeadersFrame):
+                pairs = self._decoder.decode(frame.data, raw=True)
+                if frame.stream_id in answers:
+                    answers[frame.stream_id].headers.update((bytes(n), bytes(v)) for n, v, *_ in pairs)
+            elif isinstance(frame, DataFrame) and frame.stream_id in answers:
+                answers[frame.stream_id].data += frame.data
+            elif isinstance(frame, RstStreamFrame) and frame.stream_id in answers:
+                answers[frame.stream_id].reset = frame.error_code
+                going.discard(frame.stream_id)
+            if "END_STREAM" in frame.flags:
+                going.discard(frame.stream_id)
+        return answers
 
     def _frame(self, end: float) -> Frame | None:
         """The next frame; None at the end of the connection or of the time."""

@@ -1,0 +1,52 @@
+"""grpc.health.v1: whether this server does well to get calls. Nobody who watches it holds up a change.
+
+gRPC's own servicer waits for each reader while it holds the lock that a change needs, and keeps what it was asked for.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from headway_server.open_calls import Context
+
+_Response = health_pb2.HealthCheckResponse
+
+
+class Health:
+    """The servicer. `services` are known by name; each has the health of the whole server."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services = frozenset(services)
+        self._serving = False
+        self._changed = asyncio.Event()
+
+    def set(self, serving: bool) -> None:
+        """Tell everybody who watches, if it is news."""
+        if serving != self._serving:
+            self._serving = serving
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return self._health()
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
+        known = request.service in self._services
+        # A name can be long, and a watch lives long.
+        del request
+        if not known:
+            yield _Response(status=_Response.SERVICE_UNKNOWN)
+            await asyncio.Event().wait()
+        while True:
+            changed = self._changed
+            yield self._health()
+            await changed.wait()
+
+    def _health(self) -> health_pb2.HealthCheckResponse:
+        return _Response(status=_Response.SERVING if self._serving else _Response.NOT_SERVING)
