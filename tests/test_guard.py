@@ -6,6 +6,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import app as application
+from headway_server.backlog import Backlog
 from headway_server.errors import CredentialsInvalid
 from headway_server.grpc_door import handlers
 from headway_server.guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
@@ -39,7 +40,7 @@ def test_a_method_without_a_row_cannot_be_served(monkeypatch: pytest.MonkeyPatch
             return lambda *_: None
 
     with pytest.raises(KeyError, match="GetJob"):
-        handlers(Guard(Credentials("token")), application.JOB_SERVICE, Servicer())
+        handlers(Guard(Credentials("token"), Backlog(), lambda: 0.0), application.JOB_SERVICE, Servicer())
 
 
 def test_only_health_is_open_to_all() -> None:

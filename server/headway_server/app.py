@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
 from headway_server import facts, grpc_door, http
+from headway_server.backlog import Backlog
 from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.committed import JOBS as COMMITTED
@@ -61,6 +62,15 @@ CONNECTION_AGE_MS = 30 * 60 * 1000
 CONNECTION_GRACE_MS = 70 * 60 * 1000
 """Longer than any stream lives by itself."""
 
+CONNECTION_CALLS = 1000
+"""Open calls of one connection, watches among them. gRPC's clients keep further ones back until there is room."""
+
+PENDING_CALLS = 1500
+"""Calls that may wait in gRPC until the event loop takes them; it closes further ones at once, with CANCELLED.
+
+To refuse a call from Python, with a reason, costs two thirds of serving a light one: a server that refused so whatever
+is too much at five times its capacity would serve nothing. So this bounds the wait: it is passed in order, some 0.2 s.
+It is above CONNECTION_CALLS, so that no single connection can fill it and have others' calls closed."""
 
 COLLECT_AFTER = (50_000, 20, 50)
 """The collector's thresholds: a call makes some hundred objects, and hardly any in circles."""
@@ -92,11 +102,10 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
-        ("grpc.max_concurrent_streams", 2000),
-        # Beyond 1000 calls that wait to be picked up gRPC cancels some at random, before they could be refused with
-        # a reason and a time to come back.
-        ("grpc.server.max_pending_requests", 100_000),
-        ("grpc.server.max_pending_requests_hard_limit", 200_000),
+        ("grpc.max_concurrent_streams", CONNECTION_CALLS),
+        # The same twice: between the two gRPC would refuse at random.
+        ("grpc.server.max_pending_requests", PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.enable_channelz", 1),
     ]
@@ -145,7 +154,8 @@ class App:
         self._database_answers = True
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
-        self._guard = guard = Guard(Credentials(self.admin_token))
+        self._backlog = Backlog()
+        self._guard = guard = Guard(Credentials(self.admin_token), self._backlog, lambda: self.writer.wait)
         names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
         self._server.add_generic_rpc_handlers(
             (
@@ -154,6 +164,8 @@ class App:
                 grpc_door.handlers(guard, HEALTH, self._health, wants_context=True),
                 grpc_door.handlers(guard, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True),
                 grpc_door.handlers(guard, CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
+                # The last to be asked: the others' calls do not pass here.
+                self._backlog,
             )
         )
         self.address = await self._bind()
@@ -162,6 +174,7 @@ class App:
         if settings.http:
             await self._open_http()
         await self._server.start()
+        self._backlog_task = asyncio.create_task(self._backlog.watch(self.address))
         await self._show_health()
         self._upkeep_task: asyncio.Task[None] | None = None
         if self._clock is None:
@@ -247,6 +260,7 @@ class App:
         await self._show_health()
         self.hub.close()
         self._servicer.close_streams(ShuttingDown())
+        self._backlog_task.cancel()
         if self._upkeep_task is not None:
             self._upkeep_task.cancel()
         await self._guard.close(self.settings.shutdown_grace / MICROSECONDS)

@@ -88,6 +88,8 @@ class ProgressStream:
         try:
             async for request in incoming:
                 await self._room.acquire()
+                # A sender that is not read waits; one that is refused sends all of it again.
+                await self._jobs.room()
                 self._put(await self._accept(request))
             self._put(None)
         except Exception as error:
