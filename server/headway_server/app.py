@@ -62,6 +62,9 @@ CONNECTION_AGE_MS = 30 * 60 * 1000
 CONNECTION_GRACE_MS = 70 * 60 * 1000
 """Longer than any stream lives by itself."""
 
+READ_AHEAD = 256 * 1024
+"""Bytes of a stream that gRPC takes in before they are asked for; a message that is asked for is taken in whole."""
+
 CONNECTION_CALLS = 1000
 """Open calls of one connection, watches among them. gRPC's clients keep further ones back until there is room."""
 
@@ -103,6 +106,9 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
         ("grpc.max_concurrent_streams", CONNECTION_CALLS),
+        # By itself gRPC takes in more and more the faster a connection sends, which then grows old before it is read.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", READ_AHEAD),
         # The same twice: between the two gRPC would refuse at random.
         ("grpc.server.max_pending_requests", PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),

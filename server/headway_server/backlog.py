@@ -6,6 +6,8 @@ then while it is busy, and looks how long that takes to arrive.
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 
 import grpc
@@ -41,6 +43,8 @@ class Backlog(grpc.GenericRpcHandler):
         self._calls = 0
         self._allowance = 0.0
         self._filled = time.monotonic()
+        self._taken: Counter[str] = Counter()
+        """Calls by connection, since the latest look, while too many wait."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
         if handler_call_details.method == _PROBE and self._sent:
@@ -52,15 +56,20 @@ class Backlog(grpc.GenericRpcHandler):
         """Seconds that a call waits now before it is taken."""
         return max(self._wait, time.monotonic() - self._sent) if self._sent else self._wait
 
-    def check(self) -> None:
-        """One more call was taken. Raises Overloaded if it is to be refused because too many wait."""
+    def check(self, peer: Callable[[], str]) -> None:
+        """One more call was taken; `peer` names its connection. Raises Overloaded if it is to be refused because too
+        many wait: then those connections are refused that send the most."""
         self._calls += 1
         if self._wait > WAIT_MAX or self._sent:
-            self._refuse()
+            wait = self.wait
+            if wait > WAIT_MAX:
+                self._shed(wait, peer())
 
-    def _refuse(self) -> None:
-        wait = self.wait
-        if wait <= WAIT_MAX:
+    def _shed(self, wait: float, peer: str) -> None:
+        taken = self._taken
+        taken[peer] += 1
+        if taken[peer] * len(taken) < taken.total():
+            # It sends less than the others.
             return
         now = time.monotonic()
         # A tenth of a second's refusals at once, and no more.
@@ -79,6 +88,7 @@ class Backlog(grpc.GenericRpcHandler):
             while True:
                 await asyncio.sleep(PROBE_INTERVAL)
                 busy, self._calls = self._calls >= BUSY, 0
+                self._taken.clear()
                 if not busy:
                     self._wait = 0.0
                     continue

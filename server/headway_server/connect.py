@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from google.protobuf import message
@@ -80,7 +81,7 @@ class Unary:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            response = await self._respond(Headers(scope=scope), receive)
+            response = await self._respond(scope, receive)
         except JobError as error:
             response = refusals.refusal(error)
         except Refused as refused:
@@ -90,13 +91,14 @@ class Unary:
         if response is not None:
             await response(scope, receive, send)
 
-    async def _respond(self, headers: Headers, receive: Receive) -> Response | None:
+    async def _respond(self, scope: Scope, receive: Receive) -> Response | None:
+        headers = Headers(scope=scope)
         terms = _terms(headers, "application/", self._kinds, "", self._limit)
         body = await bodies.whole(receive, self._limit)
         content = None
         with (
             bodies.Presence(receive) as presence,
-            self._method.call(headers.getlist("authorization"), terms.remaining) as caller,
+            self._method.call(headers.getlist("authorization"), terms.remaining, partial(_peer, scope)) as caller,
         ):
             presence.listen()
             raw = await _aside(len(body), self._read, terms, body)
@@ -137,7 +139,7 @@ class Streaming:
             begun = False
             end: dict[str, Json] = {}
             try:
-                async with aclosing(self._answers(headers, receive, presence)) as answers:
+                async with aclosing(self._answers(scope, headers, receive, presence)) as answers:
                     async for answer in answers:
                         if not begun:
                             begun = True
@@ -154,13 +156,13 @@ class Streaming:
             await send({"type": "http.response.body", "body": bodies.envelope(bodies.LAST, _dumps(end))})
 
     async def _answers(
-        self, headers: Headers, receive: Receive, presence: bodies.Presence
+        self, scope: Scope, headers: Headers, receive: Receive, presence: bodies.Presence
     ) -> AsyncGenerator[bytes, None]:
         terms = _terms(headers, "application/connect+", ("json", "proto"), "connect-", self._limit)
         sent = bodies.messages(receive, presence, self._limit, terms.inflate)
         several = self._method.descriptor.client_streaming
         only = b"" if several else await bodies.only(sent)
-        with self._method.call(headers.getlist("authorization"), terms.remaining) as caller:
+        with self._method.call(headers.getlist("authorization"), terms.remaining, partial(_peer, scope)) as caller:
             request = self._requests(sent, terms) if several else self._parse(terms, only)
             if not several:
                 # The caller hears that they are served, however long the first answer takes.
@@ -189,6 +191,11 @@ def applications(
         else:
             made[descriptor.name] = Unary(method, run, limit, transcode.encoder(descriptor.output_type))
     return made
+
+
+def _peer(scope: Scope) -> str:
+    """The name of the connection."""
+    return repr(scope.get("client"))
 
 
 def _kind(headers: Headers, prefix: str, kinds: Collection[str]) -> str:

@@ -118,7 +118,7 @@ class Overloaded(JobError):
     """`wait`: how long (seconds) what is ahead of the call takes; the caller does well to stay away that long."""
 
     reason = "OVERLOADED"
-    default = "The server has more to write than it can commit in good time; try again a little later."
+    default = "The server has more to do than it can in good time; nothing was changed. Try again a little later."
     retry_after = 1.0
     longest = 30.0
 

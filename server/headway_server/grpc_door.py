@@ -44,7 +44,7 @@ def _unary(guard: Guard, descriptor: MethodDescriptor, run: _Unary, wants_contex
 
     async def handle(raw: bytes, context: Context) -> Answer:
         try:
-            with method.call(_given(context), context.time_remaining()) as caller:
+            with method.call(_given(context), context.time_remaining(), context.peer) as caller:
                 return await run(parse(raw), context if wants_context else caller)
         except Refused as refused:
             await _abort(context, refused.status)
@@ -59,7 +59,7 @@ def _streaming(guard: Guard, descriptor: MethodDescriptor, run: _Streaming, want
 
     async def handle(raw: bytes | AsyncIterator[bytes], context: Context) -> AsyncIterator[Answer]:
         try:
-            with method.call(_given(context), context.time_remaining()) as caller:
+            with method.call(_given(context), context.time_remaining(), context.peer) as caller:
                 request = parse(raw) if isinstance(raw, bytes) else _parsed(raw, parse)
                 answers = run(request, context if wants_context else caller)
                 if isinstance(answers, Awaitable):

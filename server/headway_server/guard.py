@@ -220,20 +220,24 @@ class Method:
         self.tally = tally
         self.parse = _parser(descriptor)
 
-    def call(self, given: Sequence[str | bytes], remaining: float | None) -> Passage:
-        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails."""
-        return Passage(self, given, remaining)
+    def call(self, given: Sequence[str | bytes], remaining: float | None, peer: Callable[[], str]) -> Passage:
+        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails.
+        `peer` names its connection."""
+        return Passage(self, given, remaining, peer)
 
 
 class Passage:
     """A call on its way through the guard."""
 
-    __slots__ = ("_began", "_given", "_method", "_remaining")
+    __slots__ = ("_began", "_given", "_method", "_peer", "_remaining")
 
-    def __init__(self, method: Method, given: Sequence[str | bytes], remaining: float | None) -> None:
+    def __init__(
+        self, method: Method, given: Sequence[str | bytes], remaining: float | None, peer: Callable[[], str]
+    ) -> None:
         self._method = method
         self._given = given
         self._remaining = remaining
+        self._peer = peer
         self._began = time.perf_counter()
 
     def __enter__(self) -> Caller:
@@ -241,7 +245,7 @@ class Passage:
         try:
             caller = method.guard.admit(method.scope, self._given, self._remaining)
             if method.scope is not Scope.OPEN:
-                method.guard.backlog.check()
+                method.guard.backlog.check(self._peer)
         except JobError as error:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:

@@ -275,13 +275,12 @@ def test_one_connection_cannot_crowd_out_the_others() -> None:
         noisy, quiet, surplus = calls
         too_many = sum(map(len, calls)) - PENDING_CALLS
         # One or two are with the event loop already.
-        closed = range(too_many - 5, too_many + 1)
-        until(lambda: sum(call.done() for call in surplus) in closed)
+        until(lambda: sum(call.done() for call in surplus) >= too_many - 5)
         server.go_on()
         assert {_code(call) for call in noisy + quiet} == {grpc.StatusCode.OK}
         ended = Counter(map(_code, surplus))
         assert set(ended) == {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
-        assert ended[grpc.StatusCode.CANCELLED] in closed
+        assert ended[grpc.StatusCode.CANCELLED] >= too_many - 5
 
 
 def test_reports_of_an_admin_stream_keep_their_order(narrow: RunningApp, session: str) -> None:
