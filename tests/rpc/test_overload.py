@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server.app import CONNECTION_CALLS, PENDING_CALLS, channel_options
+from headway_server.app import CONNECTION_CALLS, channel_options
 from headway_server.errors import Overloaded
 from headway_server.limits import Limits
 from headway_server.settings import Settings
@@ -268,19 +268,18 @@ def test_one_connection_cannot_crowd_out_the_others() -> None:
         server = stack.enter_context(_busy())
         calls: list[list[grpc.Future[bytes]]] = []
         for sent in (CONNECTION_CALLS, 100, CONNECTION_CALLS):
+            if calls:
+                server.wait_for(sum(map(len, calls)))
             channel = stack.enter_context(server.connection())
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/some/Method")
             calls.append([method.future(b"", timeout=TIMEOUT) for _ in range(sent)])
-            server.wait_for(sum(map(len, calls)))
         noisy, quiet, surplus = calls
-        too_many = sum(map(len, calls)) - PENDING_CALLS
-        # One or two are with the event loop already.
-        until(lambda: sum(call.done() for call in surplus) >= too_many - 5)
+        until(lambda: any(call.done() for call in surplus))
         server.go_on()
         assert {_code(call) for call in noisy + quiet} == {grpc.StatusCode.OK}
         ended = Counter(map(_code, surplus))
-        assert set(ended) == {grpc.StatusCode.OK, grpc.StatusCode.CANCELLED}
-        assert ended[grpc.StatusCode.CANCELLED] >= too_many - 5
+        assert ended[grpc.StatusCode.CANCELLED]
+        assert ended[grpc.StatusCode.OK]
 
 
 def test_reports_of_an_admin_stream_keep_their_order(narrow: RunningApp, session: str) -> None:
