@@ -62,7 +62,7 @@ CONNECTION_AGE_MS = 30 * 60 * 1000
 CONNECTION_GRACE_MS = 70 * 60 * 1000
 """Longer than any stream lives by itself."""
 
-READ_AHEAD = 256 * 1024
+READ_AHEAD = 512 * 1024
 """Bytes of a stream that gRPC takes in before they are asked for; a message that is asked for is taken in whole."""
 
 CONNECTION_CALLS = 1000

@@ -131,9 +131,13 @@ class Writer:
 
     @property
     def load(self) -> float:
-        """How much may wait, and how long, against the limits of both: 0 to 1, and more beyond them."""
+        """How much waits, and how long, against the limits of both: 0 to 1, and more beyond them."""
+        return max(self._fullness, self.wait / WAIT_MAX)
+
+    @property
+    def _fullness(self) -> float:
         calls = len(self._waiting) / self._rules.limits.pending_writes
-        return max(calls, self._pending_bytes / PENDING_BYTES_MAX, self.wait / WAIT_MAX)
+        return max(calls, self._pending_bytes / PENDING_BYTES_MAX)
 
     async def room(self) -> None:
         """Wait until there is room, for callers that can be made to wait: they leave half of it to the others."""
@@ -152,7 +156,8 @@ class Writer:
         """
         if lane is not None and lane.error is not None:
             raise lane.error
-        if not urgent and self.load >= 1:
+        # A stream has waited for room already: time that has passed since is no reason to break it.
+        if not urgent and (self.load if lane is None else self._fullness) >= 1:
             overloaded = Overloaded(self.wait)
             if lane is not None:
                 lane.close(overloaded)
