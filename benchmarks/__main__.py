@@ -17,7 +17,19 @@ from benchmarks.figures import Section
 LONGER = ("growth_large",)
 """Only when asked for."""
 
-SECTIONS = ("worker", "clients", "calls", "streams", "watching", "growth", "crowd", "start", "page", "peers")
+SECTIONS = (
+    "worker",
+    "clients",
+    "calls",
+    "streams",
+    "watching",
+    "growth",
+    "crowd",
+    "overload",
+    "start",
+    "page",
+    "peers",
+)
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
 from headway_server import facts, grpc_door, http, logs
+from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
@@ -64,6 +65,18 @@ CONNECTION_AGE_MS = 30 * 60 * 1000
 CONNECTION_GRACE_MS = 70 * 60 * 1000
 """Longer than any stream lives by itself."""
 
+READ_AHEAD = 512 * 1024
+"""Bytes of a stream that gRPC takes in before they are asked for; a message that is asked for is taken in whole."""
+
+CONNECTION_CALLS = 1000
+"""Open calls of one connection, watches among them. gRPC's clients keep further ones back until there is room."""
+
+PENDING_CALLS = 1500
+"""Calls that may wait in gRPC until the event loop takes them; it closes further ones at once, with CANCELLED.
+
+To refuse a call from Python, with a reason, costs two thirds of serving a light one: a server that refused so whatever
+is too much at five times its capacity would serve nothing. So this bounds the wait: it is passed in order, some 0.2 s.
+It is above CONNECTION_CALLS, so that no single connection can fill it and have others' calls closed."""
 
 COLLECT_AFTER = (50_000, 20, 50)
 """The collector's thresholds: a call makes some hundred objects, and hardly any in circles."""
@@ -95,12 +108,14 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
-        ("grpc.max_concurrent_streams", 2000),
+        ("grpc.max_concurrent_streams", CONNECTION_CALLS),
         ("grpc.max_allowed_incoming_connections", settings.limits.grpc_connections),
-        # Beyond 1000 calls that wait to be picked up gRPC cancels some at random, before they could be refused with
-        # a reason and a time to come back.
-        ("grpc.server.max_pending_requests", 100_000),
-        ("grpc.server.max_pending_requests_hard_limit", 200_000),
+        # By itself gRPC takes in more and more the faster a connection sends, which then grows old before it is read.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", READ_AHEAD),
+        # The same twice: between the two gRPC would refuse at random.
+        ("grpc.server.max_pending_requests", PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.enable_channelz", 1),
     ]
@@ -155,7 +170,10 @@ class App:
         self._database_trouble: JobError | None = None
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
-        self._guard = guard = Guard(Credentials(self.admin_token), settings.limits)
+        self._backlog = Backlog()
+        self._guard = guard = Guard(
+            Credentials(self.admin_token), settings.limits, self._backlog, lambda: self.writer.wait
+        )
         names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
         self._server.add_generic_rpc_handlers(
             (
@@ -166,6 +184,8 @@ class App:
                     guard, calls, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True
                 ),
                 grpc_door.handlers(guard, calls, CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
+                # The last to be asked: the others' calls do not pass here.
+                self._backlog,
             )
         )
         self.address = await self._bind()
@@ -175,6 +195,7 @@ class App:
             await self._open_http()
         await self._server.start()
         self._calls_task = asyncio.create_task(self.calls.run())
+        self._backlog_task = asyncio.create_task(self._backlog.watch(self.address))
         self._show_health()
         self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
@@ -264,6 +285,7 @@ class App:
         self._servicer.close_streams(ShuttingDown())
         if self._door is not None:
             self._door.hurry()
+        self._backlog_task.cancel()
         for task in self._upkeep_tasks:
             task.cancel()
         await asyncio.gather(self._guard.close(self.settings.shutdown_grace / MICROSECONDS), self.calls.close())

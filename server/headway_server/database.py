@@ -89,7 +89,9 @@ class HeldFiles:
         moved = self.path in self._held and not _is(self.path, self._held[self.path])
         if self._connection is not None and not moved:
             self._connection.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -20,8 +20,9 @@ class JobError(Exception):
 
     reason: ClassVar[str]
     default: ClassVar[str]
-    retry_after: ClassVar[float | None] = None
-    """Seconds after which a retry makes sense, for errors that pass by themselves."""
+    retry_after: float | None = None
+    """Seconds after which a retry makes sense, for errors that pass by themselves. Each caller is told a little more,
+    so that they do not all return at once."""
 
     def __init__(self, message: str | None = None) -> None:
         self.message = message or self.default
@@ -114,9 +115,16 @@ class WatchesLimit(JobError):
 
 
 class Overloaded(JobError):
+    """`wait`: how long (seconds) what is ahead of the call takes; the caller does well to stay away that long."""
+
     reason = "OVERLOADED"
-    default = "The server has more to do than it can do in good time; try again a little later."
+    default = "The server has more to do than it can in good time; nothing was changed. Try again a little later."
     retry_after = 1.0
+    longest = 30.0
+
+    def __init__(self, wait: float = 0.0) -> None:
+        super().__init__()
+        self.retry_after = min(max(wait, Overloaded.retry_after), Overloaded.longest)
 
 
 class ServerJobsLimit(JobError):

@@ -23,6 +23,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import status_pb2
 
 from headway_server import replies, wire_fields
+from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.errors import (
     CredentialsInvalid,
@@ -30,6 +31,7 @@ from headway_server.errors import (
     JobError,
     MalformedMessage,
     MemoryLimit,
+    Overloaded,
     ScopeMissing,
     ShuttingDown,
 )
@@ -170,14 +172,16 @@ class Refused(Exception):
 
 
 class Guard:
-    """Lets calls in, and knows which are running."""
+    """Lets calls in, and knows which are running. `wait` tells how long (seconds) a write is expected to wait now."""
 
-    def __init__(self, credentials: Credentials, limits: Limits) -> None:
+    def __init__(self, credentials: Credentials, limits: Limits, backlog: Backlog, wait: Callable[[], float]) -> None:
         self._credentials = credentials
         self.limits = limits
         self.requests = Budget(limits.request_bytes, MemoryLimit)
         """Bytes of the requests that arrive or are worked on; each connection is a holder."""
         self.expanding = asyncio.Lock()
+        self.backlog = backlog
+        self._wait = wait
         self._running = 0
         self._idle = asyncio.Event()
         self._closed = False
@@ -207,14 +211,21 @@ class Guard:
         caller's deadline. Raises what they are refused for."""
         if self._closed and scope is not Scope.OPEN:
             raise ShuttingDown
-        if remaining is not None and remaining < DEADLINE_OVER:
-            raise DeadlinePassed
+        if remaining is not None:
+            self._check_time(scope, remaining)
         if scope is Scope.OPEN:
             return ANYBODY
         caller = self._credentials.caller(given)
         if scope not in caller.scopes:
             raise ScopeMissing
         return caller
+
+    def _check_time(self, scope: Scope, remaining: float) -> None:
+        """Refuse what cannot be done before its deadline."""
+        if remaining < DEADLINE_OVER:
+            raise DeadlinePassed
+        if scope is Scope.REPORT and remaining < (wait := self._wait()):
+            raise Overloaded(wait)
 
     def begun(self) -> None:
         """A call runs that the end waits for."""
@@ -295,6 +306,8 @@ class Passage:
         method = self._method
         try:
             caller = method.guard.admit(method.scope, self._given, self._remaining)
+            if method.scope is not Scope.OPEN:
+                method.guard.backlog.check(self._connection)
         except JobError as error:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:

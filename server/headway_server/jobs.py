@@ -112,6 +112,10 @@ class Jobs:
         """Do something with a job; the job as this left it. `size` is the action's weight in bytes."""
         return await self._writer.apply(await self.locate(name), action, size)
 
+    async def room(self) -> None:
+        """Wait until reports can be taken."""
+        await self._writer.room()
+
     def report(self, steps: Sequence[Step], size: int, lane: Lane) -> "asyncio.Future[list[Outcome]]":
         """Apply reports, in their order and in one commit; what became of each. `size` is their weight in bytes."""
         return self._writer.submit(steps, size, lane=lane)
@@ -120,7 +124,7 @@ class Jobs:
         """How long (µs) the worker of this job does well to wait before its next report."""
         watched = self._hub.watched((job.session_hash, job.id))
         wanted = WATCHED_PACE if watched else UNWATCHED_PACE
-        pace = wanted + int((SLOWEST_PACE - wanted) * self._writer.load)
+        pace = wanted + int((SLOWEST_PACE - wanted) * min(self._writer.load, 1))
         return min(pace, job.heartbeat_timeout // 3) if job.heartbeat_timeout else pace
 
     async def get(self, name: Name, after_revision: int = 0, wait: int = 0, connection: str = "") -> Job:

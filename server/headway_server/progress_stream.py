@@ -114,6 +114,8 @@ class ProgressStream:
             arriving = aiter(incoming)
             # Room first: no request is parsed before it has some.
             while await self._room.acquire():
+                # A sender that is not read waits; one that is refused sends all of it again.
+                await self._jobs.room()
                 request = await anext(arriving, None)
                 if request is None:
                     break

@@ -1,5 +1,6 @@
 """Domain to proto: what callers are answered; requests.py is the way in."""
 
+import random
 from collections.abc import Sequence
 
 from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
@@ -15,6 +16,10 @@ DOMAIN = "headway"
 
 PAGE_BYTES = 3 * 1024 * 1024
 """A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
+
+RETRY_JITTER = 0.5
+"""Callers are told to stay away for up to this much longer than necessary (1 = twice as long), each for another time:
+those who were refused together must not return together."""
 
 STATUSES: dict[Status, job_pb2.JobStatus] = {
     Status.PENDING: job_pb2.JOB_STATUS_PENDING,
@@ -85,7 +90,8 @@ def status(error: JobError) -> status_pb2.Status:
         ]
         answer.details.add().Pack(error_details_pb2.BadRequest(field_violations=violations))
     if error.retry_after is not None:
-        answer.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=span(int(error.retry_after * MICROSECONDS))))
+        delay = error.retry_after * random.uniform(1, 1 + RETRY_JITTER)
+        answer.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=span(int(delay * MICROSECONDS))))
     return answer
 
 

@@ -34,6 +34,13 @@ TRIES = 3
 
 PENDING_BYTES_MAX = 256 * 1024 * 1024
 
+WAIT_MAX = 0.5
+"""Seconds that the commits ahead of a call may take, not counting the one that takes it along: most callers would not
+wait for more. Further calls are refused, and streams are not read on, until less is ahead."""
+
+COMMIT_MEMORY = 0.25
+"""The weight of the latest commit in the average time of a commit."""
+
 log = logging.getLogger(__name__)
 
 Published = Job | Removal
@@ -96,7 +103,13 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._line: Line[_Call] = Line(self._loop)
         self._waiting: set[_Call] = set()
+        self._waiting_steps = 0
         self._pending_bytes = 0
+        self._room = asyncio.Event()
+        self._commit_time = 0.0
+        """Seconds of a commit, on average over the latest."""
+        self._commit_began = 0.0
+        """When the one that runs began, or 0."""
         self._closed = False
         self._last_now = 0
         self.failure: JobError | None = None
@@ -114,10 +127,30 @@ class Writer:
         return len(self._waiting)
 
     @property
+    def wait(self) -> float:
+        """Seconds that the commits ahead of a new call are expected to take. 0 if the next commit takes it along."""
+        commits = self._waiting_steps // BATCH_MAX
+        if not commits:
+            return 0.0
+        began = self._commit_began
+        running = time.perf_counter() - began if began else 0.0
+        return commits * max(self._commit_time, running)
+
+    @property
     def load(self) -> float:
-        """How much of the room for waiting calls is taken: 0 to 1."""
-        limit = self._rules.limits.pending_writes
-        return max(len(self._waiting) / limit, self._pending_bytes / PENDING_BYTES_MAX)
+        """How much waits, and how long, against the limits of both: 0 to 1, and more beyond them."""
+        return max(self._fullness, self.wait / WAIT_MAX)
+
+    @property
+    def _fullness(self) -> float:
+        calls = len(self._waiting) / self._rules.limits.pending_writes
+        return max(calls, self._pending_bytes / PENDING_BYTES_MAX)
+
+    async def room(self) -> None:
+        """Wait until there is room, for callers that can be made to wait: they leave half of it to the others."""
+        while self.load >= 0.5 and not self._closed:
+            self._room.clear()
+            await self._room.wait()
 
     def submit(
         self, steps: Sequence[Step], size: int = 0, *, lane: Lane | None = None, urgent: bool = False
@@ -130,9 +163,9 @@ class Writer:
         """
         if lane is not None and lane.error is not None:
             raise lane.error
-        crowded = len(self._waiting) >= self._rules.limits.pending_writes or self._pending_bytes > PENDING_BYTES_MAX
-        if crowded and not urgent:
-            overloaded = Overloaded()
+        # A stream has waited for room already: time that has passed since is no reason to break it.
+        if not urgent and (self.load if lane is None else self._fullness) >= 1:
+            overloaded = Overloaded(self.wait)
             if lane is not None:
                 lane.close(overloaded)
             raise overloaded
@@ -146,6 +179,7 @@ class Writer:
         if self._closed:
             raise ShuttingDown
         self._waiting.add(call)
+        self._waiting_steps += len(call.steps)
         self._pending_bytes += call.size
         self._line.put(call)
         return call.future
@@ -169,6 +203,7 @@ class Writer:
         """Commit what was accepted, then stop."""
         if not self._closed:
             self._closed = True
+            self._room.set()
             self._line.close()
         await asyncio.to_thread(self._thread.join)
 
@@ -182,9 +217,12 @@ class Writer:
             closing = self._line.closed
             batch = self._collect()
             if batch:
-                began = time.perf_counter()
+                began = self._commit_began = time.perf_counter()
                 published = self._commit(batch)
-                self.commit_seconds.add(time.perf_counter() - began)
+                took = time.perf_counter() - began
+                self._commit_began = 0.0
+                self._commit_time += (took - self._commit_time) * COMMIT_MEMORY
+                self.commit_seconds.add(took)
                 self.commit_calls.add(len(batch))
                 try:
                     self._loop.call_soon_threadsafe(self._deliver, batch, published)
@@ -312,7 +350,9 @@ class Writer:
 
     def _forget(self, call: _Call) -> None:
         self._waiting.discard(call)
+        self._waiting_steps -= len(call.steps)
         self._pending_bytes -= call.size
+        self._room.set()
 
 
 def _published(change: Change) -> Published:

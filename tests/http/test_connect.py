@@ -115,7 +115,7 @@ def test_a_refusal_that_passes_says_when(own_app: Any, session: str) -> None:
     client.call("CreateJob", {"sessionId": session})
     answer = client.call("CreateJob", {"sessionId": session})
     assert (answer.status, answer.refusal.reason) == (429, "SESSION_JOBS_LIMIT")
-    assert answer.headers["retry-after"] == "60"
+    assert 60 <= int(answer.headers["retry-after"]) <= 90, "each is told another time, so that not all return at once"
     client.close()
 
 

@@ -1,35 +1,123 @@
 """Under overload nothing is lost, nothing counts twice, and the server stays well."""
 
+import asyncio
 import queue
-from collections.abc import Callable, Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any  # answers of any type
 
 import grpc
+import grpc.aio
 import pytest
 from google.protobuf import message
+from grpc_channelz.v1 import channelz_pb2
+from grpc_channelz.v1.channelz import ChannelzServicer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server import writer
+from headway_server.app import CONNECTION_CALLS, channel_options
+from headway_server.errors import Overloaded
 from headway_server.limits import Limits
+from headway_server.settings import Settings
+from headway_server.writer import WAIT_MAX, Lane
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import TIMEOUT, Caller
-from tests.support.refusals import outcome
+from tests.support.http import Client
+from tests.support.refusals import from_error, outcome, refused_with
 from tests.support.waiting import held_commits, until
 
 REQUESTS = 400
+
+PENDING = 4
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     """A server that sheds as soon as a few calls wait."""
     database = empty_database(request.param, request, tmp_path_factory.mktemp("narrow"))
-    with RunningApp(database, limits=Limits(pending_writes=4)) as running:
+    with RunningApp(database, limits=Limits(pending_writes=PENDING)) as running:
         yield running
 
 
-def test_a_stream_that_is_shed_and_sent_again_counts_everything_once(narrow: RunningApp, session: str) -> None:
-    """What follows a request that failed is not applied: sent again, the failed one would be taken for an old one."""
+def _create_soon(pool: ThreadPoolExecutor, app: RunningApp, session: str) -> "Future[job_pb2.Job]":
+    """A job that is being created."""
+    return pool.submit(app.stub.CreateJob, pb.CreateJobRequest(session_id=session), timeout=TIMEOUT)
+
+
+def _code(call: "Future[Any] | grpc.Future[Any]") -> grpc.StatusCode:
+    """How a call ended."""
+    error = call.exception(TIMEOUT)
+    assert error is None or isinstance(error, grpc.Call)
+    return grpc.StatusCode.OK if error is None else error.code()
+
+
+class _Busy:
+    """A gRPC server with our options whose event loop is busy until it is told to go on."""
+
+    def __init__(self, port: int, go: threading.Event) -> None:
+        self._port = port
+        self.go_on = go.set
+
+    @contextmanager
+    def connection(self) -> Iterator[grpc.Channel]:
+        """A channel with a connection of its own."""
+        own = (("grpc.use_local_subchannel_pool", 1),)
+        with grpc.insecure_channel(f"127.0.0.1:{self._port}", own) as channel:
+            grpc.channel_ready_future(channel).result(TIMEOUT)
+            yield channel
+
+    def wait_for(self, calls: int) -> None:
+        """Wait until so many calls have come, whatever became of them."""
+        until(lambda: self._newest().data.calls_started >= calls)
+
+    def _newest(self) -> channelz_pb2.Server:
+        servers: Iterable[channelz_pb2.Server] = ChannelzServicer.GetServers(
+            channelz_pb2.GetServersRequest(), None
+        ).server
+        return max(servers, key=lambda server: server.ref.server_id)
+
+
+@contextmanager
+def _busy() -> Iterator[_Busy]:
+    async def echo(request: bytes, context: object) -> bytes:
+        return request
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+            return grpc.unary_unary_rpc_method_handler(echo)
+
+    async def start() -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(options=channel_options(Settings()))
+        server.add_generic_rpc_handlers((Handlers(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(TIMEOUT)
+    go = threading.Event()
+    loop.call_soon_threadsafe(go.wait, TIMEOUT)
+    try:
+        yield _Busy(port, go)
+    finally:
+        go.set()
+        asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(TIMEOUT)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_stream_that_is_held_back_counts_everything_once(narrow: RunningApp, session: str) -> None:
+    """A sender that sends more than can be committed waits; its stream goes on."""
     job = narrow.stub.CreateJob(pb.CreateJobRequest(session_id=session))
     requests = [
         pb.StreamProgressRequest(
@@ -41,20 +129,159 @@ def test_a_stream_that_is_shed_and_sent_again_counts_everything_once(narrow: Run
         )
         for number in range(1, REQUESTS + 1)
     ]
-    acked = breaks = 0
-    while acked < REQUESTS:
-        sent_before = acked
-        try:
-            for response in narrow.stub.StreamProgress(iter(requests[acked:]), timeout=30):
-                assert not response.failures
-                acked = sent_before + response.acked
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            breaks += 1
-            assert breaks < 50 * REQUESTS
+    with held_commits(narrow) as wait_for:
+        responses = narrow.stub.StreamProgress(iter(requests), timeout=30)
+        wait_for(PENDING // 2 - 1)
+    acked = 0
+    for response in responses:
+        assert not response.failures
+        acked = response.acked
     final = narrow.stub.GetJob(pb.GetJobRequest(session_id=session, job_id=job.id))
-    assert breaks, "the stream was never shed: this shows nothing"
-    assert final.progress == final.counters["done"] == REQUESTS
+    assert acked == final.progress == final.counters["done"] == REQUESTS
+
+
+def test_what_builds_on_a_refused_call_is_refused(narrow: RunningApp, session: str) -> None:
+    """Otherwise a stream whose second request is refused and third taken would send the second again in vain: its
+    sequence would be an old one."""
+    writer = narrow.app.writer
+    lane = Lane()
+
+    async def submit() -> None:
+        await writer.submit((), lane=lane)
+
+    with ThreadPoolExecutor(PENDING) as pool, held_commits(narrow) as wait_for:
+        waiting = [_create_soon(pool, narrow, session) for _ in range(PENDING - 1)]
+        wait_for(PENDING - 1)
+        with pytest.raises(Overloaded):
+            narrow.run(submit())
+    assert all(call.result().revision for call in waiting)
+    until(lambda: writer.load == 0)
+    with pytest.raises(Overloaded):
+        narrow.run(submit())
+
+
+@pytest.mark.parametrize("door", ["grpc", "http"])
+def test_what_is_too_much_is_refused_and_told_when_to_return(tmp_path: Path, session: str, door: str) -> None:
+    """While the database takes nothing: what was accepted waits, the rest is refused at once, reads and the health are
+    served; afterwards all is as before."""
+    limits = Limits(pending_writes=PENDING)
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", limits=limits, door=door) as app:
+        caller = Caller(app, session)
+        job = caller.create()
+        with ThreadPoolExecutor(PENDING) as pool, held_commits(app) as wait_for:
+            accepted = [_create_soon(pool, app, session) for _ in range(PENDING - 1)]
+            wait_for(PENDING - 1)
+            delays = set()
+            for _ in range(10):
+                refusal = refused_with("OVERLOADED", lambda: caller.report(job.id, advance=1))
+                assert refusal.code == "RESOURCE_EXHAUSTED"
+                assert refusal.retry_after is not None and refusal.retry_after >= 1
+                delays.add(refusal.retry_after)
+            assert len(delays) > 1, "all would return at the same moment"
+            refused_with("OVERLOADED", lambda: caller.create())
+            assert caller.get(job.id).progress == 0
+            with grpc.insecure_channel(app.address) as channel:
+                health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
+            with closing(Client(app.app.http_address)) as client:
+                assert client.get("/healthz").status == 200
+                answer = client.call("ReportProgress", {"sessionId": session, "jobId": job.id, "advance": "1"})
+                assert answer.status == 429
+                assert int(answer.headers["retry-after"]) >= 1
+        assert all(call.result().revision for call in accepted)
+        assert caller.report(job.id, advance=1).progress == 1
+
+
+@pytest.mark.parametrize("door", ["grpc", "http"])
+def test_what_would_wait_too_long_is_refused(
+    tmp_path: Path, session: str, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time that commits take, long before their number matters; what the next commit takes along is accepted,
+    however long this one takes."""
+    monkeypatch.setattr("headway_server.writer.BATCH_MAX", 3)
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
+        caller, writer = Caller(app, session), app.app.writer
+        job = caller.create()
+        with ThreadPoolExecutor(3) as pool, held_commits(app) as wait_for:
+            accepted = [_create_soon(pool, app, session) for _ in range(2)]
+            wait_for(2)
+            assert writer.wait == 0
+            accepted.append(_create_soon(pool, app, session))
+            until(lambda: writer.wait > WAIT_MAX)
+            refused_with("OVERLOADED", lambda: caller.report(job.id, advance=1))
+            until(lambda: writer.wait > 2)
+            refusal = refused_with("OVERLOADED", lambda: caller.report(job.id, advance=1))
+            assert refusal.retry_after is not None and refusal.retry_after > 2, "it grows with what is ahead"
+        assert all(call.result().revision for call in accepted)
+        assert caller.report(job.id, advance=1).progress == 1
+
+
+@pytest.mark.parametrize("door", ["grpc", "http"])
+def test_calls_whose_deadline_is_over_are_not_worked_on(tmp_path: Path, session: str, door: str) -> None:
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
+        caller = Caller(app, session)
+        job = caller.create()
+        request = pb.ReportProgressRequest(session_id=session, job_id=job.id, advance=1)
+        with ThreadPoolExecutor(20) as pool, held_commits(app):
+            calls = [pool.submit(app.stub.ReportProgress, request, timeout=0.2) for _ in range(20)]
+            assert {_code(call) for call in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        until(lambda: app.app.writer.load == 0)
+        assert caller.get(job.id) == job
+
+
+@pytest.mark.parametrize("door", ["grpc", "http"])
+def test_calls_that_waited_too_long_to_be_taken_are_refused(
+    tmp_path: Path, session: str, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads too, as long as there are too many; the health is served, and all is well as soon as it can be."""
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
+        caller = Caller(app, session)
+        job = caller.create()
+        with monkeypatch.context() as patch:
+            patch.setattr("headway_server.backlog.BUSY", 1)
+            patch.setattr("headway_server.backlog.WAIT_MAX", 0.0)
+            until(lambda: _is_refused(lambda: caller.get(job.id)))
+            until(lambda: _is_refused(lambda: caller.report(job.id, advance=1)))
+            with grpc.insecure_channel(app.address) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                for _ in range(20):
+                    health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+            with closing(Client(app.app.http_address)) as client:
+                assert {client.get("/readyz").status for _ in range(20)} == {200}
+        before = caller.get(job.id).progress
+        assert caller.report(job.id, advance=1).progress == before + 1
+
+
+def _is_refused(call: Callable[[], object]) -> bool:
+    """Whether a call is refused because of overload, and told when to return."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        refusal = from_error(error)
+        assert refusal.reason == "OVERLOADED"
+        assert refusal.retry_after is not None and refusal.retry_after >= 1
+        return True
+    return False
+
+
+def test_one_connection_cannot_crowd_out_the_others() -> None:
+    """However many calls it opens, others' have room; what several connections send too much is closed at once."""
+    with ExitStack() as stack:
+        server = stack.enter_context(_busy())
+        calls: list[list[grpc.Future[bytes]]] = []
+        for sent in (CONNECTION_CALLS, 100, CONNECTION_CALLS):
+            if calls:
+                server.wait_for(sum(map(len, calls)))
+            channel = stack.enter_context(server.connection())
+            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/some/Method")
+            calls.append([method.future(b"", timeout=TIMEOUT) for _ in range(sent)])
+        noisy, quiet, surplus = calls
+        until(lambda: any(call.done() for call in surplus))
+        server.go_on()
+        assert {_code(call) for call in noisy + quiet} == {grpc.StatusCode.OK}
+        ended = Counter(map(_code, surplus))
+        assert ended[grpc.StatusCode.CANCELLED]
+        assert ended[grpc.StatusCode.OK]
 
 
 def test_reports_of_an_admin_stream_keep_their_order(narrow: RunningApp, session: str) -> None:

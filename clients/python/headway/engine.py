@@ -45,6 +45,7 @@ WRITING = 5.0
 _CALLS = 16
 _FIRST_PACE = 0.25
 _PACES = (0.01, 30.0)
+_BELIEVED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 
 
 class Engine:
@@ -407,9 +408,10 @@ class Engine:
         log.warning("headway: " + text, course.job.id, in_words(error))
 
     def _outage(self, error: HeadwayError) -> None:
-        # Who says these is well, or gRPC connects anew by itself. After all else the connection is not believed: what
-        # went wrong on it once, in its compressed headers for example, stays wrong for all later calls.
-        if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        # Who says these is well, or gRPC connects anew by itself; a server that gets more calls than it can even refuse
+        # says CANCELLED. After all else the connection is not believed: what went wrong on it once, in its compressed
+        # headers for example, stays wrong for all later calls.
+        if error.code in _BELIEVED:
             self._drop_stream()
         else:
             self._hang_up()
