@@ -192,6 +192,20 @@ class NoticeRow(_Table):
         indexes = ((("endpoint", "next_time"), False),)
 
 
+class ChangeLogRow(_Table):
+    """Which jobs a commit changed. Where servers share a database; kept for some minutes."""
+
+    xid = BigIntegerField(primary_key=True)
+    """The transaction."""
+    server = CharField(32)
+    """Who committed it: that server need not read it."""
+    jobs = TextField()
+    """JSON: [[session_hash, id], …]."""
+
+    class Meta:
+        table_name = "change_log"
+
+
 class FactRow(_Table):
     """What the database knows of itself: a name and a value."""
 
@@ -210,5 +224,6 @@ TABLES: tuple[type[Model], ...] = (
     RecordErrorRow,
     RemovedRow,
     NoticeRow,
+    ChangeLogRow,
     FactRow,
 )
