@@ -206,6 +206,19 @@ class ChangeLogRow(_Table):
         table_name = "change_log"
 
 
+class ServerRow(_Table):
+    """A server, as the others see it. Where servers share a database; by each server, once a second."""
+
+    id = CharField(32, primary_key=True)
+    heard_until = BigIntegerField()
+    """It has committed all that it received until then."""
+    note_time = BigIntegerField()
+    """When it wrote this, by the database's clock."""
+
+    class Meta:
+        table_name = "server"
+
+
 class FactRow(_Table):
     """What the database knows of itself: a name and a value."""
 
@@ -225,5 +238,6 @@ TABLES: tuple[type[Model], ...] = (
     RemovedRow,
     NoticeRow,
     ChangeLogRow,
+    ServerRow,
     FactRow,
 )
