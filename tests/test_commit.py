@@ -37,7 +37,7 @@ COMMANDS = st.one_of(
 
 def together(store: Store, commands: Sequence[Action]) -> list[Outcome]:
     """The outcomes of commands that share one commit."""
-    committed = Committed()
+    committed = Committed(1_000_000)
     committed.note([machine.create(*KEY, CREATE, 1, RULES)])
     commit = Commit(store, committed, Totals(RULES.limits), RULES, 2, [[(KEY, command) for command in commands]])
     return commit.apply([(KEY, command) for command in commands])

@@ -13,7 +13,8 @@ from headway_server.database import StartError, migrate, open_engine, session_ke
 from headway_server.estimate import Pace
 from headway_server.job import Cancellation, Error, Job, Status, StatusChange
 from headway_server.limits import INT64_MAX, MICROSECONDS
-from headway_server.store import Filter, Store
+from headway_server.listing import NEWEST, Filter, Found
+from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
 from tests.conftest import ENGINES, empty_database
 
@@ -75,7 +76,7 @@ def test_a_job_is_read_back_as_it_was_written(store: Store, job: Job) -> None:
         assert store.get(key) == job
         assert store.load([key]) == {key: job}
         if job.labels:
-            assert store.page(Filter(job.session_hash, labels=job.labels), None, 10) == [job]
+            assert store.listing.jobs(Filter(job.session_hash, labels=job.labels), NEWEST, 10) == Found([job], None)
     finally:
         with store.transaction():
             store.save([Change(job, removed=True, changed=True)])

@@ -25,7 +25,6 @@ from headway.v1 import job_service_pb2
 from headway_server import facts, grpc_door, http
 from headway_server.change import Event, Rules
 from headway_server.clock import Clock, SteadyClock
-from headway_server.committed import JOBS as COMMITTED
 from headway_server.committed import Committed
 from headway_server.database import StartError, first_line, migrate, open_engine, session_key
 from headway_server.errors import DatabaseUnavailable, JobError, ShuttingDown
@@ -121,9 +120,9 @@ class App:
         self.store, key, anchor = await asyncio.to_thread(_prepare, settings, rules)
         self.engine = self.store.engine
         clock = self._clock or SteadyClock(anchor)
-        self.hub = Hub(settings.limits)
+        self.hub = Hub(settings.limits, clock.now(), shared=self.engine.shared)
         self.readers = Readers(self.store)
-        committed = Committed(0 if self.engine.shared else COMMITTED)
+        committed = Committed(0 if self.engine.shared else settings.limits.cached_bytes)
         render = renderer(settings.notice_source)
         outbox = Outbox(self.engine.database, settings.notices, Ids(clock), render)
         publish, beside = (self._publish, outbox.add) if settings.notices else (self.hub.publish, None)
@@ -167,9 +166,11 @@ class App:
             await self._open_http()
         await self._server.start()
         await self._show_health()
-        self._upkeep_task: asyncio.Task[None] | None = None
+        self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
-            self._upkeep_task = asyncio.create_task(self.upkeep.run(self._note_database))
+            self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run(self._note_database)))
+            if self.engine.shared:
+                self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run_looks()))
             await self.notices.start(alone=not self.engine.shared)
         self.loop_monitor.start()
 
@@ -253,8 +254,8 @@ class App:
         await self._show_health()
         self.hub.close()
         self._servicer.close_streams(ShuttingDown())
-        if self._upkeep_task is not None:
-            self._upkeep_task.cancel()
+        for task in self._upkeep_tasks:
+            task.cancel()
         await self._guard.close(self.settings.shutdown_grace / MICROSECONDS)
         if not self._database_answers:
             self.readers.give_up()

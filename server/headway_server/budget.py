@@ -1,5 +1,8 @@
 """Bounds what callers can make the server hold, in all and for each of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from headway_server.errors import JobError
 
 PART = 8
@@ -43,3 +46,12 @@ class Budget:
             self._held[holder] = left
         else:
             del self._held[holder]
+
+    @contextmanager
+    def lent(self, holder: str, amount: int) -> Iterator[None]:
+        """Give it this much more until the end of the block. Raises as `take` does."""
+        self.take(holder, amount)
+        try:
+            yield
+        finally:
+            self.give_back(holder, amount)

@@ -8,21 +8,22 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from headway_server.change import Change
-from headway_server.job import Job, Key
-
-JOBS = 16_384
-"""Jobs that are held at most; some 2 KiB each, as a rule."""
+from headway_server.job import Job, Key, growth, weight
 
 SESSIONS = 4096
 """Sessions whose jobs are counted."""
 
 
 class Committed:
-    """`jobs` = 0 holds nothing."""
+    """Holds jobs that take `room` bytes of memory together; 0 = holds nothing."""
 
-    def __init__(self, jobs: int = JOBS) -> None:
-        self._room = jobs
+    def __init__(self, room: int) -> None:
+        self._room = room
         self._jobs: OrderedDict[Key, Job] = OrderedDict()
+        self._weights: dict[Key, tuple[int, int]] = {}
+        """What each takes, and its growth when that was reckoned."""
+        self.bytes = 0
+        """What all take together."""
         self._counts: OrderedDict[str, int] = OrderedDict()
 
     def get(self, key: Key) -> Job | None:
@@ -51,14 +52,31 @@ class Committed:
             if moved and job.session_hash in self._counts:
                 self._counts[job.session_hash] += moved
             if change.removed:
-                self._jobs.pop(key, None)
+                if self._jobs.pop(key, None) is not None:
+                    self._unweigh(key)
             else:
                 self._jobs[key] = job
                 self._jobs.move_to_end(key)
-        while len(self._jobs) > self._room:
-            self._jobs.popitem(last=False)
+                weighed = self._weights.get(key)
+                if weighed is None or change.rewritten or growth(job) != weighed[1]:
+                    self._weigh(key, job)
+        while self.bytes > self._room:
+            key, _ = self._jobs.popitem(last=False)
+            self._unweigh(key)
+
+    def _weigh(self, key: Key, job: Job) -> None:
+        if key in self._weights:
+            self._unweigh(key)
+        taken = weight(job)
+        self._weights[key] = taken, growth(job)
+        self.bytes += taken
+
+    def _unweigh(self, key: Key) -> None:
+        self.bytes -= self._weights.pop(key)[0]
 
     def forget(self) -> None:
         """What is held may be wrong."""
         self._jobs.clear()
+        self._weights.clear()
+        self.bytes = 0
         self._counts.clear()

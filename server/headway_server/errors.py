@@ -115,7 +115,7 @@ class WatchesLimit(JobError):
 
 class Overloaded(JobError):
     reason = "OVERLOADED"
-    default = "The server has more to write than it can commit in good time; try again a little later."
+    default = "The server has more to do than it can do in good time; try again a little later."
     retry_after = 1.0
 
 

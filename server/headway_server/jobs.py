@@ -16,17 +16,18 @@ from headway_server.errors import (
     InvalidRequest,
     JobIdAmbiguous,
     JobNotFound,
-    ResumeTokenExpired,
     StreamExpired,
 )
 from headway_server.ids import Ids
 from headway_server.job import Job, Key, Status
 from headway_server.limits import MICROSECONDS
+from headway_server.listing import NEWEST, Filter, Position, Removal, position
 from headway_server.readers import Readers
 from headway_server.report import RecordError
-from headway_server.store import Filter, Removal, Store
-from headway_server.tokens import Position, Sealer
-from headway_server.watch import OVERLAP, Hub, Seen, moment
+from headway_server.session_watch import SessionWatches
+from headway_server.store import Store
+from headway_server.tokens import Sealer
+from headway_server.watch import Hub, Seen, moment
 from headway_server.writer import Lane, Writer
 from headway_server.writes import RECORD_ERRORS_KEPT
 
@@ -42,6 +43,9 @@ SLOWEST_PACE = 30 * MICROSECONDS
 WAIT_MAX = 60 * MICROSECONDS
 """The longest that `get` waits (µs)."""
 
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page's jobs have no more text than this, or little more: about what an answer can hold."""
+
 T = TypeVar("T")
 
 EVERYWHERE = None
@@ -54,16 +58,17 @@ Name = tuple[str | None, str]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a list. `token(job)` continues behind a job of it."""
+    """A page of a list; perhaps without jobs, though there are more. `token(position)` continues behind a position."""
 
     jobs: Sequence[Job]
-    is_last: bool
-    token: Callable[[Job], str]
+    end: Position | None
+    """Where the page ends, or None if it is the last."""
+    token: Callable[[Position], str]
 
     def next_token(self, shown: int) -> str:
         """Continues behind the first `shown` jobs, for a caller who has room for no more; "" if none are left."""
-        complete = self.is_last and shown == len(self.jobs)
-        return "" if complete else self.token(self.jobs[shown - 1])
+        end = position(self.jobs[shown - 1]) if shown < len(self.jobs) else self.end
+        return "" if end is None else self.token(end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Jobs:
         self._hub = hub
         self._clock = clock
         self._sealer = sealer
+        self._session_watches = SessionWatches(store, readers, hub, clock, sealer)
         self._ids = Ids(clock)
 
     async def create(self, session_hash: str, job_id: str, action: Create) -> Job:
@@ -132,24 +138,29 @@ class Jobs:
         """A page of jobs, newest first."""
         scope = repr((wanted.session_hash, sorted(wanted.statuses), wanted.name, wanted.invoker,
                       sorted(wanted.labels.items()), wanted.stalled))  # fmt: skip
-        after = None
+        after = NEWEST
         if page_token:
-            position = self._sealer.open("page", scope, page_token)
-            if position is None:
+            given = self._sealer.open("page", scope, page_token)
+            if given is None:
                 raise InvalidRequest(
                     Fault(
                         "page_token",
                         "is not the next_page_token of a list with this session and these filters",
                     )
                 )
-            create_time, job_id, session_hash = position
+            create_time, job_id, session_hash = given
             after = (int(create_time), str(job_id), str(session_hash))
-        jobs = await self._readers.read(partial(self._store.page, wanted, after, page_size + 1))
+        # One more than asked for, which shows whether the page is the last.
+        query = partial(self._store.listing.jobs, wanted, after, page_size + 1, room=PAGE_BYTES)
+        found = await self._readers.list(wanted.session_hash or "-", lambda stop: query(stop=stop))
+        jobs, end = found.jobs[:page_size], found.end
+        if len(found.jobs) > page_size:
+            end = position(jobs[-1])
 
-        def token(last: Job) -> str:
-            return self._sealer.seal("page", scope, [last.create_time, last.id, last.session_hash])
+        def token(end: Position) -> str:
+            return self._sealer.seal("page", scope, [*end])
 
-        return Page(jobs[:page_size], len(jobs) <= page_size, token)
+        return Page(jobs, end, token)
 
     async def variables(self, name: Name, names: Sequence[str]) -> dict[str, str]:
         """Variables of a job, name to JSON text: those asked for that are set; all if none is named."""
@@ -188,7 +199,7 @@ class Jobs:
                     return
                 job = _newer(await inbox.get(), job)
 
-    async def watch_all(
+    def watch_all(
         self, session_hash: str | None, resume_token: str, life: float
     ) -> AsyncGenerator[tuple[Seen, str], None]:
         """The jobs of a session, or of all, as they are now or as they changed since the token; then every change;
@@ -196,41 +207,7 @@ class Jobs:
 
         With each comes the token to take the watch up again behind it.
         """
-        scope = session_hash or "-"
-        since, last_id = self._resume_position(scope, resume_token)
-        if since < await self._readers.read(self._store.removals_forgotten) and resume_token:
-            raise ResumeTokenExpired
-        moments: dict[Key, tuple[int, int]] = {}
-        with self._hub.session(session_hash, life) as inbox:
-            overlap = OVERLAP if self._store.engine.shared else 0
-            known = await self._readers.read(partial(self._store.changed_since, session_hash, since - overlap))
-            for seen in known:
-                moments[seen.session_hash, seen.id] = moment(seen)
-                if overlap == 0 and (seen.update_time, seen.id) <= (since, last_id):
-                    continue
-                if isinstance(seen, Removal) and not resume_token:
-                    continue
-                yield seen, self._resume_token(scope, seen)
-            del known
-            while True:
-                seen = await inbox.get()
-                key = (seen.session_hash, seen.id)
-                if moment(seen) <= moments.get(key, (0, 0)):
-                    continue
-                moments[key] = moment(seen)
-                yield seen, self._resume_token(scope, seen)
-
-    def _resume_token(self, scope: str, seen: Seen) -> str:
-        return self._sealer.seal("resume", scope, [seen.update_time, seen.id])
-
-    def _resume_position(self, scope: str, token: str) -> tuple[int, str]:
-        if not token:
-            return 0, ""
-        position: Position | None = self._sealer.open("resume", scope, token)
-        if position is None:
-            raise InvalidRequest(Fault("resume_token", "is not the resume_token of a watch of this session"))
-        update_time, job_id = position
-        return int(update_time), str(job_id)
+        return self._session_watches.watch(session_hash, resume_token, life)
 
     async def _with(self, name: Name, query: Callable[[Key], T]) -> tuple[Job, T]:
         """A job, and what the query finds of it."""

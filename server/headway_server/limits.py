@@ -45,6 +45,8 @@ class Limits:
     session_jobs: int = _limit(10_000, "jobs of a session")
     session_watches: int = _limit(1000, "open watches of a session")
     watches: int = _limit(20_000, "open watches of this server")
+    watch_bytes: int = _limit(128 * 1024 * 1024, "changes and jobs that wait for slow watches of this server, in bytes")
+    cached_bytes: int = _limit(64 * 1024 * 1024, "jobs that this server keeps at hand in memory, in bytes")
     message_bytes: int = _limit(4 * 1024 * 1024, "size of a gRPC message, in bytes")
     pending_writes: int = _limit(10_000, "calls that wait for their commit before further ones are shed")
     pending_notices: int = _limit(100_000, "notices that wait for one receiver before the oldest are given up")

@@ -97,7 +97,7 @@ class JobRow(_Table):
         primary_key = CompositeKey("session_hash", "id")
         indexes = (
             (("session_hash", "create_time", "id"), False),
-            (("create_time", "id"), False),
+            (("create_time", "id", "session_hash"), False),
             (("id",), False),
         )
 
@@ -162,12 +162,16 @@ class RemovedRow(_Table):
 
     session_hash = CharField(32)
     job_id = CharField(32)
-    remove_time = BigIntegerField(index=True)
+    remove_time = BigIntegerField()
     """By ClearJob and retention."""
 
     class Meta:
         table_name = "removed"
         primary_key = CompositeKey("session_hash", "job_id")
+        indexes = (
+            (("remove_time", "job_id", "session_hash"), False),
+            (("session_hash", "remove_time", "job_id"), False),
+        )
 
 
 class NoticeRow(_Table):

@@ -17,8 +17,8 @@ from headway_server.guard import Caller
 from headway_server.job import ENDED, Job, Status
 from headway_server.jobs import WAIT_MAX, Jobs, Name
 from headway_server.limits import INT64_MAX, Limits
+from headway_server.listing import Filter
 from headway_server.sessions import Sessions
-from headway_server.store import Filter
 
 NAME = "must be sessions/{session_id}/operations/{job_id}"
 

@@ -1,22 +1,46 @@
-"""Reads off the event loop: a few threads with a connection each, so that no read waits for a write."""
+"""Reads off the event loop: threads with a connection each, so that no read waits for a write.
+
+Each kind of read has threads of its own, so that none waits for a slower kind: reads of one job, lists and snapshots,
+the sweep, and the look at what other servers wrote.
+"""
 
 import asyncio
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar  # futures of any result wait here
 
 import peewee
 
-from headway_server.errors import DatabaseUnavailable, ShuttingDown
+from headway_server.budget import Budget
+from headway_server.errors import DatabaseUnavailable, Overloaded, ShuttingDown
 from headway_server.store import Store, as_job_error
+from headway_server.turns import Turns
 
-THREADS = 4
+READ_THREADS = 4
+"""Threads for reads of one job."""
 
-TOGETHER = 8
-"""Reads that one thread answers with one wake-up of the event loop, when so many wait."""
+READS_WAITING = 20_000
+"""Reads of one job that wait for a thread, before further ones are refused."""
+
+LIST_THREADS = 2
+"""Threads for lists and the snapshots of watches."""
+
+LISTS_WAITING = 1024
+"""Lists that wait or are read, in all; a session's share of them is that of a Budget."""
+
+LIST_TIME = 0.25
+"""Seconds after which a list ends with what it has found, so that others get their turn."""
+
+LIST_STATEMENT_TIMEOUT = 5_000
+"""Milliseconds that one statement of a list may take; it looks through few enough rows for a hundredth of that."""
 
 T = TypeVar("T")
+
+Stop = Callable[[], bool]
+"""Whether a scan is to end with what it has found: its time is over, or nobody waits for it."""
 
 
 class _Read(Generic[T]):
@@ -55,28 +79,36 @@ class _Read(Generic[T]):
             self._future.set_result(self._result)
 
 
-class Readers:
-    """Runs the store's reads."""
+class _Pool:
+    """Threads that take reads from one queue. Each read is answered as soon as it is done."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, name: str, threads: int) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Read[Any] | None] = queue.SimpleQueue()
+        self._done: deque[_Read[Any]] = deque()
+        self._woken = False
+        """Whether the event loop will come for what is done. It resets this before it looks, so that none is missed."""
         self._closed = False
         self._waiting: set[asyncio.Future[Any]] = set()
         self._threads = [
-            threading.Thread(target=self._run, name=f"headway-reader-{number}", daemon=True)
-            for number in range(THREADS)
+            threading.Thread(target=self._run, name=f"headway-{name}-{number}", daemon=True)
+            for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()
 
-    async def read(self, query: Callable[[], T]) -> T:
-        """What the query returns. Raises DatabaseUnavailable if the database does not answer."""
+    @property
+    def waiting(self) -> int:
+        """Reads that are not answered yet."""
+        return len(self._waiting)
+
+    async def read(self, query: Callable[[Callable[[], bool]], T]) -> T:
+        """What the query returns. It is given a function that says whether its caller has given up."""
         if self._closed:
             raise ShuttingDown
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Read(query, future))
+        self._queue.put(_Read(lambda: query(future.done), future))
         self._waiting.add(future)
         try:
             return await future
@@ -99,26 +131,78 @@ class Readers:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            reads: list[_Read[object]] = []
-            item = self._queue.get()
-            while item is not None:
-                item.run(self._store)
-                reads.append(item)
-                if len(reads) == TOGETHER:
-                    break
+        while (read := self._queue.get()) is not None:
+            read.run(self._store)
+            self._done.append(read)
+            if not self._woken:
+                self._woken = True
                 try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
+                    self._loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:  # The loop is gone, and with it everybody who waited.
                     break
-            else:
-                ended = True
-            if reads:
-                self._loop.call_soon_threadsafe(_deliver, reads)
         self._store.disconnect()
 
+    def _deliver(self) -> None:
+        self._woken = False
+        while self._done:
+            self._done.popleft().deliver()
 
-def _deliver(reads: list[_Read[object]]) -> None:
-    for read in reads:
-        read.deliver()
+
+class Readers:
+    """Runs the store's reads. Each raises DatabaseUnavailable if the database does not answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reads = _Pool(store, "reader", READ_THREADS)
+        self._lists = _Pool(store, "list", LIST_THREADS)
+        self._sweeps = _Pool(store, "sweep", 1)
+        self._looks = _Pool(store, "look", 1)
+        self._pools = (self._reads, self._lists, self._sweeps, self._looks)
+        self._turns = Turns(LIST_THREADS)
+        self._lists_waiting = Budget(LISTS_WAITING, Overloaded)
+
+    async def read(self, query: Callable[[], T]) -> T:
+        """What the query returns: one that needs the rows of few jobs. Raises Overloaded."""
+        if self._reads.waiting >= READS_WAITING:
+            raise Overloaded
+        return await self._reads.read(lambda _: query())
+
+    async def list(self, holder: str, query: Callable[[Stop], T]) -> T:
+        """What the query returns: a page of jobs. `holder` is whose list it is. Raises Overloaded if it has, or all
+        have, as many lists waiting as they may."""
+        with self._lists_waiting.lent(holder, 1):
+            return await self.snapshot(f"list {holder}", query)
+
+    async def snapshot(self, holder: str, query: Callable[[Stop], T]) -> T:
+        """The same, for a caller whose number is limited otherwise, and who can wait: a watch."""
+
+        def within_time(gone: Callable[[], bool]) -> T:
+            self._store.prepare_for_lists(LIST_STATEMENT_TIMEOUT)
+            end = time.monotonic() + LIST_TIME
+            return query(lambda: gone() or time.monotonic() > end)
+
+        async with self._turns.of(holder):
+            return await self._lists.read(within_time)
+
+    async def sweep(self, query: Callable[[], T]) -> T:
+        """What the query returns: one of the sweep, which waits for no caller's read."""
+        return await self._sweeps.read(lambda _: query())
+
+    async def look(self, query: Callable[[], T]) -> T:
+        """What the query returns: one of the look at what other servers wrote."""
+
+        def prepared(_: Stop) -> T:
+            self._store.prepare_for_lists(LIST_STATEMENT_TIMEOUT)
+            return query()
+
+        return await self._looks.read(prepared)
+
+    def give_up(self) -> None:
+        """The database hangs: answer all that waits with DatabaseUnavailable."""
+        for pool in self._pools:
+            pool.give_up()
+
+    async def close(self) -> None:
+        """Answer what waits, then close the connections."""
+        for pool in self._pools:
+            await pool.close()

@@ -13,9 +13,9 @@ from headway_server.actions import Cancel, Create, Fail, Finish, SetVariables, S
 from headway_server.checks import Checks
 from headway_server.job import Error, Status
 from headway_server.json_values import to_text
+from headway_server.listing import Filter
 from headway_server.replies import STATUSES
 from headway_server.report import RecordError, Report
-from headway_server.store import Filter
 
 LARGE = 64 * 1024
 """Requests of more bytes than this are converted in a thread, so that nobody waits for them."""

@@ -111,6 +111,11 @@ def from_row(row: Sequence[Any]) -> Job:
     return Job(**values)
 
 
+def text_length(row: Sequence[Any]) -> int:
+    """How much text a row holds, in characters."""
+    return sum([len(value) for value in row if type(value) is str])
+
+
 def _error(text: str) -> Error:
     code, message, details, reason = _decode(text)
     return Error(code, message, tuple((url, base64.b64decode(value)) for url, value in details), reason)

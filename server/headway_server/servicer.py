@@ -18,9 +18,9 @@ from headway_server.guard import Caller
 from headway_server.job import Job
 from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
+from headway_server.listing import Removal
 from headway_server.progress_stream import ProgressStream
 from headway_server.sessions import Sessions
-from headway_server.store import Removal
 
 WATCH_LIFE = (300.0, 600.0)
 """Seconds that a watch lives, at least and at most: then its caller opens it again, perhaps at another server."""

@@ -1,10 +1,11 @@
 """SQL that peewee compiles once and the store then reuses: compiling costs more than running it."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar  # Any: what a database driver returns has no other type
 
 import peewee
 from peewee import Expression, Model, Query, Value
+from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
 from headway_server import rows
 from headway_server.job import Key
@@ -58,3 +59,11 @@ def belongs(model: type[Model], key: Key) -> Expression:
     columns = model._meta.columns
     condition: Expression = (columns["session_hash"] == key[0]) & (columns["job_id"] == key[1])
     return condition
+
+
+def fetch(database: peewee.Database, sql: str, parameters: Sequence[rows.SqlValue]) -> list[tuple[Any, ...]]:
+    """The rows of a query."""
+    # SQLite reads on while rows are fetched: a fault of the disk must become peewee's error there too.
+    with exception_wrapper:
+        found: list[tuple[Any, ...]] = database.execute_sql(sql, parameters).fetchall()
+    return found

@@ -1,64 +1,34 @@
-"""Reads and writes jobs: every query of the server stands here, run against the engine that it was given.
+"""Reads and writes jobs, run against the engine that it was given. Reads of many jobs are in listing.py.
 
 Statements on the hot path are compiled by peewee once and then reused: compiling costs more than running them.
 """
 
 import json
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any  # what a database driver returns has no other type
 
 import peewee
-from peewee import Expression, Query, Value, fn
-from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
+from peewee import Query, Value, fn
 
 from headway_server import rows
 from headway_server.change import Change
 from headway_server.database import Engine
 from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
-from headway_server.job import Job, Key, Status
+from headway_server.job import Job, Key
 from headway_server.limits import MICROSECONDS
-from headway_server.models import (
-    FactRow,
-    JobRow,
-    LabelRow,
-    RecordErrorRow,
-    RemovedRow,
-    ResultsRow,
-    VariablesRow,
-)
+from headway_server.listing import Listing
+from headway_server.models import FactRow, JobRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
 from headway_server.report import RecordError
-from headway_server.statements import Statement, any_of, belongs, is_key, named, to_power_of_two
+from headway_server.statements import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
 from headway_server.writes import Writes
 
 KEYS_A_QUERY = 128
 
 REMOVALS_FORGOTTEN = "removals_forgotten"
 """The fact that says up to which time (µs) removals may have been forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which jobs to list; what is empty or None lets all pass. `session_hash` None = all sessions."""
-
-    session_hash: str | None
-    statuses: frozenset[Status] = frozenset()
-    name: str = ""
-    invoker: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    stalled: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """A job that is gone, and when it went (µs)."""
-
-    session_hash: str
-    id: str
-    update_time: int
 
 
 class CommitFailed(Exception):
@@ -71,12 +41,15 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.database = engine.database
+        self.listing = Listing(engine)
         self._writes = Writes(engine)
         self._select_job = Statement(self.database, JobRow.select().where(is_key(JobRow, "id")))
         self._select_variables = Statement(
             self.database, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
         )
         self._by_count: dict[int, Statement] = {}
+        self._prepared = threading.local()
+        """The connection of each thread that is prepared for lists."""
 
     # Connections and transactions.
 
@@ -86,6 +59,21 @@ class Store:
             return time.time_ns() // 1000
         ((seconds,),) = self._fetch(peewee.Select(columns=[peewee.SQL("extract(epoch from clock_timestamp())")]))
         return int(seconds * MICROSECONDS)
+
+    def prepare_for_lists(self, timeout: int) -> None:
+        """Let this thread's statements walk along indexes alone, for `timeout` ms at most.
+
+        PostgreSQL guesses what a filter leaves of the range that it is given, and would sometimes rather read and sort
+        all of that. SQLite does as it is told.
+        """
+        if not self.engine.shared:
+            return
+        connection = self.database.connection()
+        if getattr(self._prepared, "connection", None) is not connection:
+            for setting in ("enable_seqscan = off", "enable_bitmapscan = off", "enable_sort = off"):
+                self.database.execute_sql(f"SET {setting}")
+            self.database.execute_sql(f"SET statement_timeout = {timeout}")
+            self._prepared.connection = connection
 
     def connect(self) -> None:
         """Make a connection for this thread, if it has none."""
@@ -211,41 +199,6 @@ class Store:
         query = JobRow.select(JobRow.session_hash).where(JobRow.id == job_id).limit(2)
         return [session_hash for (session_hash,) in self._fetch(query)]
 
-    def page(self, wanted: Filter, after: tuple[int, str, str] | None, limit: int) -> list[Job]:
-        """Jobs, newest first, from behind `after` (create_time, id, session_hash) on."""
-        query = JobRow.select()
-        for condition in self._conditions(wanted):
-            query = query.where(condition)
-        if after is not None:
-            create_time, job_id, session_hash = after
-            query = query.where(JobRow.create_time <= create_time).where(
-                (JobRow.create_time < create_time)
-                | (JobRow.id < job_id)
-                | ((JobRow.id == job_id) & (JobRow.session_hash < session_hash))
-            )
-        order = (JobRow.create_time.desc(), JobRow.id.desc(), JobRow.session_hash.desc())
-        return [rows.from_row(row) for row in self._fetch(query.order_by(*order).limit(limit))]
-
-    def _conditions(self, wanted: Filter) -> Iterator[Expression | peewee.Function]:
-        if wanted.session_hash is not None:
-            yield JobRow.session_hash == wanted.session_hash
-        if wanted.statuses:
-            yield JobRow.status.in_([str(status) for status in sorted(wanted.statuses)])
-        if wanted.name:
-            yield JobRow.name == wanted.name
-        if wanted.invoker:
-            yield JobRow.invoker == wanted.invoker
-        if wanted.stalled is not None:
-            yield JobRow.stalled == wanted.stalled
-        for key, value in sorted(wanted.labels.items()):
-            same = (
-                (LabelRow.session_hash == JobRow.session_hash)
-                & (LabelRow.job_id == JobRow.id)
-                & (LabelRow.key == key)
-                & (LabelRow.value == value)
-            )
-            yield fn.EXISTS(LabelRow.select(Value(1)).where(same))
-
     def variables(self, key: Key) -> dict[str, str]:
         """A job's variables, name to JSON text; {} if it has none."""
         return self.variables_of([key]).get(key, {})
@@ -287,25 +240,11 @@ class Store:
         )
         return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
 
-    def changed_since(self, session_hash: str | None, since: int) -> list[Job | Removal]:
-        """What changed in a session (None: in all) at or after that time (µs), oldest first."""
-        jobs = JobRow.select().where(JobRow.update_time >= since)
-        removed = RemovedRow.select().where(RemovedRow.remove_time >= since)
-        if session_hash is not None:
-            jobs = jobs.where(JobRow.session_hash == session_hash)
-            removed = removed.where(RemovedRow.session_hash == session_hash)
-        found: list[Job | Removal] = [rows.from_row(row) for row in self._fetch(jobs)]
-        found += [Removal(*row) for row in self._fetch(removed)]
-        return sorted(found, key=attrgetter("update_time", "id"))
-
     def _fetch(self, query: Query) -> list[tuple[Any, ...]]:
         return self._fetch_sql(*self.database.get_sql_context().sql(query).query())
 
     def _fetch_sql(self, sql: str, parameters: Sequence[rows.SqlValue]) -> list[tuple[Any, ...]]:
-        # SQLite reads on while rows are fetched: a fault of the disk must become peewee's error there too.
-        with exception_wrapper:
-            found: list[tuple[Any, ...]] = self.database.execute_sql(sql, parameters).fetchall()
-        return found
+        return fetch(self.database, sql, parameters)
 
 
 def as_job_error(error: peewee.PeeweeException) -> JobError:

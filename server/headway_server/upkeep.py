@@ -14,6 +14,7 @@ from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import JobError
 from headway_server.facts import NOTE_INTERVAL, note_time
 from headway_server.limits import MICROSECONDS
+from headway_server.listing import NEWEST, Filter, Position
 from headway_server.readers import Readers
 from headway_server.store import Store
 from headway_server.watch import OVERLAP, Hub
@@ -36,6 +37,13 @@ BATCH = 200
 
 REMOVALS_KEPT = 86_400 * MICROSECONDS
 """How long removals are remembered for watches that are taken up again (µs)."""
+
+LOOK_ROWS = 256
+LOOK_BYTES = 1024 * 1024
+"""Changes, and bytes of their text, that a look at what other servers wrote holds at once."""
+
+LOOK_REST = 4
+"""A look at all jobs is followed by a rest that is so many times longer than the look."""
 
 T = TypeVar("T")
 
@@ -61,7 +69,7 @@ class Upkeep:
         now = self._clock.now()
         tick = Tick(self._listening_since)
         end = asyncio.get_running_loop().time() + ROUND
-        while due := await _patiently(self._readers.read(partial(self._store.due, now, BATCH))):
+        while due := await _patiently(self._readers.sweep(partial(self._store.due, now, BATCH))):
             outcomes = await _patiently(self._writer.submit([(key, tick) for key in due], urgent=True))
             if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
                 break
@@ -86,9 +94,44 @@ class Upkeep:
         watched = self._hub.everything_watched()
         sessions = watched.sessions | {session_hash for session_hash, _ in watched.jobs}
         for session_hash in {None} if None in sessions else sessions:
-            query = partial(self._store.changed_since, session_hash, since)
-            self._hub.publish(await _patiently(self._readers.read(query)))
+            await self._look_at(session_hash, since)
         self._looked_until = now
+        self._hub.looked(now - OVERLAP)
+
+    async def _look_at(self, session_hash: str | None, since: int) -> None:
+        listing = self._store.listing
+        # Removals first: a job that was made anew since comes behind the one that was removed.
+        removed: Position | None = (since, "", "")
+        while removed is not None:
+            query = partial(listing.removals, session_hash, removed, LOOK_ROWS)
+            removals = await _patiently(self._readers.look(query))
+            self._hub.publish(removals)
+            removed = None
+            if len(removals) == LOOK_ROWS:
+                last = removals[-1]
+                removed = (last.update_time, last.id, last.session_hash)
+        wanted = Filter(session_hash, changed_from=since)
+        after: Position | None = NEWEST
+        while after is not None:
+            scan = partial(listing.jobs, wanted, after, LOOK_ROWS, room=LOOK_BYTES, stop=lambda: True)
+            found = await _patiently(self._readers.look(scan))
+            self._hub.publish(found.jobs)
+            after = found.end
+
+    async def run_looks(self) -> None:
+        """Look around for ever, beside the sweep: what it finds can be much."""
+        while True:
+            began = SteadyClock.elapsed()
+            try:
+                await self.look_around()
+            except (JobError, TimeoutError):
+                # The database is away, which the sweep tells of.
+                pass
+            except Exception:
+                log.exception("the look at what other servers wrote failed; the next one tries again")
+            took = (SteadyClock.elapsed() - began) / MICROSECONDS
+            everything = None in self._hub.everything_watched().sessions
+            await asyncio.sleep(max(INTERVAL, took * LOOK_REST) if everything else INTERVAL)
 
     async def run(self, healthy: Callable[[bool], Awaitable[None]]) -> None:
         """Sweep for ever; `healthy` is told after each round whether the database answered."""
@@ -100,8 +143,6 @@ class Upkeep:
                 self.deaf_until_now()
             try:
                 await self.sweep()
-                if self._store.engine.shared:
-                    await self.look_around()
                 await healthy(True)
             except TimeoutError:
                 await healthy(False)

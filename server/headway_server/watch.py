@@ -1,50 +1,58 @@
-"""The hub: hands every committed change to those who watch. A slow reader holds one state of each job, the latest.
+"""The hub: hands every committed change to those who watch.
 
-All of it runs in the event loop; only the snapshots are read from the database.
+A watch of one job holds its latest state. Watches of a session share a channel, which holds the latest state of each
+changed job until all of them have taken it. A watch that is so slow that the channel had to drop some is told so
+(Behind), and reads from the database what it missed. All of it runs in the event loop.
 """
 
 import asyncio
-from collections import defaultdict
+from bisect import bisect_right
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from headway_server.errors import JobError, ShuttingDown, StreamExpired, WatchesLimit
-from headway_server.job import Job, Key
+from headway_server.budget import Budget
+from headway_server.errors import JobError, MemoryLimit, ShuttingDown, StreamExpired, WatchesLimit
+from headway_server.job import Job, Key, weight
 from headway_server.limits import INT64_MAX, MICROSECONDS, Limits
-from headway_server.store import Removal
+from headway_server.listing import Removal
 
 OVERLAP = 5 * MICROSECONDS
 """Servers that share a database commit out of the order of their clocks; this span (µs) is looked at again."""
+
+ENTRY_BYTES = 512
+"""What a change takes in a channel beside the job."""
+
+PAGE_BYTES = 64 * 1024
+"""What a watch may hold of a page that it reads from the database."""
 
 Seen = Job | Removal
 
 ALL = None
 """In the place of a session: all sessions."""
 
+Moment = tuple[int, int]
 
-def moment(seen: Seen) -> tuple[int, int]:
+
+def moment(seen: Seen) -> Moment:
     """Orders what is seen of one id: states by time and revision, a removal behind all that it removed."""
     return (seen.update_time, seen.revision if isinstance(seen, Job) else INT64_MAX)
 
 
+class Behind(Exception):
+    """Changes were dropped before this watch took them."""
+
+
 class Inbox:
-    """What one watcher has yet to see: of each job its latest state, oldest change first."""
+    """What wakes a watcher, and ends its watch."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[type[Seen], Key], Seen] = {}
         self._wake = asyncio.Event()
         self._failure: JobError | None = None
 
-    def put(self, seen: Seen) -> None:
-        """Take a state in. It goes to the end, so that states leave in the order of their update_time."""
-        key = (seen.session_hash, seen.id)
-        waiting = self._waiting.pop((Job, key), None)
-        if waiting is not None and moment(waiting) > moment(seen):
-            seen = waiting
-        # A job that is created anew stands behind its removal, not in its place.
-        self._waiting.pop((type(seen), key), None)
-        self._waiting[type(seen), key] = seen
+    def wake(self) -> None:
+        """There is something new."""
         self._wake.set()
 
     def fail(self, error: JobError) -> None:
@@ -52,15 +60,176 @@ class Inbox:
         self._failure = error
         self._wake.set()
 
+    def check(self) -> None:
+        """Raises what `fail` was given."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def wait(self) -> None:
+        """Until there is something new. Raises what `fail` was given."""
+        await self._wake.wait()
+        self._wake.clear()
+        self.check()
+
+
+class JobInbox(Inbox):
+    """What the watcher of one job has yet to see: its latest state, or its removal and what was made anew since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: dict[type[Seen], Seen] = {}
+
+    def put(self, seen: Seen) -> None:
+        """Take a state in."""
+        waiting = self._waiting.pop(Job, None)
+        if waiting is not None and moment(waiting) > moment(seen):
+            seen = waiting
+        # A job that is created anew stands behind its removal, not in its place.
+        self._waiting.pop(type(seen), None)
+        self._waiting[type(seen)] = seen
+        self.wake()
+
     async def get(self) -> Seen:
         """The next state; waits for it. Raises what `fail` was given."""
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            if self._waiting:
-                return self._waiting.pop(next(iter(self._waiting)))
-            self._wake.clear()
-            await self._wake.wait()
+        self.check()
+        while not self._waiting:
+            await self.wait()
+        return self._waiting.pop(next(iter(self._waiting)))
+
+
+class Channel:
+    """The changes of a session, or of all, that some of its watchers have yet to take.
+
+    What it holds is borrowed from `budget`. Where others write to the database too, changes are `looked_up` again and
+    again, and the channel knows those that it has seen.
+    """
+
+    def __init__(self, holder: str, budget: Budget, looked_up: bool) -> None:
+        self.head = 0
+        """The number of the last change."""
+        self.dropped = 0
+        """The number of the last change that was dropped."""
+        self.watchers: set[SessionInbox] = set()
+        self._holder = holder
+        self._budget = budget
+        self._numbers: list[int] = []
+        """Of all changes since the last time that it was emptied; some were superseded."""
+        self._changes: OrderedDict[int, tuple[Seen, int]] = OrderedDict()
+        """By their numbers, with their weights; oldest first."""
+        self._latest: dict[tuple[type[Seen], Key], int] = {}
+        self._behind = 0
+        """Watchers that have not taken the last change."""
+        self._recent: dict[Key, Moment] | None = {} if looked_up else None
+
+    def put(self, seen: Seen) -> None:
+        """Hold a change for all watchers, in the place of what it supersedes."""
+        key = (seen.session_hash, seen.id)
+        now = moment(seen)
+        if self._recent is not None:
+            if now <= self._recent.get(key, (0, 0)):
+                return
+            self._recent[key] = now
+        waiting = self._latest.get((Job, key))
+        if waiting is not None:
+            if moment(self._changes[waiting][0]) > now:
+                return
+            self._drop(waiting)
+        # A job that is created anew stands behind its removal, not in its place.
+        if isinstance(seen, Removal) and (Removal, key) in self._latest:
+            self._drop(self._latest[Removal, key])
+        self.head += 1
+        self._behind = len(self.watchers)
+        self._hold(seen)
+        for inbox in self.watchers:
+            inbox.wake()
+
+    def _hold(self, seen: Seen) -> None:
+        size = ENTRY_BYTES + (weight(seen) if isinstance(seen, Job) else 0)
+        while self._changes and not self._budget.allows(self._holder, size):
+            self.dropped = next(iter(self._changes))
+            self._drop(self.dropped)
+        if not self._budget.allows(self._holder, size):
+            self.dropped = self.head
+            return
+        self._budget.take(self._holder, size)
+        self._numbers.append(self.head)
+        self._changes[self.head] = seen, size
+        self._latest[type(seen), (seen.session_hash, seen.id)] = self.head
+
+    def _drop(self, number: int) -> None:
+        seen, size = self._changes.pop(number)
+        del self._latest[type(seen), (seen.session_hash, seen.id)]
+        self._budget.give_back(self._holder, size)
+        if len(self._numbers) > 2 * len(self._changes) + 64:
+            self._numbers = list(self._changes)
+
+    def after(self, number: int) -> tuple[Seen, int] | None:
+        """The first change behind that number, with its own; None if it was the last. Raises Behind."""
+        if number < self.dropped:
+            raise Behind
+        for index in range(bisect_right(self._numbers, number), len(self._numbers)):
+            found = self._numbers[index]
+            if found in self._changes:
+                return self._changes[found][0], found
+        return None
+
+    def holds(self, seen: Seen, after: int) -> bool:
+        """Whether this, or something newer of the same job, waits behind that number."""
+        key = (seen.session_hash, seen.id)
+        numbers = [self._latest[kind, key] for kind in (Job, Removal) if (kind, key) in self._latest]
+        return any(number > after and moment(self._changes[number][0]) >= moment(seen) for number in numbers)
+
+    def caught_up(self) -> None:
+        """A watcher that was behind has taken the last change, or has left."""
+        self._behind -= 1
+        if not self._behind:
+            self.empty()
+
+    def empty(self) -> None:
+        """Nobody needs what is held."""
+        for _, size in self._changes.values():
+            self._budget.give_back(self._holder, size)
+        self._numbers.clear()
+        self._changes.clear()
+        self._latest.clear()
+
+    def settle(self, time: int) -> None:
+        """Changes up to that time (µs) will not be looked up again."""
+        if self._recent:
+            self._recent = {key: seen for key, seen in self._recent.items() if seen[0] > time}
+
+
+class SessionInbox(Inbox):
+    """Where one watcher of a channel stands."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+        self._taken = channel.head
+
+    def take(self) -> Seen | None:
+        """The next change, or None if there is none now. Raises Behind, and what `fail` was given."""
+        self.check()
+        if self._taken == self._channel.head:
+            return None
+        found = self._channel.after(self._taken)
+        if found is None:
+            self.skip()
+            return None
+        seen, self._taken = found
+        if self._taken == self._channel.head:
+            self._channel.caught_up()
+        return seen
+
+    def skip(self) -> None:
+        """Leave out what waits."""
+        if self._taken != self._channel.head:
+            self._taken = self._channel.head
+            self._channel.caught_up()
+
+    def holds(self, seen: Seen) -> bool:
+        """Whether this, or something newer of the same job, will be taken yet."""
+        return self._channel.holds(seen, self._taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +241,17 @@ class Watched:
 
 
 class Hub:
-    """Everybody who watches at this server."""
+    """Everybody who watches at this server. `now` (µs): nothing that is in the database was written later. `shared`:
+    other servers write to it too."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, now: int, *, shared: bool) -> None:
+        self.settled = now
+        """All changes up to this time (µs) were published; where others write too, a good while ago."""
         self._limits = limits
-        self._jobs: defaultdict[Key, set[Inbox]] = defaultdict(set)
-        self._sessions: defaultdict[str | None, set[Inbox]] = defaultdict(set)
+        self._shared = shared
+        self._jobs: defaultdict[Key, set[JobInbox]] = defaultdict(set)
+        self._channels: dict[str | None, Channel] = {}
+        self._budget = Budget(limits.watch_bytes, MemoryLimit)
         self._per_session: defaultdict[str | None, int] = defaultdict(int)
         self._total = 0
         self._closed = False
@@ -85,31 +259,43 @@ class Hub:
     def publish(self, changes: Sequence[Seen]) -> None:
         """Hand on what a commit changed, in the order of its changes."""
         for seen in changes:
-            for watchers in (
-                self._jobs.get((seen.session_hash, seen.id), ()),
-                self._sessions.get(seen.session_hash, ()),
-                self._sessions.get(ALL, ()),
-            ):
-                for inbox in watchers:
-                    inbox.put(seen)
+            for inbox in self._jobs.get((seen.session_hash, seen.id), ()):
+                inbox.put(seen)
+            for session_hash in (seen.session_hash, ALL):
+                if session_hash in self._channels:
+                    self._channels[session_hash].put(seen)
+        if not self._shared and changes:
+            self.settled = max(self.settled, changes[-1].update_time)
+
+    def looked(self, until: int) -> None:
+        """What other servers wrote up to that time (µs) was published, or is so late that nobody looks for it."""
+        self.settled = until
+        for channel in self._channels.values():
+            channel.settle(until)
 
     @property
     def watches(self) -> int:
         """How many are open."""
         return self._total
 
+    @property
+    def bytes_held(self) -> int:
+        """What watches hold of changes and pages."""
+        return self._budget.used
+
     def watched(self, key: Key) -> bool:
         """Whether somebody looks at this job now."""
-        return key in self._jobs or key[0] in self._sessions or ALL in self._sessions
+        return key in self._jobs or key[0] in self._channels or ALL in self._channels
 
     def everything_watched(self) -> Watched:
         """All jobs and sessions that are watched now."""
-        return Watched(frozenset(self._jobs), frozenset(self._sessions))
+        return Watched(frozenset(self._jobs), frozenset(self._channels))
 
     @contextmanager
-    def job(self, key: Key, life: float) -> Iterator[Inbox]:
+    def job(self, key: Key, life: float) -> Iterator[JobInbox]:
         """Watch one job; after `life` seconds the inbox fails with StreamExpired. Raises WatchesLimit, ShuttingDown."""
-        with self._counted(key[0], life) as inbox:
+        inbox = JobInbox()
+        with self._counted(key[0], inbox, life):
             self._jobs[key].add(inbox)
             try:
                 yield inbox
@@ -119,29 +305,44 @@ class Hub:
                     del self._jobs[key]
 
     @contextmanager
-    def session(self, session_hash: str | None, life: float) -> Iterator[Inbox]:
+    def session(self, session_hash: str | None, life: float) -> Iterator[SessionInbox]:
         """Watch all jobs of a session, or of ALL, in the same way."""
-        with self._counted(session_hash, life) as inbox:
-            self._sessions[session_hash].add(inbox)
+        channel = self._channels.get(session_hash) or Channel(_holder(session_hash), self._budget, self._shared)
+        inbox = SessionInbox(channel)
+        with self._counted(session_hash, inbox, life):
+            self._channels[session_hash] = channel
+            channel.watchers.add(inbox)
             try:
                 yield inbox
             finally:
-                self._sessions[session_hash].discard(inbox)
-                if not self._sessions[session_hash]:
-                    del self._sessions[session_hash]
+                inbox.skip()
+                channel.watchers.discard(inbox)
+                if not channel.watchers:
+                    channel.empty()
+                    del self._channels[session_hash]
 
     @contextmanager
-    def _counted(self, session_hash: str | None, life: float) -> Iterator[Inbox]:
+    def room(self, session_hash: str | None) -> Iterator[int]:
+        """How many bytes of a page a watch of this session may hold until the end of the block; it takes a single job
+        whatever that says."""
+        holder = _holder(session_hash)
+        if not self._budget.allows(holder, PAGE_BYTES):
+            yield 0
+            return
+        with self._budget.lent(holder, PAGE_BYTES):
+            yield PAGE_BYTES
+
+    @contextmanager
+    def _counted(self, session_hash: str | None, inbox: Inbox, life: float) -> Iterator[None]:
         if self._closed:
             raise ShuttingDown
         if self._total >= self._limits.watches or self._per_session[session_hash] >= self._limits.session_watches:
             raise WatchesLimit
-        inbox = Inbox()
         expiry = asyncio.get_running_loop().call_later(life, inbox.fail, StreamExpired())
         self._total += 1
         self._per_session[session_hash] += 1
         try:
-            yield inbox
+            yield
         finally:
             expiry.cancel()
             self._total -= 1
@@ -152,6 +353,11 @@ class Hub:
     def close(self) -> None:
         """End all watches, so that their callers go elsewhere, and refuse new ones."""
         self._closed = True
-        for watchers in (*self._jobs.values(), *self._sessions.values()):
-            for inbox in watchers:
-                inbox.fail(ShuttingDown())
+        inboxes: list[Inbox] = [inbox for watchers in self._jobs.values() for inbox in watchers]
+        inboxes += [inbox for channel in self._channels.values() for inbox in channel.watchers]
+        for inbox in inboxes:
+            inbox.fail(ShuttingDown())
+
+
+def _holder(session_hash: str | None) -> str:
+    return session_hash or "-"

@@ -22,7 +22,8 @@ from headway_server.committed import Committed
 from headway_server.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
 from headway_server.job import Job, Key
 from headway_server.line import Line
-from headway_server.store import CommitFailed, Removal, Store, as_job_error
+from headway_server.listing import Removal
+from headway_server.store import CommitFailed, Store, as_job_error
 from headway_server.tally import COMMIT_CALLS, COMMIT_SECONDS, Histogram
 from headway_server.totals import Totals
 
@@ -253,7 +254,7 @@ class Writer:
         self._totals.note(changed, commit.new_sessions)
         published = [_published(change) for change in changed if change.changed and not _passing(change)]
         # The order in which a watch is taken up again.
-        return sorted(published, key=attrgetter("update_time", "id"))
+        return sorted(published, key=attrgetter("update_time", "id", "session_hash"))
 
     def _save(self, changed: list[Change]) -> None:
         self._store.save(changed)

@@ -85,7 +85,8 @@ def record(folder: Path, synchronous: str) -> Recording:
 
 async def commit_many(store: Store, run: int, recorder: Recorder, acknowledged: list[Acknowledged]) -> None:
     """A few callers at once, each with jobs of its own."""
-    writer = Writer(store, Committed(), Totals(Limits()), SteadyClock(1_800_000_000_000_000), Rules(), lambda _: None)
+    clock = SteadyClock(1_800_000_000_000_000)
+    writer = Writer(store, Committed(1_000_000), Totals(Limits()), clock, Rules(), lambda _: None)
 
     async def caller(number: int) -> None:
         for count in range(COMMITS_A_CALLER):

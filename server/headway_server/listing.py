@@ -1,0 +1,265 @@
+"""Reads many jobs in pages: every scan is cut into chunks that end after so many rows, whatever the filter.
+
+A page is a range of an index in the index's own order. So nothing is sorted, no table is read from end to end, and a
+scan can stop anywhere and go on from there. Filters that no index serves are applied to the rows of a chunk.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple  # Any: what a database driver returns has no other type
+
+import peewee
+from peewee import Expression
+
+from headway_server import rows
+from headway_server.database import Engine
+from headway_server.job import Job, Status
+from headway_server.limits import INT64_MAX
+from headway_server.models import JobRow, LabelRow, RemovedRow
+from headway_server.statements import Statement, fetch, named
+
+SCANNED = 1024
+"""Rows of the index that one statement looks through at most; fewer where the filter names labels."""
+
+ROWS = 64
+"""Rows that one statement returns at most: all that a scan holds beyond what it was asked for."""
+
+ROW_BYTES = 1024
+"""What a row counts for beside its text."""
+
+SHAPES = 256
+"""Kinds of filters whose statements are kept."""
+
+Position = tuple[int, str, str]
+"""A place in a list, by (time, id, session_hash): of jobs by create_time, newest first."""
+
+LAST_ID = "g"
+"""Behind all ids."""
+
+NEWEST: Position = (INT64_MAX, LAST_ID, "")
+OLDEST: Position = (-1, "", "")
+"""The ends of a list: before and behind all that there can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs to list; what is empty or None lets all pass. `session_hash` None = all sessions."""
+
+    session_hash: str | None
+    statuses: frozenset[Status] = frozenset()
+    name: str = ""
+    invoker: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stalled: bool | None = None
+    changed_from: int = 0
+    """update_time at or after this (µs)."""
+
+    @property
+    def selective(self) -> bool:
+        """Whether there may be jobs that it does not let pass."""
+        return self != Filter(self.session_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A job that is gone, and when it went (µs)."""
+
+    session_hash: str
+    id: str
+    update_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a scan found until it stopped."""
+
+    jobs: list[Job]
+    end: Position | None
+    """Where it stopped: the next one goes on behind it. None if nothing is left."""
+
+
+def position(job: Job) -> Position:
+    """Where a job stands in lists."""
+    return job.create_time, job.id, job.session_hash
+
+
+def _never() -> bool:
+    return False
+
+
+class Listing:
+    """Pages of one database. `after` and `until` are positions: what is returned lies behind the one and not behind the
+    other."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database = engine.database
+        self._select = lru_cache(SHAPES)(self._compile_select)
+        self._skip = lru_cache(self._compile_skip)
+        self._select_removals = lru_cache(self._compile_removals)
+
+    def jobs(
+        self,
+        wanted: Filter,
+        after: Position,
+        limit: int,
+        *,
+        until: Position = OLDEST,
+        room: int = INT64_MAX,
+        stop: Callable[[], bool] = _never,
+    ) -> Found:
+        """Jobs, newest first, until there are `limit` of them, or their text has `room` bytes, or `stop` says so.
+
+        `stop` is asked after each chunk: there is progress every time, though perhaps no job.
+        """
+        jobs: list[Job] = []
+        of_session = wanted.session_hash is not None
+        select = self._select(_shape(wanted))
+        scanned = SCANNED // (1 + len(wanted.labels))
+        values = _values(wanted)
+        while True:
+            end = until
+            if wanted.selective:
+                skip = values | _range(after, until) | {"limit": 1, "offset": scanned - 1}
+                for row in self._fetch(self._skip(of_session), skip):
+                    end = row
+            # Within the part that ends at `end`.
+            while True:
+                chunk = min(ROWS, limit - len(jobs))
+                found = self._fetch(select, values | _range(after, end) | {"limit": chunk})
+                for row in found:
+                    job = rows.from_row(row)
+                    jobs.append(job)
+                    after = position(job)
+                    room -= rows.text_length(row) + ROW_BYTES
+                    if len(jobs) == limit or room <= 0:
+                        return Found(jobs, after)
+                if len(found) < chunk:
+                    break
+                if stop():
+                    return Found(jobs, after)
+            if end == until:
+                return Found(jobs, None)
+            after = end
+            if stop():
+                return Found(jobs, after)
+
+    def removals(self, session_hash: str | None, after: Position, limit: int) -> list[Removal]:
+        """Removals of a session's jobs (None: of all), oldest first."""
+        time, job_id, of_session = after
+        values: dict[str, rows.SqlValue] = {
+            "time": time,
+            "id": job_id,
+            "session_hash": session_hash or of_session,
+            "limit": limit,
+        }
+        return [Removal(*row) for row in self._fetch(self._select_removals(session_hash is not None), values)]
+
+    # Statements depend on the shape of a filter, and not on its values.
+
+    def _compile_select(self, shape: "_Shape") -> Statement:
+        query = JobRow.select().where(*_range_of_jobs(shape.of_session), *_conditions(shape))
+        return Statement(self._database, query.order_by(*_newest_first(shape.of_session)).limit(named("limit")))
+
+    def _compile_skip(self, of_session: bool) -> Statement:
+        query = JobRow.select(JobRow.create_time, JobRow.id, JobRow.session_hash).where(*_range_of_jobs(of_session))
+        query = query.order_by(*_newest_first(of_session)).limit(named("limit")).offset(named("offset"))
+        return Statement(self._database, query)
+
+    def _compile_removals(self, of_session: bool) -> Statement:
+        columns = [RemovedRow.remove_time, RemovedRow.job_id, RemovedRow.session_hash]
+        after = [named("time"), named("id"), named("session_hash")]
+        query = RemovedRow.select(RemovedRow.session_hash, RemovedRow.job_id, RemovedRow.remove_time)
+        if of_session:
+            query = query.where(columns.pop() == after.pop())
+        query = query.where(peewee.Tuple(*columns) > peewee.Tuple(*after))
+        return Statement(self._database, query.order_by(*columns).limit(named("limit")))
+
+    def _fetch(self, statement: Statement, values: Mapping[str, rows.SqlValue]) -> list[tuple[Any, ...]]:
+        return fetch(self._database, statement.sql, statement.parameters(values))
+
+
+class _Shape(NamedTuple):
+    of_session: bool
+    statuses: int
+    name: bool
+    invoker: bool
+    stalled: bool
+    labels: int
+    changed_from: bool
+
+
+def _shape(wanted: Filter) -> _Shape:
+    return _Shape(
+        wanted.session_hash is not None,
+        len(wanted.statuses),
+        bool(wanted.name),
+        bool(wanted.invoker),
+        wanted.stalled is not None,
+        len(wanted.labels),
+        bool(wanted.changed_from),
+    )
+
+
+def _values(wanted: Filter) -> dict[str, rows.SqlValue]:
+    values: dict[str, rows.SqlValue] = {
+        "session_hash": wanted.session_hash,
+        "name": wanted.name,
+        "invoker": wanted.invoker,
+        "stalled": wanted.stalled,
+        "changed_from": wanted.changed_from,
+    }
+    for number, status in enumerate(sorted(wanted.statuses)):
+        values[f"status{number}"] = str(status)
+    for number, (key, value) in enumerate(sorted(wanted.labels.items())):
+        values[f"key{number}"], values[f"value{number}"] = key, value
+    return values
+
+
+def _range(after: Position, until: Position) -> dict[str, rows.SqlValue]:
+    return {
+        "after_time": after[0],
+        "after_id": after[1],
+        "after_session": after[2],
+        "until_time": until[0],
+        "until_id": until[1],
+        "until_session": until[2],
+    }
+
+
+def _range_of_jobs(of_session: bool) -> Iterator[Expression]:
+    columns, names = [JobRow.create_time, JobRow.id], ["time", "id"]
+    if of_session:
+        yield JobRow.session_hash == named("session_hash")
+    else:
+        columns.append(JobRow.session_hash)
+        names.append("session")
+    place = peewee.Tuple(*columns)
+    yield place < peewee.Tuple(*[named(f"after_{name}") for name in names])
+    yield place >= peewee.Tuple(*[named(f"until_{name}") for name in names])
+
+
+def _newest_first(of_session: bool) -> list[peewee.Ordering]:
+    columns: list[peewee.Field] = [JobRow.create_time, JobRow.id, JobRow.session_hash]
+    return [column.desc() for column in (columns[:2] if of_session else columns)]
+
+
+def _conditions(shape: _Shape) -> Iterator[Expression]:
+    if shape.statuses:
+        yield JobRow.status.in_([named(f"status{number}") for number in range(shape.statuses)])
+    if shape.name:
+        yield JobRow.name == named("name")
+    if shape.invoker:
+        yield JobRow.invoker == named("invoker")
+    if shape.stalled:
+        yield JobRow.stalled == named("stalled")
+    if shape.changed_from:
+        yield JobRow.update_time >= named("changed_from")
+    for number in range(shape.labels):
+        # A scalar subquery, which no planner turns into a join that begins with all labels.
+        label = LabelRow.select(LabelRow.value).where(
+            (LabelRow.session_hash == JobRow.session_hash)
+            & (LabelRow.job_id == JobRow.id)
+            & (LabelRow.key == named(f"key{number}"))
+        )
+        yield label == named(f"value{number}")

@@ -1,0 +1,294 @@
+"""A watch of a session's jobs, or of all: what is in the database, page by page, and what changes meanwhile.
+
+The watch walks along the jobs, newest created first. At each place it knows up to which change its caller knows the
+jobs that it has passed, and those that are still to come. A change of a job that it has passed is told at once. One of
+a job that is to come is left out, for the walk finds the job as it is by then. The resume token holds all of this, so
+that a watch which broke off anywhere goes on there and tells nothing twice.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+
+from headway_server.clock import Clock
+from headway_server.errors import Fault, InvalidRequest, ResumeTokenExpired
+from headway_server.job import Job, Key
+from headway_server.listing import LAST_ID, NEWEST, OLDEST, ROWS, Filter, Found, Position, Removal
+from headway_server.readers import Readers, Stop
+from headway_server.store import Store
+from headway_server.tokens import Sealer
+from headway_server.watch import OVERLAP, Behind, Hub, Moment, Seen, SessionInbox, moment
+
+REMOVALS = 256
+"""Removals that are read at once."""
+
+BOUNDARIES = 4
+"""So often a watch may break off before its walk is through, and be told nothing twice."""
+
+PUBLISHED_WITHIN = 0.02
+"""Seconds after which a change that is in the database was published, as a rule."""
+
+TOLD = 4096
+"""Jobs told from the database ahead of their publication, of which a watch remembers that."""
+
+Known = tuple[int, str, str]
+"""A change, by (update_time, id, session_hash), that is known with all before it."""
+
+NOTHING: Known = (0, "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a caller knows: removals; jobs before the first boundary (`top`); of each boundary, the jobs behind it."""
+
+    removals: Known
+    top: Known
+    boundaries: tuple[tuple[Position, Known], ...] = ()
+
+    def segments(self) -> Iterator[tuple[Position, Position, Known]]:
+        """Behind what and until where the jobs are known up to the same change, newest created first."""
+        after, known = NEWEST, self.top
+        for place, behind in self.boundaries:
+            yield after, place, known
+            after, known = place, behind
+        yield after, OLDEST, known
+
+    def segment(self, place: Position) -> tuple[Position, Position, Known]:
+        """The one that lies behind this place, from there on."""
+        return next((min(after, place), until, known) for after, until, known in self.segments() if until < place)
+
+    def passed(self, removals: Known, place: Position, known: Known) -> "Progress":
+        """The same, but up to this place all is `known`."""
+        _, _, here = self.segment(place)
+        boundaries = [(place, here), *[boundary for boundary in self.boundaries if boundary[0] < place]]
+        while len(boundaries) > BOUNDARIES:
+            # Better too little known than too much.
+            known = min(known, boundaries.pop(0)[1])
+        return Progress(removals, known, tuple(boundaries))
+
+    def earlier(self, span: int) -> "Progress":
+        """The same, but as much less (µs) is known."""
+        return Progress(
+            _earlier(self.removals, span),
+            _earlier(self.top, span),
+            tuple([(place, _earlier(known, span)) for place, known in self.boundaries]),
+        )
+
+    def to_token(self) -> list[int | str]:
+        """As a token holds it."""
+        parts = [self.top] if self.removals == self.top else [self.removals, self.top]
+        for boundary in self.boundaries:
+            parts += boundary
+        return [item for part in parts for item in part]
+
+    @classmethod
+    def from_token(cls, given: list[int | str]) -> "Progress":
+        """What `to_token` gave. Raises ValueError if it did not."""
+        parts = [
+            (int(time), str(job_id), str(session)) for time, job_id, session in zip(*[iter(given)] * 3, strict=True)
+        ]
+        removals = parts[0]
+        top, *boundaries = parts[1:] if len(parts) % 2 == 0 else parts
+        return cls(removals, top, tuple(zip(boundaries[::2], boundaries[1::2], strict=True)))
+
+
+def _earlier(known: Known, span: int) -> Known:
+    return (max(known[0] - span, 0), "", "") if span else known
+
+
+@dataclass(slots=True)
+class _Page:
+    removals: list[Removal]
+    found: Found
+    newest: int
+    """The latest time (µs) at which any of it was changed."""
+
+
+class SessionWatches:
+    """Watches of all jobs of a session, or of all sessions."""
+
+    def __init__(self, store: Store, readers: Readers, hub: Hub, clock: Clock, sealer: Sealer) -> None:
+        self._store = store
+        self._readers = readers
+        self._hub = hub
+        self._clock = clock
+        self._sealer = sealer
+        self._overlap = OVERLAP if store.engine.shared else 0
+
+    async def watch(
+        self, session_hash: str | None, resume_token: str, life: float
+    ) -> AsyncGenerator[tuple[Seen, str], None]:
+        """What the caller does not know yet, then every change, each with its resume token; after `life` seconds
+        StreamExpired. Raises InvalidRequest and ResumeTokenExpired."""
+        scope = session_hash or "-"
+        resumed = await self._resumed(scope, resume_token) if resume_token else None
+        with self._hub.session(session_hash, life) as inbox:
+            began = self._clock.now() - OVERLAP if self._store.engine.shared else self._hub.settled
+            walk = _Walk(session_hash, resumed, began)
+            while True:
+                try:
+                    seen = inbox.take()
+                except Behind:
+                    inbox.skip()
+                    walk.begin_again(self._overlap)
+                    continue
+                if seen is not None:
+                    if walk.is_news(seen):
+                        yield seen, self._token(scope, walk)
+                    continue
+                walk.nothing_waits(self._hub.settled)
+                if walk.done:
+                    await inbox.wait()
+                    continue
+                with self._hub.room(session_hash) as room:
+                    page = await self._readers.snapshot(f"watch {scope}", self._page(walk, room))
+                    await self._published(page)
+                    for seen in walk.pass_over(page, inbox):
+                        yield seen, self._token(scope, walk)
+
+    async def _resumed(self, scope: str, token: str) -> Progress:
+        given = self._sealer.open("resume", scope, token)
+        if given is None:
+            raise InvalidRequest(Fault("resume_token", "is not the resume_token of a watch of this session"))
+        try:
+            progress = Progress.from_token(given)
+        except ValueError:
+            # Of an earlier version.
+            raise ResumeTokenExpired from None
+        latest = max(progress.removals, progress.top)[0]
+        if latest > max(self._clock.now(), self._hub.settled) + self._overlap:
+            # The database is older than the token: it was restored from a backup.
+            raise ResumeTokenExpired
+        if progress.removals[0] < await self._readers.read(self._store.removals_forgotten):
+            raise ResumeTokenExpired
+        return progress.earlier(self._overlap)
+
+    def _token(self, scope: str, walk: "_Walk") -> str:
+        return self._sealer.seal("resume", scope, walk.progress().to_token())
+
+    def _page(self, walk: "_Walk", room: int) -> Callable[[Stop], _Page]:
+        """Reads what the walk comes to next."""
+        listing, session_hash, removals_known = self._store.listing, walk.session_hash, walk.removals
+        wants_removals = not walk.removals_passed
+        after, until, known = walk.segment()
+        wanted = Filter(session_hash, changed_from=known[0])
+
+        def read(stop: Stop) -> _Page:
+            removals = listing.removals(session_hash, removals_known, REMOVALS) if wants_removals else []
+            found = Found([], after)
+            if len(removals) < REMOVALS:
+                found = listing.jobs(wanted, after, ROWS, until=until, room=room, stop=stop)
+            changed: list[Seen] = [*removals, *found.jobs]
+            return _Page(removals, found, max([seen.update_time for seen in changed], default=0))
+
+        return read
+
+    async def _published(self, page: _Page) -> None:
+        """A change can be read a moment before it is published."""
+        tries = 0 if self._store.engine.shared else 20
+        while page.newest > self._hub.settled and tries:
+            tries -= 1
+            await asyncio.sleep(PUBLISHED_WITHIN / 20)
+
+
+class _Walk:
+    """Where a watch is."""
+
+    def __init__(self, session_hash: str | None, resumed: Progress | None, began: int) -> None:
+        self.session_hash = session_hash
+        self.done = False
+        """Whether all jobs were passed."""
+        self.removals_passed = resumed is None
+        """Whether removals from before the watch were told; to who begins anew they say nothing."""
+        self._live: Known = (began, LAST_ID, "")
+        """What is known of the jobs that were passed."""
+        self._before = resumed or Progress(self._live, NOTHING)
+        """What was known when the walk began."""
+        self.removals = self._before.removals
+        self._place = NEWEST
+        """All before and at this place was passed."""
+        self._told: dict[Key, Moment] = {}
+        """What was told before it was published."""
+
+    def progress(self) -> Progress:
+        """What the caller knows now."""
+        if self.done:
+            return Progress(self.removals, self._live)
+        if self._place == NEWEST:
+            return Progress(self.removals, self._before.top, self._before.boundaries)
+        return self._before.passed(self.removals, self._place, self._live)
+
+    def segment(self) -> tuple[Position, Position, Known]:
+        """What to read next: behind what, until where, and what is known there."""
+        return self._before.segment(self._place)
+
+    def begin_again(self, overlap: int) -> None:
+        """Changes were missed, which are in the database."""
+        self._before = self.progress().earlier(overlap)
+        self.removals = self._before.removals
+        self.removals_passed = self.done = False
+        self._place = NEWEST
+
+    def nothing_waits(self, settled: int) -> None:
+        """All that was published was taken, which are all changes up to `settled` (µs)."""
+        self._advance((settled, LAST_ID, ""))
+        if self._told:
+            self._told = {key: told for key, told in self._told.items() if told[0] > settled}
+
+    def is_news(self, seen: Seen) -> bool:
+        """Whether to tell this change."""
+        self._advance(self._known(seen))
+        if not self._passed(seen):
+            # The walk will come to it.
+            return False
+        return not self._told or moment(seen) > self._told.get((seen.session_hash, seen.id), (0, 0))
+
+    def _passed(self, seen: Seen) -> bool:
+        if isinstance(seen, Removal):
+            return self.removals_passed
+        return self.done or self._position(seen) >= self._place
+
+    def pass_over(self, page: _Page, inbox: SessionInbox) -> Iterator[Seen]:
+        """What to tell of a page that was read. The page is used up."""
+        _, until, known = self.segment()
+        gone: dict[Key, Moment] = {}
+        for removal in page.removals:
+            self.removals = max(self.removals, self._known(removal))
+            gone[removal.session_hash, removal.id] = moment(removal)
+            if self._known(removal) > self._live:
+                self._remember(removal)
+            yield removal
+        if len(page.removals) < REMOVALS and not self.removals_passed:
+            self.removals_passed = True
+            self.removals = max(self.removals, self._live)
+        page.found.jobs.reverse()
+        while page.found.jobs:
+            job = page.found.jobs.pop()
+            self._place = self._position(job)
+            if self._known(job) <= known or moment(job) <= gone.get((job.session_hash, job.id), (0, 0)):
+                continue
+            if self._known(job) > self._live:
+                if inbox.holds(job):
+                    continue
+                self._remember(job)
+            yield job
+        self._place = until if page.found.end is None else page.found.end
+        self.done = self._place == OLDEST
+
+    def _advance(self, known: Known) -> None:
+        self._live = max(self._live, known)
+        if self.removals_passed:
+            self.removals = max(self.removals, self._live)
+
+    def _remember(self, seen: Seen) -> None:
+        if len(self._told) >= TOLD:
+            self._told.clear()
+        self._told[seen.session_hash, seen.id] = moment(seen)
+
+    # In a session's own positions its hash says nothing.
+
+    def _known(self, seen: Seen) -> Known:
+        return seen.update_time, seen.id, "" if self.session_hash else seen.session_hash
+
+    def _position(self, job: Job) -> Position:
+        return job.create_time, job.id, "" if self.session_hash else job.session_hash

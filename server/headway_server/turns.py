@@ -1,0 +1,51 @@
+"""Lets a few work at a time, and each holder in its turn, so that nobody waits for all that another one asked for."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+
+class Turns:
+    """So many `places` to work at. It is used by the event loop alone."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        """Those that wait, by holder; the holder whose turn is next first. Nobody waits while a place is free."""
+
+    @asynccontextmanager
+    async def of(self, holder: str) -> AsyncGenerator[None, None]:
+        """A place to work at, once it is this holder's turn."""
+        await self._take(holder)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _take(self, holder: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._waiting.setdefault(holder, deque())
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                queue.remove(turn)
+                if not queue:
+                    del self._waiting[holder]
+            else:
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        if not self._waiting:
+            self._free += 1
+            return
+        holder, queue = self._waiting.popitem(last=False)
+        queue.popleft().set_result(None)
+        if queue:
+            self._waiting[holder] = queue
