@@ -8,15 +8,16 @@ One row a commit.
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any  # what a database driver returns has no other type
 
 import peewee
-from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
 from headway_server.job import Key
+from headway_server.statements import fetch, named
 
 ENTRIES_MAX = 10_000
 """Entries that one look reads. A server that is further behind starts anew."""
+
+XID_MASK = 2**32 - 1
 
 FORGOTTEN = "change_log_forgotten"
 """The fact that holds a snapshot: of the entries that it sees some may be deleted."""
@@ -26,11 +27,11 @@ _INSERT = "INSERT INTO change_log (xid, server, jobs) VALUES (pg_current_xact_id
 _LOOK = f"""
 SELECT pg_current_snapshot()::text, (SELECT value FROM fact WHERE name = '{FORGOTTEN}'), change_log.jobs
 FROM (SELECT 1) AS once
-LEFT JOIN change_log ON (change_log.xid >= %s OR change_log.xid = ANY(%s)) AND change_log.server <> %s
+LEFT JOIN change_log ON (change_log.xid >= %s OR change_log.xid = ANY(%s::bigint[])) AND change_log.server <> %s
 LIMIT {ENTRIES_MAX + 1}
 """  # noqa: S608  # constants alone
 
-_DELETE = "DELETE FROM change_log WHERE xid < %s AND NOT xid = ANY(%s)"
+_DELETE = "DELETE FROM change_log WHERE xid < %s AND NOT xid = ANY(%s::bigint[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,29 @@ class Snapshot:
         _, xmax, running = text.split(":")
         return cls(int(xmax), tuple(int(xid) for xid in running.split(",") if xid))
 
+    @property
+    def values(self) -> dict[str, int | str]:
+        """What `unseen` asks for."""
+        return {"seen_xmax": self.xmax, "seen_running": _array(xid & XID_MASK for xid in self.running)}
+
     def __str__(self) -> str:
         return f"{min((self.xmax, *self.running))}:{self.xmax}:{','.join(map(str, self.running))}"
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
+def unseen() -> peewee.Expression:
+    """Rows of the first table of a query that a snapshot does not see; its `values` are the parameters.
+
+    A row names the last transaction that wrote it by 32 bits: of two, the later one is less than 2^31 ahead.
+    """
+    xid = peewee.SQL('"t1"."xmin"::text::bigint')
+    ahead = peewee.Expression(xid, "-", named("seen_xmax")).bin_and(peewee.SQL(str(XID_MASK)))
+    running = peewee.fn.ANY(peewee.Cast(named("seen_running"), "bigint[]"))
+    condition: peewee.Expression = (ahead < peewee.SQL(str(2**31))) | peewee.Expression(xid, "=", running)
+    return condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +97,12 @@ class ChangeLog:
 
     def snapshot(self) -> Snapshot:
         """What is visible now."""
-        ((text,),) = self._fetch("SELECT pg_current_snapshot()::text", ())
+        ((text,),) = fetch(self._database, "SELECT pg_current_snapshot()::text", ())
         return Snapshot.parse(text)
 
     def look(self, since: Snapshot) -> News:
         """What other servers have committed that this snapshot did not see."""
-        rows = self._fetch(_LOOK, (since.xmax, list(since.running), self._server))
+        rows = fetch(self._database, _LOOK, (since.xmax, _array(since.running), self._server))
         text, forgotten, _ = rows[0]
         snapshot = Snapshot.parse(text)
         behind = forgotten is not None and since.xmax < Snapshot.parse(forgotten).xmax
@@ -92,11 +114,6 @@ class ChangeLog:
 
     def forget(self, seen: Snapshot) -> None:
         """Delete what this snapshot sees; the transaction is the caller's."""
-        self._database.execute_sql(_DELETE, (seen.xmax, list(seen.running)))
+        self._database.execute_sql(_DELETE, (seen.xmax, _array(seen.running)))
         self._database.execute_sql("DELETE FROM fact WHERE name = %s", (FORGOTTEN,))
         self._database.execute_sql("INSERT INTO fact (name, value) VALUES (%s, %s)", (FORGOTTEN, str(seen)))
-
-    def _fetch(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with exception_wrapper:
-            found: list[tuple[Any, ...]] = self._database.execute_sql(sql, parameters).fetchall()
-        return found

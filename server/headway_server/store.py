@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any  # what a database driver returns has no other type
 
 import peewee
-from peewee import Query, Value, fn
+from peewee import Expression, Query, Value, fn
 
 from headway_server import rows
 from headway_server.change import Change
@@ -19,10 +20,10 @@ from headway_server.database import Engine
 from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
 from headway_server.job import Job, Key
 from headway_server.limits import MICROSECONDS
-from headway_server.listing import Listing
+from headway_server.listing import Listing, Removal
 from headway_server.models import FactRow, JobRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
 from headway_server.report import RecordError
-from headway_server.statements import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
+from headway_server.statements import Statement, any_of, belongs, fetch, is_key, to_power_of_two
 from headway_server.writes import Writes
 
 KEYS_A_QUERY = 128
@@ -48,6 +49,8 @@ class Store:
             self.database, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
         )
         self._by_count: dict[int, Statement] = {}
+        self._removed = cache(self._compile_removed)
+        self._states = cache(self._compile_states)
         self._prepared = threading.local()
         """The connection of each thread that is prepared for lists."""
 
@@ -143,8 +146,7 @@ class Store:
 
     def _select_by_keys(self, count: int) -> Statement:
         if count not in self._by_count:
-            keys = [(JobRow.session_hash == named("session_hash")) & (JobRow.id == named("id")) for _ in range(count)]
-            query = JobRow.select().where(any_of(keys))
+            query = JobRow.select().where(_one_of(JobRow, "id", count))
             if self.engine.shared:
                 # One order for all servers, so that they cannot wait for each other in a circle.
                 query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
@@ -193,6 +195,21 @@ class Store:
         for row in self._fetch_sql(self._select_job.sql, parameters):
             return rows.from_row(row)
         return None
+
+    def states_of(self, keys: Sequence[Key]) -> list[Job | Removal]:
+        """What became of these jobs, at most KEYS_A_QUERY: removals, then the jobs that are there."""
+        padded = to_power_of_two(keys)
+        parameters = [part for key in padded for part in key]
+        removed = fetch(self.database, self._removed(len(padded)).sql, parameters)
+        jobs = fetch(self.database, self._states(len(padded)).sql, parameters)
+        return [*[Removal(*row) for row in removed], *map(rows.from_row, jobs)]
+
+    def _compile_removed(self, count: int) -> Statement:
+        columns = (RemovedRow.session_hash, RemovedRow.job_id, RemovedRow.remove_time)
+        return Statement(self.database, RemovedRow.select(*columns).where(_one_of(RemovedRow, "job_id", count)))
+
+    def _compile_states(self, count: int) -> Statement:
+        return Statement(self.database, JobRow.select().where(_one_of(JobRow, "id", count)))
 
     def sessions_with(self, job_id: str) -> list[str]:
         """The sessions that have a job with this id: none, one, or two of more."""
@@ -252,3 +269,8 @@ def as_job_error(error: peewee.PeeweeException) -> JobError:
     text = str(error).lower()
     full = ("disk is full", "no space left", "diskfull", "could not extend file", "disk quota")
     return StorageFull() if any(sign in text for sign in full) else DatabaseUnavailable()
+
+
+def _one_of(model: type[peewee.Model], id_column: str, count: int) -> Expression:
+    """The condition that a row belongs to one of so many jobs."""
+    return any_of([is_key(model, id_column) for _ in range(count)])
