@@ -113,7 +113,7 @@ class Listing:
     ) -> Found:
         """Jobs, newest first, until there are `limit` of them, or their text has `room` bytes, or `stop` says so.
 
-        `stop` is asked after each chunk: there is progress every time, though perhaps no job.
+        `stop` is asked after each chunk of a filter: there is progress every time, though perhaps no job.
         """
         jobs: list[Job] = []
         of_session = wanted.session_hash is not None
@@ -139,8 +139,6 @@ class Listing:
                         return Found(jobs, after)
                 if len(found) < chunk:
                     break
-                if stop():
-                    return Found(jobs, after)
             if end == until:
                 return Found(jobs, None)
             after = end

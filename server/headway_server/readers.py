@@ -32,7 +32,7 @@ LISTS_WAITING = 1024
 """Lists that wait or are read, in all; a session's share of them is that of a Budget."""
 
 LIST_TIME = 0.25
-"""Seconds after which a list ends with what it has found, so that others get their turn."""
+"""Seconds after which the scan of a filter ends with what it has found, so that others get their turn."""
 
 LIST_STATEMENT_TIMEOUT = 5_000
 """Milliseconds that one statement of a list may take; it looks through few enough rows for a hundredth of that."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from headway_server.clock import Clock
 from headway_server.errors import Fault, InvalidRequest, ResumeTokenExpired
-from headway_server.job import Job, Key
-from headway_server.listing import LAST_ID, NEWEST, OLDEST, ROWS, Filter, Found, Position, Removal
+from headway_server.job import Key
+from headway_server.listing import LAST_ID, NEWEST, OLDEST, ROWS, Filter, Found, Position, Removal, position
 from headway_server.readers import Readers, Stop
 from headway_server.store import Store
 from headway_server.tokens import Sealer
@@ -246,7 +246,7 @@ class _Walk:
     def _passed(self, seen: Seen) -> bool:
         if isinstance(seen, Removal):
             return self.removals_passed
-        return self.done or self._position(seen) >= self._place
+        return self.done or position(seen) >= self._place
 
     def pass_over(self, page: _Page, inbox: SessionInbox) -> Iterator[Seen]:
         """What to tell of a page that was read. The page is used up."""
@@ -264,7 +264,7 @@ class _Walk:
         page.found.jobs.reverse()
         while page.found.jobs:
             job = page.found.jobs.pop()
-            self._place = self._position(job)
+            self._place = position(job)
             if self._known(job) <= known or moment(job) <= gone.get((job.session_hash, job.id), (0, 0)):
                 continue
             if self._known(job) > self._live:
@@ -285,10 +285,6 @@ class _Walk:
             self._told.clear()
         self._told[seen.session_hash, seen.id] = moment(seen)
 
-    # In a session's own positions its hash says nothing.
-
     def _known(self, seen: Seen) -> Known:
+        # Within a session its hash says nothing, and would only make the tokens longer.
         return seen.update_time, seen.id, "" if self.session_hash else seen.session_hash
-
-    def _position(self, job: Job) -> Position:
-        return job.create_time, job.id, "" if self.session_hash else job.session_hash

@@ -1,5 +1,6 @@
 """What the server holds of jobs in memory never shows, however little room there is for it."""
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,16 +8,19 @@ import grpc
 import pytest
 
 from headway.v1 import job_pb2
+from headway_server.change import Change
+from headway_server.committed import Committed
+from headway_server.job import Job
 from headway_server.limits import Limits
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 
 
 @pytest.fixture
-def forgetful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningApp]:
-    """A server that holds one job, and lets a session have three."""
-    monkeypatch.setattr("headway_server.app.COMMITTED", 1)
-    with RunningApp(f"sqlite:///{tmp_path / 'headway.db'}", limits=Limits(session_jobs=3)) as running:
+def forgetful(tmp_path: Path) -> Iterator[RunningApp]:
+    """A server that has room for one job, and lets a session have three."""
+    limits = Limits(session_jobs=3, cached_bytes=5000)
+    with RunningApp(f"sqlite:///{tmp_path / 'headway.db'}", limits=limits) as running:
         yield running
 
 
@@ -48,3 +52,32 @@ def test_the_room_of_a_session_is_counted_right(forgetful: RunningApp) -> None:
         caller.clear(job)
     assert len([caller.create().id for _ in range(3)]) == 3
     Caller(forgetful, "another").create()
+
+
+def test_what_is_held_is_bounded_in_bytes() -> None:
+    """Jobs that are as large as they may be, made large by reports, take no more memory than they are weighed."""
+    room = 4 * 1024 * 1024
+    limits = Limits(cached_bytes=room)
+    held = Committed(room)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(60):
+            job = Job(
+                "a" * 32, f"{number:032x}", labels={f"{n:0{limits.label_key_length}}": "😀" * 256 for n in range(64)}
+            )
+            held.note([Change(job, created=True)])
+            for part in range(limits.parts):
+                job = job.copy()
+                name = f"{number}-{part}" + "😀" * (limits.part_length - 10)
+                job.parts, job.sequences = {**job.parts, name: 10**15 + part}, {**job.sequences, name: 10**15 + part}
+                held.note([Change(job)])
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held.bytes <= room
+    assert held.get(("a" * 32, f"{59:032x}")) is not None
+    assert taken < 1.2 * room
+    held.note([Change(job, removed=True)])
+    held.forget()
+    assert held.bytes == 0

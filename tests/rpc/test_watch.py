@@ -1,6 +1,5 @@
 """Watching one job or a session's: now, then everything newer, taken up again where it broke off; and the long poll."""
 
-import random
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,23 +17,10 @@ from tests.support.app import RunningApp
 from tests.support.caller import Caller, Responses, seconds
 from tests.support.refusals import faults, from_error, outcome, refused_with
 from tests.support.waiting import held_commits, until, watchers_gone
+from tests.support.watching import drain, large, seen, take
 
 RUNNING = job_pb2.JOB_STATUS_RUNNING
 COMPLETED = job_pb2.JOB_STATUS_COMPLETED
-
-Seen = tuple[str, int]
-"""What a watch of a session said: a job's id and its revision, or 0 for its removal."""
-
-
-def seen(response: pb.WatchJobsResponse) -> Seen:
-    assert response.resume_token
-    return (response.removed_job_id, 0) if response.removed_job_id else (response.job.id, response.job.revision)
-
-
-def large(caller: Caller) -> job_pb2.Job:
-    """A job so large that a reader who does not read soon holds nothing more of it in the network."""
-    return caller.create(labels={f"{n:063}": "😀" * 256 for n in range(64)})
-
 
 # One job.
 
@@ -224,10 +210,6 @@ def test_a_watch_ends_by_itself_now_and_then(caller: Caller, monkeypatch: pytest
 # All jobs of a session.
 
 
-def take(watch: Responses[pb.WatchJobsResponse], count: int) -> list[pb.WatchJobsResponse]:
-    return [next(watch) for _ in range(count)]
-
-
 def test_a_watch_of_a_session_begins_with_its_jobs(caller: Caller, stranger: Caller) -> None:
     """All of them, ended ones too, and nobody else's."""
     stranger.create()
@@ -294,69 +276,6 @@ def test_a_cleared_job_that_is_made_anew_arrives_as_removed_first(caller: Caller
     again = caller.watch_all(token)
     check(again)
     again.cancel()
-
-
-def drain(caller: Caller, watch: Responses[pb.WatchJobsResponse], oldest: job_pb2.Job) -> list[pb.WatchJobsResponse]:
-    """All that a watch has to say by now, but of the session's oldest job: a report of that one comes last."""
-    revision = caller.report(oldest.id, advance=1).revision
-    found = []
-    for response in watch:
-        if response.job.id != oldest.id:
-            found.append(response)
-        elif response.job.revision >= revision:
-            break
-    watch.cancel()
-    return found
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_watch_taken_up_again_misses_nothing(caller: Caller, seed: int) -> None:
-    """Broken off anywhere: what is told before and after gives the session as it is.
-
-    On SQLite nothing is told twice; where servers share a database a state can come once more, never an older one.
-    """
-    rng = random.Random(seed)
-    oldest = caller.create()
-    jobs = [caller.create(name=f"{n}").id for n in range(8)]
-
-    def stir(times: int) -> None:
-        for _ in range(times):
-            caller.app.clock.forward(rng.choice([0, 0, 0.001, 1]))
-            match rng.randrange(6):
-                case 0:
-                    jobs.append(caller.create().id)
-                case 1 if len(jobs) > 3:
-                    caller.clear(jobs.pop(rng.randrange(len(jobs))))
-                case 2:
-                    reports = [{"job_id": job_id, "advance": 1} for job_id in rng.sample(jobs, 3)]
-                    list(caller.stream([caller.batch(*reports)]))
-                case _:
-                    caller.report(rng.choice(jobs), advance=1)
-
-    told: list[Seen] = []
-    known: dict[str, int] = {}
-    token = ""
-    for _ in range(6):
-        watch = caller.watch_all(token)
-        stir(5)
-        responses = drain(caller, watch, oldest)
-        responses = responses[: rng.randint(0, len(responses))]
-        for response in responses:
-            job_id, revision = seen(response)
-            assert revision == 0 or revision >= known.get(job_id, 0)
-            told.append((job_id, revision))
-            known[job_id] = revision
-            token = response.resume_token
-        stir(5)
-    for response in drain(caller, caller.watch_all(token), oldest):
-        job_id, revision = seen(response)
-        told.append((job_id, revision))
-        known[job_id] = revision
-    assert {job_id: revision for job_id, revision in known.items() if revision} == {
-        job.id: job.revision for job in caller.list(page_size=1000).jobs if job.id != oldest.id
-    }
-    if not caller.app.app.store.engine.shared:
-        assert len(told) == len(set(told))
 
 
 def test_changes_of_one_commit_are_not_lost_between_them(caller: Caller) -> None:
