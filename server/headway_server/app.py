@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
@@ -24,7 +25,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from headway.v1 import job_service_pb2
 from headway_server import facts, grpc_door, http
 from headway_server.change import Event, Rules
-from headway_server.clock import Clock, SteadyClock
+from headway_server.change_log import ChangeLog, Snapshot
+from headway_server.clock import Clock
 from headway_server.committed import Committed
 from headway_server.database import StartError, first_line, migrate, open_engine, session_key
 from headway_server.errors import DatabaseUnavailable, JobError, ShuttingDown
@@ -36,8 +38,10 @@ from headway_server.loop_monitor import LoopMonitor
 from headway_server.metrics import Metrics
 from headway_server.notices import Notices, renderer
 from headway_server.operations import OperationsServicer
+from headway_server.other_servers import OtherServers
 from headway_server.outbox import Outbox
-from headway_server.readers import Readers
+from headway_server.readers import Readers, within_timeout
+from headway_server.servers import APPLICATION, Servers
 from headway_server.servicer import JobServicer
 from headway_server.sessions import Sessions
 from headway_server.settings import Settings, is_loopback
@@ -117,15 +121,20 @@ class App:
         settings = self.settings
         noticed = frozenset[Event]().union(*[endpoint.events for endpoint in settings.notices])
         rules = Rules(settings.limits, settings.retention, settings.abandon_after, noticed)
-        self.store, key, anchor = await asyncio.to_thread(_prepare, settings, rules)
+        server_id = secrets.token_hex(16)
+        self.store, key, own_clock, snapshot = await asyncio.to_thread(_prepare, settings, rules, server_id)
         self.engine = self.store.engine
-        clock = self._clock or SteadyClock(anchor)
-        self.hub = Hub(settings.limits, clock.now(), shared=self.engine.shared)
+        clock = self._clock or own_clock
+        self.hub = Hub(settings.limits, clock.now(), snapshot)
         self.readers = Readers(self.store)
         committed = Committed(0 if self.engine.shared else settings.limits.cached_bytes)
         render = renderer(settings.notice_source)
         outbox = Outbox(self.engine.database, settings.notices, Ids(clock), render)
-        publish, beside = (self._publish, outbox.add) if settings.notices else (self.hub.publish, None)
+        publish = self._publish if settings.notices else self.hub.publish
+        change_log = ChangeLog(self.engine.database, server_id)
+        beside = [outbox.add] if settings.notices else []
+        if self.engine.shared:
+            beside.append(change_log.note)
         self.totals = Totals(settings.limits)
         self.writer = Writer(self.store, committed, self.totals, clock, rules, publish, beside)
         self.notices = Notices(
@@ -138,7 +147,15 @@ class App:
             lifetime=settings.notice_lifetime,
             limit=settings.limits.pending_notices,
         )
-        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock)
+        self.other_servers: OtherServers | None = None
+        if snapshot is not None:
+            servers = Servers(self.engine.database, server_id)
+            self.other_servers = OtherServers(
+                self.store, self.readers, self.writer, self.hub, clock, change_log, servers, snapshot
+            )
+        # A clock that a test moves knows nothing of the time in which the event loop did not run.
+        gaps = self.loop_monitor.gaps if self._clock is None else lambda _: ()
+        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, self.other_servers, gaps)
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, Sealer(key))
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
@@ -169,8 +186,9 @@ class App:
         self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
             self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run(self._note_database)))
-            if self.engine.shared:
-                self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run_looks()))
+            if self.other_servers is not None:
+                self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_looks()))
+                self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_commits()))
             await self.notices.start(alone=not self.engine.shared)
         self.loop_monitor.start()
 
@@ -261,6 +279,9 @@ class App:
             self.readers.give_up()
             self.writer.give_up()
         await self.notices.close()
+        if self.other_servers is not None and self._clock is None and self._database_answers:
+            with suppress(JobError, TimeoutError):
+                await within_timeout(self.other_servers.leave())
         self.loop_monitor.stop()
         try:
             async with asyncio.timeout(CLOSING):
@@ -282,15 +303,19 @@ class App:
         self.engine.close()
 
 
-def _prepare(settings: Settings, rules: Rules) -> tuple[Store, bytes, int]:
-    """The store, the session key, and the time to start the clock at. Raises StartError."""
-    engine = open_engine(settings.database)
+def _prepare(settings: Settings, rules: Rules, server_id: str) -> tuple[Store, bytes, Clock, Snapshot | None]:
+    """The store, the session key, the clock, and where servers share the database what is visible now.
+
+    Raises StartError.
+    """
+    engine = open_engine(settings.database, APPLICATION + server_id)
     try:
         migrate(engine)
         key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
         store = Store(engine)
         facts.follow_rules(store, rules)
-        anchor = facts.start_time(store)
+        clock = facts.start_clock(store)
+        snapshot = store.snapshot() if engine.shared else None
     except peewee.PeeweeException as error:
         engine.close()
         raise StartError(f"--database: {engine.name} failed: {first_line(error)}") from None
@@ -299,7 +324,7 @@ def _prepare(settings: Settings, rules: Rules) -> tuple[Store, bytes, int]:
         raise
     # Each thread has a connection of its own from here on; this one's is done.
     engine.database.close()
-    return store, key, anchor
+    return store, key, clock, snapshot
 
 
 def _command() -> str:

@@ -6,11 +6,12 @@ One row a commit.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import peewee
 
+from headway_server.change import Change
 from headway_server.job import Key
 from headway_server.statements import fetch, named
 
@@ -84,6 +85,12 @@ class News:
     """Jobs that other servers changed; None if the look came too late to tell."""
 
 
+def current_snapshot(database: peewee.Database) -> Snapshot:
+    """What is visible now."""
+    ((text,),) = fetch(database, "SELECT pg_current_snapshot()::text", ())
+    return Snapshot.parse(text)
+
+
 class ChangeLog:
     """The log of one database. `server` names this server among those that write to it."""
 
@@ -91,14 +98,15 @@ class ChangeLog:
         self._database = database
         self._server = server
 
-    def add(self, keys: Iterable[Key]) -> None:
-        """These jobs are changed by the present transaction, which is the caller's."""
-        self._database.execute_sql(_INSERT, (self._server, json.dumps([*keys], separators=(",", ":"))))
+    def note(self, changes: Iterable[Change]) -> None:
+        """These are what the present transaction commits, which is the caller's."""
+        keys = [(change.job.session_hash, change.job.id) for change in changes if change.changed]
+        if keys:
+            self.add(keys)
 
-    def snapshot(self) -> Snapshot:
-        """What is visible now."""
-        ((text,),) = fetch(self._database, "SELECT pg_current_snapshot()::text", ())
-        return Snapshot.parse(text)
+    def add(self, keys: Sequence[Key]) -> None:
+        """These jobs are changed by the present transaction."""
+        self._database.execute_sql(_INSERT, (self._server, json.dumps(keys, separators=(",", ":"))))
 
     def look(self, since: Snapshot) -> News:
         """What other servers have committed that this snapshot did not see."""

@@ -50,14 +50,17 @@ class Engine:
             self.lock.close()
 
 
-def open_engine(url: str) -> Engine:
-    """The engine for a `sqlite:///path` or `postgresql://…` URL. Raises StartError."""
+def open_engine(url: str, application: str = "headway") -> Engine:
+    """The engine for a `sqlite:///path` or `postgresql://…` URL. `application` names its connections.
+
+    Raises StartError.
+    """
     scheme = url.partition("://")[0]
     match scheme:
         case "sqlite":
             return _open_sqlite(url)
         case "postgresql" | "postgres":
-            return _open_postgresql(url)
+            return _open_postgresql(url, application)
         case _:
             raise StartError("--database must begin with sqlite:/// or postgresql://, for example sqlite:///headway.db")
 
@@ -109,7 +112,7 @@ SQLITE_PRAGMAS: dict[str, str | int] = {
 }
 
 
-def _open_postgresql(url: str) -> Engine:
+def _open_postgresql(url: str, application: str) -> Engine:
     try:
         import psycopg
     except ImportError:
@@ -129,7 +132,7 @@ def _open_postgresql(url: str) -> Engine:
     database = peewee.PostgresqlDatabase(
         url.replace("postgres://", "postgresql://", 1),
         prefer_psycopg3=True,
-        application_name="headway",
+        application_name=application,
         connect_timeout=5,
         options=options,
         keepalives_idle=10,

@@ -1,7 +1,10 @@
 """What the database remembers from one start of a server to the next."""
 
 from headway_server.change import Rules
+from headway_server.clock import Clock, SteadyClock
 from headway_server.limits import MICROSECONDS
+from headway_server.servers import CORRECTION
+from headway_server.shared_clock import Correction, SharedClock, correction_at_start
 from headway_server.store import Store
 
 TIME = "time"
@@ -21,6 +24,18 @@ def start_time(store: Store) -> int:
     if noted > now:
         noted += NOTE_INTERVAL
     return max(now, noted, *(latest + 1 for latest in store.latest_times()))
+
+
+def start_clock(store: Store) -> Clock:
+    """The clock for a server that starts; where servers share the database, the one that they agree on."""
+    if not store.engine.shared:
+        return SteadyClock(start_time(store))
+    kept, now = Correction.parse(store.fact(CORRECTION)), store.now()
+    correction = correction_at_start(kept, now, int(store.fact(TIME) or 0))
+    if correction != kept:
+        with store.transaction():
+            store.remember(CORRECTION, str(correction))
+    return SharedClock(now + correction.at(now), SteadyClock.elapsed)
 
 
 def note_time(store: Store, now: int) -> None:

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar  # futures of any result wait here
 
 import peewee
@@ -36,6 +36,9 @@ LIST_TIME = 0.25
 
 LIST_STATEMENT_TIMEOUT = 5_000
 """Milliseconds that one statement of a list may take; it looks through few enough rows for a hundredth of that."""
+
+ANSWER_TIMEOUT = 4.0
+"""Seconds after which a database that does not answer is taken to be unreachable."""
 
 T = TypeVar("T")
 
@@ -206,3 +209,9 @@ class Readers:
         """Answer what waits, then close the connections."""
         for pool in self._pools:
             await pool.close()
+
+
+async def within_timeout(work: Awaitable[T]) -> T:
+    """The result of the work. Raises TimeoutError if the database does not answer."""
+    async with asyncio.timeout(ANSWER_TIMEOUT):
+        return await work

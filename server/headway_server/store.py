@@ -16,6 +16,7 @@ from peewee import Expression, Query, Value, fn
 
 from headway_server import rows
 from headway_server.change import Change
+from headway_server.change_log import Snapshot, current_snapshot
 from headway_server.database import Engine
 from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
 from headway_server.job import Job, Key
@@ -77,6 +78,10 @@ class Store:
                 self.database.execute_sql(f"SET {setting}")
             self.database.execute_sql(f"SET statement_timeout = {timeout}")
             self._prepared.connection = connection
+
+    def snapshot(self) -> Snapshot:
+        """What is committed and visible now, where servers share the database."""
+        return current_snapshot(self.database)
 
     def connect(self) -> None:
         """Make a connection for this thread, if it has none."""
