@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from headway_server.change_log import Snapshot
 from headway_server.job import Job
 from headway_server.limits import Limits
 from headway_server.listing import Removal
@@ -21,7 +22,7 @@ def job(number: int, time: int, revision: int = 1, labels: int = 0) -> Job:
 
 
 def hub(limits: Limits | None = None, *, shared: bool = False) -> Hub:
-    return Hub(limits or Limits(), 0, shared=shared)
+    return Hub(limits or Limits(), 0, Snapshot(1) if shared else None)
 
 
 async def test_900_unread_watches_take_little_while_jobs_come_and_go() -> None:
@@ -99,6 +100,6 @@ async def test_what_is_looked_up_again_is_told_once(shared: bool) -> None:
         assert taken(inbox) == [(1, 1), (2, 1), (3, 1)]
         watched.publish([job(2, 2), job(3, 3), job(1, 4, 2)])
         assert taken(inbox) == [(1, 2)]
-        watched.looked(3)
+        watched.looked(Snapshot(2))
         watched.publish([job(1, 4, 2)])
         assert taken(inbox) == []

@@ -349,3 +349,21 @@ def test_only_what_somebody_asked_for_is_told() -> None:
         machine.step(change, Tick(0), 3, rules)
         told.append([notice.event for notice in change.notices])
     assert told == [[], [Event.FAILED], [Event.CANCELLED], [Event.CANCELLED]]
+
+
+GAPS = st.lists(st.tuples(st.integers(0, 3 * HEARTBEAT), st.integers(0, HEARTBEAT)), max_size=3).map(
+    lambda drawn: tuple((start, start + length) for start, length in drawn)
+)
+
+
+@given(now=st.integers(1, 6 * HEARTBEAT), heard_until=st.integers(0, 6 * HEARTBEAT), gaps=GAPS)
+def test_a_worker_is_lost_only_after_it_could_have_been_heard_long_enough(
+    now: int, heard_until: int, gaps: tuple[tuple[int, int], ...]
+) -> None:
+    change = make()
+    machine.step(change, Tick(heard_until=heard_until, gaps=gaps), now, RULES)
+    unheard = sum(max(end - max(start, 1), 0) for start, end in gaps)
+    silent_long_enough = min(now, heard_until) - 1 - unheard >= HEARTBEAT
+    assert (change.job.status is Status.LOST) == silent_long_enough
+    assert change.job.wake_time is not None
+    assert change.job.wake_time > now, "the sweep would look at the same jobs again and again"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headway_server.job import Error
+from headway_server.limits import INT64_MAX
 from headway_server.report import Report
 
 
@@ -78,9 +79,19 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: do what is due. Silence is counted from `listening_since`, for nobody could be heard before."""
+    """Time has passed: do what is due. A silence counts only while a worker could have been heard."""
 
-    listening_since: int
+    listening_since: int = 0
+    """Nobody could be heard before."""
+    heard_until: int = INT64_MAX
+    """What was sent later may not be known yet."""
+    gaps: tuple[tuple[int, int], ...] = ()
+    """Spans in which nobody could be heard: start and end of each."""
+
+    def silence_over(self, since: int, span: int) -> int:
+        """When a silence has lasted so long, not counting the time in which nobody could be heard."""
+        start = max(since, self.listening_since)
+        return start + span + sum(max(end - max(begin, start), 0) for begin, end in self.gaps)
 
 
 Action = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick

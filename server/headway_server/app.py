@@ -23,7 +23,8 @@ from headway_server import facts, grpc_door, http, logs
 from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.change import Event, Rules
-from headway_server.clock import Clock, SteadyClock
+from headway_server.change_log import ChangeLog, Snapshot
+from headway_server.clock import Clock
 from headway_server.committed import Committed
 from headway_server.database import StartError, check_limits, migrate, open_engine, session_key
 from headway_server.database_errors import DATABASE_ERRORS, first_line
@@ -39,8 +40,10 @@ from headway_server.metrics import Metrics
 from headway_server.notices import Notices, renderer
 from headway_server.open_calls import OpenCalls
 from headway_server.operations import OperationsServicer
+from headway_server.other_servers import OtherServers
 from headway_server.outbox import Outbox
-from headway_server.readers import Readers
+from headway_server.readers import Readers, within_timeout
+from headway_server.servers import Servers
 from headway_server.servicer import JobServicer
 from headway_server.sessions import Sessions
 from headway_server.settings import Settings, is_loopback
@@ -135,17 +138,22 @@ class App:
         settings = self.settings
         noticed = frozenset[Event]().union(*[endpoint.events for endpoint in settings.notices])
         rules = Rules(settings.limits, settings.retention, settings.abandon_after, noticed)
-        self.store, key, begin = await asyncio.to_thread(_prepare, settings, rules, self._clock)
+        server_id = secrets.token_hex(16)
+        self.store, key, begin, snapshot = await asyncio.to_thread(_prepare, settings, rules, self._clock, server_id)
         rules = replace(rules, gaps=begin.gaps)
         self.clock_start = begin
         self.engine = self.store.engine
-        clock = self._clock or SteadyClock(begin.time, begin.ahead)
-        self.hub = Hub(settings.limits, clock.now(), shared=self.engine.shared)
+        clock = self._clock or facts.running_clock(begin, shared=self.engine.shared)
+        self.hub = Hub(settings.limits, clock.now(), snapshot)
         self.readers = Readers(self.store)
         committed = Committed(0 if self.engine.shared else settings.limits.cached_bytes)
         render = renderer(settings.notice_source)
         outbox = Outbox(self.engine.database, settings.notices, Ids(clock), render)
-        publish, beside = (self._publish, outbox.add) if settings.notices else (self.hub.publish, None)
+        publish = self._publish if settings.notices else self.hub.publish
+        change_log = ChangeLog(self.engine.database, server_id)
+        beside = [outbox.add] if settings.notices else []
+        if self.engine.shared:
+            beside.append(change_log.note)
         self.totals = Totals(settings.limits)
         self.writer = Writer(self.store, committed, self.totals, clock, rules, publish, beside)
         self.notices = Notices(
@@ -159,7 +167,15 @@ class App:
             gaps=begin.gaps,
             limit=settings.limits.pending_notices,
         )
-        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, rules)
+        self.other_servers: OtherServers | None = None
+        if snapshot is not None:
+            servers = Servers(self.engine.database, server_id)
+            self.other_servers = OtherServers(
+                self.store, self.readers, self.writer, self.hub, clock, change_log, servers, snapshot
+            )
+        # A clock that a test moves knows nothing of the time in which the event loop did not run.
+        gaps = self.loop_monitor.gaps if self._clock is None else lambda _: ()
+        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, rules, self.other_servers, gaps)
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, Sealer(key))
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
@@ -200,8 +216,9 @@ class App:
         self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
             self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run(self._note_database)))
-            if self.engine.shared:
-                self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run_looks()))
+            if self.other_servers is not None:
+                self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_looks()))
+                self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_commits()))
             await self.notices.start(alone=not self.engine.shared)
         self.loop_monitor.start()
 
@@ -293,6 +310,9 @@ class App:
             self.readers.give_up()
             self.writer.give_up()
         await self.notices.close()
+        if self.other_servers is not None and self._clock is None and self._database_trouble is None:
+            with suppress(JobError, TimeoutError):
+                await within_timeout(self.other_servers.leave())
         self.loop_monitor.stop()
         try:
             async with asyncio.timeout(CLOSING):
@@ -315,16 +335,26 @@ class App:
         self.engine.close()
 
 
-def _prepare(settings: Settings, rules: Rules, clock: Clock | None) -> tuple[Store, bytes, facts.Start]:
-    """The store, the session key, and how the clock starts. Raises StartError."""
-    engine = open_engine(settings.database)
+def _prepare(
+    settings: Settings, rules: Rules, clock: Clock | None, server_id: str
+) -> tuple[Store, bytes, facts.Start, Snapshot | None]:
+    """The store, the session key, how the clock starts, and where servers share the database what is visible now.
+
+    Raises StartError.
+    """
+    engine = open_engine(settings.database, server_id)
     try:
         check_limits(engine, settings.limits)
         migrate(engine)
         key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
         store = Store(engine)
         facts.follow_rules(store, rules)
-        begin = facts.start(store, store.now() if clock is None else clock.now())
+        begin = (
+            facts.start_shared(store)
+            if engine.shared and clock is None
+            else facts.start(store, store.now() if clock is None else clock.now())
+        )
+        snapshot = store.snapshot() if engine.shared else None
     except DATABASE_ERRORS as error:
         engine.close()
         raise StartError(f"--database: {engine.name} failed: {first_line(error)}") from None
@@ -333,7 +363,7 @@ def _prepare(settings: Settings, rules: Rules, clock: Clock | None) -> tuple[Sto
         raise
     # Each thread has a connection of its own from here on; this one's is done.
     engine.database.close()
-    return store, key, begin
+    return store, key, begin, snapshot
 
 
 async def serve(settings: Settings) -> NoReturn:

@@ -143,14 +143,19 @@ class Engine:
             self.files.close()
 
 
-def open_engine(url: str) -> Engine:
-    """The engine for a `sqlite:///path` or `postgresql://…` URL. Raises StartError."""
+def open_engine(url: str, server_id: str = "") -> Engine:
+    """The engine for a `sqlite:///path` or `postgresql://…` URL.
+
+    `server_id` tells this server's connections from those of others.
+
+    Raises StartError.
+    """
     scheme = url.partition("://")[0]
     match scheme:
         case "sqlite":
             return _open_sqlite(url)
         case "postgresql" | "postgres":
-            return _open_postgresql(url)
+            return _open_postgresql(url, server_id)
         case _:
             raise StartError("--database must begin with sqlite:/// or postgresql://, for example sqlite:///headway.db")
 
@@ -237,13 +242,13 @@ SQLITE_PRAGMAS: dict[str, str | int] = {
 }
 
 
-def _open_postgresql(url: str) -> Engine:
+def _open_postgresql(url: str, server_id: str) -> Engine:
     try:
         from headway_server import postgresql
     except ImportError:
         raise StartError("PostgreSQL needs its driver: pip install 'headway[postgresql]'") from None
     try:
-        parameters = postgresql.parse(url)
+        parameters = postgresql.parse(url, server_id)
     except ValueError as error:
         raise StartError(f"--database {error}") from None
     database = postgresql.Database(parameters)

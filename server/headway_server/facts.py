@@ -10,8 +10,11 @@ import time
 from dataclasses import dataclass
 
 from headway_server.change import Change, Gap, Rules
+from headway_server.clock import Clock, SteadyClock
 from headway_server.job import Key, no_later_than
 from headway_server.limits import MICROSECONDS
+from headway_server.servers import CORRECTION
+from headway_server.shared_clock import Correction, SharedClock, correction_at_start
 from headway_server.store import Store
 
 TIME = "time"
@@ -116,6 +119,26 @@ def _correct(store: Store, now: int) -> int:
 
 def _day(moment: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment // MICROSECONDS))
+
+
+def start_shared(store: Store) -> Start:
+    """The same where servers share the database, and with it the correction of its time."""
+    kept, now = Correction.parse(store.fact(CORRECTION)), store.now()
+    correction = correction_at_start(kept, now, int(store.fact(TIME) or 0))
+    begin = start(store, now + correction.at(now))
+    if begin.time != now + correction.at(now):
+        correction = Correction(begin.time - now, now)
+    if correction != kept:
+        with store.transaction():
+            store.remember(CORRECTION, str(correction))
+    return begin
+
+
+def running_clock(begin: Start, *, shared: bool) -> Clock:
+    """The clock of a server that has started so."""
+    if shared:
+        return SharedClock(begin.time, SteadyClock.elapsed)
+    return SteadyClock(begin.time, begin.ahead)
 
 
 def note_time(store: Store, now: int) -> None:

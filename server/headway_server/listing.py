@@ -13,6 +13,7 @@ import peewee
 from peewee import Expression
 
 from headway_server import rows
+from headway_server.change_log import Snapshot, unseen
 from headway_server.database import Engine
 from headway_server.job import Job, Status
 from headway_server.limits import INT64_MAX
@@ -54,6 +55,8 @@ class Filter:
     stalled: bool | None = None
     changed_from: int = 0
     """update_time at or after this (µs)."""
+    unseen_by: Snapshot | None = None
+    """Changed by a commit that this snapshot does not see. Where servers share a database."""
 
     @property
     def selective(self) -> bool:
@@ -142,8 +145,10 @@ class Listing:
             if stop():
                 return Found(jobs, after)
 
-    def removals(self, session_hash: str | None, after: Position, limit: int) -> list[Removal]:
-        """Removals of a session's jobs (None: of all), oldest first."""
+    def removals(
+        self, session_hash: str | None, after: Position, limit: int, unseen_by: Snapshot | None = None
+    ) -> list[Removal]:
+        """Removals of a session's jobs (None: of all), oldest first; those that the snapshot does not see."""
         time, job_id, of_session = after
         values: dict[str, rows.SqlValue] = {
             "time": time,
@@ -151,7 +156,10 @@ class Listing:
             "session_hash": session_hash or of_session,
             "limit": limit,
         }
-        return [Removal(*row) for row in self._fetch(self._select_removals(session_hash is not None), values)]
+        if unseen_by is not None:
+            values |= unseen_by.values
+        statement = self._select_removals(session_hash is not None, unseen_by is not None)
+        return [Removal(*row) for row in self._fetch(statement, values)]
 
     # Statements depend on the shape of a filter, and not on its values.
 
@@ -164,13 +172,15 @@ class Listing:
         query = query.order_by(*_newest_first(of_session)).limit(named("limit")).offset(named("offset"))
         return Statement(self._database, query)
 
-    def _compile_removals(self, of_session: bool) -> Statement:
+    def _compile_removals(self, of_session: bool, unseen_alone: bool) -> Statement:
         columns = [RemovedRow.remove_time, RemovedRow.job_id, RemovedRow.session_hash]
         after = [named("time"), named("id"), named("session_hash")]
         query = RemovedRow.select(RemovedRow.session_hash, RemovedRow.job_id, RemovedRow.remove_time)
         if of_session:
             query = query.where(columns.pop() == after.pop())
         query = query.where(peewee.Tuple(*columns) > peewee.Tuple(*after))
+        if unseen_alone:
+            query = query.where(unseen())
         return Statement(self._database, query.order_by(*columns).limit(named("limit")))
 
     def _fetch(self, statement: Statement, values: Mapping[str, rows.SqlValue]) -> list[tuple[Any, ...]]:
@@ -185,6 +195,7 @@ class _Shape(NamedTuple):
     stalled: bool
     labels: int
     changed_from: bool
+    unseen_alone: bool
 
 
 def _shape(wanted: Filter) -> _Shape:
@@ -196,6 +207,7 @@ def _shape(wanted: Filter) -> _Shape:
         wanted.stalled is not None,
         len(wanted.labels),
         bool(wanted.changed_from),
+        wanted.unseen_by is not None,
     )
 
 
@@ -207,6 +219,8 @@ def _values(wanted: Filter) -> dict[str, rows.SqlValue]:
         "stalled": wanted.stalled,
         "changed_from": wanted.changed_from,
     }
+    if wanted.unseen_by is not None:
+        values |= wanted.unseen_by.values
     for number, status in enumerate(sorted(wanted.statuses)):
         values[f"status{number}"] = str(status)
     for number, (key, value) in enumerate(sorted(wanted.labels.items())):
@@ -253,6 +267,8 @@ def _conditions(shape: _Shape) -> Iterator[Expression]:
         yield JobRow.stalled == named("stalled")
     if shape.changed_from:
         yield JobRow.update_time >= named("changed_from")
+    if shape.unseen_alone:
+        yield unseen()
     of_job = (LabelRow.session_hash == JobRow.session_hash) & (LabelRow.job_id == JobRow.id)
     if shape.labels:
         # Scalar subqueries, which no planner turns into a join that begins with all labels.

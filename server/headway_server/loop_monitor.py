@@ -2,11 +2,21 @@
 
 import asyncio
 import time
+from collections import deque
 
+from headway_server.clock import SteadyClock
+from headway_server.limits import MICROSECONDS
 from headway_server.tally import LOOP_SECONDS, Histogram
 
 INTERVAL = 0.02
 """Seconds between two measurements: a gap is measured this much too short at most."""
+
+GAP_MIN = 50_000
+"""Lags (µs) from here on are kept as gaps: shorter ones delay no report by more than heartbeats allow anyway."""
+
+GAPS_KEPT = 64
+GAPS_KEPT_FOR = 3600 * MICROSECONDS
+"""So many gaps are kept, for so long (µs)."""
 
 
 class LoopMonitor:
@@ -21,6 +31,7 @@ class LoopMonitor:
         """The longest lag (s) in which this process was computing, so that the process itself is the cause."""
         self.worst_own_lag = 0.0
         """The longest lag (s) in which the loop's own thread was computing."""
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=GAPS_KEPT)
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -33,14 +44,24 @@ class LoopMonitor:
         if self._timer is not None:
             self._timer.cancel()
 
+    def gaps(self, now: int) -> tuple[tuple[int, int], ...]:
+        """When the loop did not run of late: start and end of each gap, by a clock that shows `now` (µs)."""
+        elapsed = SteadyClock.elapsed()
+        return tuple(
+            (start - elapsed + now, end - elapsed + now) for start, end in self._gaps if end > elapsed - GAPS_KEPT_FOR
+        )
+
     def _schedule(self) -> None:
         self._process_time = time.process_time()
         self._thread_time = time.thread_time()
-        self._due = time.monotonic() + INTERVAL
+        self._due = SteadyClock.elapsed() + int(INTERVAL * MICROSECONDS)
         self._timer = self._loop.call_later(INTERVAL, self._measure)
 
     def _measure(self) -> None:
-        lag = max(time.monotonic() - self._due, 0.0)
+        now = SteadyClock.elapsed()
+        if now - self._due >= GAP_MIN:
+            self._gaps.append((self._due, now))
+        lag = max(now - self._due, 0) / MICROSECONDS
         self.lag_seconds.add(lag)
         if lag > self.worst_own_lag:
             # What was computed before the measurement was due counts too: no more than INTERVAL.

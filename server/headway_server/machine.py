@@ -46,6 +46,11 @@ CODE_CANCELLED = 1
 CODE_DEADLINE_EXCEEDED = 4
 """Numbers of google.rpc.Code."""
 
+LOOK_AGAIN = MICROSECONDS // 2
+"""After this (µs) the sweep looks again at a job whose silence it could not be sure of."""
+
+NO_TICK = Tick()
+
 RUNNING = Status.RUNNING
 """At hand for every report: Python looks an enum's members up slowly."""
 
@@ -278,16 +283,20 @@ def _tick(change: Change, action: Tick, now: int, rules: Rules) -> None:
     if job.ended:
         if now >= _removal_time(job, rules):
             _remove(change, now)
-        _wake(change, rules, refresh=True)
+        _wake(change, rules, action)
         return
-    heard = job.create_time if job.last_contact_time is None else job.last_contact_time
-    listened = max(heard, action.listening_since)
+    heard = _heard(job)
+    listened = min(now, action.heard_until)
     if job.cancellation is not None and now >= job.cancellation.deadline:
         _end_cancelled(change, "grace period over", now, rules)
-    elif now >= listened + rules.abandon_after:
+    elif listened >= action.silence_over(heard, rules.abandon_after):
         error = Error(CODE_DEADLINE_EXCEEDED, "Nothing was heard of the job's worker for too long.", reason="ABANDONED")
         _end(change, Status.FAILED, "abandoned", error, now, rules)
-    elif job.status is Status.RUNNING and job.heartbeat_timeout and now >= listened + job.heartbeat_timeout:
+    elif (
+        job.status is Status.RUNNING
+        and job.heartbeat_timeout
+        and listened >= action.silence_over(heard, job.heartbeat_timeout)
+    ):
         job.stalled = False
         span = f"{job.heartbeat_timeout / MICROSECONDS:g}"
         _move(change, Status.LOST, f"no contact for {span} s", now)
@@ -297,12 +306,16 @@ def _tick(change: Change, action: Tick, now: int, rules: Rules) -> None:
         job.status is Status.RUNNING
         and job.stall_timeout
         and not job.stalled
-        and now >= max(_moved(job), action.listening_since) + job.stall_timeout
+        and listened >= action.silence_over(_moved(job), job.stall_timeout)
     ):
         job.stalled = True
         _seal(change, now, rules)
         _notice(change, Event.STALLED, rules)
-    _wake(change, rules, refresh=True, listening_since=action.listening_since)
+    _wake(change, rules, action)
+    if job.wake_time is not None and job.wake_time <= now and not change.removed:
+        # Due, but perhaps its worker was heard of: look again soon, and let other jobs have their turn before.
+        job.wake_time = now + LOOK_AGAIN
+        change.rewritten = True
 
 
 def _check_attempt(job: Job, attempt: int) -> None:
@@ -385,24 +398,29 @@ def _removal_time(job: Job, rules: Rules) -> int:
     return due
 
 
-def _wake(change: Change, rules: Rules, *, refresh: bool = False, listening_since: int = 0) -> None:
+def _heard(job: Job) -> int:
+    return job.create_time if job.last_contact_time is None else job.last_contact_time
+
+
+def _wake(change: Change, rules: Rules, tick: Tick | None = None) -> None:
     """Set when time alone will change this job next.
 
-    Reports only push that moment away, and leave what is stored as it is, too early: the visit then finds nothing due
-    and sets it right (`refresh`). So the index on it is not rewritten with every report.
+    Reports only push that moment away, and leave what is stored as it is, too early: the visit of a `tick` then finds
+    nothing due and sets it right. So the index on it is not rewritten with every report.
     """
     job = change.job
     if job.ended:
         due = _removal_time(job, rules)
     else:
-        heard = job.create_time if job.last_contact_time is None else job.last_contact_time
-        due = max(heard, listening_since) + rules.abandon_after
+        silence_over = (tick or NO_TICK).silence_over
+        heard = _heard(job)
+        due = silence_over(heard, rules.abandon_after)
         if job.cancellation is not None:
             due = min(due, job.cancellation.deadline)
         if job.status is Status.RUNNING and job.heartbeat_timeout:
-            due = min(due, max(heard, listening_since) + job.heartbeat_timeout)
+            due = min(due, silence_over(heard, job.heartbeat_timeout))
         if job.status is Status.RUNNING and job.stall_timeout and not job.stalled:
-            due = min(due, max(_moved(job), listening_since) + job.stall_timeout)
-    if due != job.wake_time and (refresh or job.ended or job.wake_time is None or due < job.wake_time):
+            due = min(due, silence_over(_moved(job), job.stall_timeout))
+    if due != job.wake_time and (tick or job.ended or job.wake_time is None or due < job.wake_time):
         job.wake_time = due
         change.rewritten = True

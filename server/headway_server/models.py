@@ -199,6 +199,33 @@ class NoticeRow(_Table):
         )
 
 
+class ChangeLogRow(_Table):
+    """Which jobs a commit changed. Where servers share a database; kept for some minutes."""
+
+    xid = BigIntegerField(primary_key=True)
+    """The transaction."""
+    server = CharField(32)
+    """Who committed it: that server need not read it."""
+    jobs = TextField()
+    """JSON: [[session_hash, id], …]."""
+
+    class Meta:
+        table_name = "change_log"
+
+
+class ServerRow(_Table):
+    """A server, as the others see it. Where servers share a database; by each server, once a second."""
+
+    id = CharField(32, primary_key=True)
+    heard_until = BigIntegerField()
+    """It has committed all that it received until then."""
+    note_time = BigIntegerField()
+    """When it wrote this, by the database's clock."""
+
+    class Meta:
+        table_name = "server"
+
+
 class FactRow(_Table):
     """What the database knows of itself: a name and a value."""
 
@@ -217,5 +244,7 @@ TABLES: tuple[type[Model], ...] = (
     RecordErrorRow,
     RemovedRow,
     NoticeRow,
+    ChangeLogRow,
+    ServerRow,
     FactRow,
 )

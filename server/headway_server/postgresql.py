@@ -27,6 +27,9 @@ PARAMETERS: Mapping[str, str] = {
 }
 """Parameters of libpq that hold unless the URL, its service or libpq's variables say otherwise."""
 
+NAME_LENGTH = 30
+"""Characters of an operator's application_name that are kept: PostgreSQL keeps 63 of all."""
+
 WRITABLE = ("any", "read-write", "primary")
 """Values of target_session_attrs that lead to a server that can be written."""
 
@@ -79,8 +82,9 @@ MARK = "headway.connection"
 """A setting of our own that tells one session from another."""
 
 
-def parse(url: str) -> dict[str, str]:
-    """The parameters of a URL, by libpq's names. Raises ValueError, which holds no part of a password."""
+def parse(url: str, server_id: str = "") -> dict[str, str]:
+    """The parameters of a URL, by libpq's names; application_name ends with `server_id`. Raises ValueError, which holds
+    no part of a password."""
     rest = url.partition("://")[2]
     if rest.count("@") > 1 or "@" in rest.partition("/")[2]:
         # libpq would take a part of the password for the host or the name, and show it in its errors.
@@ -98,6 +102,9 @@ def parse(url: str) -> dict[str, str]:
         raise ValueError("asks for a connection that replicates; leave out replication")
     if known["target_session_attrs"] not in WRITABLE:
         raise ValueError(f"must lead to a server that can be written: target_session_attrs is {' or '.join(WRITABLE)}")
+    if server_id:
+        name = known.get("application_name") or PARAMETERS["application_name"]
+        parameters["application_name"] = f"{name[:NAME_LENGTH]} {server_id}"
     return parameters
 
 

@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar  # futures of any result wait here
 
@@ -39,6 +39,9 @@ LIST_STATEMENT_TIMEOUT = 5_000
 
 TRIES = 2
 """So often a read is tried that met an error which a new connection may not meet."""
+
+ANSWER_TIMEOUT = 4.0
+"""Seconds after which a database that does not answer is taken to be unreachable."""
 
 T = TypeVar("T")
 
@@ -217,3 +220,9 @@ class Readers:
         """Answer what waits, then close the connections."""
         for pool in self._pools:
             await pool.close()
+
+
+async def within_timeout(work: Awaitable[T]) -> T:
+    """The result of the work. Raises TimeoutError if the database does not answer."""
+    async with asyncio.timeout(ANSWER_TIMEOUT):
+        return await work

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from headway_server.clock import Clock
 from headway_server.errors import Fault, InvalidRequest, ResumeTokenExpired
 from headway_server.job import Key
-from headway_server.listing import LAST_ID, NEWEST, OLDEST, ROWS, Filter, Found, Position, Removal, position
+from headway_server.listing import NEWEST, OLDEST, ROWS, Found, Position, Removal, position
+from headway_server.marks import NOTHING, Known, Marks, SnapshotMarks, TimeMarks
 from headway_server.readers import Readers, Stop
 from headway_server.store import Store
 from headway_server.tokens import Sealer
-from headway_server.watch import OVERLAP, Behind, Hub, Moment, Seen, SessionInbox, moment
+from headway_server.watch import NEVER, Behind, Hub, Moment, Seen, SessionInbox, moment
 
 REMOVALS = 256
 """Removals that are read at once."""
@@ -30,11 +31,6 @@ PUBLISHED_WITHIN = 0.02
 
 TOLD = 4096
 """Jobs told from the database ahead of their publication, of which a watch remembers that."""
-
-Known = tuple[int, str, str]
-"""A change, by (update_time, id, session_hash), that is known with all before it."""
-
-NOTHING: Known = (0, "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +62,6 @@ class Progress:
             known = min(known, boundaries.pop(0)[1])
         return Progress(removals, known, tuple(boundaries))
 
-    def earlier(self, span: int) -> "Progress":
-        """The same, but as much less (µs) is known."""
-        return Progress(
-            _earlier(self.removals, span),
-            _earlier(self.top, span),
-            tuple([(place, _earlier(known, span)) for place, known in self.boundaries]),
-        )
-
     def to_token(self) -> list[int | str]:
         """As a token holds it."""
         parts = [self.top] if self.removals == self.top else [self.removals, self.top]
@@ -90,10 +78,6 @@ class Progress:
         removals = parts[0]
         top, *boundaries = parts[1:] if len(parts) % 2 == 0 else parts
         return cls(removals, top, tuple(zip(boundaries[::2], boundaries[1::2], strict=True)))
-
-
-def _earlier(known: Known, span: int) -> Known:
-    return (max(known[0] - span, 0), "", "") if span else known
 
 
 @dataclass(slots=True)
@@ -113,7 +97,6 @@ class SessionWatches:
         self._hub = hub
         self._clock = clock
         self._sealer = sealer
-        self._overlap = OVERLAP if store.engine.shared else 0
         self._unpublished = 0
         """A time (µs) of changes that nobody publishes: their commit failed, and yet it is in the database."""
 
@@ -123,32 +106,37 @@ class SessionWatches:
         """What the caller does not know yet, then every change, each with its resume token; after `life` seconds
         StreamExpired. Raises InvalidRequest and ResumeTokenExpired."""
         scope = session_hash or "-"
-        resumed = await self._resumed(scope, resume_token) if resume_token else None
+        marks = self._marks(session_hash)
+        resumed = await self._resumed(scope, resume_token, marks) if resume_token else None
         with self._hub.session(session_hash, life, connection) as inbox:
-            began = self._clock.now() - OVERLAP if self._store.engine.shared else self._hub.settled
-            walk = _Walk(session_hash, resumed, began)
+            walk = _Walk(marks, resumed)
             while True:
                 try:
                     seen = inbox.take()
                 except Behind:
                     inbox.skip()
-                    walk.begin_again(self._overlap)
+                    walk.begin_again()
                     continue
                 if seen is not None:
                     if walk.is_news(seen):
                         yield seen, self._token(scope, walk)
                     continue
-                walk.nothing_waits(self._hub.settled)
+                walk.nothing_waits()
                 if walk.done:
                     await inbox.wait()
                     continue
                 with self._hub.room(session_hash) as room:
-                    page = await self._readers.snapshot(f"watch {scope}", self._page(walk, room))
+                    page = await self._readers.snapshot(f"watch {scope}", self._page(session_hash, walk, room))
                     await self._published(page)
                     for seen in walk.pass_over(page, inbox):
                         yield seen, self._token(scope, walk)
 
-    async def _resumed(self, scope: str, token: str) -> Progress:
+    def _marks(self, session_hash: str | None) -> Marks:
+        if self._store.engine.shared:
+            return SnapshotMarks(self._hub, self._clock, session_hash)
+        return TimeMarks(self._hub, session_hash)
+
+    async def _resumed(self, scope: str, token: str, marks: Marks) -> Progress:
         given = self._sealer.open("resume", scope, token)
         if given is None:
             raise InvalidRequest(Fault("resume_token", "is not the resume_token of a watch of this session"))
@@ -157,26 +145,33 @@ class SessionWatches:
         except ValueError:
             # Of an earlier version.
             raise ResumeTokenExpired from None
-        latest = max(progress.removals, progress.top)[0]
-        if latest > max(self._clock.now(), self._hub.settled) + self._overlap:
+        if max(progress.removals, progress.top)[0] > await self._latest():
             # The database is older than the token: it was restored from a backup.
             raise ResumeTokenExpired
-        if progress.removals[0] < await self._readers.read(self._store.removals_forgotten):
+        if marks.time(progress.removals) < await self._readers.read(self._store.removals_forgotten):
             raise ResumeTokenExpired
-        return progress.earlier(self._overlap)
+        return progress
+
+    async def _latest(self) -> int:
+        """No mark of this database begins with a greater number."""
+        if self._store.engine.shared:
+            return (await self._readers.read(self._store.snapshot)).xmax
+        return max(self._clock.now(), self._hub.settled)
 
     def _token(self, scope: str, walk: "_Walk") -> str:
         return self._sealer.seal("resume", scope, walk.progress().to_token())
 
-    def _page(self, walk: "_Walk", room: int) -> Callable[[Stop], _Page]:
+    def _page(self, session_hash: str | None, walk: "_Walk", room: int) -> Callable[[Stop], _Page]:
         """Reads what the walk comes to next."""
-        listing, session_hash, removals_known = self._store.listing, walk.session_hash, walk.removals
+        listing, removals_after, removals_unseen_by = self._store.listing, walk.removals_place, walk.removals_unseen_by
         wants_removals = not walk.removals_passed
         after, until, known = walk.segment()
-        wanted = Filter(session_hash, changed_from=known[0])
+        wanted = walk.marks.wanted(known)
 
         def read(stop: Stop) -> _Page:
-            removals = listing.removals(session_hash, removals_known, REMOVALS) if wants_removals else []
+            removals: list[Removal] = []
+            if wants_removals:
+                removals = listing.removals(session_hash, removals_after, REMOVALS, removals_unseen_by)
             found = Found([], after)
             if len(removals) < REMOVALS:
                 found = listing.jobs(wanted, after, ROWS, until=until, room=room, stop=stop)
@@ -199,21 +194,28 @@ class SessionWatches:
 class _Walk:
     """Where a watch is."""
 
-    def __init__(self, session_hash: str | None, resumed: Progress | None, began: int) -> None:
-        self.session_hash = session_hash
+    def __init__(self, marks: Marks, resumed: Progress | None) -> None:
+        self.marks = marks
         self.done = False
         """Whether all jobs were passed."""
         self.removals_passed = resumed is None
         """Whether removals from before the watch were told; to who begins anew they say nothing."""
-        self._live: Known = (began, LAST_ID, "")
+        self._live = marks.published()
         """What is known of the jobs that were passed."""
         self._before = resumed or Progress(self._live, NOTHING)
         """What was known when the walk began."""
-        self.removals = self._before.removals
         self._place = NEWEST
         """All before and at this place was passed."""
-        self._told: dict[Key, Moment] = {}
-        """What was told before it was published."""
+        self._told: dict[Key, tuple[Moment, int]] = {}
+        """What was told before it was published, and when that will be."""
+        self._begin_removals()
+
+    def _begin_removals(self) -> None:
+        self.removals = self._before.removals
+        """What is known of removals."""
+        self.removals_unseen_by = self.marks.wanted(self.removals).unseen_by
+        self.removals_place: Position = NOTHING if self.removals_unseen_by else self.removals
+        """All removals up to this place were passed, by (remove_time, id, session_hash)."""
 
     def progress(self) -> Progress:
         """What the caller knows now."""
@@ -227,26 +229,27 @@ class _Walk:
         """What to read next: behind what, until where, and what is known there."""
         return self._before.segment(self._place)
 
-    def begin_again(self, overlap: int) -> None:
+    def begin_again(self) -> None:
         """Changes were missed, which are in the database."""
-        self._before = self.progress().earlier(overlap)
-        self.removals = self._before.removals
+        self._before = self.progress()
         self.removals_passed = self.done = False
         self._place = NEWEST
+        self._begin_removals()
 
-    def nothing_waits(self, settled: int) -> None:
-        """All that was published was taken, which are all changes up to `settled` (µs)."""
-        self._advance((settled, LAST_ID, ""))
+    def nothing_waits(self) -> None:
+        """All that was published was taken."""
+        self._advance(self.marks.published())
         if self._told:
-            self._told = {key: told for key, told in self._told.items() if told[0] > settled}
+            reached = self.marks.reached()
+            self._told = {key: told for key, told in self._told.items() if told[1] > reached}
 
     def is_news(self, seen: Seen) -> bool:
         """Whether to tell this change."""
-        self._advance(self._known(seen))
+        self._advance(self.marks.of(seen))
         if not self._passed(seen):
             # The walk will come to it.
             return False
-        return not self._told or moment(seen) > self._told.get((seen.session_hash, seen.id), (0, 0))
+        return not self._told or moment(seen) > self._told.get((seen.session_hash, seen.id), (NEVER, 0))[0]
 
     def _passed(self, seen: Seen) -> bool:
         if isinstance(seen, Removal):
@@ -258,9 +261,11 @@ class _Walk:
         _, until, known = self.segment()
         gone: dict[Key, Moment] = {}
         for removal in page.removals:
-            self.removals = max(self.removals, self._known(removal))
+            self.removals_place = (removal.update_time, removal.id, removal.session_hash)
+            if self.removals_unseen_by is None:
+                self.removals = max(self.removals, self.marks.of(removal))
             gone[removal.session_hash, removal.id] = moment(removal)
-            if self._known(removal) > self._live:
+            if not self.marks.is_known(removal, self._live):
                 self._remember(removal)
             yield removal
         if len(page.removals) < REMOVALS and not self.removals_passed:
@@ -270,9 +275,9 @@ class _Walk:
         while page.found.jobs:
             job = page.found.jobs.pop()
             self._place = position(job)
-            if self._known(job) <= known or moment(job) <= gone.get((job.session_hash, job.id), (0, 0)):
+            if self.marks.is_known(job, known) or moment(job) <= gone.get((job.session_hash, job.id), NEVER):
                 continue
-            if self._known(job) > self._live:
+            if not self.marks.is_known(job, self._live):
                 if inbox.holds(job):
                     continue
                 self._remember(job)
@@ -288,8 +293,4 @@ class _Walk:
     def _remember(self, seen: Seen) -> None:
         if len(self._told) >= TOLD:
             self._told.clear()
-        self._told[seen.session_hash, seen.id] = moment(seen)
-
-    def _known(self, seen: Seen) -> Known:
-        # Within a session its hash says nothing, and would only make the tokens longer.
-        return seen.update_time, seen.id, "" if self.session_hash else seen.session_hash
+        self._told[seen.session_hash, seen.id] = moment(seen), self.marks.due(seen)

@@ -8,21 +8,23 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any  # what a database driver returns has no other type
 
 import peewee
-from peewee import Query, Value, fn
+from peewee import Expression, Query, Value, fn
 
 from headway_server import rows
 from headway_server.change import Change
+from headway_server.change_log import Snapshot, current_snapshot
 from headway_server.database import Engine
 from headway_server.database_errors import DATABASE_ERRORS
 from headway_server.job import Job, Key
 from headway_server.limits import MICROSECONDS
-from headway_server.listing import Listing
+from headway_server.listing import Listing, Removal
 from headway_server.models import FactRow, JobRow, NoticeRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
 from headway_server.report import RecordError
-from headway_server.statements import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
+from headway_server.statements import Statement, any_of, belongs, fetch, is_key, to_power_of_two
 from headway_server.writes import Writes
 
 KEYS_A_QUERY = 128
@@ -53,6 +55,8 @@ class Store:
             self.database, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
         )
         self._by_count: dict[int, Statement] = {}
+        self._removed = cache(self._compile_removed)
+        self._states = cache(self._compile_states)
         self._prepared = threading.local()
         """The connection of each thread that is prepared for lists."""
 
@@ -79,6 +83,10 @@ class Store:
                 self.database.execute_sql(f"SET {setting}")
             self.database.execute_sql(f"SET statement_timeout = {timeout}")
             self._prepared.connection = connection
+
+    def snapshot(self) -> Snapshot:
+        """What is committed and visible now, where servers share the database."""
+        return current_snapshot(self.database)
 
     def connect(self) -> None:
         """Make a connection for this thread, if it has none. Raises OperationalError if nothing may be written now."""
@@ -163,8 +171,7 @@ class Store:
 
     def _select_by_keys(self, count: int) -> Statement:
         if count not in self._by_count:
-            keys = [(JobRow.session_hash == named("session_hash")) & (JobRow.id == named("id")) for _ in range(count)]
-            query = JobRow.select().where(any_of(keys))
+            query = JobRow.select().where(_one_of(JobRow, "id", count))
             if self.engine.shared:
                 # One order for all servers, so that they cannot wait for each other in a circle.
                 query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
@@ -216,6 +223,21 @@ class Store:
         for row in self._fetch_sql(self._select_job.sql, parameters):
             return rows.from_row(row)
         return None
+
+    def states_of(self, keys: Sequence[Key]) -> list[Job | Removal]:
+        """What became of these jobs, at most KEYS_A_QUERY: removals, then the jobs that are there."""
+        padded = to_power_of_two(keys)
+        parameters = [part for key in padded for part in key]
+        removed = fetch(self.database, self._removed(len(padded)).sql, parameters)
+        jobs = fetch(self.database, self._states(len(padded)).sql, parameters)
+        return [*[Removal(*row) for row in removed], *map(rows.from_row, jobs)]
+
+    def _compile_removed(self, count: int) -> Statement:
+        columns = (RemovedRow.session_hash, RemovedRow.job_id, RemovedRow.remove_time)
+        return Statement(self.database, RemovedRow.select(*columns).where(_one_of(RemovedRow, "job_id", count)))
+
+    def _compile_states(self, count: int) -> Statement:
+        return Statement(self.database, JobRow.select().where(_one_of(JobRow, "id", count)))
 
     def sessions_with(self, job_id: str) -> list[str]:
         """The sessions that have a job with this id: none, one, or two of more."""
@@ -280,3 +302,8 @@ class Store:
 
     def _fetch_sql(self, sql: str, parameters: Sequence[rows.SqlValue]) -> list[tuple[Any, ...]]:
         return fetch(self.database, sql, parameters)
+
+
+def _one_of(model: type[peewee.Model], id_column: str, count: int) -> Expression:
+    """The condition that a row belongs to one of so many jobs."""
+    return any_of([is_key(model, id_column) for _ in range(count)])

@@ -8,7 +8,7 @@ import json
 
 MARK_BYTES = 16
 
-TOKEN_LENGTH = 512
+TOKEN_LENGTH = 8192
 """Characters of the longest token that is looked at; ours have fewer."""
 
 Position = list[int | str]

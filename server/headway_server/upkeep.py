@@ -8,18 +8,18 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
 
 from headway_server.actions import Tick
 from headway_server.change import Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import DatabaseUnavailable, JobError
 from headway_server.facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
-from headway_server.limits import MICROSECONDS
-from headway_server.listing import NEWEST, Filter, Position
-from headway_server.readers import Readers
+from headway_server.limits import INT64_MAX, MICROSECONDS
+from headway_server.other_servers import OtherServers
+from headway_server.readers import ANSWER_TIMEOUT, Readers, within_timeout
 from headway_server.store import Store
-from headway_server.watch import OVERLAP, Hub
+from headway_server.tell import tell
+from headway_server.watch import Hub
 from headway_server.writer import Writer
 
 INTERVAL = 1.0
@@ -27,9 +27,6 @@ INTERVAL = 1.0
 
 LATE = 3 * MICROSECONDS
 """A round later than this (µs) means that this server could not listen for a while."""
-
-PATIENCE = 4.0
-"""Seconds after which a database that does not answer counts as away."""
 
 PROBE_INTERVAL = 3.0
 """Seconds without a commit after which one is tried: with the interval of the sweep, a fault is noticed within 5 s."""
@@ -49,14 +46,8 @@ BATCH = 200
 REMOVALS_KEPT = 86_400 * MICROSECONDS
 """How long removals are remembered for watches that are taken up again (µs)."""
 
-LOOK_ROWS = 256
-LOOK_BYTES = 1024 * 1024
-"""Changes, and bytes of their text, that a look at what other servers wrote holds at once."""
-
-LOOK_REST = 4
-"""A look at all jobs is followed by a rest that is so many times longer than the look."""
-
-T = TypeVar("T")
+Gaps = tuple[tuple[int, int], ...]
+"""Spans (µs) in which the event loop did not run: start and end of each."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +55,17 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """Sweeps jobs whose time has come."""
 
-    def __init__(self, store: Store, readers: Readers, writer: Writer, hub: Hub, clock: Clock, rules: Rules) -> None:
+    def __init__(
+        self,
+        store: Store,
+        readers: Readers,
+        writer: Writer,
+        hub: Hub,
+        clock: Clock,
+        rules: Rules,
+        others: OtherServers | None,
+        gaps: Callable[[int], Gaps],
+    ) -> None:
         self._store = store
         self._readers = readers
         self._writer = writer
@@ -75,16 +76,18 @@ class Upkeep:
         self._listening_since = clock.now()
         self._last_forget = 0
         self._time_noted = 0
-        self._looked_until = clock.now()
+        self._others = others
+        self._gaps = gaps
         self._trouble: JobError | None = None
 
     async def sweep(self) -> None:
         """Bring every job up to the present time."""
         now = self._clock.now()
-        tick = Tick(self._listening_since)
+        heard_until = INT64_MAX if self._others is None else self._others.heard_until
+        tick = Tick(self._listening_since, heard_until, self._gaps(now))
         end = asyncio.get_running_loop().time() + ROUND
-        while due := await _patiently(self._readers.sweep(partial(self._store.due, now, BATCH))):
-            outcomes = await _patiently(self._writer.submit([(key, tick) for key in due], urgent=True))
+        while due := await within_timeout(self._readers.sweep(partial(self._store.due, now, BATCH))):
+            outcomes = await within_timeout(self._writer.submit([(key, tick) for key in due], urgent=True))
             if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
                 break
             if asyncio.get_running_loop().time() > end:
@@ -92,21 +95,23 @@ class Upkeep:
                 break
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
-            await _patiently(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
+            await within_timeout(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
         await self._apply_rules(tick)
+        # Whether these were committed was not known, and so nobody was told.
+        await tell(self._store, self._readers.sweep, self._hub, self._writer.take_uncertain())
 
     async def _apply_rules(self, tick: Tick) -> None:
         """Let jobs follow rules that have changed since the last start, some of them in each commit."""
         end = asyncio.get_running_loop().time() + RULES_ROUND
         while not self._rules_applied:
-            last = await _patiently(self._readers.sweep(partial(rules_applied, self._store, self._rules)))
+            last = await within_timeout(self._readers.sweep(partial(rules_applied, self._store, self._rules)))
             if last is None:
                 self._rules_applied = True
                 return
-            keys = await _patiently(self._readers.sweep(partial(self._store.keys_after, last, RULES_BATCH)))
-            await _patiently(self._writer.submit([(key, tick) for key in keys], urgent=True))
+            keys = await within_timeout(self._readers.sweep(partial(self._store.keys_after, last, RULES_BATCH)))
+            await within_timeout(self._writer.submit([(key, tick) for key in keys], urgent=True))
             note = partial(note_applied, self._store, self._rules, keys[-1] if keys else None)
-            await _patiently(self._writer.chore(note))
+            await within_timeout(self._writer.chore(note))
             if asyncio.get_running_loop().time() > end:
                 return
 
@@ -117,60 +122,12 @@ class Upkeep:
         silence = time.monotonic() - self._writer.succeeded_at
         failing = self._writer.failure is not None or self._store.engine.unusable
         if failing or silence >= PROBE_INTERVAL or now - self._time_noted >= NOTE_INTERVAL:
-            await _patiently(self._writer.chore(partial(note_time, self._store, now)))
+            await within_timeout(self._writer.chore(partial(note_time, self._store, now)))
             self._time_noted = now
 
     def deaf_until_now(self) -> None:
         """Nobody could be heard until now: grant every worker its full timeout from here."""
         self._listening_since = self._clock.now()
-
-    async def look_around(self) -> None:
-        """Tell those who watch what other servers have written since the last look that succeeded."""
-        now = self._clock.now()
-        since = self._looked_until - OVERLAP
-        watched = self._hub.everything_watched()
-        sessions = watched.sessions | {session_hash for session_hash, _ in watched.jobs}
-        if sessions:
-            # Removals first: a job that was made anew since comes behind the one that was removed.
-            await self._look_for_removals(since)
-        for session_hash in {None} if None in sessions else sessions:
-            await self._look_at(session_hash, since)
-        self._looked_until = now
-        self._hub.looked(now - OVERLAP)
-
-    async def _look_for_removals(self, since: int) -> None:
-        after: Position | None = (since, "", "")
-        while after is not None:
-            query = partial(self._store.listing.removals, None, after, LOOK_ROWS)
-            removals = await _patiently(self._readers.look(query))
-            self._hub.publish(removals)
-            after = None
-            if len(removals) == LOOK_ROWS:
-                after = (removals[-1].update_time, removals[-1].id, removals[-1].session_hash)
-
-    async def _look_at(self, session_hash: str | None, since: int) -> None:
-        wanted = Filter(session_hash, changed_from=since)
-        after: Position | None = NEWEST
-        while after is not None:
-            scan = partial(self._store.listing.jobs, wanted, after, LOOK_ROWS, room=LOOK_BYTES, stop=lambda: True)
-            found = await _patiently(self._readers.look(scan))
-            self._hub.publish(found.jobs)
-            after = found.end
-
-    async def run_looks(self) -> None:
-        """Look around for ever, beside the sweep: what it finds can be much."""
-        while True:
-            began = SteadyClock.elapsed()
-            try:
-                await self.look_around()
-            except (JobError, TimeoutError):
-                # The database is away, which the sweep tells of.
-                pass
-            except Exception:
-                log.exception("the look at what other servers wrote failed; the next one tries again")
-            took = (SteadyClock.elapsed() - began) / MICROSECONDS
-            everything = None in self._hub.everything_watched().sessions
-            await asyncio.sleep(max(INTERVAL, took * LOOK_REST) if everything else INTERVAL)
 
     async def run(self, ready: Callable[[JobError | None], Awaitable[None]]) -> None:
         """Sweep for ever; `ready` is told after each round why the database does not do its work, or None."""
@@ -192,11 +149,13 @@ class Upkeep:
         try:
             # First: that time passes may not count while nobody can write.
             await self.probe()
+            if self._others is not None:
+                await self._others.meet()
             await self.sweep()
         except TimeoutError:
             self._readers.give_up()
             self._writer.give_up()
-            return DatabaseUnavailable(f"The database has not answered for {PATIENCE:g} s; try again.")
+            return DatabaseUnavailable(f"The database has not answered for {ANSWER_TIMEOUT:g} s; try again.")
         except JobError as error:
             return error
         except Exception:
@@ -211,9 +170,3 @@ class Upkeep:
         elif trouble is None and self._trouble is not None:
             log.warning("ready again: the database can be written")
         self._trouble = trouble
-
-
-async def _patiently(work: Awaitable[T]) -> T:
-    """The result of the work. Raises TimeoutError if the database does not answer."""
-    async with asyncio.timeout(PATIENCE):
-        return await work

@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from headway_server.budget import Budget, Share
+from headway_server.change_log import Snapshot
 from headway_server.errors import JobError, MemoryLimit, ShuttingDown, StreamExpired, WatchesLimit
 from headway_server.job import Job, Key, weight
-from headway_server.limits import INT64_MAX, MICROSECONDS, Limits
+from headway_server.limits import INT64_MAX, Limits
 from headway_server.listing import Removal
-
-OVERLAP = 5 * MICROSECONDS
-"""Servers that share a database commit out of the order of their clocks; this span (µs) is looked at again."""
 
 ENTRY_BYTES = 512
 """What a change takes in a channel beside the job."""
@@ -33,6 +31,8 @@ ALL = None
 """In the place of a session: all sessions."""
 
 Moment = tuple[int, int]
+
+NEVER: Moment = (0, 0)
 
 
 def moment(seen: Seen) -> Moment:
@@ -120,13 +120,15 @@ class Channel:
         self._behind = 0
         """Watchers that have not taken the last change."""
         self._recent: dict[Key, Moment] | None = {} if looked_up else None
+        """What was put since the last look but one."""
+        self._before_look: dict[Key, Moment] = {}
 
     def put(self, seen: Seen) -> None:
         """Hold a change for all watchers, in the place of what it supersedes."""
         key = (seen.session_hash, seen.id)
         now = moment(seen)
         if self._recent is not None:
-            if now <= self._recent.get(key, (0, 0)):
+            if now <= max(self._recent.get(key, NEVER), self._before_look.get(key, NEVER)):
                 return
             self._recent[key] = now
         waiting = self._latest.get((Job, key))
@@ -193,10 +195,10 @@ class Channel:
         self._changes.clear()
         self._latest.clear()
 
-    def settle(self, time: int) -> None:
-        """Changes up to that time (µs) will not be looked up again."""
-        if self._recent:
-            self._recent = {key: seen for key, seen in self._recent.items() if seen[0] > time}
+    def looked(self) -> None:
+        """What was put before the last look but one will not be found again."""
+        if self._recent is not None:
+            self._before_look, self._recent = self._recent, {}
 
 
 class SessionInbox(Inbox):
@@ -241,14 +243,17 @@ class Watched:
 
 
 class Hub:
-    """Everybody who watches at this server. `now` (µs): nothing that is in the database was written later. `shared`:
-    other servers write to it too."""
+    """Everybody who watches at this server. `now` (µs): nothing that is in the database was written later. `snapshot`:
+    what was visible then, where other servers write to it too; else None."""
 
-    def __init__(self, limits: Limits, now: int, *, shared: bool) -> None:
+    def __init__(self, limits: Limits, now: int, snapshot: Snapshot | None = None) -> None:
         self.settled = now
-        """All changes up to this time (µs) were published; where others write too, a good while ago."""
+        """All changes up to this time (µs) were published; where others write too, `snapshot` tells instead."""
+        self.snapshot = snapshot
+        """All changes that it sees were published. Where others write too."""
+        self.looks = 0
+        """How many looks at what others wrote were published."""
         self._limits = limits
-        self._shared = shared
         self._jobs: defaultdict[Key, set[JobInbox]] = defaultdict(set)
         self._channels: dict[str | None, Channel] = {}
         self._budget = Budget(limits.watch_bytes, MemoryLimit)
@@ -264,14 +269,19 @@ class Hub:
             for session_hash in (seen.session_hash, ALL):
                 if session_hash in self._channels:
                     self._channels[session_hash].put(seen)
-        if not self._shared and changes:
+        if self.snapshot is None and changes:
             self.settled = max(self.settled, changes[-1].update_time)
 
-    def looked(self, until: int) -> None:
-        """What other servers wrote up to that time (µs) was published, or is so late that nobody looks for it."""
-        self.settled = until
+    def looked(self, snapshot: Snapshot) -> None:
+        """What other servers wrote and this snapshot sees was published."""
+        self.snapshot = snapshot
+        self.looks += 1
         for channel in self._channels.values():
-            channel.settle(until)
+            channel.looked()
+
+    def lost_track(self) -> None:
+        """Some of what other servers wrote cannot be found any more: let all watchers begin again."""
+        self._fail(StreamExpired())
 
     @property
     def watches(self) -> int:
@@ -307,7 +317,9 @@ class Hub:
     @contextmanager
     def session(self, session_hash: str | None, life: float, connection: str) -> Iterator[SessionInbox]:
         """Watch all jobs of a session, or of ALL, in the same way."""
-        channel = self._channels.get(session_hash) or Channel(_holder(session_hash), self._budget, self._shared)
+        channel = self._channels.get(session_hash) or Channel(
+            _holder(session_hash), self._budget, self.snapshot is not None
+        )
         inbox = SessionInbox(channel)
         with self._counted(session_hash, inbox, life, connection):
             self._channels[session_hash] = channel
@@ -353,10 +365,13 @@ class Hub:
     def close(self) -> None:
         """End all watches, so that their callers go elsewhere, and refuse new ones."""
         self._closed = True
+        self._fail(ShuttingDown())
+
+    def _fail(self, error: JobError) -> None:
         inboxes: list[Inbox] = [inbox for watchers in self._jobs.values() for inbox in watchers]
         inboxes += [inbox for channel in self._channels.values() for inbox in channel.watchers]
         for inbox in inboxes:
-            inbox.fail(ShuttingDown())
+            inbox.fail(error)
 
 
 def _holder(session_hash: str | None) -> str:

@@ -80,7 +80,7 @@ class _Call:
 
 class Writer:
     """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return;
-    `beside` within the commit, to write what belongs to it.
+    each of `beside` within the commit, to write what belongs to it.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Writer:
         clock: Clock,
         rules: Rules,
         publish: Callable[[Sequence[Published]], None],
-        beside: Callable[[Sequence[Change]], None] | None = None,
+        beside: Sequence[Callable[[Sequence[Change]], None]] = (),
     ) -> None:
         self._store = store
         self._committed = committed
@@ -111,6 +111,9 @@ class Writer:
         self._commit_began = 0.0
         """When the one that runs began, or 0."""
         self._closed = False
+        self._uncertain: set[Key] = set()
+        self.failures = 0
+        """Commits that failed, or were given up, so that calls were refused."""
         self._last_now = 0
         self.failure: JobError | None = None
         """Why the last commit failed; None if it succeeded. Commits that wrote nothing do not count."""
@@ -175,6 +178,15 @@ class Writer:
         """Run writes that belong to no job, in a commit like any other."""
         await self._put(_Call((), self._loop.create_future(), chore=work))
 
+    async def barrier(self) -> None:
+        """Until all that was submitted before is committed, or refused."""
+        await self._put(_Call((), self._loop.create_future()))
+
+    def take_uncertain(self) -> set[Key]:
+        """The jobs of which it is not known whether their last commit took effect, since this was last asked."""
+        taken, self._uncertain = self._uncertain, set()
+        return taken
+
     def _put(self, call: _Call) -> "asyncio.Future[list[Outcome]]":
         if self._closed:
             raise ShuttingDown
@@ -186,6 +198,7 @@ class Writer:
 
     def give_up(self) -> None:
         """The database hangs: answer all that waits with DatabaseUnavailable. Some of it may yet be committed."""
+        self.failures += 1
         for call in self._waiting:
             if call.lane is not None:
                 call.lane.close(DatabaseUnavailable())
@@ -251,6 +264,7 @@ class Writer:
                 return self._transact(batch)
             except CommitFailed as failed:
                 assert isinstance(failed.__cause__, Exception)
+                self._uncertain |= {key for call in batch for key, _ in call.steps}
                 return self._fail(batch, failed.__cause__)
             except DATABASE_ERRORS as error:
                 # Nothing is committed yet.
@@ -278,6 +292,7 @@ class Writer:
         return [item for call in batch for item in self._commit([call])]
 
     def _fail(self, batch: list[_Call], error: Exception) -> list[Published]:
+        self.failures += 1
         failure = self.failure = as_job_error(error)
         if not self._store.engine.unusable:
             report(error)
@@ -289,6 +304,8 @@ class Writer:
         return []
 
     def _transact(self, batch: list[_Call]) -> list[Published]:
+        if not any(call.steps or call.chore for call in batch):
+            return []
         if self._store.engine.shared or any(call.chore for call in batch):
             with self._store.transaction():
                 commit = self._work(batch)
@@ -313,8 +330,8 @@ class Writer:
 
     def _save(self, changed: list[Change]) -> None:
         self._store.save(changed)
-        if self._beside is not None:
-            self._beside(changed)
+        for write in self._beside:
+            write(changed)
 
     def _work(self, batch: list[_Call]) -> Commit:
         # One moment a commit, and each later than the one before: a watch is taken up again by it.

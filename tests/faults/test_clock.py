@@ -78,7 +78,9 @@ def test_a_start_with_a_clock_that_is_ahead_removes_nothing_and_leaves_no_trace(
         for job_id in (ended.id, running.id, cancelled.id, other.id):
             assert latest(caller.get(job_id)) <= now
         assert caller.get(running.id).progress == 7
-        refused_with("RESUME_TOKEN_EXPIRED", lambda: next(caller.watch_all(tokens[-1])))
+        if not app.app.engine.shared:
+            # Elsewhere tokens say nothing of time.
+            refused_with("RESUME_TOKEN_EXPIRED", lambda: next(caller.watch_all(tokens[-1])))
         assert caller.create().create_time.ToSeconds() == now
         app.pass_time(61)
         assert caller.get(cancelled.id).status == job_pb2.JOB_STATUS_CANCELLED, "its grace period is over"

@@ -1,0 +1,138 @@
+"""What a server does for and learns of the others that share its database.
+
+Twice a second it looks at what they wrote and tells those who watch. Once a second it tells them up to when all that it
+received is committed, and learns the same of them: a silence counts only as far as every server was heard. In the same
+statement it compares its clock with the database's.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from functools import partial
+
+from headway_server.change_log import ChangeLog, Snapshot
+from headway_server.clock import Clock
+from headway_server.errors import JobError
+from headway_server.limits import INT64_MAX, MICROSECONDS
+from headway_server.readers import Readers, within_timeout
+from headway_server.servers import Servers
+from headway_server.shared_clock import SharedClock
+from headway_server.store import Store
+from headway_server.tell import tell
+from headway_server.watch import Hub
+from headway_server.writer import Writer
+
+LOOK_INTERVAL = 0.5
+"""Seconds between two looks while somebody watches."""
+
+IDLE_INTERVAL = 2.0
+"""Seconds between two looks while nobody does."""
+
+LOG_KEPT = 300 * MICROSECONDS
+"""How long entries of the change log are kept (µs). A server that did not look for longer lets its watchers begin
+anew."""
+
+FORGET_INTERVAL = 60 * MICROSECONDS
+"""How often old entries are deleted (µs)."""
+
+RESENT_WITHIN = 10.0
+"""In so many seconds workers send again what a server refused while it could not commit."""
+
+log = logging.getLogger(__name__)
+
+
+class OtherServers:
+    """The others, as this server sees them."""
+
+    def __init__(
+        self,
+        store: Store,
+        readers: Readers,
+        writer: Writer,
+        hub: Hub,
+        clock: Clock,
+        change_log: ChangeLog,
+        servers: Servers,
+        seen: Snapshot,
+    ) -> None:
+        self._store = store
+        self._readers = readers
+        self._writer = writer
+        self._hub = hub
+        self._clock = clock
+        self._change_log = change_log
+        self._servers = servers
+        self._seen = seen
+        self._snapshots: deque[tuple[int, Snapshot]] = deque()
+        """When which snapshot was looked at; the oldest is as old as what is kept of the log."""
+        self._forgot = clock.now()
+        self._committed_until = self._told_until = clock.now()
+        self.heard_until = INT64_MAX
+        """All that was sent until then (µs) to the other servers is committed."""
+
+    async def look_around(self) -> None:
+        """Tell those who watch what other servers have written since the last look that succeeded."""
+        news = await within_timeout(self._readers.look(partial(self._change_log.look, self._seen)))
+        if news.keys is None:
+            self._hub.lost_track()
+        else:
+            await tell(self._store, self._readers.look, self._hub, news.keys)
+        self._seen = news.snapshot
+        self._hub.looked(news.snapshot)
+
+    async def meet(self) -> None:
+        """Tell the others what this server has heard, and learn it of them; follow the clock that all share."""
+        # One round late: what arrived while the event loop stood still has been read by then.
+        tell_until, self._told_until = self._told_until, self._committed_until
+        beat = await within_timeout(self._readers.sweep(partial(self._servers.beat, tell_until)))
+        self.heard_until = INT64_MAX if beat.heard_until is None else beat.heard_until
+        if isinstance(self._clock, SharedClock):
+            correction = self._clock.follow(beat.database_time, beat.correction)
+            if correction is not None:
+                log.warning("the database's clock was set by %.0f s", -correction.amount / MICROSECONDS)
+                await self._writer.chore(partial(self._servers.agree, beat.correction, correction))
+
+    async def forget(self) -> None:
+        """Delete what is old of the change log."""
+        now = self._clock.now()
+        if now - self._forgot < FORGET_INTERVAL:
+            return
+        self._forgot = now
+        self._snapshots.append((now, self._seen))
+        old = None
+        while self._snapshots and self._snapshots[0][0] <= now - LOG_KEPT:
+            _, old = self._snapshots.popleft()
+        if old is not None:
+            await self._writer.chore(partial(self._change_log.forget, old))
+
+    async def leave(self) -> None:
+        """This server ends: nobody need wait for it."""
+        await self._writer.chore(self._servers.leave)
+
+    async def run_looks(self) -> None:
+        """Look around for ever."""
+        while True:
+            try:
+                await self.look_around()
+                await self.forget()
+            except (JobError, TimeoutError):
+                # The database does not answer, which the sweep reports.
+                pass
+            except Exception:
+                log.exception("looking at what other servers wrote failed; the next look tries again")
+            await asyncio.sleep(LOOK_INTERVAL if self._hub.watches else IDLE_INTERVAL)
+
+    async def run_commits(self) -> None:
+        """Find out for ever up to when all that was received is committed."""
+        failures = self._writer.failures
+        while True:
+            began = self._clock.now()
+            with suppress(JobError):
+                await self._writer.barrier()
+            if self._writer.failures != failures:
+                failures = self._writer.failures
+                await asyncio.sleep(RESENT_WITHIN)
+            else:
+                self._committed_until = began
+                await asyncio.sleep(LOOK_INTERVAL)
