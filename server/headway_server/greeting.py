@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import sys
 from contextlib import suppress
 from importlib.metadata import version
@@ -11,15 +12,15 @@ STDOUT = 1
 
 
 def token_file(folder: Path, address: str) -> Path:
-    """Where the admin token of a server is kept while it runs, unless a terminal shows it."""
+    """Where the admin token of a server is kept while it runs, if it is not on standard output."""
     return folder / f"headway.{address.rpartition(':')[2]}.admin-token"
 
 
 def greeting(address: str, page: str, database: str, token: str, file: Path) -> str:
-    """The lines for standard output. The token stands there if that is a terminal. Elsewhere a log may keep what is
-    said: then it stands in `file`, for this user alone."""
+    """The lines for standard output. They hold the token if a person or a program reads them: if that is a terminal or
+    a pipe. A file, and the socket of a system's journal, would keep it: then it stands in `file`, for this user alone."""
     headway = _command()
-    shown = os.isatty(STDOUT)
+    shown = os.isatty(STDOUT) or stat.S_ISFIFO(os.fstat(STDOUT).st_mode)
     fragment = f"#token={token}" if shown else ""
     where = token if shown else _write(file, token)
     lines = [

@@ -1,6 +1,8 @@
 """The HTTP port at the start: where it is, where it cannot be, and where it is not."""
 
 import socket
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -11,19 +13,35 @@ from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.http import Client
 from tests.support.server import ServerProcess
+from tests.support.waiting import until
 
 
 def test_the_greeting_leads_to_the_page(own_server: ServerProcess) -> None:
-    """With the admin token of this run behind the #, where no server and no proxy sees it. What is no terminal may be a
-    log: there it is said where the token is."""
-    assert own_server.token not in own_server.greeting + own_server.log
-    (file,) = own_server.folder.glob("*.admin-token")
-    assert file.stat().st_mode & 0o777 == 0o600
+    """With the admin token of this run behind the #, where no server and no proxy sees it."""
+    assert own_server.token not in own_server.log
     page = urllib.request.urlopen(f"http://{own_server.http_address}/#token={own_server.token}", timeout=10)
     assert b"Headway" in page.read()
     client = Client(own_server.http_address, {"authorization": f"Bearer {own_server.token}"})
     assert client.call("ListJobs", {"sessionId": "-"}).status == 200
     client.close()
+
+
+def test_no_token_is_kept_in_a_log(tmp_path: Path) -> None:
+    """Standard output that is a file may be a log: there the greeting says in which file the token is."""
+    output = tmp_path / "output"
+    command = [sys.executable, "-m", "headway_server", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    with output.open("w") as stream:
+        server = subprocess.Popen([*command, "--database", f"sqlite:///{tmp_path / 'headway.db'}"], stdout=stream)
+    try:
+        until(lambda: "Ctrl-C" in output.read_text(), 30)
+        (file,) = tmp_path.glob("*.admin-token")
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert str(file) in output.read_text()
+        assert file.read_text().strip() not in output.read_text()
+    finally:
+        server.terminate()
+        assert server.wait(timeout=20) == 0
+    assert list(tmp_path.glob("*.admin-token")) == []
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:

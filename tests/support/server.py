@@ -81,12 +81,7 @@ class ServerProcess:
         self.address = self.greeting.split()[3]
         if self.http_address:
             page = urlsplit(self._process.stdout.readline().split()[1])
-            self.http_address = page.netloc
-            while "admin token" not in (line := self._process.stdout.readline()):
-                assert line
-                self.greeting += line
-            self.greeting += line
-            self.token = Path(line.split()[-1]).read_text().strip()
+            self.http_address, self.token = page.netloc, page.fragment.removeprefix("token=")
             loop_gaps.watch(self)
         return self
 
