@@ -71,7 +71,7 @@ CONNECTION_GRACE_MS = 70 * 60 * 1000
 READ_AHEAD = 512 * 1024
 """Bytes of a stream that gRPC takes in before they are asked for; a message that is asked for is taken in whole."""
 
-CONNECTION_CALLS = 1000
+CONNECTION_CALLS = 1200
 """Open calls of one connection, watches among them. gRPC's clients keep further ones back until there is room."""
 
 PENDING_CALLS = 1500
@@ -176,10 +176,11 @@ class App:
         # A clock that a test moves knows nothing of the time in which the event loop did not run.
         gaps = self.loop_monitor.gaps if self._clock is None else lambda _: ()
         self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, rules, self.other_servers, gaps)
-        jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, Sealer(key))
+        sealer, poll = Sealer(key), settings.longest_poll
+        jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, sealer, poll)
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
-        operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace)
+        operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace, poll)
         self._health = Health(("", JOB_SERVICE.full_name))
         unsent = self._unsent = Budget(settings.limits.unsent_bytes, MemoryLimit)
         self.calls = calls = OpenCalls(settings.limits.open_calls, unsent)
@@ -274,6 +275,7 @@ class App:
             large_answers=self.calls.large_answers,
             ready=self._trouble,
             metrics=metrics.response,
+            heartbeat=settings.stream_heartbeat / MICROSECONDS,
             inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
         )
         self._door = http.Door(app, sockets, settings.limits.http_connections, self._unsent)

@@ -22,6 +22,7 @@ from headway_server import bodies, refusals, replies, transcode
 from headway_server.budget import Share
 from headway_server.errors import DeadlinePassed, FormatUnsupported, JobError, MalformedMessage
 from headway_server.guard import PARSED_AT_ONCE, Answer, Caller, Guard, Method, Refused
+from headway_server.http_headers import accepts_gzip, is_utf8
 from headway_server.json_values import Json
 from headway_server.large_answers import LargeAnswers
 from headway_server.offload import read_off_loop, write_off_loop
@@ -138,8 +139,10 @@ class Unary:
 class Streaming:
     """An ASGI application that serves one method that answers with a stream."""
 
-    def __init__(self, method: Method, run: Stream, limit: int) -> None:
+    def __init__(self, method: Method, run: Stream, limit: int, heartbeat: float) -> None:
         self._method = method
+        # The answers to a stream of reports say how many were committed: one that says nothing would be wrong.
+        self._heartbeat = None if method.descriptor.client_streaming else heartbeat
         self._run = run
         self._limit = limit
         self._decode = transcode.decoder(method.descriptor.input_type, method.guard.limits.values)
@@ -189,9 +192,13 @@ class Streaming:
                 yield b""
             stream = self._run(request, caller)
             del request
-            async with aclosing(_until(terms.deadline, stream)) as answers:
+            async with aclosing(_or_idle(_until(terms.deadline, stream), self._heartbeat)) as answers:
                 async for answer in answers:
-                    yield bodies.envelope(0, await _written(terms, answer, self._encode))
+                    if answer is None:
+                        # Proxies cut what is silent. An empty message is one that says nothing.
+                        yield bodies.envelope(0, b"{}" if terms.in_json else b"")
+                    else:
+                        yield bodies.envelope(0, await _written(terms, answer, self._encode))
 
     async def _requests(self, sent: AsyncIterator[bytes], terms: "_Terms") -> AsyncGenerator[message.Message, None]:
         async for part in sent:
@@ -205,14 +212,20 @@ class Streaming:
 
 
 def applications(
-    guard: Guard, service: ServiceDescriptor, servicer: object, limit: int, large_answers: LargeAnswers
+    guard: Guard,
+    service: ServiceDescriptor,
+    servicer: object,
+    limit: int,
+    large_answers: LargeAnswers,
+    heartbeat: float,
 ) -> Mapping[str, Unary | Streaming]:
-    """An ASGI application for each method, by its name. `limit` is that of a message, in bytes."""
+    """An ASGI application for each method, by its name. `limit` is that of a message, in bytes; on a watch that is idle
+    an empty message is sent every `heartbeat` seconds."""
     made: dict[str, Unary | Streaming] = {}
     for descriptor in service.methods:
         method, run = guard.method(descriptor, DOOR), getattr(servicer, descriptor.name)
         if descriptor.server_streaming:
-            made[descriptor.name] = Streaming(method, run, limit)
+            made[descriptor.name] = Streaming(method, run, limit, heartbeat)
         else:
             made[descriptor.name] = Unary(method, run, limit, transcode.encoder(descriptor.output_type), large_answers)
     return made
@@ -227,8 +240,7 @@ def _kind(headers: Headers, prefix: str, kinds: Collection[str]) -> str:
     """Which of the kinds the content type names behind the prefix. Raises FormatUnsupported."""
     media, *parameters = (part.strip() for part in headers.get("content-type", "").lower().split(";"))
     kind = media.removeprefix(prefix)
-    foreign = any(text.startswith("charset=") and "utf-8" not in text for text in parameters)
-    if prefix + kind != media or kind not in kinds or foreign:
+    if prefix + kind != media or kind not in kinds or not all(map(is_utf8, parameters)):
         wanted = " or ".join(f"{prefix}{kind}" for kind in kinds)
         raise FormatUnsupported(f"Send this request as 'Content-Type: {wanted}', text in UTF-8.")
     return kind
@@ -247,8 +259,7 @@ def _terms(headers: Headers, prefix: str, kinds: Collection[str], coding: str, l
             raise MalformedMessage("Connect-Timeout-Ms must be a whole number of milliseconds, of at most 10 digits.")
         deadline = asyncio.get_running_loop().time() + int(timeout) / 1000
     inflate = bodies.inflater(headers.get(f"{coding}content-encoding", "").strip().lower(), limit)
-    accepted = headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
-    return _Terms(kind == "json", deadline, inflate, "gzip" in accepted)
+    return _Terms(kind == "json", deadline, inflate, accepts_gzip(headers.get("accept-encoding", "")))
 
 
 async def _parsed(method: Method, decode: Callable[[bytes], bytes] | None, body: bytes) -> message.Message:
@@ -285,6 +296,28 @@ async def _until(deadline: float | None, answers: AsyncGenerator[T, None]) -> As
             except StopAsyncIteration:
                 return
             yield answer
+
+
+async def _or_idle(answers: AsyncGenerator[T, None], interval: float | None) -> AsyncGenerator[T | None, None]:
+    """The answers, and None each time that none came for so many seconds."""
+    coming: asyncio.Future[T | None] | None = None
+    async with aclosing(answers):
+        try:
+            while True:
+                if coming is None:
+                    coming = asyncio.ensure_future(anext(answers, None))
+                await asyncio.wait((coming,), timeout=interval)
+                if not coming.done():
+                    yield None
+                    continue
+                answer, coming = coming.result(), None
+                if answer is None:
+                    return
+                yield answer
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait((coming,))
 
 
 async def _begin(send: Send, kind: str) -> None:

@@ -11,7 +11,7 @@ from headway_server.job import Cancellation, Job, Status
 from headway_server.json_values import delimited, struct_on_wire, tag, value_on_wire
 from headway_server.offload import write_off_loop
 
-KEPT_BYTES = 16 * 1024 * 1024
+KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of answers of a kind that are kept: what many look at, or some again and again, is among the last."""
 
 WRITTEN_AT_ONCE = 4 * 1024

@@ -9,6 +9,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from headway_server.http_headers import accepts_gzip
+
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -45,7 +47,7 @@ class File:
         headers = self._headers
         if headers["etag"] in given.get("if-none-match", ""):
             response = Response(status_code=304, headers=headers)
-        elif "gzip" in given.get("accept-encoding", "") and len(self._zipped) < len(self._plain):
+        elif accepts_gzip(given.get("accept-encoding", "")) and len(self._zipped) < len(self._plain):
             response = Response(self._zipped, headers={**headers, "content-encoding": "gzip"})
         else:
             response = Response(self._plain, headers=headers)

@@ -18,7 +18,7 @@ def token_file(folder: Path, address: str) -> Path:
 
 def greeting(address: str, page: str, database: str, token: str, file: Path) -> str:
     """The lines for standard output. They hold the token if a person or a program reads them: if that is a terminal or
-    a pipe. A file, and the socket of a system's journal, would keep it: then it stands in `file`, for this user alone."""
+    a pipe. A file, and the socket of the system's journal, would keep it: then `file` holds it, for this user alone."""
     headway = _command()
     shown = os.isatty(STDOUT) or stat.S_ISFIFO(os.fstat(STDOUT).st_mode)
     fragment = f"#token={token}" if shown else ""

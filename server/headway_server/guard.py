@@ -35,7 +35,7 @@ from headway_server.errors import (
     ScopeMissing,
     ShuttingDown,
 )
-from headway_server.limits import Limits
+from headway_server.limits import MICROSECONDS, Limits
 from headway_server.offload import read_off_loop
 from headway_server.tally import CANCELLED, Tally
 
@@ -55,6 +55,10 @@ ON_THEIR_WAY = 0.25
 """Seconds in which calls may still arrive from callers that have not heard of the end."""
 
 
+ANSWER_BEFORE = 0.5
+ANSWER_PART = 0.2
+"""A wait ends so many seconds before the caller's deadline, or this part of what is left if that is less."""
+
 DEADLINE_OVER = 0.001
 """A deadline that is less than this (seconds) away is over: gRPC rounds what is left up."""
 
@@ -73,10 +77,19 @@ class Caller(NamedTuple):
 
     scopes: frozenset[Scope]
     connection: str = ""
+    remaining: float | None = None
+    """Seconds that were left until the deadline when the call began."""
 
     @property
     def is_admin(self) -> bool:
         return Scope.ADMIN in self.scopes
+
+    def within_deadline(self, wait: int) -> int:
+        """How long (µs) to wait, so that the answer still reaches the caller before their deadline."""
+        if self.remaining is None:
+            return wait
+        left = self.remaining - min(ANSWER_BEFORE, self.remaining * ANSWER_PART)
+        return min(wait, int(left * MICROSECONDS))
 
 
 ANYBODY = Caller(frozenset({Scope.READ, Scope.REPORT}))
@@ -312,7 +325,7 @@ class Passage:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:
             method.guard.begun()
-        return Caller(caller.scopes, self._connection)
+        return Caller(caller.scopes, self._connection, self._remaining)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         method = self._method

@@ -96,12 +96,13 @@ def application(
     origins: Collection[str],
     limit: int,
     large_answers: LargeAnswers,
+    heartbeat: float,
     ready: Callable[[], JobError | None],
     metrics: Callable[[], Response],
     inward: Allowed,
 ) -> ASGIApp:
     """All that is served. `inward` is the scope that /readyz and /metrics ask for; `limit` a message's, in bytes."""
-    methods = connect.applications(guard, service, servicer, limit, large_answers)
+    methods = connect.applications(guard, service, servicer, limit, large_answers, heartbeat)
     get_job = service.methods_by_name["GetJob"]
     polled = connect.Unary(
         guard.method(get_job, connect.DOOR),

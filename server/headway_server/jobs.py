@@ -40,9 +40,6 @@ UNWATCHED_PACE = 2 * MICROSECONDS
 SLOWEST_PACE = 30 * MICROSECONDS
 """µs between the reports of a job while the server is loaded to its limit."""
 
-WAIT_MAX = 60 * MICROSECONDS
-"""The longest that `get` waits (µs)."""
-
 PAGE_BYTES = 4 * 1024 * 1024
 """A page's jobs have no more text than this, or little more: about what an answer can hold."""
 
@@ -93,6 +90,7 @@ class Jobs:
         hub: Hub,
         clock: Clock,
         sealer: Sealer,
+        longest_poll: int,
     ) -> None:
         self._store = store
         self._committed = committed
@@ -101,6 +99,7 @@ class Jobs:
         self._hub = hub
         self._clock = clock
         self._sealer = sealer
+        self._longest_poll = longest_poll
         self._session_watches = SessionWatches(store, readers, hub, clock, sealer)
         self._ids = Ids(clock)
 
@@ -135,7 +134,7 @@ class Jobs:
         key = await self.locate(name)
         if not wait:
             return await self._get(key)
-        with self._hub.job(key, min(wait, WAIT_MAX) / MICROSECONDS, connection) as inbox:
+        with self._hub.job(key, min(wait, self._longest_poll) / MICROSECONDS, connection) as inbox:
             job = await self._get(key)
             with suppress(StreamExpired):
                 while job.revision <= after_revision and not job.ended:

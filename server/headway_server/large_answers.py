@@ -7,7 +7,7 @@ from headway_server.budget import Budget
 from headway_server.errors import MemoryLimit
 from headway_server.turns import Turns
 
-TOGETHER = 16
+TOGETHER = 6
 """Large answers that are made at once; one takes some 10 MB at most while it is made."""
 
 ROOM = 64 * 1024

@@ -16,7 +16,7 @@ from headway_server.checks import Checks
 from headway_server.errors import JobEnded
 from headway_server.guard import Caller
 from headway_server.job import ENDED, Job, Status
-from headway_server.jobs import WAIT_MAX, Jobs, Name
+from headway_server.jobs import Jobs, Name
 from headway_server.limits import INT64_MAX, Limits
 from headway_server.listing import Filter
 from headway_server.sessions import Sessions
@@ -35,7 +35,8 @@ FILTERS = {"": None, "done=true": True, "done=false": False}
 class OperationsServicer:
     """google.longrunning.Operations."""
 
-    def __init__(self, jobs: Jobs, sessions: Sessions, limits: Limits, cancel_grace: int) -> None:
+    def __init__(self, jobs: Jobs, sessions: Sessions, limits: Limits, cancel_grace: int, longest_poll: int) -> None:
+        self._longest_poll = longest_poll
         self._jobs = jobs
         self._sessions = sessions
         self._limits = limits
@@ -46,7 +47,8 @@ class OperationsServicer:
 
     async def ListOperations(self, request: pb.ListOperationsRequest, caller: Caller) -> pb.ListOperationsResponse:
         checks = Checks(self._limits)
-        parent = request.name.removesuffix("/operations")
+        # Literally: a session id may have slashes, and end with anything.
+        parent = request.name
         session_id = parent.removeprefix("sessions/")
         if session_id == parent:
             checks.fault("name", "must be sessions/{session_id}")
@@ -76,8 +78,11 @@ class OperationsServicer:
     async def WaitOperation(self, request: pb.WaitOperationRequest, caller: Caller) -> pb.Operation:
         name = self._name(request.name, caller)
         checks = Checks(self._limits)
-        wait = checks.span("timeout", request.timeout, capped=True) if request.HasField("timeout") else WAIT_MAX
+        wait = (
+            checks.span("timeout", request.timeout, capped=True) if request.HasField("timeout") else self._longest_poll
+        )
         checks.done()
+        wait = caller.within_deadline(wait)
         text = request.name
         del request
         # No revision is newer than that: the end alone is waited for.

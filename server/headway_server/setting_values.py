@@ -74,6 +74,14 @@ def positive_span(text: Raw) -> int:
     return length
 
 
+def poll_span(text: Raw) -> int:
+    """As `positive_span`, up to a minute: callers rely on it that no call waits longer."""
+    length = positive_span(text)
+    if length > 60 * MICROSECONDS:
+        raise ValueError("must be at most 60s")
+    return length
+
+
 def switch(text: Raw) -> bool:
     """True of `1`, `true`, `yes` and `on`."""
     words = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("", "0", "false", "no", "off"), False)

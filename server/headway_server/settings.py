@@ -114,6 +114,18 @@ class Settings:
         default=10 * MICROSECONDS,
         metadata=_metadata(values.span, "how long calls may still run after SIGTERM", "10s"),
     )
+    longest_poll: int = field(
+        default=60 * MICROSECONDS,
+        metadata=_metadata(
+            values.poll_span, "longest wait of a long poll; less than the timeout of a proxy in between", "60s"
+        ),
+    )
+    stream_heartbeat: int = field(
+        default=15 * MICROSECONDS,
+        metadata=_metadata(
+            values.positive_span, "how often an idle watch over HTTP sends an empty message, for proxies", "15s"
+        ),
+    )
     log: str = field(
         default="text",
         metadata=_metadata(values.log_format, "notices on standard error: text, or json for one object a line", "text"),

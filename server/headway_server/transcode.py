@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, NoReturn
 
 from google.protobuf import json_format, message, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from headway_server.cache import Cache
 from headway_server.errors import Fault, InvalidRequest, MalformedMessage
@@ -20,7 +20,7 @@ DEPTH = 100
 
 TOO_DEEP = f"The JSON is nested deeper than the {DEPTH} levels of protobuf, of which a list in a list takes two."
 
-KEPT_BYTES = 16 * 1024 * 1024
+KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of answers that are kept as JSON: what many look at, or some again and again, is among the last."""
 
 KEPT_LENGTH = 4096
@@ -37,6 +37,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _FAILED = re.compile(r"Failed to parse (\w+) field: ")
 _UNKNOWN = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ', re.DOTALL)
+
+_TWICE = re.compile(r'Message type "[\w.]+" should not have multiple "(\w+)" oneof fields')
 
 _WANTED = {
     "google.protobuf.Duration": 'must be a time in seconds, for example "60s"',
@@ -297,6 +299,9 @@ def _fault(descriptor: Descriptor, text: str) -> Fault:
         start = match.end()
     if unknown := _UNKNOWN.match(text, start):
         return Fault(".".join([*path, unknown[1]]), "is no field that the schema has")
+    if here is not None and (twice := _TWICE.match(text, start)):
+        choices = " and ".join(choice.name for choice in here.oneofs_by_name[twice[1]].fields)
+        return Fault(".".join([*path, twice[1]]), f"is given twice: {choices} exclude each other")
     if field is None:
         return Fault("", "is not what the schema says")
     return Fault(".".join(path), _must(field))
@@ -306,6 +311,8 @@ def _must(field: FieldDescriptor) -> str:
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
         return "must be an object, its values of the type that the schema says"
+    if field.is_repeated and field.enum_type is not None:
+        return f"must be a list, each item one of {_names(field.enum_type)}"
     if field.is_repeated:
         return "must be a list, its items of the type that the schema says"
     if kind is not None:
@@ -317,8 +324,12 @@ def _must(field: FieldDescriptor) -> str:
             return "must be true or false"
         case FieldDescriptor.CPPTYPE_ENUM:
             assert field.enum_type is not None
-            return f"must be one of {', '.join(value.name for value in field.enum_type.values)}"
+            return f"must be one of {_names(field.enum_type)}"
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return "must be a number"
         case _:
             return "must be a whole number in the field's range"
+
+
+def _names(enum: EnumDescriptor) -> str:
+    return ", ".join(value.name for value in enum.values)

@@ -32,7 +32,7 @@ BATCH_MAX = 2000
 TRIES = 3
 """So often a commit is tried that another server, or a lost connection, got in the way of."""
 
-PENDING_BYTES_MAX = 256 * 1024 * 1024
+PENDING_BYTES_MAX = 64 * 1024 * 1024
 
 WAIT_MAX = 0.5
 """Seconds that the commits ahead of a call may take, not counting the one that takes it along: most callers would not

@@ -3,7 +3,10 @@
 import base64
 import gzip
 import json
+import threading
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from google.rpc import error_details_pb2
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server.replies import CODES
+from headway_server.settings import Settings
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds, value
 from tests.support.http import STREAM, Client, enveloped
@@ -380,3 +384,67 @@ def test_a_long_poll(client: Client, caller: Caller) -> None:
     answer = client.call("GetJob", {"sessionId": caller.session, "jobId": job.id, "afterRevision": 1, "wait": "0.02s"})
     assert answer.json["revision"] == "1"
     assert seconds(1).seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("accepted", "zipped"),
+    [
+        ("gzip", True),
+        ("br, gzip;q=0.5", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("gzip ; Q=0.000, *", False),
+        ("identity, *;q=0", False),
+        ("gzipped", False),
+        ("", False),
+    ],
+)
+def test_an_answer_is_compressed_only_if_the_caller_takes_that(
+    client: Client, caller: Caller, accepted: str, zipped: bool
+) -> None:
+    job = caller.create()
+    caller.finish(job.id, value("x" * 20_000))
+    request = {"sessionId": caller.session, "jobId": job.id}
+    answer = client.call("GetResults", request, accept_encoding=accepted)
+    assert (answer.headers.get("content-encoding") == "gzip") == zipped
+    page = client.get("/", accept_encoding=accepted)
+    assert (page.headers.get("content-encoding") == "gzip") == zipped
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"', "utf8"])
+def test_utf_8_may_be_named_as_others_do(client: Client, charset: str) -> None:
+    kind = f"application/json; charset={charset}"
+    assert client.call("ListJobs", {"sessionId": "s"}, content_type=kind).status == 200
+
+
+def test_a_oneof_given_twice_is_refused_by_its_name(client: Client, caller: Caller) -> None:
+    job = caller.create()
+    request = {"sessionId": caller.session, "jobId": job.id, "progress": 1, "advance": 1}
+    refusal = client.call("ReportProgress", request).refusal
+    assert (refusal.reason, refusal.fields) == ("INVALID_REQUEST", {"amount"})
+    assert caller.get(job.id).progress == 0
+
+
+def test_an_unknown_name_of_an_enum_is_refused_by_its_field(client: Client) -> None:
+    refusal = client.call("ListJobs", {"sessionId": "s", "statuses": ["JOB_STATUS_RUNNING", "RUNNING"]}).refusal
+    assert (refusal.reason, refusal.fields) == ("INVALID_REQUEST", {"statuses"})
+    assert "JOB_STATUS_RUNNING" in refusal.message
+
+
+def test_an_idle_watch_says_that_it_is_alive(tmp_path: Path) -> None:
+    """An empty message, which proxies take for traffic and callers for nothing."""
+    settings = Settings(stream_heartbeat=50_000)
+    with RunningApp(f"sqlite:///{tmp_path / 'headway.db'}", settings=settings) as app:
+        caller = Caller(app, "s")
+        job = caller.create()
+        ended = threading.Timer(1, caller.finish, (job.id,))
+        ended.start()
+        with closing(Client(app.app.http_address)) as client:
+            messages, end = client.stream("WatchJob", {"sessionId": "s", "jobId": job.id}).messages
+        ended.join()
+    assert "error" not in end
+    assert [message["job"]["status"] for message in messages if message] == [
+        "JOB_STATUS_RUNNING",
+        "JOB_STATUS_COMPLETED",
+    ]
+    assert messages.count({}) >= 3

@@ -150,3 +150,28 @@ def test_another_sessions_job_is_not_there(client: OperationsClient, caller: Cal
 def test_a_filter_that_is_none_is_refused(client: OperationsClient, caller: Caller) -> None:
     with pytest.raises(exceptions.InvalidArgument, match="filter"):
         list(client.list_operations(f"sessions/{caller.session}", "name=x"))
+
+
+@pytest.mark.parametrize("session_id", ["operations", "a/operations", "a/operations/b", "sessions/a"])
+def test_a_session_may_be_called_like_a_part_of_a_name(
+    app: RunningApp, client: OperationsClient, session_id: str
+) -> None:
+    caller, other = Caller(app, session_id), Caller(app, session_id.removesuffix("/operations") + "-other")
+    job = caller.create()
+    other.create()
+    name = f"sessions/{session_id}/operations/{job.id}"
+    assert client.get_operation(name).name == name
+    assert [each.name for each in client.list_operations(f"sessions/{session_id}", "")] == [name]
+    caller.clear(job.id)
+
+
+def test_a_wait_is_answered_before_the_deadline_of_its_call(caller: Caller) -> None:
+    """Also where the request itself says nothing of time."""
+    job = caller.create()
+    request = pb.WaitOperationRequest(name=name_of(caller, job.id))
+    wait = caller.app.channel.unary_unary(
+        "/google.longrunning.Operations/WaitOperation",
+        request_serializer=pb.WaitOperationRequest.SerializeToString,
+        response_deserializer=pb.Operation.FromString,
+    )
+    assert not wait(request, timeout=2).done

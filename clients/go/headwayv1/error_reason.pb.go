@@ -31,8 +31,8 @@ const (
 	// INVALID_ARGUMENT. One or more fields are at fault; google.rpc.BadRequest names each of them.
 	// Example: `job_id: "0"` — "must be 32 lower-case hexadecimal digits".
 	ErrorReason_INVALID_REQUEST ErrorReason = 1
-	// INVALID_ARGUMENT. The bytes are not the request's protobuf message, or not JSON. Example: a truncated field, a name
-	// in Latin-1, a key given twice.
+	// INVALID_ARGUMENT. The bytes are not the request's protobuf message, or not JSON, or JSON of more than 100,000 values.
+	// Example: a truncated field, a name in Latin-1, a key given twice.
 	ErrorReason_MALFORMED_MESSAGE ErrorReason = 2
 	// NOT_FOUND. There is no such job in this session. The answer is the same whether it exists elsewhere or nowhere.
 	ErrorReason_JOB_NOT_FOUND ErrorReason = 3
@@ -57,7 +57,7 @@ const (
 	ErrorReason_SESSION_JOBS_LIMIT ErrorReason = 12
 	// RESOURCE_EXHAUSTED, with RetryInfo. The session, or the server, has as many open watches as it may.
 	ErrorReason_WATCHES_LIMIT ErrorReason = 13
-	// RESOURCE_EXHAUSTED, with RetryInfo. More writes wait than the server can commit in good time.
+	// RESOURCE_EXHAUSTED, with RetryInfo. More calls, writes or lists wait than the server can do in good time.
 	ErrorReason_OVERLOADED ErrorReason = 14
 	// RESOURCE_EXHAUSTED, with RetryInfo. The disk or the database is full. Nothing acknowledged is lost.
 	ErrorReason_STORAGE_FULL ErrorReason = 15
@@ -100,8 +100,8 @@ const (
 	ErrorReason_SERVER_SESSIONS_LIMIT ErrorReason = 31
 	// RESOURCE_EXHAUSTED, with RetryInfo. Over HTTP: as many connections are open as the server accepts.
 	ErrorReason_CONNECTIONS_LIMIT ErrorReason = 32
-	// RESOURCE_EXHAUSTED, with RetryInfo. Requests and answers that the server holds in memory are at their bound, or this
-	// connection holds its share of them. Read the answers that are on their way, then send the request again.
+	// RESOURCE_EXHAUSTED, with RetryInfo. Requests, answers or open calls that the server holds in memory are at their bound,
+	// or this connection has its share of them. Read the answers that are on their way, then send the request again.
 	ErrorReason_MEMORY_LIMIT ErrorReason = 33
 )
 

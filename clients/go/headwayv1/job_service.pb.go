@@ -416,7 +416,8 @@ type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The page, by create_time, newest first.
 	Jobs []*Job `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
-	// Where the next page begins; empty on the last. Stays right while jobs come and go.
+	// Where the next page begins; empty on the last. Stays right while jobs come and go. A page may have fewer jobs than asked
+	// for, or none, and yet not be the last: so go on until this is empty.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1048,7 +1049,8 @@ type FinishJobRequest struct {
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The attempt that the worker works on. 0 or absent = not checked. Never negative.
 	Attempt int32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON. Numbers are doubles; NaN and
+	// What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON, 3 MiB as protobuf
+	// and 100,000 values. Numbers are doubles; NaN and
 	// infinities are INVALID_ARGUMENT.
 	Results       *structpb.Value `protobuf:"bytes,4,opt,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1797,7 +1799,8 @@ func (x *WatchJobRequest) GetAfterRevision() int64 {
 // Response of WatchJob.
 type WatchJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job, newer than the one before.
+	// The job, newer than the one before. Over HTTP a response without it is sent every 15 s while nothing changes, for
+	// proxies cut streams that are silent.
 	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1899,7 +1902,8 @@ func (x *WatchJobsRequest) GetResumeToken() string {
 // Response of WatchJobs.
 type WatchJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What has changed.
+	// What has changed. Over HTTP a response without it is sent every 15 s while nothing changes, for proxies cut streams
+	// that are silent.
 	//
 	// Types that are valid to be assigned to Change:
 	//

@@ -118,7 +118,8 @@ export class Feed {
         if (timer) live();
         if (change.job) this.#listener.job(readJob(change.job));
         else if (change.removedJobId) this.#listener.removed(change.removedJobId);
-        this.#resumeToken = change.resumeToken;
+        // Without any of it, it only says that the stream is alive.
+        if (change.resumeToken) this.#resumeToken = change.resumeToken;
       }
     } finally {
       clearTimeout(timer);

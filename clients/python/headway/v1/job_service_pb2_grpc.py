@@ -35,11 +35,13 @@ class JobServiceStub:
     instead: it names a job by its id alone, whatever its session.
 
     Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
+    committed together may share a reply's revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
     google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
     UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
+    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
     such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
     server can be set otherwise.
     """
@@ -145,11 +147,13 @@ class JobServiceServicer:
     instead: it names a job by its id alone, whatever its session.
 
     Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
+    committed together may share a reply's revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
     google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
     UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
+    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
     such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
     server can be set otherwise.
     """
@@ -392,11 +396,13 @@ class JobService:
     instead: it names a job by its id alone, whatever its session.
 
     Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
+    committed together may share a reply's revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
     google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
     UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
+    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
     such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
     server can be set otherwise.
     """

@@ -341,7 +341,8 @@ pub struct ListJobsResponse {
     /// The page, by create_time, newest first.
     #[prost(message, repeated, tag = "1")]
     pub jobs: ::prost::alloc::vec::Vec<Job>,
-    /// Where the next page begins; empty on the last. Stays right while jobs come and go.
+    /// Where the next page begins; empty on the last. Stays right while jobs come and go. A page may have fewer jobs than asked
+    /// for, or none, and yet not be the last: so go on until this is empty.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
@@ -494,7 +495,8 @@ pub struct FinishJobRequest {
     /// The attempt that the worker works on. 0 or absent = not checked. Never negative.
     #[prost(int32, tag = "3")]
     pub attempt: i32,
-    /// What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON. Numbers are doubles; NaN and
+    /// What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON, 3 MiB as protobuf
+    /// and 100,000 values. Numbers are doubles; NaN and
     /// infinities are INVALID_ARGUMENT.
     #[prost(message, optional, tag = "4")]
     pub results: ::core::option::Option<::prost_types::Value>,
@@ -640,7 +642,8 @@ pub struct WatchJobRequest {
 /// Response of WatchJob.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchJobResponse {
-    /// The job, newer than the one before.
+    /// The job, newer than the one before. Over HTTP a response without it is sent every 15 s while nothing changes, for
+    /// proxies cut streams that are silent.
     #[prost(message, optional, tag = "1")]
     pub job: ::core::option::Option<Job>,
 }
@@ -661,13 +664,15 @@ pub struct WatchJobsResponse {
     /// Where to take the watch up again after this response.
     #[prost(string, tag = "3")]
     pub resume_token: ::prost::alloc::string::String,
-    /// What has changed.
+    /// What has changed. Over HTTP a response without it is sent every 15 s while nothing changes, for proxies cut streams
+    /// that are silent.
     #[prost(oneof = "watch_jobs_response::Change", tags = "1, 2")]
     pub change: ::core::option::Option<watch_jobs_response::Change>,
 }
 /// Nested message and enum types in `WatchJobsResponse`.
 pub mod watch_jobs_response {
-    /// What has changed.
+    /// What has changed. Over HTTP a response without it is sent every 15 s while nothing changes, for proxies cut streams
+    /// that are silent.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Change {
         /// A job, newer than the one before with its id.
@@ -696,11 +701,13 @@ pub mod job_service_client {
     /// instead: it names a job by its id alone, whatever its session.
     ///
     /// Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
+    /// A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
+    /// committed together may share a reply's revision.
     ///
     /// Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
     /// google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
     /// UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    /// overload and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
+    /// overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
     /// such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
     /// server can be set otherwise.
     #[derive(Debug, Clone)]
@@ -1199,8 +1206,8 @@ pub enum ErrorReason {
     /// INVALID_ARGUMENT. One or more fields are at fault; google.rpc.BadRequest names each of them.
     /// Example: `job_id: "0"` — "must be 32 lower-case hexadecimal digits".
     InvalidRequest = 1,
-    /// INVALID_ARGUMENT. The bytes are not the request's protobuf message, or not JSON. Example: a truncated field, a name
-    /// in Latin-1, a key given twice.
+    /// INVALID_ARGUMENT. The bytes are not the request's protobuf message, or not JSON, or JSON of more than 100,000 values.
+    /// Example: a truncated field, a name in Latin-1, a key given twice.
     MalformedMessage = 2,
     /// NOT_FOUND. There is no such job in this session. The answer is the same whether it exists elsewhere or nowhere.
     JobNotFound = 3,
@@ -1225,7 +1232,7 @@ pub enum ErrorReason {
     SessionJobsLimit = 12,
     /// RESOURCE_EXHAUSTED, with RetryInfo. The session, or the server, has as many open watches as it may.
     WatchesLimit = 13,
-    /// RESOURCE_EXHAUSTED, with RetryInfo. More writes wait than the server can commit in good time.
+    /// RESOURCE_EXHAUSTED, with RetryInfo. More calls, writes or lists wait than the server can do in good time.
     Overloaded = 14,
     /// RESOURCE_EXHAUSTED, with RetryInfo. The disk or the database is full. Nothing acknowledged is lost.
     StorageFull = 15,
@@ -1268,8 +1275,8 @@ pub enum ErrorReason {
     ServerSessionsLimit = 31,
     /// RESOURCE_EXHAUSTED, with RetryInfo. Over HTTP: as many connections are open as the server accepts.
     ConnectionsLimit = 32,
-    /// RESOURCE_EXHAUSTED, with RetryInfo. Requests and answers that the server holds in memory are at their bound, or this
-    /// connection holds its share of them. Read the answers that are on their way, then send the request again.
+    /// RESOURCE_EXHAUSTED, with RetryInfo. Requests, answers or open calls that the server holds in memory are at their bound,
+    /// or this connection has its share of them. Read the answers that are on their way, then send the request again.
     MemoryLimit = 33,
 }
 impl ErrorReason {

@@ -127,7 +127,10 @@ export interface ListJobsRequest_LabelsEntry {
 export interface ListJobsResponse {
   /** The page, by create_time, newest first. */
   jobs: Job[];
-  /** Where the next page begins; empty on the last. Stays right while jobs come and go. */
+  /**
+   * Where the next page begins; empty on the last. Stays right while jobs come and go. A page may have fewer jobs than asked
+   * for, or none, and yet not be the last: so go on until this is empty.
+   */
   nextPageToken: string;
 }
 
@@ -258,7 +261,8 @@ export interface FinishJobRequest {
   /** The attempt that the worker works on. 0 or absent = not checked. Never negative. */
   attempt: number;
   /**
-   * What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON. Numbers are doubles; NaN and
+   * What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON, 3 MiB as protobuf
+   * and 100,000 values. Numbers are doubles; NaN and
    * infinities are INVALID_ARGUMENT.
    */
   results: any | undefined;
@@ -384,7 +388,10 @@ export interface WatchJobRequest {
 
 /** Response of WatchJob. */
 export interface WatchJobResponse {
-  /** The job, newer than the one before. */
+  /**
+   * The job, newer than the one before. Over HTTP a response without it is sent every 15 s while nothing changes, for
+   * proxies cut streams that are silent.
+   */
   job: Job | undefined;
 }
 
@@ -3120,11 +3127,13 @@ export const WatchJobsResponse: MessageFns<WatchJobsResponse> = {
  * instead: it names a job by its id alone, whatever its session.
  *
  * Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
+ * A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
+ * committed together may share a reply's revision.
  *
  * Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
  * google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
  * UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
- * overload and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
+ * overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
  * such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
  * server can be set otherwise.
  */
