@@ -25,8 +25,8 @@ from google.rpc import code_pb2
 from headway import requests
 from headway.channel import Target, open_aio_channel
 from headway.course import Step
-from headway.errors import HeadwayError, JobCancelled, NotFoundError, from_rpc_error, translated
-from headway.job import UNSET, BaseJob, Status, failure
+from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, from_rpc_error, translated
+from headway.job import UNSET, BaseJob, Status
 from headway.meter import Item
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
 from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
@@ -355,5 +355,14 @@ class Items(Iterable[Item], AsyncIterable[Item]):
 
 
 async def _tried(step: Step, patience: float) -> None:
+    loop, tried = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        # The loop may be closed meanwhile.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tried.set)
+
+    step.tried.then(tell)
     with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.wrap_future(step.tried), patience)
+        async with asyncio.timeout(patience):
+            await tried.wait()

@@ -1,6 +1,7 @@
 """Whether the server answers, and when to try it again if it does not."""
 
 import logging
+import time
 
 from headway.errors import HeadwayError
 from headway.ids import chance
@@ -25,7 +26,9 @@ class Contact:
         self.down = False
         """Whether the server did not answer when last asked."""
         self.retry_at = 0.0
-        """When to ask again; in monotonic seconds."""
+        """When to ask again; in monotonic seconds, as all times here."""
+        self.heard_at = 0.0
+        """When the server answered last, 0 if it never did."""
         self._tries = 0
         self._waiting = 0
 
@@ -38,7 +41,22 @@ class Contact:
     def heard(self) -> None:
         if self._tries > 1:
             log.info("headway: %s answers again", self.address)
+        self.heard_at = time.monotonic()
+        self.forget_failures()
+
+    def forget_failures(self) -> None:
         self.down, self._tries, self.retry_at = False, 0, 0.0
+
+    def give_up(self) -> None:
+        """Nobody asks the server any more."""
+        self.down, self.heard_at = True, 0.0
+
+    def worth_waiting(self, timeout: float) -> float:
+        """Until when it makes sense to wait for an answer: as long as a restart may take, and not for a server that
+        was never there."""
+        if not self.heard_at:
+            return 0.0
+        return (self.heard_at if self.down else time.monotonic()) + timeout
 
     def lost(self, error: HeadwayError, now: float) -> None:
         # All that was under way fails together; that is one failure.
@@ -50,4 +68,5 @@ class Contact:
         self._tries += 1
         # A server that only restarts, or moves a stream to another, is back before the second failure.
         if self._tries == 2:
-            log.warning("headway: %s does not answer (%s); the work goes on", self.address, in_words(error))
+            hint = "" if self.heard_at else "; `headway serve` starts a server, HEADWAY_TARGET names another"
+            log.warning("headway: %s does not answer (%s); the work goes on%s", self.address, in_words(error), hint)

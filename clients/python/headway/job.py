@@ -1,9 +1,7 @@
 """A job in the hands of its worker."""
 
-import concurrent.futures
 import enum
 import os
-from asyncio import CancelledError
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from datetime import UTC
 from types import TracebackType
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Self, overload
 from google.rpc import code_pb2, status_pb2
 
 from headway.course import Course, Signal, Step
-from headway.errors import HeadwayError, JobCancelled
+from headway.errors import HeadwayError, JobCancelled, failure, verdict_of
 from headway.meter import Item, Meter
 from headway.process import Connection
 from headway.v1 import job_pb2
@@ -23,7 +21,6 @@ from headway.wishes import while_wanted, while_wanted_async
 if TYPE_CHECKING:
     from headway.client import Client
 
-_CANCELLATIONS = (KeyboardInterrupt, CancelledError, concurrent.futures.CancelledError, JobCancelled)
 UNSET = object()
 
 
@@ -260,23 +257,7 @@ class BaseJob(Meter):
 
     def _leave(self, error: BaseException | None) -> Step | None:
         """The end of the `with` block. In a forked child the job is the parent's to end."""
-        return self._end(_verdict(error)) if os.getpid() == self._pid else None
-
-
-def _verdict(error: BaseException | None) -> status_pb2.Status | None:
-    """None: the job has finished; else why it has not."""
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        return None
-    code = code_pb2.CANCELLED if isinstance(error, _CANCELLATIONS) else code_pb2.UNKNOWN
-    return failure(error, code)
-
-
-def failure(error: object, code: int = code_pb2.UNKNOWN) -> status_pb2.Status:
-    """An exception, or any text, as the error of a job."""
-    if isinstance(error, BaseException):
-        text = str(error)
-        error = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return status_pb2.Status(code=code, message=clean(error, 1024))
+        return self._end(verdict_of(error)) if os.getpid() == self._pid else None
 
 
 class Job(BaseJob):
@@ -349,4 +330,4 @@ class Job(BaseJob):
 
     def _settle(self, step: Step | None) -> None:
         if step is not None:
-            concurrent.futures.wait([step.tried], self._client.exit_timeout)
+            self._client._settle(step, self._course, self._client.exit_timeout)

@@ -13,6 +13,9 @@ from headway.channel import Target, clean_up
 from headway.contact import log
 from headway.course import Course, Step
 from headway.engine import Engine
+from headway.errors import failure, verdict_of
+from headway.native import RLock, after_fork
+from headway.v1 import job_service_pb2 as rpc
 
 EXIT_TIMEOUT = 10.0
 """Seconds that a process waits at its end for what was not delivered yet."""
@@ -20,9 +23,8 @@ EXIT_TIMEOUT = 10.0
 CALL_TIMEOUT = 10.0
 """Seconds that the server has to answer a call that its caller waits for: DEADLINE_EXCEEDED after that."""
 
-_lock = threading.Lock()
+_lock = RLock()
 _engines: dict[Target, Engine] = {}
-_resting: list[threading.Event] = []
 _connections: "WeakSet[Connection]" = WeakSet()
 _forks_seen_to = False
 _ended = False
@@ -71,6 +73,13 @@ class Connection:
                 self._engine.submit(course, Step(after_reports=True, release=True))
             self._engine.hold(-1)
 
+    def _settle(self, step: Step, course: Course, timeout: float) -> None:
+        """Waits for this step, `timeout` seconds at most."""
+        step.tried.wait(timeout)
+        if _ended and not step.answer.done():
+            # Nobody comes after this who would deliver it.
+            deliver(self._engine, [course], 0.0)
+
     def _close_channel(self) -> None:
         """Closes what gRPC has open here; it is opened again on use."""
 
@@ -87,21 +96,22 @@ def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> None:
     waiting = [course for course in courses if not course.over and not course.given_up]
     late = waiting
     try:
-        late = engine.linger(waiting, timeout)
+        late = engine.linger(waiting, timeout, leaving=True)
     finally:
         # Also if an impatient user breaks off the wait.
         for course in late:
             course.given_up = True
         for course, place in engine.write_down(late).items():
             log.warning(
-                "headway: %s has not answered in time; the last state of job %s is not delivered%s",
+                "headway: %s did not answer; the last state of job %s is not delivered%s",
                 engine.target.address,
                 course.job.id,
                 f" yet, and waits in {place} for `headway flush` or the next run" if place else "",
             )
 
 
-def _at_exit() -> None:
+def end_process() -> None:
+    """Ends what this process still works on, and delivers or writes down all that is left to say. Once."""
     global _ended
     if _ended:
         return
@@ -110,13 +120,32 @@ def _at_exit() -> None:
     for engine in list(_engines.values()):
         try:
             jobs = engine.jobs()
+            engine.end(deadline)
+            for course in jobs:
+                if course.unended:
+                    _end_unended(engine, course)
             # Their connection was closed before, and some have gone on.
             engine.write_down(course for course in jobs if course.given_up)
             deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
         except KeyboardInterrupt:
             # The work is done, and this is no part of it: to be impatient here ends the wait, and is no error.
             deadline = 0.0
-        engine.rest()
+        engine.disconnect()
+
+
+def _end_unended(engine: Engine, course: Course) -> None:
+    """Nobody can go on with it who has not taken it over: that it is lost would show a minute later."""
+    # The interpreter leaves here what it has printed, be it the end of the program or not.
+    error = getattr(sys, "last_value", None)
+    status = verdict_of(error) if error is not None else None
+    if status is None:
+        status = failure("The worker's process ended and did not end the job.")
+        log.warning(
+            "headway: job %s was not ended, so it counts as failed: use `with`, or call finish(), fail() or close()",
+            course.job.id,
+        )
+    request = rpc.FailJobRequest(session_id=course.session, job_id=course.job.id, error=status)
+    engine.submit(course, Step(request, after_reports=True))
 
 
 def _before_fork() -> None:
@@ -124,25 +153,27 @@ def _before_fork() -> None:
     _lock.acquire()
     for connection in list(_connections):
         connection._close_channel()
-    _resting.extend(engine.rest() for engine in _engines.values())
-    clean_up()
+    threads = {thread.native_id for thread in threading.enumerate()}
+    threads |= {engine.rest() for engine in _engines.values()}
+    clean_up(number for number in threads if number is not None)
     _see_to_multiprocessing()
 
 
 def _after_fork_in_parent() -> None:
-    for event in _resting:
-        event.set()
-    _resting.clear()
     _lock.release()
+    after_fork(_wake)
+
+
+def _wake() -> None:
+    for engine in list(_engines.values()):
+        engine.wake()
 
 
 def _after_fork_in_child() -> None:
-    global _ended
-    _ended = False
-    _resting.clear()
+    global _ended, _lock
+    _ended, _lock = False, RLock()
     for engine in _engines.values():
-        engine.adopt()
-    _lock.release()
+        engine.adopt(str(os.getpid()))
 
 
 def _see_to_multiprocessing() -> None:
@@ -154,10 +185,10 @@ def _see_to_multiprocessing() -> None:
 
     if not _forks_seen_to:
         _forks_seen_to = True
-        util.register_after_fork(_connections, lambda _: util.Finalize(None, _at_exit, exitpriority=100))
+        util.register_after_fork(_connections, lambda _: util.Finalize(None, end_process, exitpriority=100))
     if parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=100)
+        util.Finalize(None, end_process, exitpriority=100)
 
 
-atexit.register(_at_exit)
+atexit.register(end_process)
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
