@@ -107,6 +107,10 @@ class Client(Connection):
             job.on_stopped = on_stopped
         return job
 
+    def _attach(self, session: str, state: job_pb2.Job) -> "Job":
+        started = state.status != job_pb2.JOB_STATUS_PENDING
+        return Job(self, session, state, heartbeat=-1.0, started=started)
+
     async def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> "Job":
         """See `headway.Client.new`."""
         return await self.job(session, name, invoker=invoker, size=size)

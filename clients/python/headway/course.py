@@ -84,6 +84,8 @@ class Course:
         """Nothing more is sent, unless it is `released` and a further step comes."""
         self.released = False
         """Whether it was let go as it is, and neither ended nor refused."""
+        self.supervised = False
+        """Whether another process ends it if this one does not."""
         self.given_up = False
         """Whether somebody has waited in vain for the last of it to be delivered."""
         self.letter: Letter | None = None
@@ -167,7 +169,8 @@ class Course:
     def unended(self) -> bool:
         """Whether this process works on it, and has not asked for its end."""
         ending = any(isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest) for step in self._steps)
-        return self.heartbeat >= 0 and self.started and not self.over and not ending
+        mine = self.heartbeat >= 0 and not self.supervised
+        return mine and self.started and not self.over and not ending
 
     @property
     def reporting(self) -> bool:
@@ -230,8 +233,12 @@ class Course:
             self.released = not ended
         step.settle(job)
 
+    def creation(self) -> rpc.CreateJobRequest | None:
+        """The call that creates it, while it is not answered."""
+        return next((step.request for step in self._steps if isinstance(step.request, rpc.CreateJobRequest)), None)
+
     def adopt(self, part: str) -> None:
-        """In a forked child: what the parent has counted is the parent's to report."""
+        """In another process than the one that made it: what that has counted is that one's to report."""
         steps = [step for step in self._steps if isinstance(step.request, rpc.CreateJobRequest)]
         self._steps = deque(Step(step.request) for step in steps)
         self.calling, self.retry_at, self.heartbeat, self.letter = False, 0.0, -1.0, None
@@ -239,7 +246,7 @@ class Course:
         meters = [reporter.meter for reporter in self._reporters.values()]
         for meter in meters:
             meter.adopt(part)
-        self._reporters = {meter._part: Reporter(meter) for meter in meters}
+        self._reporters = {meter._part: Reporter(meter, shared=True) for meter in meters}
 
     def cancel(self, wish: job_pb2.Cancellation) -> None:
         """The server says that the job shall end early."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from headway import family, termination
 from headway.batch import MESSAGE_BYTES, Batch
 from headway.calls import method
 from headway.channel import Target, open_channel
@@ -133,14 +134,14 @@ class Engine:
             self._holders += change
             self._inbox.put(lambda: None)
 
-    def adopt(self, part: str) -> None:
+    def adopt(self) -> None:
         """In a forked child: begins anew. The parent's jobs are reported by parts of this process's own."""
         jobs = self._live()
         self._reset()
         self.contact.forget_failures()
         self._holders = max(self._holders, 1)
         for course in jobs:
-            course.adopt(part)
+            course.adopt(family.part())
             self.submit(course)
 
     def jobs(self) -> list[Course]:
@@ -208,6 +209,7 @@ class Engine:
                 # Now, and not when it is first needed, which may be at the very end: dataclasses that are made there,
                 # in whatever thread, make CPython forget that it was Ctrl-C that ended the program: exit status 1.
                 import_module("headway.postman")
+                termination.arm()
                 try:
                     self._thread = Thread(self._run, "headway")
                 except RuntimeError:
@@ -224,7 +226,7 @@ class Engine:
     def _run(self) -> None:
         while True:
             try:
-                self._inbox.get(timeout=self._idle_for())()
+                self._inbox.get(timeout=self._turn_within())()
                 while True:
                     self._inbox.get_nowait()()
             except Empty:
@@ -259,6 +261,14 @@ class Engine:
 
     def _hurry(self, waiting: int) -> None:
         self.contact.hurry(waiting, time.monotonic())
+
+    def _turn_within(self) -> float | None:
+        """Seconds until there is something to do, if nothing comes in."""
+        idle = self._idle_for()
+        if not termination.armed():
+            return idle
+        termination.look()
+        return termination.LOOK_EVERY if idle is None else min(idle, termination.LOOK_EVERY)
 
     def _idle_for(self) -> float | None:
         now = time.monotonic()

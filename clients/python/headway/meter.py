@@ -178,9 +178,12 @@ class Meter:
                 self._cut = _Cut(self._total(), dict(self._counters), errors)
 
     def adopt(self, part: str) -> None:
-        """In a forked child: a part of its own, from 0."""
+        """In another process than the one that made it: a part of its own, from 0."""
         self._part = f"{self._part[:100]}@{part}"
         self._begin(0)
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("A part belongs to one process: pass the job, and call job.part() in the other process.")
 
     def _expect(self, size: int) -> None:
         """Told the length of what is tracked: a part's own is not the job's."""

@@ -7,15 +7,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from headway import family, termination
 from headway.channel import Target, clean_up
 from headway.contact import log
 from headway.course import Course, Step
 from headway.engine import Engine
 from headway.errors import failure, verdict_of
 from headway.native import RLock, after_fork
+from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
+
+if TYPE_CHECKING:
+    from headway.job import BaseJob
 
 EXIT_TIMEOUT = 10.0
 """Seconds that a process waits at its end for what was not delivered yet."""
@@ -27,7 +33,7 @@ _lock = RLock()
 _engines: dict[Target, Engine] = {}
 _connections: "WeakSet[Connection]" = WeakSet()
 _forks_seen_to = False
-_ended = False
+_ended = _ending = False
 
 
 class Connection:
@@ -73,6 +79,10 @@ class Connection:
                 self._engine.submit(course, Step(after_reports=True, release=True))
             self._engine.hold(-1)
 
+    def _attach(self, session: str, state: job_pb2.Job) -> "BaseJob":
+        """The job of another process."""
+        raise NotImplementedError
+
     def _settle(self, step: Step, course: Course, timeout: float) -> None:
         """Waits for this step, `timeout` seconds at most."""
         step.tried.wait(timeout)
@@ -90,9 +100,11 @@ def engine_for(target: Target) -> Engine:
         return _engines.setdefault(target, Engine(target))
 
 
-def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> None:
+def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> bool:
     """Waits until all that these jobs have to say is stored, `timeout` seconds at most; then writes what is left to the
-    spool, and notes it. It goes on in the background until the process ends. A job is waited for in this way once."""
+    spool, and notes it. It goes on in the background until the process ends. A job is waited for in this way once.
+    Whether nothing is left."""
+    courses = list(courses)
     waiting = [course for course in courses if not course.over and not course.given_up]
     late = waiting
     try:
@@ -108,15 +120,26 @@ def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> None:
                 course.job.id,
                 f" yet, and waits in {place} for `headway flush` or the next run" if place else "",
             )
+    return all(course.over or not course.given_up for course in courses)
 
 
-def end_process() -> None:
-    """Ends what this process still works on, and delivers or writes down all that is left to say. Once."""
-    global _ended
+def end_process(timeout: float | None = None) -> bool:
+    """Ends what this process still works on, and delivers or writes down all that is left to say. Once. Waits at most
+    `timeout` seconds, EXIT_TIMEOUT by default. False if that is under way, in what a signal has interrupted."""
+    global _ended, _ending
     if _ended:
-        return
-    _ended = True
-    deadline = time.monotonic() + EXIT_TIMEOUT
+        return not _ending
+    _ended = _ending = True
+    try:
+        _say_all(timeout)
+    finally:
+        _ending = False
+    return True
+
+
+def _say_all(timeout: float | None) -> None:
+    deadline = time.monotonic() + (EXIT_TIMEOUT if timeout is None else timeout)
+    everything = True
     for engine in list(_engines.values()):
         try:
             jobs = engine.jobs()
@@ -126,11 +149,13 @@ def end_process() -> None:
                     _end_unended(engine, course)
             # Their connection was closed before, and some have gone on.
             engine.write_down(course for course in jobs if course.given_up)
-            deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
+            everything &= deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
         except KeyboardInterrupt:
             # The work is done, and this is no part of it: to be impatient here ends the wait, and is no error.
-            deadline = 0.0
+            deadline, everything = 0.0, False
         engine.disconnect()
+    if everything:
+        family.leave()
 
 
 def _end_unended(engine: Engine, course: Course) -> None:
@@ -151,6 +176,7 @@ def _end_unended(engine: Engine, course: Course) -> None:
 def _before_fork() -> None:
     # gRPC does not survive a fork in the child unless nothing of it is open.
     _lock.acquire()
+    family.found()
     for connection in list(_connections):
         connection._close_channel()
     threads = {thread.native_id for thread in threading.enumerate()}
@@ -170,10 +196,12 @@ def _wake() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _ended, _lock
-    _ended, _lock = False, RLock()
+    global _ended, _ending, _lock
+    _ended, _ending, _lock = False, False, RLock()
+    family.after_fork_in_child()
+    termination.after_fork_in_child()
     for engine in _engines.values():
-        engine.adopt(str(os.getpid()))
+        engine.adopt()
 
 
 def _see_to_multiprocessing() -> None:
@@ -191,4 +219,6 @@ def _see_to_multiprocessing() -> None:
 
 
 atexit.register(end_process)
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+termination.on_termination(end_process)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

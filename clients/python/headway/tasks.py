@@ -71,6 +71,8 @@ class Runs:
         except Exception as error:
             self._complain(error)
             return untracked()
+        # Whoever has begun the run knows best how a process ended that could not tell.
+        job._course.supervised = True
         return job
 
     def end(self, task: str, name: str, labels: Mapping[str, str], error: object, *, cancelled: bool = False) -> None:
