@@ -39,14 +39,33 @@ def only_job(hw: headway.Client) -> job_pb2.Job:
     return job
 
 
-def test_an_exit_without_goodbye_delivers_the_last_state(
-    server: ServerProcess, session: str, hw: headway.Client
+UNENDED = "import headway; hw = headway.connect(); job = hw.job(); job.advance(12); job.count('added', 3)"
+
+
+@pytest.mark.parametrize(
+    ("last_line", "exit_status", "status", "error"),
+    [
+        ("", 0, job_pb2.JOB_STATUS_FAILED, "The worker's process ended and did not end the job."),
+        ("raise KeyError('x')", 1, job_pb2.JOB_STATUS_FAILED, "KeyError: 'x'"),
+        ("raise KeyboardInterrupt", -2, job_pb2.JOB_STATUS_CANCELLED, "KeyboardInterrupt"),
+        ("hw.close()", 0, job_pb2.JOB_STATUS_RUNNING, ""),
+    ],
+)
+def test_an_exit_without_goodbye_delivers_the_last_state_and_tells_the_end(
+    server: ServerProcess,
+    session: str,
+    hw: headway.Client,
+    last_line: str,
+    exit_status: int,
+    status: job_pb2.JobStatus,
+    error: str,
 ) -> None:
-    script = "import headway; hw = headway.connect(); job = hw.job(); job.advance(12); job.count('added', 3)"
-    done = run(script, server.address, session)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run(f"{UNENDED}; {last_line}", server.address, session)
+    assert done.returncode == exit_status
+    assert ("was not ended" in done.stderr) == (not last_line)
     seen = only_job(hw)
-    assert (seen.status, seen.progress, seen.counters["added"]) == (job_pb2.JOB_STATUS_RUNNING, 12, 3)
+    assert (seen.status, seen.progress, seen.counters["added"]) == (status, 12, 3)
+    assert seen.error.message == error
 
 
 def test_an_uncaught_exception_keeps_its_exit_status(server: ServerProcess, session: str, hw: headway.Client) -> None:
@@ -173,7 +192,8 @@ def test_a_daemon_thread_at_work_does_not_hold_the_exit(
     server: ServerProcess, session: str, hw: headway.Client
 ) -> None:
     done = run(DAEMON, server.address, session)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert "was not ended" in done.stderr
     assert only_job(hw).progress > 0
 
 
@@ -199,7 +219,10 @@ job.advance()
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert all(line.startswith("headway: ") for line in done.stderr.splitlines())
-    assert len(done.stderr.splitlines()) == 2
+    unended, nobody, spooled = done.stderr.splitlines()
+    assert "was not ended" in unended
+    assert "headway serve" in nobody
+    assert "headway flush" in spooled
 
 
 IMPATIENT = """
@@ -213,9 +236,9 @@ job = hw.job()
 job.advance(7)
 linger, write = hw._engine.linger, headway.spool.write
 
-def lingering(*arguments):
+def lingering(*arguments, **options):
     threading.Timer(0.2, interrupt).start()
-    return linger(*arguments)
+    return linger(*arguments, **options)
 
 def writing(*arguments):
     interrupt()
@@ -236,10 +259,10 @@ def test_whoever_is_impatient_twice_loses_nothing(session: str, spool: Path, las
     foreign = [line for line in done.stderr.splitlines() if not line.startswith("headway: ")]
     assert foreign[-1:] == (["KeyboardInterrupt"] if last_line else [])
     (letter,) = spool.iterdir()
-    assert [type(request).__name__ for request in Words.decode(letter.read_bytes()).requests] == [
-        "CreateJobRequest",
-        "ReportProgressRequest",
-    ]
+    left = [type(request).__name__ for request in Words.decode(letter.read_bytes()).requests]
+    assert left[:2] == ["CreateJobRequest", "ReportProgressRequest"]
+    # Whoever closes the connection leaves the job as it is.
+    assert left[2:] == ([] if last_line else ["FailJobRequest"])
 
 
 def test_an_exit_in_the_middle_of_an_answer_does_not_hang(server: ServerProcess, session: str) -> None:

@@ -106,7 +106,7 @@ def test_the_next_client_sends_it(own_server: ServerProcess, session: str, spool
     with headway.connect(own_server.address, session="another") as hw, hw.job() as job:
         assert job.flush()
         for thread in threading.enumerate():
-            if isinstance(thread, Postman):
+            if thread.name == "headway-spool":
                 thread.join(10)
     assert not letter.exists()
     with headway.connect(own_server.address, session=session) as hw:
@@ -165,7 +165,7 @@ def test_a_closed_connection_that_delivers_late_takes_its_file_back(
     assert Letter.claim(letter) is None
     own_server.start()
     step = job._course.waiting()[-1]
-    step.answer.result(15)
+    assert step.answer.wait(15)
     with headway.connect(own_server.address, session=session) as hw:
         assert hw.get(None, job.id).progress == 5
         assert hw.job().flush()
@@ -333,7 +333,6 @@ def test_a_server_in_trouble_leaves_it_for_later_and_disturbs_no_work(fake: Fake
     held = letter(fake.address, FINISH)
     held.release()
     postman = Postman(Target(fake.address))
-    postman.start()
     postman.join(10)
     assert not postman.is_alive()
     assert held.path.exists() and Letter.claim(held.path) is not None
@@ -354,9 +353,9 @@ hw = headway.connect(exit_timeout=60)
 with hw.job() as job:
     job.advance()
 linger = hw._engine.linger
-def interrupted(*arguments):
+def interrupted(*arguments, **options):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    return linger(*arguments)
+    return linger(*arguments, **options)
 hw._engine.linger = interrupted
 hw.close()
 """

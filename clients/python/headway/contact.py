@@ -1,6 +1,7 @@
 """Whether the server answers, and when to try it again if it does not."""
 
 import logging
+import socket
 import time
 
 from headway.errors import HeadwayError
@@ -10,6 +11,9 @@ log = logging.getLogger("headway")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_IN_HASTE = 0.1, 5.0, 0.5
 _LINE = 300
+
+_CONNECT_TIMEOUT = 0.5
+"""Seconds that a server has to take a connection when the process ends that never reached it."""
 
 
 def in_words(error: HeadwayError) -> str:
@@ -31,6 +35,8 @@ class Contact:
         """When the server answered last, 0 if it never did."""
         self._tries = 0
         self._waiting = 0
+        self._warned = False
+        self._why = "no answer"
 
     def hurry(self, waiting: int, now: float) -> None:
         """So many more, or fewer, wait until all is delivered."""
@@ -45,7 +51,7 @@ class Contact:
         self.forget_failures()
 
     def forget_failures(self) -> None:
-        self.down, self._tries, self.retry_at = False, 0, 0.0
+        self.down, self._tries, self.retry_at, self._warned = False, 0, 0.0, False
 
     def give_up(self) -> None:
         """Nobody asks the server any more."""
@@ -54,8 +60,11 @@ class Contact:
     def worth_waiting(self, timeout: float) -> float:
         """Until when it makes sense to wait for an answer: as long as a restart may take, and not for a server that
         was never there."""
-        if not self.heard_at:
+        if not self.heard_at and not self._is_anybody_there():
+            self.warn_once()
             return 0.0
+        if not self.heard_at:
+            return time.monotonic() + timeout
         return (self.heard_at if self.down else time.monotonic()) + timeout
 
     def lost(self, error: HeadwayError, now: float) -> None:
@@ -67,6 +76,22 @@ class Contact:
         self.retry_at = now + min(_FIRST_PAUSE * 2.0 ** min(self._tries, 10), longest) * chance(0.5, 1.0)
         self._tries += 1
         # A server that only restarts, or moves a stream to another, is back before the second failure.
+        self._why = in_words(error)
         if self._tries == 2:
+            self.warn_once()
+
+    def warn_once(self) -> None:
+        """Says that the server does not answer, unless that was said since it last did."""
+        if not self._warned:
+            self._warned = True
             hint = "" if self.heard_at else "; `headway serve` starts a server, HEADWAY_TARGET names another"
-            log.warning("headway: %s does not answer (%s); the work goes on%s", self.address, in_words(error), hint)
+            log.warning("headway: %s does not answer (%s); the work goes on%s", self.address, self._why, hint)
+
+    def _is_anybody_there(self) -> bool:
+        """Whether somebody takes connections there. gRPC does not tell this from a server that says UNAVAILABLE."""
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT).close()
+        except (OSError, ValueError):
+            return False
+        return True

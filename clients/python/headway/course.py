@@ -169,8 +169,10 @@ class Course:
     def unended(self) -> bool:
         """Whether this process works on it, and has not asked for its end."""
         ending = any(isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest) for step in self._steps)
+        creation = self.creation()
+        begun = self.started or (creation is not None and not creation.pending)
         mine = self.heartbeat >= 0 and not self.supervised
-        return mine and self.started and not self.over and not ending
+        return mine and begun and not self.over and not ending
 
     @property
     def reporting(self) -> bool:

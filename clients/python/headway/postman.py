@@ -91,6 +91,10 @@ class Postman:
         finally:
             self._channel.close()
 
+    def is_alive(self) -> bool:
+        """Whether it is still at work."""
+        return not self._thread.join(0.0)
+
     def join(self, timeout: float) -> None:
         """Waits until all is sent, at most `timeout` seconds."""
         self._thread.join(timeout)
