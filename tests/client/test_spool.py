@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -350,8 +351,7 @@ def test_who_breaks_off_the_wait_loses_nothing(session: str, spool: Path) -> Non
     script = """
 import headway, os, signal, threading
 hw = headway.connect(exit_timeout=60)
-with hw.job() as job:
-    job.advance()
+hw.job().advance()
 linger = hw._engine.linger
 def interrupted(*arguments, **options):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -359,7 +359,9 @@ def interrupted(*arguments, **options):
 hw._engine.linger = interrupted
 hw.close()
 """
-    done = run(script, "127.0.0.1:9", session)
+    # Somebody takes the connection and says nothing: that is worth a wait.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = run(script, f"127.0.0.1:{listener.getsockname()[1]}", session)
     assert done.returncode == -2
     assert len(waiting(spool)) == 1
 

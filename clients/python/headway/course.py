@@ -116,12 +116,21 @@ class Course:
         return reporter.meter
 
     def add_step(self, step: Step) -> None:
-        if self.released and not step.release:
-            self.over = self.released = self.given_up = False
+        if not step.release and step.request is not None:
+            self._take_up_again()
         if self.over:
             step.settle(None, self.error)
         elif not self._takes_place(step):
             self._steps.append(step)
+
+    def _take_up_again(self) -> None:
+        """Somebody has more to say of a job that was let go, or is about to be."""
+        self.given_up = False
+        if self.released:
+            self.over = self.released = False
+        for step in [step for step in self._steps if step.release]:
+            self._steps.remove(step)
+            step.settle(None)
 
     def _takes_place(self, step: Step) -> bool:
         """Whether a change of a field stands in for an older one that waits: of many in an outage the last counts."""
@@ -168,7 +177,7 @@ class Course:
     @property
     def unended(self) -> bool:
         """Whether this process works on it, and has not asked for its end."""
-        ending = any(isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest) for step in self._steps)
+        ending = any(step.release or isinstance(step.request, _ENDS) for step in self._steps)
         creation = self.creation()
         begun = self.started or (creation is not None and not creation.pending)
         mine = self.heartbeat >= 0 and not self.supervised
@@ -278,6 +287,9 @@ class Course:
 
     def waiting(self) -> list[Step]:
         return list(self._steps)
+
+
+_ENDS = rpc.FinishJobRequest | rpc.FailJobRequest
 
 
 def _safely(callback: Callable[[], object]) -> None:

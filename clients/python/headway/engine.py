@@ -237,6 +237,7 @@ class Engine:
                 self._pump(time.monotonic())
             except Exception as fault:
                 self._own_fault(fault)
+            self._forget()
             with self._lock:
                 idle = not self._courses and not self._holders and self._inbox.empty()
                 if idle or self._resting:
@@ -250,13 +251,13 @@ class Engine:
         self._outage(HeadwayError(grpc.StatusCode.UNKNOWN, f"{type(fault).__name__}: {fault}"))
 
     def _take(self, course: Course, steps: tuple[Step, ...]) -> None:
-        if not course.over and course not in self._courses:
-            self._courses[course] = None
-            course.beat_at = time.monotonic() + self._turn(course)
         for step in steps:
             course.add_step(step)
             if self.contact.down:
                 step.give_up_waiting()
+        if not course.over and course not in self._courses:
+            self._courses[course] = None
+            course.beat_at = time.monotonic() + self._turn(course)
         course.due = 0.0
 
     def _hurry(self, waiting: int) -> None:
@@ -286,10 +287,7 @@ class Engine:
     def _pump(self, now: float) -> None:
         if self._batch is not None and now >= self._ack_by:
             self._outage(HeadwayError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer"))
-        for course in [course for course in self._courses if course.silent]:
-            del self._courses[course]
-            if course.letter is not None:
-                course.letter.remove() if course.error is None else course.letter.refuse()
+        self._forget()
         if now < self.contact.retry_at:
             return
         if self._batch is None:
@@ -303,6 +301,13 @@ class Engine:
         if self._end_by is not None and not any(course.urgent for course in self._courses):
             # A thread that is inside gRPC when the interpreter goes may take the process with it.
             self._disconnect()
+
+    def _forget(self) -> None:
+        """Drops the jobs of which there is nothing to say any more."""
+        for course in [course for course in self._courses if course.silent]:
+            del self._courses[course]
+            if course.letter is not None:
+                course.letter.remove() if course.error is None else course.letter.refuse()
 
     @property
     def _alone(self) -> bool:

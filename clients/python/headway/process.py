@@ -1,7 +1,6 @@
 """What a process has of engines: one for each target, at rest while it forks. At its end all that they have left to say
 is delivered, or else written down."""
 
-import atexit
 import os
 import sys
 import threading
@@ -47,6 +46,10 @@ class Connection:
         exit_timeout: float = EXIT_TIMEOUT,
         call_timeout: float = CALL_TIMEOUT,
     ) -> None:
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            raise RuntimeError(
+                "headway counts without locks, which needs the global one: start Python with PYTHON_GIL=1."
+            )
         self.target = target
         self.exit_timeout = exit_timeout
         self.call_timeout = call_timeout
@@ -218,7 +221,6 @@ def _see_to_multiprocessing() -> None:
         util.Finalize(None, end_process, exitpriority=100)
 
 
-atexit.register(end_process)
 termination.on_termination(end_process)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
