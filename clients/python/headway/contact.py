@@ -53,10 +53,6 @@ class Contact:
     def forget_failures(self) -> None:
         self.down, self._tries, self.retry_at, self._warned = False, 0, 0.0, False
 
-    def give_up(self) -> None:
-        """Nobody asks the server any more."""
-        self.down, self.heard_at = True, 0.0
-
     def worth_waiting(self, timeout: float) -> float:
         """Until when it makes sense to wait for an answer: as long as a restart may take, and not for a server that
         was never there."""

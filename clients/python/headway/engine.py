@@ -5,6 +5,7 @@ when the server wants to hear of them, keeps one request in flight, and repeats 
 and chosen ids make that count once. Whatever the server does, the worker's threads never wait here unless they ask to.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -57,6 +58,10 @@ _FIRST_PACE = 0.25
 _PACES = (0.01, 30.0)
 
 
+_stuck: list[object] = []
+"""Channels that gRPC cannot close; it tries to once they are let go."""
+
+
 class Engine:
     """See the module. `submit` and `linger` may be called from any thread; the rest runs in the engine's own."""
 
@@ -73,6 +78,8 @@ class Engine:
         """Whether no thread may run, since the process forks."""
         self._end_by: float | None = None
         """When the process has to end, once it does."""
+        self._threadless = False
+        """Whether a thread could not start."""
         # A signal handler may end a job while its own thread is in here.
         self._lock = RLock()
         self._courses: dict[Course, None] = {}
@@ -216,10 +223,19 @@ class Engine:
                     self._go_without_thread()
 
     def _go_without_thread(self) -> None:
-        """The interpreter ends and starts no thread any more: what is left can be written down, and not be sent."""
-        self.contact.give_up()
-        while not self._inbox.empty():
-            self._inbox.get_nowait()()
+        """The interpreter ends and starts no thread any more: does in this one what can be done soon."""
+        self._threadless = True
+        self._end_by = end = time.monotonic() + LATE_TIMEOUT
+        while True:
+            while not self._inbox.empty():
+                self._inbox.get_nowait()()
+            now = time.monotonic()
+            if self.contact.down or now > end or not any(course.urgent for course in self._courses):
+                break
+            self._pump(now)
+        for course in self._courses:
+            for step in course.waiting():
+                step.give_up_waiting()
 
     # What the engine's thread does.
 
@@ -248,6 +264,14 @@ class Engine:
     def _own_fault(self, fault: Exception) -> None:
         """What should not happen stops nothing, and is not tried again at once."""
         log.debug("headway: a fault of its own", exc_info=fault)
+        if isinstance(fault, RuntimeError) and self._channel is not None and self._ending and not self._threadless:
+            # A thread of gRPC could not start. What waits for it would wait for ever, the end of this channel as well.
+            self._threadless = True
+            _stuck.append((self._channel, self._stream, self._calls))
+            self._channel, self._stream, self._batch, self._calls = None, None, None, set()
+            for course in self._courses:
+                course.calling, course.due = False, 0.0
+            return
         self._outage(HeadwayError(grpc.StatusCode.UNKNOWN, f"{type(fault).__name__}: {fault}"))
 
     def _take(self, course: Course, steps: tuple[Step, ...]) -> None:
@@ -298,7 +322,7 @@ class Engine:
             step = course.next_step()
             if step is not None and course.retry_at <= now:
                 self._call(course, step)
-        if self._end_by is not None and not any(course.urgent for course in self._courses):
+        if self._ending and not any(course.urgent for course in self._courses):
             # A thread that is inside gRPC when the interpreter goes may take the process with it.
             self._disconnect()
 
@@ -310,9 +334,14 @@ class Engine:
                 course.letter.remove() if course.error is None else course.letter.refuse()
 
     @property
+    def _ending(self) -> bool:
+        """Whether the interpreter ends: Python 3.12 starts no thread then."""
+        return self._end_by is not None or self._threadless or not threading.main_thread().is_alive()
+
+    @property
     def _alone(self) -> bool:
         """Whether gRPC can have no threads of Python: they would be greenlets, or could not be started any more."""
-        return self._end_by is not None or has_greenlets()
+        return self._ending or has_greenlets()
 
     @property
     def _timeout(self) -> float:
@@ -419,7 +448,7 @@ class Engine:
 
     def _heard(self) -> None:
         self.contact.heard()
-        if not self._looked and self._end_by is None:
+        if not self._looked and not self._ending:
             self._looked = True
             self._inbox.put(self._look)
 
