@@ -117,7 +117,8 @@ class Engine:
             if leaving:
                 first = timeout if self.contact.heard_at else min(timeout, UNREACHED_TIMEOUT)
                 wait([step.tried for step in waiting.values()], first)
-                end = min(end, self.contact.worth_waiting(timeout))
+                if not all(step.answer.done() for step in waiting.values()):
+                    end = min(end, self.contact.worth_waiting(timeout))
             wait([step.answer for step in waiting.values()], end - time.monotonic())
         finally:
             self._post(partial(self._hurry, -1))
