@@ -107,6 +107,11 @@ def _path(name: str | os.PathLike[str]) -> "Path":
     return Path(name)
 
 
+def load_grpc() -> None:
+    """Lets gRPC import what it needs, so that no other thread has to: an import there may wait for a greenlet here."""
+    grpc.insecure_channel("127.0.0.1:1").close()
+
+
 def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
     """Opens a channel for synchronous calls; nothing is sent before the first one.
 

@@ -18,7 +18,7 @@ import grpc
 from headway import family, termination
 from headway.batch import MESSAGE_BYTES, Batch
 from headway.calls import method
-from headway.channel import Target, open_channel
+from headway.channel import Target, load_grpc, open_channel
 from headway.contact import Contact, log
 from headway.course import Course, Step
 from headway.errors import HeadwayError, from_rpc_error, from_status
@@ -218,6 +218,8 @@ class Engine:
                 # in whatever thread, make CPython forget that it was Ctrl-C that ended the program: exit status 1.
                 import_module("headway.postman")
                 termination.arm()
+                if has_greenlets():
+                    load_grpc()
                 try:
                     self._thread = Thread(self._run, "headway")
                 except RuntimeError:

@@ -43,6 +43,13 @@ def has_greenlets() -> bool:
     return False
 
 
+def make_ready() -> None:
+    """Called before a thread starts beside greenlets. gevent makes the hub of a thread when it first waits, which takes
+    the locks of imports; if another thread holds one of these then, both wait for ever."""
+    if (gevent := sys.modules.get("gevent")) is not None:
+        gevent.get_hub()
+
+
 class Promise(Generic[Result]):
     """A result that another thread has later. Greenlets, threads and signal handlers can wait for it."""
 
@@ -119,6 +126,7 @@ class Thread:
         self.native_id: int | None = None
         self._thread: threading.Thread | None = None
         if has_greenlets():
+            make_ready()
             _start_new_thread(self._main, ())
         else:
             self._thread = threading.Thread(target=self._main, name=name, daemon=True)

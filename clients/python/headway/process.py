@@ -15,7 +15,7 @@ from headway.contact import log
 from headway.course import Course, Step
 from headway.engine import Engine
 from headway.errors import failure, verdict_of
-from headway.native import RLock, after_fork
+from headway.native import Promise, RLock, after_fork
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
@@ -31,8 +31,11 @@ CALL_TIMEOUT = 10.0
 _lock = RLock()
 _engines: dict[Target, Engine] = {}
 _connections: "WeakSet[Connection]" = WeakSet()
-_forks_seen_to = False
-_ended = _ending = False
+_ended = False
+_ending_thread = 0
+"""Which one tells the end of the process, as long as it does."""
+_said: Promise[None] = Promise()
+"""Done once the end is told."""
 
 
 class Connection:
@@ -59,7 +62,7 @@ class Connection:
         self._courses: WeakSet[Course] = WeakSet()
         self._closed = False
         _connections.add(self)
-        _see_to_multiprocessing()
+        termination.see_to_multiprocessing()
 
     def _in(self, session: str | None) -> str:
         found = session or self._session or os.environ.get("HEADWAY_SESSION")
@@ -129,14 +132,15 @@ def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> bool:
 def end_process(timeout: float | None = None) -> bool:
     """Ends what this process still works on, and delivers or writes down all that is left to say. Once. Waits at most
     `timeout` seconds, EXIT_TIMEOUT by default. False if that is under way, in what a signal has interrupted."""
-    global _ended, _ending
+    global _ended, _ending_thread, _said
     if _ended:
-        return not _ending
-    _ended = _ending = True
+        return threading.get_ident() != _ending_thread and _said.wait(EXIT_TIMEOUT)
+    _ended, _ending_thread, _said = True, threading.get_ident(), Promise()
     try:
         _say_all(timeout)
     finally:
-        _ending = False
+        _ending_thread = 0
+        _said.set_result(None)
     return True
 
 
@@ -185,7 +189,7 @@ def _before_fork() -> None:
     threads = {thread.native_id for thread in threading.enumerate()}
     threads |= {engine.rest() for engine in _engines.values()}
     clean_up(number for number in threads if number is not None)
-    _see_to_multiprocessing()
+    termination.see_to_multiprocessing()
 
 
 def _after_fork_in_parent() -> None:
@@ -199,26 +203,12 @@ def _wake() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _ended, _ending, _lock
-    _ended, _ending, _lock = False, False, RLock()
+    global _ended, _ending_thread, _lock
+    _ended, _ending_thread, _lock = False, 0, RLock()
     family.after_fork_in_child()
     termination.after_fork_in_child()
     for engine in _engines.values():
         engine.adopt()
-
-
-def _see_to_multiprocessing() -> None:
-    """Children of multiprocessing leave without atexit, but run the finalizers that they have themselves."""
-    global _forks_seen_to
-    if "multiprocessing.util" not in sys.modules:
-        return
-    from multiprocessing import parent_process, util
-
-    if not _forks_seen_to:
-        _forks_seen_to = True
-        util.register_after_fork(_connections, lambda _: util.Finalize(None, end_process, exitpriority=100))
-    if parent_process() is not None:
-        util.Finalize(None, end_process, exitpriority=100)
 
 
 termination.on_termination(end_process)

@@ -1,4 +1,4 @@
-"""SIGTERM in the children of a process: `multiprocessing.Pool` ends its workers with it once it has their results.
+"""The end of child processes. `multiprocessing.Pool` ends its workers with SIGTERM once it has their results.
 
 A child that has something to report delivers it first, unless it has a handler of its own. One that does not get round
 to that, since its main thread is inside a library, is killed soon after.
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
+from headway.native import Thread
+
 TIMEOUT = 2.0
 """Seconds that a terminated child waits for the server."""
 
@@ -22,16 +24,16 @@ KILL_AFTER = TIMEOUT + 3.0
 LOOK_EVERY = 0.5
 """Seconds between two looks whether SIGTERM has come and was not heeded."""
 
-_deliver: Callable[[float], bool] | None = None
-_forked = False
+_deliver: Callable[[float | None], bool] | None = None
+_forked = _forks_seen_to = False
 _signals: int | None = None
 """Where the system writes the numbers of signals as they come, heeded or not."""
 _terminated_at = 0.0
 _heeded = False
 
 
-def on_termination(deliver: Callable[[float], bool]) -> None:
-    """What to do, with so many seconds left; False if that is under way already."""
+def on_termination(deliver: Callable[[float | None], bool]) -> None:
+    """What to do at the end, with so many seconds left if that is short; False if it is under way already."""
     global _deliver
     _deliver = deliver
 
@@ -39,6 +41,7 @@ def on_termination(deliver: Callable[[float], bool]) -> None:
 def arm() -> None:
     """Called once there is something to report."""
     global _signals
+    see_to_multiprocessing()
     if _signals is not None or not _is_child() or threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -55,6 +58,31 @@ def arm() -> None:
         return
     _signals = reader
     signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def see_to_multiprocessing() -> None:
+    """Children of multiprocessing may leave without atexit, but run the finalizers that they have themselves."""
+    global _forks_seen_to
+    if "multiprocessing.util" not in sys.modules:
+        return
+    from multiprocessing import parent_process, util
+
+    if not _forks_seen_to:
+        _forks_seen_to = True
+        util.register_after_fork(see_to_multiprocessing, lambda _: _finalize())
+    if parent_process() is not None:
+        _finalize()
+
+
+def _finalize() -> None:
+    from multiprocessing import util
+
+    util.Finalize(None, _end, exitpriority=100)
+
+
+def _end() -> None:
+    if _deliver is not None:
+        _deliver(None)
 
 
 def armed() -> bool:
@@ -78,13 +106,21 @@ def _on_sigterm(number: int, _: FrameType | None) -> None:
     _heeded = True
     # The next one ends the process at once.
     signal.signal(number, signal.SIG_DFL)
+    try:
+        # Not here: what was interrupted may hold a lock that this needs, such as those of logging and of imports.
+        Thread(_deliver_and_die, "headway-termination")
+    except RuntimeError:
+        _deliver_and_die()
+
+
+def _deliver_and_die() -> None:
     done = True
     try:
         done = _deliver is None or _deliver(TIMEOUT)
     finally:
-        # What was interrupted may be the end of the process, which then comes by itself.
+        # The end of the process may be under way, and comes by itself then.
         if done:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _is_child() -> bool:
