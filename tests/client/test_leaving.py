@@ -126,6 +126,27 @@ def test_dropped_jobs_that_wait_for_a_worker_are_not_held(server: ServerProcess,
         assert eventually(gone)
 
 
+def test_a_thread_may_outlive_the_main_thread(server: ServerProcess, session: str, hw: headway.Client) -> None:
+    script = """
+import headway, threading, time
+def work():
+    threading.main_thread().join()
+    with headway.connect() as hw, hw.job(size=30) as job:
+        for _ in job.track(range(30)):
+            time.sleep(0.01)
+        assert job.flush()
+        with hw.job() as other:
+            other.advance(2)
+threading.Thread(target=work).start()
+"""
+    done = run(script, server.address, session)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(job.status, job.progress) for job in hw.list()] == [
+        (job_pb2.JOB_STATUS_COMPLETED, 2),
+        (job_pb2.JOB_STATUS_COMPLETED, 30),
+    ]
+
+
 def test_no_server_at_all_costs_a_script_hardly_any_time(session: str, spool: Path) -> None:
     script = """
 import headway, time

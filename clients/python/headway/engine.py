@@ -5,6 +5,7 @@ when the server wants to hear of them, keeps one request in flight, and repeats 
 and chosen ids make that count once. Whatever the server does, the worker's threads never wait here unless they ask to.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -52,6 +53,9 @@ RESTING = 2.0
 
 _AT_HAND = 0.1
 """Seconds after which a thread that does not look into its inbox is taken to wait for an answer."""
+
+_NO_LATE_THREADS = sys.version_info[:2] == (3, 12)
+"""Whether no thread can start once the main thread has ended, though others may go on for long."""
 
 _CALLS = 16
 _FIRST_PACE = 0.25
@@ -325,7 +329,7 @@ class Engine:
             step = course.next_step()
             if step is not None and course.retry_at <= now:
                 self._call(course, step)
-        if self._ending and not any(course.urgent for course in self._courses):
+        if self._end_by is not None and not any(course.urgent for course in self._courses):
             # A thread that is inside gRPC when the interpreter goes may take the process with it.
             self._disconnect()
 
@@ -338,8 +342,9 @@ class Engine:
 
     @property
     def _ending(self) -> bool:
-        """Whether the interpreter ends: Python 3.12 starts no thread then."""
-        return self._end_by is not None or self._threadless or not threading.main_thread().is_alive()
+        """Whether the interpreter ends, as far as threads are concerned."""
+        late = _NO_LATE_THREADS and not threading.main_thread().is_alive()
+        return late or self._threadless or self._end_by is not None
 
     @property
     def _alone(self) -> bool:
