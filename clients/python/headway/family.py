@@ -12,8 +12,11 @@ from contextlib import suppress
 
 try:
     import fcntl
-except ImportError:  # there is no fork either
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    # Nor is there a fork.
+    _CAN_LOCK = False
+else:
+    _CAN_LOCK = True
 
 _MAGIC_BYTES = 16
 _NUMBERS = 4096
@@ -28,7 +31,7 @@ _number: int | None = None
 def found() -> None:
     """Makes what the children of this process will share, before the first is there."""
     global _file, _magic
-    if _file is None and fcntl is not None:
+    if _file is None and _CAN_LOCK:
         with suppress(OSError):
             if hasattr(os, "memfd_create"):
                 _file = os.memfd_create("headway")
@@ -48,7 +51,7 @@ def address() -> tuple[str, bytes]:
 def join(path: str, magic: bytes) -> None:
     """Becomes one of the processes that share this."""
     global _file, _magic
-    if _file is None and path and fcntl is not None:
+    if _file is None and path and _CAN_LOCK:
         with suppress(OSError):
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             # On another machine that may be any file.

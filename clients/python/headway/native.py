@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import FrameType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 Result = TypeVar("Result")
 
@@ -18,20 +18,29 @@ _POLL_INTERVAL = 0.005
 """Seconds between two looks of a greenlet that waits: the operating system cannot wake it."""
 
 
-def _original(module: str, name: str) -> Any:
+def _original(module: str, name: str) -> object:
     """What stood in the module before it was patched."""
     if (monkey := sys.modules.get("gevent.monkey")) is not None:
-        return monkey.get_original(module, name)
-    if (patcher := sys.modules.get("eventlet.patcher")) is not None:
-        return getattr(patcher.original(module), name)
-    return getattr(import_module(module), name)
+        found: object = monkey.get_original(module, name)
+    elif (patcher := sys.modules.get("eventlet.patcher")) is not None:
+        found = getattr(patcher.original(module), name)
+    else:
+        found = getattr(import_module(module), name)
+    return found
 
 
-_start_new_thread: Callable[[Callable[[], None], tuple[()]], int] = _original("_thread", "start_new_thread")
-Lock: Callable[[], threading.Lock] = _original("_thread", "allocate_lock")
-RLock: Callable[[], threading.RLock] = _original("_thread", "RLock")
-_get_native_id: Callable[[], int] = _original("_thread", "get_native_id")
-SimpleQueue = _original("queue", "SimpleQueue")
+if TYPE_CHECKING:
+    from _thread import get_native_id as _get_native_id
+    from _thread import start_new_thread as _start_new_thread
+    from queue import SimpleQueue as SimpleQueue
+    from threading import Lock as Lock
+    from threading import RLock as RLock
+else:
+    _start_new_thread = _original("_thread", "start_new_thread")
+    _get_native_id = _original("_thread", "get_native_id")
+    SimpleQueue = _original("queue", "SimpleQueue")
+    Lock = _original("_thread", "allocate_lock")
+    RLock = _original("_thread", "RLock")
 
 
 def has_greenlets() -> bool:

@@ -28,8 +28,10 @@ from headway.v1 import job_service_pb2 as rpc
 
 try:
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    _CAN_LOCK = False
+else:
+    _CAN_LOCK = True
 
 FILES = 100
 BYTES = 8 * 1024 * 1024
@@ -187,7 +189,7 @@ if hasattr(os, "register_at_fork"):
 
 def folder() -> Path | None:
     """Where the files are, whether it exists or not; None if there shall be none, or if files cannot be locked here."""
-    if fcntl is None:
+    if not _CAN_LOCK:
         return None
     path = os.environ.get("HEADWAY_SPOOL")
     if path is not None:
@@ -224,7 +226,7 @@ def ready() -> Path:
     """The folder, made if it does not exist. OSError, also if it is switched off, or if others can write to it."""
     place = folder()
     if place is None:
-        raise OSError("HEADWAY_SPOOL is empty" if fcntl is not None else "this system cannot lock files")
+        raise OSError("HEADWAY_SPOOL is empty" if _CAN_LOCK else "this system cannot lock files")
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     about = place.stat()
     if about.st_uid != os.geteuid():
