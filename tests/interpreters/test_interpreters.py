@@ -19,7 +19,7 @@ UV = Path(sys.executable).with_name("uv")
 
 TESTS = ("tests/client", "tests/cli/test_commands.py")
 TIMEOUT = 1200.0
-"""Seconds that the tests on one interpreter may take; they take about one and a half minutes."""
+"""Seconds that the tests on one interpreter may take; they mostly wait, and are done in one or two minutes."""
 
 
 def supported() -> list[str]:
@@ -69,7 +69,7 @@ def test_this_python_is_supported(version: str, tmp_path: Path) -> None:
     python = environment(version)
     own = ("PYTEST_", "HEADWAY_", "COV_", "PYTHONPATH")
     done = subprocess.run(
-        [python, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", *TESTS],
+        [python, "-m", "pytest", "-q", "-n", "3", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", *TESTS],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith(own)},
         stdin=subprocess.DEVNULL,

@@ -12,8 +12,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from headway.native import Thread
+
+if TYPE_CHECKING:
+    from multiprocessing.util import Finalize
 
 TIMEOUT = 2.0
 """Seconds that a terminated child waits for the server."""
@@ -26,6 +30,7 @@ LOOK_EVERY = 0.5
 
 _deliver: Callable[[float | None], bool] | None = None
 _forked = _forks_seen_to = False
+_finalizer: "Finalize[None] | None" = None
 _signals: int | None = None
 """Where the system writes the numbers of signals as they come, heeded or not."""
 _terminated_at = 0.0
@@ -75,9 +80,11 @@ def see_to_multiprocessing() -> None:
 
 
 def _finalize() -> None:
+    global _finalizer
     from multiprocessing import util
 
-    util.Finalize(None, _end, exitpriority=100)
+    if _finalizer is None or not _finalizer.still_active():
+        _finalizer = util.Finalize(None, _end, exitpriority=100)
 
 
 def _end() -> None:
