@@ -284,7 +284,8 @@ func (c *course) answered(job *headwayv1.Job) {
 			}
 		}
 		c.learn(job)
-		c.attempt.CompareAndSwap(0, job.GetAttempt())
+		// Who creates a job is its first worker, whoever has taken it over before the answer came.
+		c.attempt.CompareAndSwap(0, 1)
 		c.started = job.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
 	}
 	switch s.request.(type) {

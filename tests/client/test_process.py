@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,14 +40,33 @@ def only_job(hw: headway.Client) -> job_pb2.Job:
     return job
 
 
-def test_an_exit_without_goodbye_delivers_the_last_state(
-    server: ServerProcess, session: str, hw: headway.Client
+UNENDED = "import headway; hw = headway.connect(); job = hw.job(); job.advance(12); job.count('added', 3)"
+
+
+@pytest.mark.parametrize(
+    ("last_line", "exit_status", "status", "error"),
+    [
+        ("", 0, job_pb2.JOB_STATUS_FAILED, "The worker's process ended and did not end the job."),
+        ("raise KeyError('x')", 1, job_pb2.JOB_STATUS_FAILED, "KeyError: 'x'"),
+        ("raise KeyboardInterrupt", -2, job_pb2.JOB_STATUS_CANCELLED, "KeyboardInterrupt"),
+        ("hw.close()", 0, job_pb2.JOB_STATUS_RUNNING, ""),
+    ],
+)
+def test_an_exit_without_goodbye_delivers_the_last_state_and_tells_the_end(
+    server: ServerProcess,
+    session: str,
+    hw: headway.Client,
+    last_line: str,
+    exit_status: int,
+    status: job_pb2.JobStatus,
+    error: str,
 ) -> None:
-    script = "import headway; hw = headway.connect(); job = hw.job(); job.advance(12); job.count('added', 3)"
-    done = run(script, server.address, session)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run(f"{UNENDED}; {last_line}", server.address, session)
+    assert done.returncode == exit_status
+    assert ("was not ended" in done.stderr) == (not last_line)
     seen = only_job(hw)
-    assert (seen.status, seen.progress, seen.counters["added"]) == (job_pb2.JOB_STATUS_RUNNING, 12, 3)
+    assert (seen.status, seen.progress, seen.counters["added"]) == (status, 12, 3)
+    assert seen.error.message == error
 
 
 def test_an_uncaught_exception_keeps_its_exit_status(server: ServerProcess, session: str, hw: headway.Client) -> None:
@@ -173,7 +193,8 @@ def test_a_daemon_thread_at_work_does_not_hold_the_exit(
     server: ServerProcess, session: str, hw: headway.Client
 ) -> None:
     done = run(DAEMON, server.address, session)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert "was not ended" in done.stderr
     assert only_job(hw).progress > 0
 
 
@@ -199,7 +220,10 @@ job.advance()
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert all(line.startswith("headway: ") for line in done.stderr.splitlines())
-    assert len(done.stderr.splitlines()) == 2
+    unended, nobody, spooled = done.stderr.splitlines()
+    assert "was not ended" in unended
+    assert "headway serve" in nobody
+    assert "headway flush" in spooled
 
 
 IMPATIENT = """
@@ -213,9 +237,9 @@ job = hw.job()
 job.advance(7)
 linger, write = hw._engine.linger, headway.spool.write
 
-def lingering(*arguments):
+def lingering(*arguments, **options):
     threading.Timer(0.2, interrupt).start()
-    return linger(*arguments)
+    return linger(*arguments, **options)
 
 def writing(*arguments):
     interrupt()
@@ -230,7 +254,9 @@ print("done", flush=True)
 def test_whoever_is_impatient_twice_loses_nothing(session: str, spool: Path, last_line: str, exit_status: int) -> None:
     """Ctrl-C while the exit waits for the server, and once more while it writes down what is left."""
     began = time.monotonic()
-    done = run(IMPATIENT + last_line, "127.0.0.1:9", session)
+    # Somebody takes the connection and says nothing: that is worth a wait.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = run(IMPATIENT + last_line, f"127.0.0.1:{listener.getsockname()[1]}", session)
     assert time.monotonic() - began < 8
     assert (done.returncode, done.stdout) == (exit_status, "done\n")
     foreign = [line for line in done.stderr.splitlines() if not line.startswith("headway: ")]
@@ -239,6 +265,7 @@ def test_whoever_is_impatient_twice_loses_nothing(session: str, spool: Path, las
     assert [type(request).__name__ for request in Words.decode(letter.read_bytes()).requests] == [
         "CreateJobRequest",
         "ReportProgressRequest",
+        "FailJobRequest",
     ]
 
 

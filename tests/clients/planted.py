@@ -51,7 +51,7 @@ def waits_for_ever() -> None:
 
     def settle(self: headway.Job, step: Step | None) -> None:
         if step is not None:
-            step.answer.result()
+            step.answer.wait()
 
     headway.Job._settle = settle  # type: ignore[method-assign]
 

@@ -307,3 +307,15 @@ assert fail.apply().state == "FAILURE"
     assert done.returncode == 0, done.stderr
     with headway.connect(server.address, session=session) as jobs:
         assert not list(jobs.list())
+
+
+@pytest.mark.parametrize("worker", ["gevent", "eventlet"], indirect=True)
+def test_tasks_in_greenlets_are_tracked(worker: Worker, jobs: headway.Client) -> None:
+    results = [worker.send("stage", 50) for _ in range(5)]
+    broken = worker.send("fail")
+    for result in results:
+        job = end(jobs, result)
+        assert (job.status, job.progress, job.counters["added"]) == (COMPLETED, 50, 50)
+        assert result.get(timeout=20) == {"added": 50}
+    job = end(jobs, broken)
+    assert (job.status, job.progress, job.error.message) == (FAILED, 2, "ValueError: bad record")

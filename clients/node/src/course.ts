@@ -217,7 +217,8 @@ export class Course {
     this.retryAt = 0;
     if (job) {
       this.describe(job);
-      this.attempt ||= job.attempt;
+      // Who creates a job is its first worker, whoever has taken it over before the answer came.
+      this.attempt ||= 1;
     }
     if (step.release || (step.call && isEnd(step.call))) this.stop();
     step.settle(job);

@@ -10,6 +10,8 @@
 `headway.aio` is the same for asyncio.
 """
 
+import atexit
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -60,6 +62,14 @@ _HOMES = {
     "UnavailableError": "errors",
     "connect": "client",
 }
+
+
+@atexit.register
+def _end_process() -> None:
+    # Registered here, so that it comes after whatever those who import this register to end their jobs.
+    process = sys.modules.get("headway.process")
+    if process is not None:
+        process.end_process()
 
 
 def __getattr__(name: str) -> object:

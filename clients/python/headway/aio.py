@@ -25,8 +25,8 @@ from google.rpc import code_pb2
 from headway import requests
 from headway.channel import Target, open_aio_channel
 from headway.course import Step
-from headway.errors import HeadwayError, JobCancelled, NotFoundError, from_rpc_error, translated
-from headway.job import UNSET, BaseJob, Status, failure
+from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, from_rpc_error, translated
+from headway.job import UNSET, BaseJob, Status
 from headway.meter import Item
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
 from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
@@ -106,6 +106,10 @@ class Client(Connection):
         if on_stopped is not None:
             job.on_stopped = on_stopped
         return job
+
+    def _attach(self, session: str, state: job_pb2.Job) -> "Job":
+        started = state.status != job_pb2.JOB_STATUS_PENDING
+        return Job(self, session, state, heartbeat=-1.0, started=started)
 
     async def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> "Job":
         """See `headway.Client.new`."""
@@ -355,5 +359,14 @@ class Items(Iterable[Item], AsyncIterable[Item]):
 
 
 async def _tried(step: Step, patience: float) -> None:
+    loop, tried = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        # The loop may be closed meanwhile.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tried.set)
+
+    step.tried.then(tell)
     with suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.wrap_future(step.tried), patience)
+        async with asyncio.timeout(patience):
+            await tried.wait()

@@ -1,12 +1,12 @@
 """Which method takes which of a job's requests."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:
-    from grpc import _CallFuture
+    from grpc import UnaryUnaryMultiCallable
 
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -15,16 +15,7 @@ Request: TypeAlias = (
 )
 
 
-def place(stub: "JobServiceStub", request: Request, timeout: float) -> "_CallFuture[job_pb2.Job]":
-    """Begins the call; its answer has `timeout` seconds."""
-    match request:
-        case rpc.CreateJobRequest():
-            return stub.CreateJob.future(request, timeout=timeout)
-        case rpc.StartJobRequest():
-            return stub.StartJob.future(request, timeout=timeout)
-        case rpc.UpdateJobRequest():
-            return stub.UpdateJob.future(request, timeout=timeout)
-        case rpc.FinishJobRequest():
-            return stub.FinishJob.future(request, timeout=timeout)
-        case rpc.FailJobRequest():
-            return stub.FailJob.future(request, timeout=timeout)
+def method(stub: "JobServiceStub", request: Request) -> "UnaryUnaryMultiCallable[Request, job_pb2.Job]":
+    """Called with the request it waits for the answer; its `future` does not."""
+    found: object = getattr(stub, request.DESCRIPTOR.name.removesuffix("Request"))
+    return cast("UnaryUnaryMultiCallable[Request, job_pb2.Job]", found)

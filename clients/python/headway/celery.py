@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 
 from headway.errors import JobCancelled
 from headway.job import Job
-from headway.tasks import Runs, complete, fail, pause, untracked
+from headway.process import end_process
+from headway.tasks import DELIVERY, Runs, complete, fail, pause, untracked
 
 try:
     from celery import signals, states
@@ -143,6 +144,7 @@ class _Tracker:
     def leaves(self, **_: object) -> None:
         """Sent in each process of a pool as it ends, which it does without its atexit handlers."""
         self._runs.close()
+        end_process(DELIVERY)
 
     def _is_tracked(self, task: "Task[..., object]") -> bool:
         wanted = self._tasks is None or task.name in self._tasks

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
+
+from headway.native import has_greenlets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +107,11 @@ def _path(name: str | os.PathLike[str]) -> "Path":
     return Path(name)
 
 
+def load_grpc() -> None:
+    """Lets gRPC import what it needs, so that no other thread has to: an import there may wait for a greenlet here."""
+    grpc.insecure_channel("127.0.0.1:1").close()
+
+
 def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
     """Opens a channel for synchronous calls; nothing is sent before the first one.
 
@@ -113,6 +121,11 @@ def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
     global _opened
     _opened = True
     options = _options(retry)
+    if has_greenlets():
+        # Otherwise a stream is read by a thread, which would be a greenlet that stops all others.
+        from grpc.experimental import ChannelOptions
+
+        options = (*options, (ChannelOptions.SingleThreadedUnaryStream, 1))
     channel = (
         grpc.secure_channel(target.address, target.credentials(), options)
         if target.tls
@@ -121,8 +134,9 @@ def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
     return grpc.intercept_channel(channel, _Bearer(target.token)) if target.token else channel
 
 
-def clean_up() -> None:
-    """Waits until gRPC has gone after its last channel was closed, at most half a second.
+def clean_up(threads: Iterable[int]) -> None:
+    """Waits until gRPC has gone after its last channel was closed, and those of these threads that have ended, at most
+    half a second.
 
     It goes in threads of its own, and a process that forks meanwhile leaves its child with locks that nobody opens.
     Linux alone tells of those threads. They stay as long as somebody else uses gRPC in this process.
@@ -130,16 +144,20 @@ def clean_up() -> None:
     global _opened
     if _opened:
         _opened = False
+        leaving = set(threads)
         end = time.monotonic() + _CLEANING_UP
-        while _grpc_is_there() and time.monotonic() < end:
+        while _is_anybody_there(leaving) and time.monotonic() < end:
             time.sleep(0.001)
 
 
-def _grpc_is_there() -> bool:
+def _is_anybody_there(leaving: set[int]) -> bool:
+    alive = {thread.native_id for thread in threading.enumerate()}
     for name in _path("/proc/self/task").glob("*/comm"):
         # A thread that has just gone leaves no name.
         with suppress(OSError):
-            if name.read_text().startswith(_GRPC_THREADS):
+            # One that has ended for Python may need a moment more, and Python warns of each that is there at a fork.
+            ended = (number := int(name.parent.name)) in leaving and number not in alive
+            if ended or name.read_text().startswith(_GRPC_THREADS):
                 return True
     return False
 

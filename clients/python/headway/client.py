@@ -3,9 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import wait
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Self, TypeVar, Unpack
 
 import grpc
 
@@ -13,12 +12,16 @@ from headway import requests
 from headway.channel import Target, open_channel
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job, Status
+from headway.native import beside_greenlets, has_greenlets
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
 from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway.values import Json, from_struct, from_value
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 
 def connect(
@@ -77,6 +80,11 @@ class Client(Connection):
             self._channel = open_channel(self.target)
         return JobServiceStub(self._channel)
 
+    def _ask(self, method: "grpc.UnaryUnaryMultiCallable[Request, Answer]", request: Request) -> Answer:
+        """Makes a call and waits for its answer. HeadwayError."""
+        with translated():
+            return beside_greenlets(lambda: method(request, timeout=self.call_timeout))
+
     def job(
         self,
         session: str | None = None,
@@ -101,12 +109,16 @@ class Client(Connection):
             self, request.session_id, requests.described(request), heartbeat=requests.heartbeat(request), started=False
         )
         step = job._begin_with(request)
-        wait([step.tried], CREATE_PATIENCE)
+        step.tried.wait(CREATE_PATIENCE)
         if step.answer.done():
             step.answer.result()
         if on_stopped is not None:
             job.on_stopped = on_stopped
         return job
+
+    def _attach(self, session: str, state: job_pb2.Job) -> "Job":
+        started = state.status != job_pb2.JOB_STATUS_PENDING
+        return Job(self, session, state, heartbeat=-1.0, started=started)
 
     def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> Job:
         """`job()` with the parameters of old."""
@@ -120,10 +132,7 @@ class Client(Connection):
         """
         session = self._in(session)
         self._catch_up(job_id, EXIT_TIMEOUT)
-        with translated():
-            state = self.stub.StartJob(
-                rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True), timeout=self.call_timeout
-            )
+        state = self._ask(self.stub.StartJob, rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True))
         job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
         job._known.update(self.variables(session, job_id))
         job._touch()
@@ -148,8 +157,7 @@ class Client(Connection):
     def get(self, session: str | None, job_id: str) -> job_pb2.Job:
         """The job as it stands. NotFoundError."""
         session = self._in(session)
-        with translated():
-            return self.stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id), timeout=self.call_timeout)
+        return self._ask(self.stub.GetJob, rpc.GetJobRequest(session_id=session, job_id=job_id))
 
     def list(
         self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
@@ -158,8 +166,7 @@ class Client(Connection):
         most 1,000)."""
         request = requests.jobs(self._in(session), page_size, filters)
         while True:
-            with translated():
-                page = self.stub.ListJobs(request, timeout=self.call_timeout)
+            page = self._ask(self.stub.ListJobs, request)
             yield from page.jobs
             if not page.next_page_token:
                 return
@@ -189,7 +196,7 @@ class Client(Connection):
         while True:
             call = self.stub.WatchJob(request, timeout=deadline.left)
             try:
-                for response in call:
+                for response in _messages(call):
                     deadline.heard()
                     request.after_revision = response.job.revision
                     yield response.job
@@ -223,7 +230,7 @@ class Client(Connection):
         while True:
             call = self.stub.WatchJobs(request)
             try:
-                for change in call:
+                for change in _messages(call):
                     deadline.heard()
                     request.resume_token = change.resume_token
                     yield change
@@ -239,28 +246,21 @@ class Client(Connection):
     def results(self, session: str | None, job_id: str) -> Json:
         """What came of the job; None unless it is COMPLETED with results. NotFoundError."""
         session = self._in(session)
-        with translated():
-            response = self.stub.GetResults(
-                rpc.GetResultsRequest(session_id=session, job_id=job_id), timeout=self.call_timeout
-            )
+        response = self._ask(self.stub.GetResults, rpc.GetResultsRequest(session_id=session, job_id=job_id))
         return from_value(response.results)
 
     def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
         """The job's variables, or those of these names that are set. NotFoundError."""
         session = self._in(session)
-        with translated():
-            response = self.stub.GetVariables(
-                rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names), timeout=self.call_timeout
-            )
+        response = self._ask(
+            self.stub.GetVariables, rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names)
+        )
         return from_struct(response.variables)
 
     def record_errors(self, session: str | None, job_id: str) -> rpc.ListRecordErrorsResponse:
         """The first and the last 100 record errors, and how many there were. NotFoundError."""
         session = self._in(session)
-        with translated():
-            return self.stub.ListRecordErrors(
-                rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id), timeout=self.call_timeout
-            )
+        return self._ask(self.stub.ListRecordErrors, rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id))
 
     def cancel(
         self, session: str | None, job_id: str, *, reason: str = "", grace: Seconds | None = None
@@ -270,13 +270,16 @@ class Client(Connection):
         NotFoundError; StateError if it has ended otherwise.
         """
         session = self._in(session)
-        with translated():
-            return self.stub.CancelJob(requests.cancel(session, job_id, reason, grace), timeout=self.call_timeout)
+        return self._ask(self.stub.CancelJob, requests.cancel(session, job_id, reason, grace))
 
     def clear(self, session: str | None, job_id: str) -> None:
         """Removes the job with its variables, results and record errors; one that is not there is no error."""
         session = self._in(session)
-        with translated():
-            self.stub.ClearJob(
-                rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True), timeout=self.call_timeout
-            )
+        self._ask(self.stub.ClearJob, rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True))
+
+
+def _messages(call: Iterator[Answer]) -> Iterator[Answer]:
+    """What the server sends, as it comes."""
+    if not has_greenlets():
+        return call
+    return iter(lambda: beside_greenlets(lambda: next(call, None)), None)

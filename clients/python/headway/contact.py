@@ -1,6 +1,8 @@
 """Whether the server answers, and when to try it again if it does not."""
 
 import logging
+import socket
+import time
 
 from headway.errors import HeadwayError
 from headway.ids import chance
@@ -9,6 +11,9 @@ log = logging.getLogger("headway")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_IN_HASTE = 0.1, 5.0, 0.5
 _LINE = 300
+
+_CONNECT_TIMEOUT = 0.5
+"""Seconds that a server has to take a connection when the process ends that never reached it."""
 
 
 def in_words(error: HeadwayError) -> str:
@@ -25,9 +30,13 @@ class Contact:
         self.down = False
         """Whether the server did not answer when last asked."""
         self.retry_at = 0.0
-        """When to ask again; in monotonic seconds."""
+        """When to ask again; in monotonic seconds, as all times here."""
+        self.heard_at = 0.0
+        """When the server answered last, 0 if it never did."""
         self._tries = 0
         self._waiting = 0
+        self._warned = False
+        self._why = "no answer"
 
     def hurry(self, waiting: int, now: float) -> None:
         """So many more, or fewer, wait until all is delivered."""
@@ -38,7 +47,21 @@ class Contact:
     def heard(self) -> None:
         if self._tries > 1:
             log.info("headway: %s answers again", self.address)
-        self.down, self._tries, self.retry_at = False, 0, 0.0
+        self.heard_at = time.monotonic()
+        self.forget_failures()
+
+    def forget_failures(self) -> None:
+        self.down, self._tries, self.retry_at, self._warned = False, 0, 0.0, False
+
+    def worth_waiting(self, timeout: float) -> float:
+        """Until when it makes sense to wait for an answer: as long as a restart may take, and not for a server that
+        was never there."""
+        if not self.heard_at and not self._is_anybody_there():
+            self.warn_once()
+            return 0.0
+        if not self.heard_at:
+            return time.monotonic() + timeout
+        return (self.heard_at if self.down else time.monotonic()) + timeout
 
     def lost(self, error: HeadwayError, now: float) -> None:
         # All that was under way fails together; that is one failure.
@@ -49,5 +72,22 @@ class Contact:
         self.retry_at = now + min(_FIRST_PAUSE * 2.0 ** min(self._tries, 10), longest) * chance(0.5, 1.0)
         self._tries += 1
         # A server that only restarts, or moves a stream to another, is back before the second failure.
+        self._why = in_words(error)
         if self._tries == 2:
-            log.warning("headway: %s does not answer (%s); the work goes on", self.address, in_words(error))
+            self.warn_once()
+
+    def warn_once(self) -> None:
+        """Says that the server does not answer, unless that was said since it last did."""
+        if not self._warned:
+            self._warned = True
+            hint = "" if self.heard_at else "; `headway serve` starts a server, HEADWAY_TARGET names another"
+            log.warning("headway: %s does not answer (%s); the work goes on%s", self.address, self._why, hint)
+
+    def _is_anybody_there(self) -> bool:
+        """Whether somebody takes connections there. gRPC does not tell this from a server that says UNAVAILABLE."""
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT).close()
+        except (OSError, ValueError):
+            return False
+        return True

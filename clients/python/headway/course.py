@@ -1,9 +1,7 @@
 """The engine's record of one job: what it still has to tell the server, in order."""
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -13,19 +11,13 @@ from headway.calls import Request
 from headway.contact import log
 from headway.errors import HeadwayError
 from headway.meter import Meter
+from headway.native import Promise
 from headway.report import Reporter
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:
     from headway.spool import Letter
-
-
-def _promise() -> Future[job_pb2.Job | None]:
-    future: Future[job_pb2.Job | None] = Future()
-    # An asyncio waiter that is cancelled would cancel the future under the engine's hands.
-    future.set_running_or_notify_cancel()
-    return future
 
 
 @dataclass(slots=True, eq=False)
@@ -38,9 +30,9 @@ class Step:
     """All that its reports have to say is known; what changes later comes too late for it."""
     release: bool = False
     """The job is left alone after this step."""
-    answer: Future[job_pb2.Job | None] = field(default_factory=_promise)
+    answer: Promise[job_pb2.Job | None] = field(default_factory=Promise)
     """What the server answered, or its refusal."""
-    tried: Future[job_pb2.Job | None] = field(default_factory=_promise)
+    tried: Promise[None] = field(default_factory=Promise)
     """Done with the answer, or as soon as it is known that the server does not answer now."""
 
     def settle(self, answer: job_pb2.Job | None, error: HeadwayError | None = None) -> None:
@@ -51,15 +43,27 @@ class Step:
         self.give_up_waiting()
 
     def give_up_waiting(self) -> None:
-        if not self.tried.done():
-            self.tried.set_result(None)
+        self.tried.set_result(None)
 
 
-class Signal(threading.Event):
-    """An event that is true once it is set."""
+class Signal:
+    """An event, as those of `threading`, that is true once it is set."""
+
+    def __init__(self) -> None:
+        self._set: Promise[None] = Promise()
 
     def __bool__(self) -> bool:
-        return self.is_set()
+        return self._set.done()
+
+    def is_set(self) -> bool:
+        return self._set.done()
+
+    def set(self) -> None:
+        self._set.set_result(None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it is set, at most `timeout` seconds; whether it is."""
+        return self._set.wait(timeout)
 
 
 class Course:
@@ -77,6 +81,11 @@ class Course:
         self.error: HeadwayError | None = None
         """Why the server wants no more reports, once it does not."""
         self.over = False
+        """Nothing more is sent, unless it is `released` and a further step comes."""
+        self.released = False
+        """Whether it was let go as it is, and neither ended nor refused."""
+        self.supervised = False
+        """Whether another process ends it if this one does not."""
         self.given_up = False
         """Whether somebody has waited in vain for the last of it to be delivered."""
         self.letter: Letter | None = None
@@ -107,10 +116,21 @@ class Course:
         return reporter.meter
 
     def add_step(self, step: Step) -> None:
+        if not step.release and step.request is not None:
+            self._take_up_again()
         if self.over:
             step.settle(None, self.error)
         elif not self._takes_place(step):
             self._steps.append(step)
+
+    def _take_up_again(self) -> None:
+        """Somebody has more to say of a job that was let go, or is about to be."""
+        self.given_up = False
+        if self.released:
+            self.over = self.released = False
+        for step in [step for step in self._steps if step.release]:
+            self._steps.remove(step)
+            step.settle(None)
 
     def _takes_place(self, step: Step) -> bool:
         """Whether a change of a field stands in for an older one that waits: of many in an outage the last counts."""
@@ -148,6 +168,20 @@ class Course:
                 None,
                 rpc.ReportProgressRequest(session_id=self.session, job_id=self.job.id, attempt=self.attempt),
             )
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to send, now and later: a job that is PENDING is a matter of its next worker."""
+        return self.over or not (self.started or self._steps)
+
+    @property
+    def unended(self) -> bool:
+        """Whether this process works on it, and has not asked for its end."""
+        ending = any(step.release or isinstance(step.request, _ENDS) for step in self._steps)
+        creation = self.creation()
+        begun = self.started or (creation is not None and not creation.pending)
+        mine = self.heartbeat >= 0 and not self.supervised
+        return mine and begun and not self.over and not ending
 
     @property
     def reporting(self) -> bool:
@@ -197,24 +231,33 @@ class Course:
                 if isinstance(later.request, rpc.UpdateJobRequest):
                     later.request.update_mask.MergeMessage(later.request.job, job)
             self.job = job
-            if isinstance(step.request, rpc.CreateJobRequest | rpc.StartJobRequest):
+            if isinstance(step.request, rpc.CreateJobRequest):
+                # Whoever creates a job is its first worker, also if the answer to the call's repeat tells of another
+                # who has taken it over meanwhile.
+                self.attempt = 1
+            elif isinstance(step.request, rpc.StartJobRequest):
                 self.attempt = job.attempt
             self.started = job.status != job_pb2.JOB_STATUS_PENDING
         ended = isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest)
         if ended or step.release:
             self.stop(None)
+            self.released = not ended
         step.settle(job)
 
-    def adopt(self, pid: int) -> None:
-        """In a forked child: what the parent has counted is the parent's to report."""
+    def creation(self) -> rpc.CreateJobRequest | None:
+        """The call that creates it, while it is not answered."""
+        return next((step.request for step in self._steps if isinstance(step.request, rpc.CreateJobRequest)), None)
+
+    def adopt(self, part: str) -> None:
+        """In another process than the one that made it: what that has counted is that one's to report."""
         steps = [step for step in self._steps if isinstance(step.request, rpc.CreateJobRequest)]
         self._steps = deque(Step(step.request) for step in steps)
         self.calling, self.retry_at, self.heartbeat, self.letter = False, 0.0, -1.0, None
         self.on_cancelled = None
         meters = [reporter.meter for reporter in self._reporters.values()]
         for meter in meters:
-            meter.adopt(pid)
-        self._reporters = {meter._part: Reporter(meter) for meter in meters}
+            meter.adopt(part)
+        self._reporters = {meter._part: Reporter(meter, shared=True) for meter in meters}
 
     def cancel(self, wish: job_pb2.Cancellation) -> None:
         """The server says that the job shall end early."""
@@ -244,6 +287,9 @@ class Course:
 
     def waiting(self) -> list[Step]:
         return list(self._steps)
+
+
+_ENDS = rpc.FinishJobRequest | rpc.FailJobRequest
 
 
 def _safely(callback: Callable[[], object]) -> None:

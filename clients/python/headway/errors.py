@@ -1,5 +1,7 @@
 """What a caller of Headway can catch. Reports never raise: these come from creating and reading jobs."""
 
+import concurrent.futures
+from asyncio import CancelledError
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -7,7 +9,9 @@ from typing import ClassVar
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from headway.values import clean
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -75,6 +79,9 @@ class JobCancelled(Exception):
         """When the server ends the job itself, in UTC; None if that is not known."""
 
 
+_CANCELLATIONS = (KeyboardInterrupt, CancelledError, concurrent.futures.CancelledError, JobCancelled)
+
+
 def from_status(status: status_pb2.Status) -> HeadwayError:
     """Decodes a google.rpc.Status with its details, as far as they can be read."""
     reason, fields, retry_after = "", list[tuple[str, str]](), None
@@ -119,3 +126,19 @@ def from_rpc_error(error: grpc.RpcError) -> HeadwayError:
                 if status.code == error.code().value[0]:
                     return from_status(status)
     return from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
+
+
+def verdict_of(error: BaseException | None) -> status_pb2.Status | None:
+    """None: the job has finished; else why it has not."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return None
+    code = code_pb2.CANCELLED if isinstance(error, _CANCELLATIONS) else code_pb2.UNKNOWN
+    return failure(error, code)
+
+
+def failure(error: object, code: int = code_pb2.UNKNOWN) -> status_pb2.Status:
+    """An exception, or any text, as the error of a job."""
+    if isinstance(error, BaseException):
+        text = str(error)
+        error = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return status_pb2.Status(code=code, message=clean(error, 1024))

@@ -1,18 +1,20 @@
 """A job in the hands of its worker."""
 
-import concurrent.futures
 import enum
 import os
-from asyncio import CancelledError
+import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from datetime import UTC
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, overload
+from weakref import WeakValueDictionary
 
 from google.rpc import code_pb2, status_pb2
 
+from headway import family
+from headway.channel import Target
 from headway.course import Course, Signal, Step
-from headway.errors import HeadwayError, JobCancelled
+from headway.errors import HeadwayError, JobCancelled, failure, verdict_of
 from headway.meter import Item, Meter
 from headway.process import Connection
 from headway.v1 import job_pb2
@@ -21,9 +23,10 @@ from headway.values import Json, clean, to_value
 from headway.wishes import while_wanted, while_wanted_async
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from headway.client import Client
 
-_CANCELLATIONS = (KeyboardInterrupt, CancelledError, concurrent.futures.CancelledError, JobCancelled)
 UNSET = object()
 
 
@@ -47,6 +50,7 @@ class BaseJob(Meter):
 
     def __init__(self, client: Connection, session: str, job: job_pb2.Job, *, heartbeat: float, started: bool) -> None:
         super().__init__("", job.parts.get("", 0))
+        self._connection = client
         self._engine = client._engine
         self._course = Course(session, job, self, heartbeat=heartbeat, started=started)
         client._courses.add(self._course)
@@ -55,6 +59,26 @@ class BaseJob(Meter):
         self._known: dict[str, Json | object] = {}
         self._pid = os.getpid()
         self._results: object = UNSET
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        """A job that is passed to another process is attached to there: what that process does is a part of its own,
+        and to leave a `with` block there does not end the job."""
+        target = self._connection.target
+        if target.token and target.token != os.environ.get("HEADWAY_TOKEN"):
+            raise TypeError(
+                "A token is not passed on: set HEADWAY_TOKEN, or call headway.connect(token=…).fetch(session, job_id)"
+                " in the other process and report a part() of its own."
+            )
+        where = target.address, target.ca, target.tls
+        creation = self._course.creation()
+        about = self.snapshot.SerializeToString(), creation.SerializeToString() if creation else b""
+        return attach, (type(self._connection), where, self.session, *about, family.address())
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"<headway job {self.id} {self.name!r} {self.status}>"
@@ -260,23 +284,7 @@ class BaseJob(Meter):
 
     def _leave(self, error: BaseException | None) -> Step | None:
         """The end of the `with` block. In a forked child the job is the parent's to end."""
-        return self._end(_verdict(error)) if os.getpid() == self._pid else None
-
-
-def _verdict(error: BaseException | None) -> status_pb2.Status | None:
-    """None: the job has finished; else why it has not."""
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        return None
-    code = code_pb2.CANCELLED if isinstance(error, _CANCELLATIONS) else code_pb2.UNKNOWN
-    return failure(error, code)
-
-
-def failure(error: object, code: int = code_pb2.UNKNOWN) -> status_pb2.Status:
-    """An exception, or any text, as the error of a job."""
-    if isinstance(error, BaseException):
-        text = str(error)
-        error = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return status_pb2.Status(code=code, message=clean(error, 1024))
+        return self._end(verdict_of(error)) if os.getpid() == self._pid else None
 
 
 class Job(BaseJob):
@@ -349,4 +357,41 @@ class Job(BaseJob):
 
     def _settle(self, step: Step | None) -> None:
         if step is not None:
-            concurrent.futures.wait([step.tried], self._client.exit_timeout)
+            self._client._settle(step, self._course, self._client.exit_timeout)
+
+
+_attached: WeakValueDictionary[tuple[object, ...], BaseJob] = WeakValueDictionary()
+_attaching = threading.Lock()
+_clients: dict[tuple[str, Target], Connection] = {}
+
+
+def attach(
+    kind: type[Connection],
+    where: tuple[str, "Path | None", bool],
+    session: str,
+    state: bytes,
+    creation: bytes,
+    relatives: tuple[str, bytes],
+) -> BaseJob:
+    """The job of another process, in whose hands it stays. The same one each time that it is passed."""
+    family.join(*relatives)
+    address, ca, tls = where
+    target = Target(address, os.environ.get("HEADWAY_TOKEN") or None, ca, tls)
+    described = job_pb2.Job.FromString(state)
+    described.attempt = described.attempt or 1
+    described.parts.clear()
+    with _attaching:
+        client = _clients.get((kind.__module__, target))
+        if client is None:
+            client = _clients[kind.__module__, target] = kind(target)
+        key = os.getpid(), client, session, described.id
+        job = _attached.get(key)
+        if job is None:
+            job = _attached[key] = client._attach(session, described)
+            job._pid = 0
+            job._course.adopt(family.part())
+            job._look_only()
+            if creation:
+                # Not answered yet, and a report of a job that does not exist would be the last.
+                job._begin_with(rpc.CreateJobRequest.FromString(creation))
+        return job

@@ -6,7 +6,6 @@ threads may call `advance()` at the same time and no count is lost.
 """
 
 import sys
-import threading
 from collections import defaultdict, deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sized
 from itertools import chain, compress, repeat
@@ -16,6 +15,7 @@ from weakref import ref
 
 from google.protobuf import struct_pb2
 
+from headway.native import RLock
 from headway.v1 import job_pb2
 from headway.values import clean, to_struct
 
@@ -79,7 +79,7 @@ class Meter:
         self._message: str | None = None
         self._size: int | None = None
         # A signal handler may come to a meter that its own thread has locked.
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def advance(self, n: int = 1) -> None:
         """Counts `n` more units as done. Safe from several threads."""
@@ -177,10 +177,13 @@ class Meter:
                 errors = self._errors_taken + len(self._errors)
                 self._cut = _Cut(self._total(), dict(self._counters), errors)
 
-    def adopt(self, pid: int) -> None:
-        """In a forked child: a part of its own, from 0."""
-        self._part = f"{self._part[:100]}@{pid}"
+    def adopt(self, part: str) -> None:
+        """In another process than the one that made it: a part of its own, from 0."""
+        self._part = f"{self._part[:100]}@{part}"
         self._begin(0)
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("A part belongs to one process: pass the job, and call job.part() in the other process.")
 
     def _expect(self, size: int) -> None:
         """Told the length of what is tracked: a part's own is not the job's."""

@@ -1,17 +1,17 @@
 """Leaves in the spool what this process could not deliver, and sends what earlier ones left."""
 
 import enum
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import grpc
 
 from headway import spool
-from headway.calls import place
+from headway.calls import method
 from headway.channel import Target, open_channel
 from headway.contact import in_words, log
 from headway.course import Course
 from headway.errors import HeadwayError, UnavailableError, from_status, translated
+from headway.native import Thread, has_greenlets
 from headway.report import lighten
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -57,34 +57,28 @@ def write_down(courses: Iterable[Course], target: Target) -> dict[Course, str]:
 
 def collect(target: Target) -> "Postman | None":
     """Starts to send what waits for this server, if anything does."""
-    if next(spool.letters(target), None) is None:
-        return None
-    postman = Postman(target)
-    postman.start()
-    return postman
+    return Postman(target) if next(spool.letters(target), None) is not None else None
 
 
 def catch_up(target: Target, job_id: str, patience: float) -> None:
     """Sends what earlier processes left to say of this job, before it is another's turn; waits at most `patience`
     seconds for that."""
     if next(spool.letters(target, job_id), None) is not None:
-        postman = Postman(target, job_id)
-        postman.start()
-        postman.join(patience)
+        Postman(target, job_id).join(patience)
 
 
-class Postman(threading.Thread):
-    """Goes once through the letters for one server, or of one job there, one after the other, over a channel of its
-    own. If the server does not answer, the rest stays for a later process."""
+class Postman:
+    """Goes once through the letters for one server, or of one job there, one after the other, in a thread and over a
+    channel of its own. If the server does not answer, the rest stays for a later process."""
 
     def __init__(self, target: Target, job_id: str = "") -> None:
-        super().__init__(name="headway-spool", daemon=True)
         self._target = target
         self._job_id = job_id
         self._channel = open_channel(target, retry=False)
         self._stopped = False
+        self._thread = Thread(self._run, "headway-spool")
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             for _, letter in spool.claims(self._target, self._job_id):
                 if letter is not None and self._stopped:
@@ -96,6 +90,14 @@ class Postman(threading.Thread):
             log.debug("headway: the spool is left for later", exc_info=True)
         finally:
             self._channel.close()
+
+    def is_alive(self) -> bool:
+        """Whether it is still at work."""
+        return not self._thread.join(0.0)
+
+    def join(self, timeout: float) -> None:
+        """Waits until all is sent, at most `timeout` seconds."""
+        self._thread.join(timeout)
 
     def stop(self) -> None:
         """Breaks off, and waits for that at most a second."""
@@ -157,7 +159,9 @@ def _batches(requests: Sequence[spool.Request]) -> Iterator[list[spool.Request]]
     """Reports that stand together go together; what may have to be said twice goes alone."""
     batch, size = list[spool.Request](), 0
     for request in requests:
-        together = isinstance(request, rpc.ReportProgressRequest) and not request.HasField("variables")
+        # A stream needs threads of gRPC, which greenlets cannot stand in for.
+        report = isinstance(request, rpc.ReportProgressRequest) and not request.HasField("variables")
+        together = report and not has_greenlets()
         if batch and not (together and len(batch) < _REPORTS and size + request.ByteSize() < _BYTES):
             yield batch
             batch, size = [], 0
@@ -209,4 +213,4 @@ def _call_once(stub: JobServiceStub, request: spool.Request, patience: float) ->
         if isinstance(request, rpc.ReportProgressRequest):
             stub.ReportProgress(request, timeout=patience)
         else:
-            place(stub, request, patience).result()
+            method(stub, request)(request, timeout=patience)

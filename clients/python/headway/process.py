@@ -1,18 +1,26 @@
 """What a process has of engines: one for each target, at rest while it forks. At its end all that they have left to say
 is delivered, or else written down."""
 
-import atexit
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from headway import family, termination
 from headway.channel import Target, clean_up
 from headway.contact import log
 from headway.course import Course, Step
 from headway.engine import Engine
+from headway.errors import failure, verdict_of
+from headway.native import Promise, RLock, after_fork
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as rpc
+
+if TYPE_CHECKING:
+    from headway.job import BaseJob
 
 EXIT_TIMEOUT = 10.0
 """Seconds that a process waits at its end for what was not delivered yet."""
@@ -20,12 +28,14 @@ EXIT_TIMEOUT = 10.0
 CALL_TIMEOUT = 10.0
 """Seconds that the server has to answer a call that its caller waits for: DEADLINE_EXCEEDED after that."""
 
-_lock = threading.Lock()
+_lock = RLock()
 _engines: dict[Target, Engine] = {}
-_resting: list[threading.Event] = []
 _connections: "WeakSet[Connection]" = WeakSet()
-_forks_seen_to = False
 _ended = False
+_ending_thread = 0
+"""Which one tells the end of the process, as long as it does."""
+_said: Promise[None] = Promise()
+"""Done once the end is told."""
 
 
 class Connection:
@@ -39,6 +49,10 @@ class Connection:
         exit_timeout: float = EXIT_TIMEOUT,
         call_timeout: float = CALL_TIMEOUT,
     ) -> None:
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            raise RuntimeError(
+                "headway counts without locks, which needs the global one: start Python with PYTHON_GIL=1."
+            )
         self.target = target
         self.exit_timeout = exit_timeout
         self.call_timeout = call_timeout
@@ -48,7 +62,7 @@ class Connection:
         self._courses: WeakSet[Course] = WeakSet()
         self._closed = False
         _connections.add(self)
-        _see_to_multiprocessing()
+        termination.see_to_multiprocessing()
 
     def _in(self, session: str | None) -> str:
         found = session or self._session or os.environ.get("HEADWAY_SESSION")
@@ -71,6 +85,17 @@ class Connection:
                 self._engine.submit(course, Step(after_reports=True, release=True))
             self._engine.hold(-1)
 
+    def _attach(self, session: str, state: job_pb2.Job) -> "BaseJob":
+        """The job of another process."""
+        raise NotImplementedError
+
+    def _settle(self, step: Step, course: Course, timeout: float) -> None:
+        """Waits for this step, `timeout` seconds at most."""
+        step.tried.wait(timeout)
+        if _ended and not step.answer.done():
+            # Nobody comes after this who would deliver it.
+            deliver(self._engine, [course], 0.0)
+
     def _close_channel(self) -> None:
         """Closes what gRPC has open here; it is opened again on use."""
 
@@ -81,83 +106,111 @@ def engine_for(target: Target) -> Engine:
         return _engines.setdefault(target, Engine(target))
 
 
-def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> None:
+def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> bool:
     """Waits until all that these jobs have to say is stored, `timeout` seconds at most; then writes what is left to the
-    spool, and notes it. It goes on in the background until the process ends. A job is waited for in this way once."""
+    spool, and notes it. It goes on in the background until the process ends. A job is waited for in this way once.
+    Whether nothing is left."""
+    courses = list(courses)
     waiting = [course for course in courses if not course.over and not course.given_up]
     late = waiting
     try:
-        late = engine.linger(waiting, timeout)
+        late = engine.linger(waiting, timeout, leaving=True)
     finally:
         # Also if an impatient user breaks off the wait.
         for course in late:
             course.given_up = True
         for course, place in engine.write_down(late).items():
             log.warning(
-                "headway: %s has not answered in time; the last state of job %s is not delivered%s",
+                "headway: %s did not answer; the last state of job %s is not delivered%s",
                 engine.target.address,
                 course.job.id,
                 f" yet, and waits in {place} for `headway flush` or the next run" if place else "",
             )
+    return all(course.over or not course.given_up for course in courses)
 
 
-def _at_exit() -> None:
-    global _ended
+def end_process(timeout: float | None = None) -> bool:
+    """Ends what this process still works on, and delivers or writes down all that is left to say. Once. Waits at most
+    `timeout` seconds, EXIT_TIMEOUT by default. False if that is under way, in what a signal has interrupted."""
+    global _ended, _ending_thread, _said
     if _ended:
-        return
-    _ended = True
-    deadline = time.monotonic() + EXIT_TIMEOUT
+        return threading.get_ident() != _ending_thread and _said.wait(EXIT_TIMEOUT)
+    _ended, _ending_thread, _said = True, threading.get_ident(), Promise()
+    try:
+        _say_all(timeout)
+    finally:
+        _ending_thread = 0
+        _said.set_result(None)
+    return True
+
+
+def _say_all(timeout: float | None) -> None:
+    deadline = time.monotonic() + (EXIT_TIMEOUT if timeout is None else timeout)
+    everything = True
     for engine in list(_engines.values()):
         try:
             jobs = engine.jobs()
+            engine.end(deadline)
+            for course in jobs:
+                if course.unended:
+                    _end_unended(engine, course)
             # Their connection was closed before, and some have gone on.
             engine.write_down(course for course in jobs if course.given_up)
-            deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
+            everything &= deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
         except KeyboardInterrupt:
             # The work is done, and this is no part of it: to be impatient here ends the wait, and is no error.
-            deadline = 0.0
-        engine.rest()
+            deadline, everything = 0.0, False
+        engine.disconnect()
+    if everything:
+        family.leave()
+
+
+def _end_unended(engine: Engine, course: Course) -> None:
+    """Nobody can go on with it who has not taken it over: that it is lost would show a minute later."""
+    # The interpreter leaves here what it has printed, be it the end of the program or not.
+    error = getattr(sys, "last_value", None)
+    status = verdict_of(error) if error is not None else None
+    if status is None:
+        status = failure("The worker's process ended and did not end the job.")
+        log.warning(
+            "headway: job %s was not ended, so it counts as failed: use `with`, or call finish(), fail() or close()",
+            course.job.id,
+        )
+    request = rpc.FailJobRequest(session_id=course.session, job_id=course.job.id, error=status)
+    engine.submit(course, Step(request, after_reports=True))
 
 
 def _before_fork() -> None:
     # gRPC does not survive a fork in the child unless nothing of it is open.
     _lock.acquire()
+    family.found()
     for connection in list(_connections):
         connection._close_channel()
-    _resting.extend(engine.rest() for engine in _engines.values())
-    clean_up()
-    _see_to_multiprocessing()
+    threads = {thread.native_id for thread in threading.enumerate()}
+    threads |= {engine.rest() for engine in _engines.values()}
+    clean_up(number for number in threads if number is not None)
+    termination.see_to_multiprocessing()
 
 
 def _after_fork_in_parent() -> None:
-    for event in _resting:
-        event.set()
-    _resting.clear()
     _lock.release()
+    after_fork(_wake)
+
+
+def _wake() -> None:
+    for engine in list(_engines.values()):
+        engine.wake()
 
 
 def _after_fork_in_child() -> None:
-    global _ended
-    _ended = False
-    _resting.clear()
+    global _ended, _ending_thread, _lock
+    _ended, _ending_thread, _lock = False, 0, RLock()
+    family.after_fork_in_child()
+    termination.after_fork_in_child()
     for engine in _engines.values():
         engine.adopt()
-    _lock.release()
 
 
-def _see_to_multiprocessing() -> None:
-    """Children of multiprocessing leave without atexit, but run the finalizers that they have themselves."""
-    global _forks_seen_to
-    if "multiprocessing.util" not in sys.modules:
-        return
-    from multiprocessing import parent_process, util
-
-    if not _forks_seen_to:
-        _forks_seen_to = True
-        util.register_after_fork(_connections, lambda _: util.Finalize(None, _at_exit, exitpriority=100))
-    if parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=100)
-
-
-atexit.register(_at_exit)
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+termination.on_termination(end_process)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -14,7 +14,7 @@ _ERRORS_ROOM = 1024 * 1024
 _COUNTERS = 64
 
 
-_PARTS = ("variables", "counters", "record_errors", "message", "size", "progress")
+_PARTS = ("variables", "counters", "record_errors", "message", "size", "progress", "advance")
 
 
 def lighten(report: rpc.ReportProgressRequest, error: HeadwayError) -> bool:
@@ -30,8 +30,10 @@ def lighten(report: rpc.ReportProgressRequest, error: HeadwayError) -> bool:
 class Reporter:
     """Turns one meter's state into reports. A report stays the same, and is sent again, until it is settled."""
 
-    def __init__(self, meter: Meter, progress: int = 0, size: int = 0) -> None:
+    def __init__(self, meter: Meter, progress: int = 0, size: int = 0, *, shared: bool = False) -> None:
         self.meter = meter
+        # Other processes have reported this part before: what this one has done is added to that.
+        self._shared = shared
         # Above every sequence of an earlier process that reported this part in the same attempt.
         self._sequence = time.time_ns() // 1000
         self._progress = progress
@@ -92,7 +94,11 @@ class Reporter:
         report = rpc.ReportProgressRequest(session_id=session, job_id=job_id, attempt=attempt, part=self.meter._part)
         empty = report.ByteSize()
         if sample.progress != self._progress:
-            report.progress = self._progress = sample.progress
+            if self._shared:
+                report.advance = sample.progress - self._progress
+            else:
+                report.progress = sample.progress
+            self._progress = sample.progress
         if sample.size is not None and sample.size != self._size:
             report.size = self._size = sample.size
         if sample.message is not None and sample.message != self._message:

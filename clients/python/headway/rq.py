@@ -24,7 +24,8 @@ from typing import Any
 
 from headway.errors import JobCancelled
 from headway.job import Job
-from headway.tasks import Runs, complete, fail, pause, untracked
+from headway.process import end_process
+from headway.tasks import DELIVERY, Runs, complete, fail, pause, untracked
 
 try:
     import rq
@@ -70,6 +71,7 @@ class Tracked(BaseWorker):
             if self.is_horse:
                 # It is about to end without its atexit handlers.
                 self.runs.close()
+                end_process(DELIVERY)
 
     def handle_job_success(self, job: rq.job.Job, queue: rq.Queue, *args: Any, **more: Any) -> None:
         super().handle_job_success(job, queue, *args, **more)

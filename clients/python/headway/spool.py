@@ -9,7 +9,6 @@ whatever happened to it, another one takes the file up.
 """
 
 import base64
-import fcntl
 import json
 import os
 import zlib
@@ -26,6 +25,13 @@ from headway import calls
 from headway.channel import Target
 from headway.ids import uuid7
 from headway.v1 import job_service_pb2 as rpc
+
+try:
+    import fcntl
+except ImportError:
+    _CAN_LOCK = False
+else:
+    _CAN_LOCK = True
 
 FILES = 100
 BYTES = 8 * 1024 * 1024
@@ -177,11 +183,14 @@ def _after_fork_in_child() -> None:
         letter.release()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def folder() -> Path | None:
-    """Where the files are, whether it exists or not; None if there shall be none."""
+    """Where the files are, whether it exists or not; None if there shall be none, or if files cannot be locked here."""
+    if not _CAN_LOCK:
+        return None
     path = os.environ.get("HEADWAY_SPOOL")
     if path is not None:
         return Path(path) if path else None
@@ -217,7 +226,7 @@ def ready() -> Path:
     """The folder, made if it does not exist. OSError, also if it is switched off, or if it is not the user's alone."""
     place = folder()
     if place is None:
-        raise OSError("HEADWAY_SPOOL is empty")
+        raise OSError("HEADWAY_SPOOL is empty" if _CAN_LOCK else "this system cannot lock files")
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     about = place.stat()
     if about.st_uid != os.geteuid():

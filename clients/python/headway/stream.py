@@ -1,13 +1,12 @@
 """One open StreamProgress call."""
 
-import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 
 from headway.errors import HeadwayError, from_rpc_error
+from headway.native import SimpleQueue, Thread
 from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:
@@ -24,8 +23,7 @@ class ReportStream:
         self._outgoing: SimpleQueue[rpc.StreamProgressRequest | None] = SimpleQueue()
         self._call = stub.StreamProgress(iter(self._outgoing.get, None))
         self._arrived = arrived
-        self._reader = threading.Thread(target=self._read, name="headway-acks", daemon=True)
-        self._reader.start()
+        self._reader = Thread(self._read, "headway-acks")
 
     def send(self, request: rpc.StreamProgressRequest) -> None:
         self.sent += 1

@@ -6,7 +6,6 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import wait
 from functools import cache
 
 from google.rpc import code_pb2
@@ -72,6 +71,8 @@ class Runs:
         except Exception as error:
             self._complain(error)
             return untracked()
+        # Whoever has begun the run knows best how a process ended that could not tell.
+        job._course.supervised = True
         return job
 
     def end(self, task: str, name: str, labels: Mapping[str, str], error: object, *, cancelled: bool = False) -> None:
@@ -140,7 +141,7 @@ def pause(job: Job, message: str) -> None:
     job.message = message
     step = Step(after_reports=True, release=True)
     job._engine.submit(job._course, step)
-    wait([step.tried], DELIVERY)
+    step.tried.wait(DELIVERY)
 
 
 def untracked(state: job_pb2.Job | None = None) -> Job:
@@ -174,7 +175,7 @@ def _is_old(job: Job) -> bool:
 def _take_over(job: Job) -> None:
     step = Step(rpc.StartJobRequest(session_id=job.session, job_id=job.id, take_over=True))
     job._engine.submit(job._course, step)
-    wait([step.tried], CREATE_PATIENCE)
+    step.tried.wait(CREATE_PATIENCE)
     if step.answer.done():
         step.answer.result()
 

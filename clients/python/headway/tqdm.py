@@ -29,7 +29,8 @@ from google.rpc import status_pb2
 from headway import requests
 from headway.client import Client, connect
 from headway.contact import log
-from headway.job import Job, _verdict, failure
+from headway.errors import failure, verdict_of
+from headway.job import Job
 from headway.meter import Sample
 from headway.v1 import job_service_pb2 as rpc
 
@@ -215,7 +216,7 @@ class _Mirror(Job):
         # Leaving a generator, or coming to the end of the iterable, is no failure.
         harmless = isinstance(error, GeneratorExit | StopIteration | StopAsyncIteration) or error is self._around
         if self not in _undecided:
-            self._finish(bar, None if harmless else _verdict(error))
+            self._finish(bar, None if harmless else verdict_of(error))
 
     def left(self, bar: tqdm[Item], frame: FrameType | None) -> None:
         """The loop in this frame was left before its end."""
@@ -244,7 +245,7 @@ class _Mirror(Job):
         if bar is None or not self.is_here:
             return
         if error is not None:
-            self._finish(bar, _verdict(error))
+            self._finish(bar, verdict_of(error))
         elif self in _undecided:
             self._finish(bar, self._presumed)
         else:

@@ -214,8 +214,11 @@ impl Course {
         state.retry_at = AT_ONCE;
         if let Some(job) = &job {
             state.started = job.status() != JobStatus::Pending;
-            if matches!(step.request, Some(Request::Create(_) | Request::Start(_))) {
-                state.attempt = job.attempt;
+            match step.request {
+                // Who creates a job is its first worker, whoever has taken it over before the answer came.
+                Some(Request::Create(_)) => state.attempt = 1,
+                Some(Request::Start(_)) => state.attempt = job.attempt,
+                _ => {}
             }
             let mut known = job.clone();
             // What the worker has set meanwhile, the server does not know yet.

@@ -1,0 +1,52 @@
+"""What becomes of a job, and is logged, when the server refuses a call or a report of it."""
+
+import grpc
+
+from headway.contact import in_words, log
+from headway.course import Course, Step
+from headway.errors import HeadwayError
+from headway.ids import chance
+from headway.report import Reporter
+from headway.v1 import job_service_pb2 as rpc
+from headway.verdict import Verdict, judge
+
+
+def decline(course: Course, step: Step, error: HeadwayError) -> None:
+    """The server never takes this call as it is."""
+    request, malformed = step.request, error.code == grpc.StatusCode.INVALID_ARGUMENT
+    if isinstance(request, rpc.FinishJobRequest) and request.HasField("results") and malformed:
+        _notice("the results of job %s were refused, so it ends without: %s", course, error)
+        request.ClearField("results")
+    elif isinstance(request, rpc.UpdateJobRequest) and judge(error) is not Verdict.GONE:
+        _notice("a change of job %s was refused: %s", course, error)
+        course.answered(step, None)
+    else:
+        stop(course, error)
+
+
+def stop(course: Course, error: HeadwayError) -> None:
+    """The server takes no more of this job."""
+    if not course.over:
+        _notice("job %s is no longer reported: %s", course, error)
+        course.stop(error)
+
+
+def refuse(course: Course, reporter: Reporter | None, error: HeadwayError) -> None:
+    """The server never takes this report as it is."""
+    if reporter is None:
+        # Nothing in a heartbeat could be put right.
+        stop(course, error)
+        return
+    _notice("a report of job %s was refused: %s", course, error)
+    reporter.refused(error)
+
+
+def postpone(course: Course, error: HeadwayError, now: float) -> None:
+    """The server asks to be tried again later."""
+    if not course.retry_at:
+        _notice("job %s has to wait: %s", course, error)
+    course.retry_at = now + min(max(error.retry_after or 1.0, 0.1), 60.0) * chance(1.0, 1.2)
+
+
+def _notice(text: str, course: Course, error: HeadwayError) -> None:
+    log.warning("headway: " + text, course.job.id, in_words(error))
