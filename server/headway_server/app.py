@@ -9,6 +9,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -26,7 +27,7 @@ from headway_server.change import Event, Rules
 from headway_server.change_log import ChangeLog, Snapshot
 from headway_server.clock import Clock
 from headway_server.committed import Committed
-from headway_server.database import StartError, check_limits, migrate, open_engine, session_key
+from headway_server.database import StartError, migrate, open_engine, session_key
 from headway_server.database_errors import DATABASE_ERRORS, first_line
 from headway_server.errors import JobError, MemoryLimit, ShuttingDown
 from headway_server.greeting import greeting, token_file
@@ -217,6 +218,8 @@ class App:
         self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
             self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run(self._note_database)))
+            count = partial(self.readers.list, "", lambda _: self.store.count_all())
+            self._upkeep_tasks.append(asyncio.create_task(self.totals.run(count)))
             if self.other_servers is not None:
                 self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_looks()))
                 self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_commits()))
@@ -346,7 +349,6 @@ def _prepare(
     """
     engine = open_engine(settings.database, server_id)
     try:
-        check_limits(engine, settings.limits)
         migrate(engine)
         key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
         store = Store(engine)

@@ -14,11 +14,14 @@ import grpc.aio
 
 from headway_server.errors import Overloaded
 
-WAIT_MAX = 0.3
+WAIT_MAX = 0.5
 """Seconds that calls may wait in gRPC before some are refused: most callers would not wait much longer."""
 
 PROBE_INTERVAL = 0.1
 """Seconds between two looks."""
+
+NEXT_PROBE = 0.01
+"""Seconds until the next look while too many wait: what a look has found does not hold for long."""
 
 BUSY = 20
 """Calls in that time below which nothing can be waiting."""
@@ -85,8 +88,8 @@ class Backlog(grpc.GenericRpcHandler):
         async with grpc.aio.insecure_channel(address, options) as channel:
             probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_PROBE)
             while True:
-                await asyncio.sleep(PROBE_INTERVAL)
-                busy, self._calls = self._calls >= BUSY, 0
+                await asyncio.sleep(PROBE_INTERVAL if self._wait <= WAIT_MAX else NEXT_PROBE)
+                busy, self._calls = self._calls >= BUSY or self._wait > WAIT_MAX, 0
                 self._taken.clear()
                 if not busy:
                     self._wait = 0.0

@@ -5,7 +5,7 @@ import hmac
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,30 +16,16 @@ from playhouse.migrations import Runner
 
 from headway_server import regular_files
 from headway_server.database_errors import DATABASE_ERRORS, UnsafeConnection, cause, first_line
-from headway_server.limits import Limits
-from headway_server.models import FactRow, LabelRow
+from headway_server.models import FactRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph"})
 """SQLite's write-ahead log needs memory shared by all that open the file, which these do not have."""
 
-LABELS_MAX = 1000
-"""Labels that a filter can ask for: each is two parameters and a condition of one statement."""
-
 MIGRATION_LOCK = 0x48454144
 """PostgreSQL advisory lock that keeps two servers from migrating one database at once."""
 
-
-ENGINE_LIMITS: Mapping[str, Mapping[str, int]] = {
-    "sqlite": {"labels": LABELS_MAX},
-    "postgresql": {
-        "labels": LABELS_MAX,
-        "label_key_length": LabelRow.key.max_length,
-        "label_value_length": LabelRow.value.max_length,
-    },
-}
-"""The highest values of limits that each engine can hold."""
 HEADER = b"SQLite format 3\0"
 """How a file of SQLite begins, unless it is empty."""
 
@@ -315,14 +301,6 @@ def _only_migration(engine: Engine) -> Iterator[None]:
     finally:
         # The next connection has its timeouts again; and a lock that could not be released goes with this one.
         database.close()
-
-
-def check_limits(engine: Engine, limits: Limits) -> None:
-    """Raises StartError if a limit is higher than what the database can hold."""
-    kind = engine.name.partition(":")[0]
-    for name, highest in ENGINE_LIMITS[kind].items():
-        if getattr(limits, name) > highest:
-            raise StartError(f"--max-{name.replace('_', '-')} must be at most {highest} with {kind}")
 
 
 def session_key(engine: Engine, setting: str, folder: Path) -> bytes:

@@ -51,6 +51,7 @@ def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _U
 
     async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
         call = None
+        answer = b""
         try:
             call = calls.begin(context, auxiliary=wants_context)
             await call.arrive()
@@ -65,6 +66,7 @@ def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _U
             status = _told(method, call, error)
             if status is None:
                 raise
+        answer = b""
         await _abort(context, call, status)
         raise AssertionError("abort has raised")
 
@@ -78,6 +80,7 @@ def _streaming(
 
     async def handle(raws: AsyncIterator[bytes], context: Context) -> None:
         call = None
+        answer: Answer = b""
         try:
             call = calls.begin(context, auxiliary=wants_context)
             if descriptor.client_streaming:
@@ -103,6 +106,7 @@ def _streaming(
             status = _told(method, call, error)
             if status is None:
                 raise
+        answer = b""
         await _abort(context, call, status)
 
     return grpc.stream_stream_rpc_method_handler(handle)
@@ -156,6 +160,7 @@ def _told(
 async def _abort(context: Context, call: Call | None, status: status_pb2.Status) -> None:
     if call is not None:
         # gRPC keeps the exception by which it aborts, with its frames, until the collector comes: not the message too.
+        # For the same reason no caller of this function may still have the answer.
         call.message()
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)

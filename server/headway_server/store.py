@@ -185,7 +185,7 @@ class Store:
         return int(count)
 
     def count_all(self) -> tuple[int, int]:
-        """How many jobs there are, and of how many sessions. Reads an index from end to end."""
+        """How many jobs there are, and how many sessions that have any. Reads an index from end to end."""
         sessions = JobRow.select(JobRow.session_hash).distinct()
         ((jobs,),) = self._fetch(JobRow.select(fn.COUNT(peewee.SQL("*"))))
         ((count,),) = self._fetch(peewee.Select([sessions], [fn.COUNT(peewee.SQL("*"))]))

@@ -4,24 +4,40 @@ The figures are exact where this server alone writes, but for sessions whose las
 Servers that share a database learn of each other's jobs with the next count.
 """
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from headway_server.change import Change
-from headway_server.errors import ServerJobsLimit, ServerSessionsLimit
+from headway_server.errors import JobError, ServerJobsLimit, ServerSessionsLimit
 from headway_server.limits import Limits
+
+INTERVAL = 60.0
+"""Seconds between two counts: each reads an index from end to end."""
 
 
 class Totals:
-    """The sweeper counts; the commit writer checks and carries on."""
+    """A task counts; the commit writer checks and carries on."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.jobs = 0
         self.sessions = 0
 
-    def counted(self, jobs: int, sessions: int) -> None:
-        """The database holds so many now."""
-        self.jobs, self.sessions = jobs, sessions
+    async def recount(self, count: Callable[[], Awaitable[tuple[int, int]]]) -> None:
+        """Take over what the database holds: jobs, and sessions that have any."""
+        jobs, sessions = self.jobs, self.sessions
+        counted_jobs, counted_sessions = await count()
+        # What was committed meanwhile may not have been counted. What was counted twice is put right the next time.
+        self.jobs = counted_jobs + max(0, self.jobs - jobs)
+        self.sessions = counted_sessions + max(0, self.sessions - sessions)
+
+    async def run(self, count: Callable[[], Awaitable[tuple[int, int]]]) -> None:
+        """Count again and again; a count that fails is left to the next."""
+        while True:
+            with suppress(JobError):
+                await self.recount(count)
+            await asyncio.sleep(INTERVAL)
 
     def check(self, new_jobs: int, new_sessions: int) -> None:
         """Raise ServerJobsLimit or ServerSessionsLimit if so many more may not be stored."""

@@ -51,12 +51,8 @@ def prepare(address: str) -> None:
     """Jobs for the attacks to work on."""
     jobs = stub(address)
     wide = {f"key-{number:02}": "v" * 250 for number in range(64)}
-    creations = [
-        jobs.CreateJob.future(pb.CreateJobRequest(session_id=FAT, job_id=f"{number:032x}", labels=wide, name="n" * 256))
-        for number in range(FAT_JOBS)
-    ]
-    for creation in creations:
-        creation.result()
+    for number in range(FAT_JOBS):
+        jobs.CreateJob(pb.CreateJobRequest(session_id=FAT, job_id=f"{number:032x}", labels=wide, name="n" * 256))
     fattening = [
         pb.StreamProgressRequest(
             reports=[

@@ -228,7 +228,7 @@ def test_connections_to_postgresql_are_cut_under_load(
             all_answered_again(loads)
             other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = 'headway' AND pid <> pg_backend_pid() AND datname = current_database()"
+                "WHERE application_name LIKE 'headway %' AND pid <> pg_backend_pid() AND datname = current_database()"
             )
     for load in loads:
         assert {(refusal.code, refusal.reason) for refusal in load.refusals} <= {

@@ -155,14 +155,15 @@ def test_answers_that_nobody_takes(start: Callable[..., RunningApp], monkeypatch
         streams = [begin(greedy, f"{SERVICE}GetResults", request) for _ in range(600)]
         refused = greedy.answers(streams, IN_TIME, enough=560).values()
         ended = reasons(answer for answer in refused if answer.status is not None)
-        assert ended.keys() == {"MEMORY_LIMIT"}
+        assert "MEMORY_LIMIT" in ended
+        assert ended.keys() <= {"MEMORY_LIMIT", "OVERLOADED"}
         for _ in range(10):
             assert honest.results(job_id).results.string_value == LARGE
         assert peak.growth < 100 * MIB
         pass_time(app, open_calls.WRITE_TIMEOUT)
         held = [stream for stream, answer in zip(streams, refused, strict=True) if answer.status is None]
         ended = reasons(greedy.answers(held, IN_TIME).values())
-        assert ended["1"] >= 10
+        assert ended["1"] >= 5
         assert ended.keys() <= {"1", "MEMORY_LIMIT"}
         until(lambda: peak.left < 60 * MIB)
         # The connection is as good as before.
@@ -238,8 +239,11 @@ def test_calls_whose_message_never_comes(start: Callable[..., RunningApp]) -> No
     with connections(app.address, 1) as (greedy,):
         streams = [begin(greedy, f"{SERVICE}GetJob") for _ in range(2000)]
         answers = greedy.answers(streams, IN_TIME, enough=1911)
-        open_ones = [stream for stream, answer in answers.items() if answer.status is None]
-        assert reasons(answers[stream] for stream in streams if stream not in open_ones) == {"MEMORY_LIMIT": 1911}
+        open_ones = [stream for stream, answer in answers.items() if answer.status is None and answer.reset is None]
+        # gRPC resets those beyond the calls of a connection.
+        refused = reasons(answers[stream] for stream in streams if answers[stream].status is not None)
+        assert refused.keys() <= {"MEMORY_LIMIT", "OVERLOADED", "1"}
+        assert refused["MEMORY_LIMIT"] >= 1
         assert honest.create().id
         pass_time(app, open_calls.MESSAGE_TIMEOUT)
         ended = reasons(greedy.answers(open_ones, IN_TIME).values())
@@ -253,9 +257,9 @@ def test_calls_whose_message_never_comes(start: Callable[..., RunningApp]) -> No
 
 
 def test_messages_that_come_slowly(start: Callable[..., RunningApp]) -> None:
-    """Of 100 of which most is there, a connection keeps an eighth of what all may have."""
+    """Of 100 that have begun, a connection keeps an eighth of what all may have."""
     app = start()
-    part = prefixed(b"x" * 10_000, length=MIB)
+    part = prefixed(b"x" * 500, length=MIB)
     with connections(app.address, 1) as (greedy,):
         streams = [begin(greedy, f"{SERVICE}FinishJob") for _ in range(100)]
         for stream in streams:
@@ -306,12 +310,16 @@ def test_a_watch_holds_nothing_of_its_request(start: Callable[..., RunningApp]) 
         "WatchJobs": pb.WatchJobsRequest(session_id=HONEST),
         "GetJob": pb.GetJobRequest(session_id=HONEST, job_id=job_id, after_revision=1, wait=seconds(60)),
     }
+    started: list[str] = []
     with ExitStack() as stack, Peak() as peak:
         for name, request in names.items():
             for _ in range(30):
                 connection = stack.enter_context(Connection(app.address))
-                begin(connection, SERVICE + name, request.SerializeToString() + unknown)
-        until(lambda: app.app.hub.watches == 90, IN_TIME)
+                connection.write_in_turn(
+                    begin(connection, SERVICE + name), prefixed(request.SerializeToString() + unknown)
+                )
+                started.append(name)
+                until(lambda: app.app.hub.watches == len(started), IN_TIME)
         until(lambda: peak.left < 60 * MIB)
 
 
@@ -340,7 +348,7 @@ def test_connections_beyond_the_limit_of_http(start: Callable[..., RunningApp]) 
             client.close()
             assert answer.status == status
         assert answer.refusal.reason == "CONNECTIONS_LIMIT"
-        assert answer.headers["retry-after"] == "5"
+        assert 5 <= int(answer.headers["retry-after"]) <= 8
         for _ in range(http.RESERVED_CONNECTIONS):
             stack.enter_context(connect(address))
         with connect(address) as beyond:

@@ -16,7 +16,6 @@ import pytest
 
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from tests.conftest import empty_database
 from tests.support.mount import read_only, small_disk
 from tests.support.postgres import Postgres
 from tests.support.server import ServerProcess
@@ -299,20 +298,3 @@ def test_nobody_reads_the_greeting(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert (tmp_path / "errors").read_text() == ""
-
-
-@pytest.mark.parametrize(
-    ("engine", "limit", "value"),
-    [
-        ("sqlite", "labels", 1000),
-        ("postgresql", "labels", 1000),
-        ("postgresql", "label-key-length", 255),
-        ("postgresql", "label-value-length", 1024),
-    ],
-)
-def test_a_limit_that_the_database_cannot_hold(
-    engine: str, limit: str, value: int, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    database = empty_database(engine, request, tmp_path)
-    said = refusal(tmp_path, "--database", database, f"--max-{limit}", str(value + 1))
-    assert f"--max-{limit} must be at most {value} with {engine}" in said

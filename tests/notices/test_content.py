@@ -85,7 +85,7 @@ def test_an_ending_that_cannot_be_written_down_to_be_told_is_not_acknowledged(
     caller = Caller(app, session)
     job_id = caller.create().id
 
-    execute(app, "CREATE TRIGGER full BEFORE INSERT ON notice BEGIN SELECT RAISE(ABORT, 'full'); END")
+    execute(app, "CREATE TRIGGER full BEFORE INSERT ON notice BEGIN DELETE FROM missing; END")
     with pytest.raises(grpc.RpcError) as caught:
         caller.finish(job_id)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE

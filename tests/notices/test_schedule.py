@@ -232,10 +232,10 @@ def test_what_a_receiver_took_is_not_sent_again_because_the_database_failed(
 ) -> None:
     app = own_start({"url": receiver.url})
     caller = Caller(app, session)
-    execute(app, "CREATE TRIGGER broken BEFORE DELETE ON notice BEGIN SELECT RAISE(ABORT, 'broken'); END")
+    execute(app, "CREATE TRIGGER broken BEFORE DELETE ON notice BEGIN DELETE FROM missing; END")
     (job_id,) = finish_jobs(caller, "Import", 1)
     with delivering(app):
-        until(lambda: "the database failed: broken" in caplog.text)
+        until(lambda: "the database failed: " in caplog.text)
         # Longer than the claim holds.
         app.clock.forward(LEASE / MICROSECONDS + 1)
         execute(app, "DROP TRIGGER broken")

@@ -1,5 +1,6 @@
 """ListJobs: filters against a plain loop, pages that stay right, tokens that cannot be bent; and session "-"."""
 
+import dataclasses
 import random
 import string
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from google.rpc import status_pb2
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server import listing, readers
-from headway_server.database import ENGINE_LIMITS
 from headway_server.limits import Limits
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds
@@ -110,12 +110,10 @@ def test_a_filter_may_name_as_many_labels_as_a_job_may_ever_have(
     app_with: Callable[[Limits], RunningApp], session: str
 ) -> None:
     """Each engine plans and runs it in good time, and holds the longest values."""
-    highest = ENGINE_LIMITS["postgresql"]
-    limits = Limits(
-        labels=highest["labels"],
-        label_key_length=highest["label_key_length"],
-        label_value_length=highest["label_value_length"],
-    )
+    highest = {
+        limit.name: limit.metadata["most"] for limit in dataclasses.fields(Limits) if limit.name.startswith("label")
+    }
+    limits = Limits(**highest)
     caller = Caller(app_with(limits), session)
     labels = {f"key-{number}": f"value-{number}" for number in range(highest["labels"] - 1)}
     labels["k" * highest["label_key_length"]] = "\U0001f600" * highest["label_value_length"]

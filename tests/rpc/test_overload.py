@@ -347,7 +347,7 @@ def test_every_command_weighs_what_it_says(caller: Caller, command: str, monkeyp
     call = getattr(caller.app.stub, method)
     with held_commits(caller.app):
         calls = [call.future(request, timeout=TIMEOUT) for _ in range(12)]
-        until(lambda: sum(one.done() for one in calls) == 6)
+        until(lambda: sum(one.done() for one in calls) == 7)
         shed = [one for one in calls if one.done()]
     assert {outcome(one.result) for one in shed} == {"OVERLOADED"}
     # Most of the others have failed for what the first of them did.

@@ -1,11 +1,14 @@
 """The server stores a limited number of jobs in all, and jobs of a limited number of sessions."""
 
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 
 from headway_server.limits import Limits
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
-from tests.support.refusals import refused_with
+from tests.support.refusals import outcome, refused_with
+from tests.support.waiting import until
 
 
 def test_the_server_stores_no_more_jobs_than_its_limit(app_with: Callable[[Limits], RunningApp]) -> None:
@@ -18,6 +21,19 @@ def test_the_server_stores_no_more_jobs_than_its_limit(app_with: Callable[[Limit
     assert second.report(kept[1].id, progress=1).progress == 1
     first.clear(kept[0].id)
     assert second.create().id
+
+
+def test_jobs_from_before_the_start_count(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'headway.db'}"
+    with RunningApp(database) as app:
+        Caller(app, "first").create()
+        Caller(app, "second").create()
+    with RunningApp(database, limits=Limits(jobs=2)) as app:
+        until(lambda: outcome(Caller(app, "first").create) == "SERVER_JOBS_LIMIT")
+    with RunningApp(database, limits=Limits(sessions=2)) as app:
+        new = (f"session-{number}" for number in count())
+        until(lambda: outcome(Caller(app, next(new)).create) == "SERVER_SESSIONS_LIMIT")
+        assert Caller(app, "first").create().id
 
 
 def test_the_server_stores_jobs_of_no_more_sessions_than_its_limit(app_with: Callable[[Limits], RunningApp]) -> None:

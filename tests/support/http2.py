@@ -128,12 +128,16 @@ class Connection:
         self._decoder = Decoder()
         self._buffer = b""
         self._stream = -1
+        self._window = 65_535
+        """Bytes that the server takes at first on each stream."""
         self.pings_answered = 0
         self.socket.sendall(PREFACE + SettingsFrame(0, settings={}).serialize())
         frame: Frame | None = None
         while polite and not (isinstance(frame, SettingsFrame) and "ACK" not in frame.flags):
             frame = self._frame(time.monotonic() + 5)
             assert frame is not None, "the server did not answer the preface"
+            if isinstance(frame, SettingsFrame):
+                self._window = frame.settings.get(SettingsFrame.INITIAL_WINDOW_SIZE, self._window)
         if polite:
             self.send(SettingsFrame(0, flags=["ACK"]))
 
@@ -174,6 +178,29 @@ class Connection:
             self.send(DataFrame(stream, piece))
         if end:
             self.send(DataFrame(stream, b"", flags=["END_STREAM"]))
+
+    def write_in_turn(self, stream: int, data: bytes) -> None:
+        """The same for any amount of data, on the first stream of the connection: it waits for room as HTTP/2 says."""
+        room = {0: 65_535, stream: self._window}
+        end = time.monotonic() + 10
+        while data:
+            if not (size := min(FRAME_MAX, len(data), *room.values())):
+                frame = self._frame(end)
+                assert frame is not None, "the server did not take the data"
+                if isinstance(frame, WindowUpdateFrame):
+                    room[frame.stream_id] += frame.window_increment
+                elif isinstance(frame, SettingsFrame):
+                    window = frame.settings.get(SettingsFrame.INITIAL_WINDOW_SIZE, self._window)
+                    room[stream] += window - self._window
+                    self._window = window
+                elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+                    self.send(PingFrame(0, frame.opaque_data, flags=["ACK"]))
+                continue
+            self.send(DataFrame(stream, data[:size]))
+            data = data[size:]
+            for number in room:
+                room[number] -= size
+        self.send(DataFrame(stream, b"", flags=["END_STREAM"]))
 
     def call(self, headers: Headers, data: bytes) -> Answer:
         """A whole call."""
