@@ -75,7 +75,7 @@ READ_AHEAD = 512 * 1024
 CONNECTION_CALLS = 1200
 """Open calls of one connection, watches among them. gRPC's clients keep further ones back until there is room."""
 
-PENDING_CALLS = 1500
+PENDING_CALLS = 4000
 """Calls that may wait in gRPC until the event loop takes them; it closes further ones at once, with CANCELLED.
 
 To refuse a call from Python, with a reason, costs two thirds of serving a light one: a server that refused so whatever

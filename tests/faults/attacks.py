@@ -66,10 +66,10 @@ def prepare(address: str) -> None:
     ]
     for _ in jobs.StreamProgress(iter(fattening)):
         pass
-    for start in range(0, LARGE_JOBS, 900):
+    for start in range(0, LARGE_JOBS, 100):
         some = [
             jobs.CreateJob.future(pb.CreateJobRequest(session_id=LARGE, name=f"job {number}"))
-            for number in range(start, min(start + 900, LARGE_JOBS))
+            for number in range(start, min(start + 100, LARGE_JOBS))
         ]
         for creation in some:
             creation.result()
