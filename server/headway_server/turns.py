@@ -33,19 +33,22 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
+            if not turn.cancelled():
+                self._pass_on()
+            elif turn in queue:
                 queue.remove(turn)
                 if not queue:
                     del self._waiting[holder]
-            else:
-                self._pass_on()
             raise
 
     def _pass_on(self) -> None:
-        if not self._waiting:
-            self._free += 1
-            return
-        holder, queue = self._waiting.popitem(last=False)
-        queue.popleft().set_result(None)
-        if queue:
-            self._waiting[holder] = queue
+        while self._waiting:
+            holder, queue = self._waiting.popitem(last=False)
+            turn = queue.popleft()
+            if queue:
+                self._waiting[holder] = queue
+            # Whoever was cancelled leaves the queue only when its task runs next.
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
