@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
-from headway_server import facts, grpc_door, http, logs
+from headway_server import facts, free_memory, grpc_door, http, logs
 from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.change import Event, Rules
@@ -51,7 +51,7 @@ from headway_server.settings import Settings, is_loopback
 from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
 from headway_server.totals import Totals
-from headway_server.upkeep import Upkeep
+from headway_server.upkeep import Gaps, Upkeep
 from headway_server.watch import Hub
 from headway_server.writer import Published, Writer
 
@@ -75,7 +75,7 @@ READ_AHEAD = 512 * 1024
 CONNECTION_CALLS = 1200
 """Open calls of one connection, watches among them. gRPC's clients keep further ones back until there is room."""
 
-PENDING_CALLS = 4000
+PENDING_CALLS = 1500
 """Calls that may wait in gRPC until the event loop takes them; it closes further ones at once, with CANCELLED.
 
 To refuse a call from Python, with a reason, costs two thirds of serving a light one: a server that refused so whatever
@@ -175,7 +175,7 @@ class App:
                 self.store, self.readers, self.writer, self.hub, clock, change_log, servers, snapshot
             )
         # A clock that a test moves knows nothing of the time in which the event loop did not run.
-        gaps = self.loop_monitor.gaps if self._clock is None else lambda _: ()
+        gaps = self._gaps if self._clock is None else lambda _: ()
         self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, rules, self.other_servers, gaps)
         sealer, poll = Sealer(key), settings.longest_poll
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, sealer, poll)
@@ -220,11 +220,17 @@ class App:
             self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run(self._note_database)))
             count = partial(self.readers.list, "", lambda _: self.store.count_all())
             self._upkeep_tasks.append(asyncio.create_task(self.totals.run(count)))
+            self._upkeep_tasks.append(asyncio.create_task(free_memory.run()))
             if self.other_servers is not None:
                 self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_looks()))
                 self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_commits()))
             await self.notices.start(alone=not self.engine.shared)
         self.loop_monitor.start()
+
+    def _gaps(self, now: int) -> Gaps:
+        """When nobody could be heard: while the event loop did not run, and since the calls that now wait came."""
+        waiting = int(self._backlog.wait * MICROSECONDS)
+        return (*self.loop_monitor.gaps(now), (now - waiting, now))
 
     def _publish(self, changes: Sequence[Published]) -> None:
         self.hub.publish(changes)

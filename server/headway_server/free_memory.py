@@ -1,0 +1,42 @@
+"""Gives memory that is no longer used back to the system: glibc keeps what was freed, for each thread that freed it."""
+
+import asyncio
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+INTERVAL = 10.0
+"""Seconds between two looks."""
+
+WORTH = 32 * 1024 * 1024
+"""Bytes by which the process must have grown since the last time."""
+
+
+def _trim() -> Callable[[int], int] | None:
+    """glibc's malloc_trim; other C libraries keep less, and have none."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "malloc_trim"):
+        return None
+    return ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t)(("malloc_trim", library))
+
+
+def _resident() -> int:
+    """Bytes that the process has in memory; 0 where that is not known."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+async def run() -> None:
+    """Give back again and again."""
+    trim = _trim()
+    if trim is None:
+        return
+    least = _resident()
+    while True:
+        await asyncio.sleep(INTERVAL)
+        least = min(least, _resident())
+        if _resident() - least > WORTH:
+            # It holds a lock of the allocator for each thread in turn: not on the event loop.
+            await asyncio.to_thread(trim, 0)
