@@ -1,4 +1,4 @@
-"""All attacks at once: the server stays ready and takes no more memory than it may. The command tells how fast it is."""
+"""All attacks at once: the server stays ready, and within its memory. The command also tells how fast it is."""
 
 import os
 from pathlib import Path
