@@ -5,7 +5,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any  # answers of any type
@@ -214,6 +214,23 @@ def test_what_would_wait_too_long_is_refused(
             assert refusal.retry_after is not None and refusal.retry_after > 2, "it grows with what is ahead"
         assert all(call.result().revision for call in accepted)
         assert caller.report(job.id, advance=1).progress == 1
+
+
+def test_a_commit_ends_by_the_rows_that_it_stores(
+    narrow: RunningApp, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the number of calls alone: some store hundreds of rows each."""
+    monkeypatch.setattr("headway_server.writer.BATCH_MAX", 10)
+    caller = Caller(narrow, session)
+    jobs = [caller.create().id for _ in range(PENDING - 1)]
+    errors = [job_pb2.RecordError(record="r")] * 100
+    with ThreadPoolExecutor(PENDING) as pool, held_commits(narrow) as wait_for:
+        reported = [pool.submit(caller.report, job, record_errors=errors) for job in jobs]
+        wait_for(len(jobs))
+        assert narrow.app.writer.wait > 0
+    wait([*reported])
+    assert len({caller.get(job).last_contact_time.ToNanoseconds() for job in jobs}) == len(jobs)
+    assert {caller.errors(job).total for job in jobs} == {100}
 
 
 @pytest.mark.parametrize("door", ["grpc", "http"])
