@@ -108,6 +108,9 @@ class Writer:
         self._waiting: set[_Call] = set()
         self._waiting_weight = 0
         self._pending_bytes = 0
+        self._reach = BATCH_MAX
+        """What the latest commit could take along. The next one tries no more than twice that: each call put back was
+        loaded in vain, and with many that must wait for each other that would be quadratic."""
         self._room = asyncio.Event()
         self._commit_time = 0.0
         """Seconds of a commit, on average over the latest."""
@@ -251,7 +254,8 @@ class Writer:
     def _collect(self) -> list[_Call]:
         batch: list[_Call] = []
         taken = 0
-        while taken < BATCH_MAX and (call := self._line.take()) is not None:
+        self._reach = min(2 * self._reach, BATCH_MAX)
+        while taken < self._reach and (call := self._line.take()) is not None:
             if call.future.done():
                 self._loop.call_soon_threadsafe(self._forget, call)
             else:
@@ -345,6 +349,7 @@ class Writer:
             if commit.must_wait(call.steps):
                 self._line.put_back(batch[index:])
                 del batch[index:]
+                self._reach = max(sum([done.weight for done in batch]), 1)
                 break
             if call.lane is not None and call.lane.error is not None:
                 call.failure = call.lane.error
