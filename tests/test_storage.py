@@ -15,6 +15,7 @@ from headway_server.estimate import Pace
 from headway_server.job import Cancellation, Error, Job, Status, StatusChange
 from headway_server.limits import INT64_MAX, MICROSECONDS
 from headway_server.listing import NEWEST, Filter, Found
+from headway_server.report import RecordError
 from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
 from tests.conftest import ENGINES, empty_database
@@ -82,6 +83,43 @@ def test_a_job_is_read_back_as_it_was_written(store: Store, job: Job) -> None:
         with store.transaction():
             store.save([Change(job, removed=True, changed=True)])
     assert store.get(key) is None
+
+
+def test_a_commit_compiles_nothing_however_many_jobs_it_stores(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling a statement costs more than running it; one for each job would keep all other callers waiting."""
+    errors = [RecordError(f"r{number}", "C", "wrong") for number in range(150)]
+    jobs = [Job("a" * 32, f"{number:032x}", wake_time=1) for number in range(20)]
+    contexts = store.database.get_sql_context
+    compiled = []
+
+    def count() -> object:
+        compiled.append(1)
+        return contexts()
+
+    monkeypatch.setattr(store.database, "get_sql_context", count)
+    for times in (1, 2):
+        changes = []
+        for number, job in enumerate(jobs):
+            job.labels = {"a": str(times), "b": "2"}
+            job.error_count += len(errors) - number
+            new = errors[: len(errors) - number]
+            change = Change(job, times == 1, changed=True, rewritten=True, relabelled=True, record_errors=new)
+            change.results = "{}" if times == 2 else None
+            changes.append(change)
+        with store.transaction():
+            store.save(changes)
+    assert not compiled
+    monkeypatch.undo()
+    for number, job in enumerate(jobs):
+        total = 2 * (len(errors) - number)
+        key = (job.session_hash, job.id)
+        stored = [kept for kept, _ in store.record_errors(key)]
+        assert stored == [n for n in range(1, total + 1) if n <= 100 or n > total - 100]
+        assert store.results(key) == "{}"
+    assert len(store.listing.jobs(Filter("a" * 32, labels={"a": "2", "b": "2"}), NEWEST, 100).jobs) == len(jobs)
+    with store.transaction():
+        store.save([Change(job, removed=True, changed=True) for job in jobs])
+    assert not store.record_errors((jobs[0].session_hash, jobs[0].id))
 
 
 def test_every_field_of_a_job_has_a_column() -> None:

@@ -17,6 +17,7 @@ from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
 from headway_server.offload import read_off_loop
 from headway_server.report import Report
+from headway_server.step_weights import parts
 from headway_server.writer import Lane
 
 WINDOW = 64
@@ -64,6 +65,8 @@ class ProgressStream:
         self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
         self._lane = Lane()
+        self._parts: asyncio.Future[list[Outcome]] | None = None
+        """The outcomes of a request that goes through several commits; until they are known, none follows it."""
         self._known = known
         self._acked = 0
         self._heard = 0.0
@@ -123,6 +126,9 @@ class ProgressStream:
                 self._put(await self._accept(request))
                 # While the next one is awaited, this one is not kept.
                 del request
+                if self._parts is not None:
+                    await asyncio.wait([self._parts])
+                    self._parts = None
             self._put(None)
         except JobError as error:
             # Without its traceback, which holds what was received.
@@ -146,8 +152,23 @@ class ProgressStream:
         else:
             named, refused = await read_off_loop(self._read, request)
         if _are_located(named):
-            return _Waiting(self._jobs.report(named, size, self._lane), refused)
-        return _Waiting(self._jobs.report(await self._locate(named, refused), size, self._lane), refused)
+            return _Waiting(self._apply(named, size), refused)
+        return _Waiting(self._apply(await self._locate(named, refused), size), refused)
+
+    def _apply(self, steps: Sequence[Step], size: int) -> "asyncio.Future[list[Outcome]]":
+        parted = parts(steps)
+        if len(parted) == 1:
+            return self._jobs.report(steps, size, self._lane)
+        self._parts = asyncio.create_task(self._apply_parts(parted, size))
+        return self._parts
+
+    async def _apply_parts(self, parted: Sequence[Sequence[Step]], size: int) -> list[Outcome]:
+        """One after the other, so that what others ask for meanwhile comes in between."""
+        outcomes: list[Outcome] = []
+        for part in parted:
+            await self._jobs.room()
+            outcomes += await self._jobs.report(part, size // len(parted), self._lane)
+        return outcomes
 
     def _read(self, request: pb.StreamProgressRequest) -> tuple[Sequence[_Named], dict[int, JobError]]:
         """The reports, and those that are refused, by their place in the request."""

@@ -22,12 +22,14 @@ from headway_server.errors import DatabaseUnavailable, JobError, Overloaded, Shu
 from headway_server.job import Job, Key
 from headway_server.line import Line
 from headway_server.listing import Removal
+from headway_server.step_weights import weight
 from headway_server.store import CommitFailed, Store
 from headway_server.tally import COMMIT_CALLS, COMMIT_SECONDS, Histogram
 from headway_server.totals import Totals
 
 BATCH_MAX = 2000
-"""Steps in one commit, or little more, so that no call waits long for its neighbours."""
+"""What the steps of one commit weigh together, or little more, so that no call waits long for its neighbours: some
+100 ms."""
 
 TRIES = 3
 """So often a commit is tried that another server, or a lost connection, got in the way of."""
@@ -66,6 +68,7 @@ class _Call:
     steps: Sequence[Step]
     future: "asyncio.Future[list[Outcome]]"
     size: int = 0
+    weight: int = 0
     chore: Callable[[], None] | None = None
     lane: Lane | None = None
     outcomes: list[Outcome] = field(default_factory=list)
@@ -103,8 +106,11 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._line: Line[_Call] = Line(self._loop)
         self._waiting: set[_Call] = set()
-        self._waiting_steps = 0
+        self._waiting_weight = 0
         self._pending_bytes = 0
+        self._reach = BATCH_MAX
+        """What the latest commit could take along. The next one tries no more than twice that: each call put back was
+        loaded in vain, and with many that must wait for each other that would be quadratic."""
         self._room = asyncio.Event()
         self._commit_time = 0.0
         """Seconds of a commit, on average over the latest."""
@@ -132,7 +138,7 @@ class Writer:
     @property
     def wait(self) -> float:
         """Seconds that the commits ahead of a new call are expected to take. 0 if the next commit takes it along."""
-        commits = self._waiting_steps // BATCH_MAX
+        commits = self._waiting_weight // BATCH_MAX
         if not commits:
             return 0.0
         began = self._commit_began
@@ -172,7 +178,7 @@ class Writer:
             if lane is not None:
                 lane.close(overloaded)
             raise overloaded
-        return self._put(_Call(steps, self._loop.create_future(), size, lane=lane))
+        return self._put(_Call(steps, self._loop.create_future(), size, weight(steps, size), lane=lane))
 
     async def chore(self, work: Callable[[], None]) -> None:
         """Run writes that belong to no job, in a commit like any other."""
@@ -191,7 +197,7 @@ class Writer:
         if self._closed:
             raise ShuttingDown
         self._waiting.add(call)
-        self._waiting_steps += len(call.steps)
+        self._waiting_weight += call.weight
         self._pending_bytes += call.size
         self._line.put(call)
         return call.future
@@ -247,13 +253,14 @@ class Writer:
 
     def _collect(self) -> list[_Call]:
         batch: list[_Call] = []
-        steps = 0
-        while steps < BATCH_MAX and (call := self._line.take()) is not None:
+        taken = 0
+        self._reach = min(2 * self._reach, BATCH_MAX)
+        while taken < self._reach and (call := self._line.take()) is not None:
             if call.future.done():
                 self._loop.call_soon_threadsafe(self._forget, call)
             else:
                 batch.append(call)
-                steps += len(call.steps)
+                taken += call.weight
         return batch
 
     def _commit(self, batch: list[_Call]) -> list[Published]:
@@ -342,6 +349,7 @@ class Writer:
             if commit.must_wait(call.steps):
                 self._line.put_back(batch[index:])
                 del batch[index:]
+                self._reach = max(sum([done.weight for done in batch]), 1)
                 break
             if call.lane is not None and call.lane.error is not None:
                 call.failure = call.lane.error
@@ -367,7 +375,7 @@ class Writer:
 
     def _forget(self, call: _Call) -> None:
         self._waiting.discard(call)
-        self._waiting_steps -= len(call.steps)
+        self._waiting_weight -= call.weight
         self._pending_bytes -= call.size
         self._room.set()
 

@@ -13,7 +13,7 @@ from headway_server import rows
 from headway_server.change import Change
 from headway_server.database import Engine
 from headway_server.models import JobRow, LabelRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
-from headway_server.statements import Statement, belongs, is_key, named, to_power_of_two
+from headway_server.statements import Statement, is_key, named, to_power_of_two
 
 RECORD_ERRORS_KEPT = 100
 """So many record errors are kept from the beginning of a job, and as many from its end."""
@@ -44,15 +44,47 @@ class Writes:
                 update={VariablesRow.variables: EXCLUDED.variables},
             ),
         )
+        self._remove_labels = Statement(compiled, LabelRow.delete().where(is_key(LabelRow, "job_id")))
+        self._insert_label = Statement(
+            compiled,
+            LabelRow.insert(
+                session_hash=named("session_hash"), job_id=named("id"), key=named("key"), value=named("value")
+            ),
+        )
+        self._insert_results = Statement(
+            compiled,
+            ResultsRow.insert(session_hash=named("session_hash"), job_id=named("id"), results=named("results")),
+        )
+        self._insert_record_error = Statement(
+            compiled,
+            RecordErrorRow.insert(
+                session_hash=named("session_hash"),
+                job_id=named("id"),
+                number=named("number"),
+                record=named("record"),
+                code=named("code"),
+                message=named("message"),
+            ),
+        )
+        self._drop_record_errors = Statement(
+            compiled,
+            RecordErrorRow.delete().where(
+                is_key(RecordErrorRow, "job_id")
+                & (RecordErrorRow.number >= named("first"))
+                & (RecordErrorRow.number <= named("last"))
+            ),
+        )
         self._removals = [
-            Statement(compiled, model.delete().where(is_key(model, column)))
-            for model, column in (
-                (LabelRow, "job_id"),
-                (VariablesRow, "job_id"),
-                (ResultsRow, "job_id"),
-                (RecordErrorRow, "job_id"),
-                (JobRow, "id"),
-            )
+            self._remove_labels,
+            *(
+                Statement(compiled, model.delete().where(is_key(model, column)))
+                for model, column in (
+                    (VariablesRow, "job_id"),
+                    (ResultsRow, "job_id"),
+                    (RecordErrorRow, "job_id"),
+                    (JobRow, "id"),
+                )
+            ),
         ]
         self._note_removal = Statement(
             compiled,
@@ -99,9 +131,7 @@ class Writes:
     def save(self, changes: Sequence[Change]) -> None:
         """Write what the changes hold; the transaction is the caller's."""
         gone: list[dict[str, rows.SqlValue]] = [
-            {"session_hash": c.job.session_hash, "id": c.job.id, "update_time": c.job.update_time}
-            for c in changes
-            if c.removed and not c.created
+            {**_key(c), "update_time": c.job.update_time} for c in changes if c.removed and not c.created
         ]
         if gone:
             for statement in (*self._removals, self._note_removal):
@@ -112,45 +142,47 @@ class Writes:
         self._run_many(self._update_all, [rows.to_row(c.job) for c in stored if c.rewritten])
         self._run_many(self._update_reported, [rows.reported(c.job) for c in stored if c.changed and not c.rewritten])
         self._run_many(self._save_variables, [self._variables_row(c) for c in kept if c.variables_changed])
-        for change in kept:
-            job = change.job
-            key = {"session_hash": job.session_hash, "job_id": job.id}
-            if change.relabelled:
-                if not change.created:
-                    self.database.execute(LabelRow.delete().where(belongs(LabelRow, (job.session_hash, job.id))))
-                if job.labels:
-                    labels = [{**key, "key": name, "value": value} for name, value in job.labels.items()]
-                    self.database.execute(LabelRow.insert_many(labels))
-            if change.results is not None:
-                self.database.execute(ResultsRow.insert(**key, results=change.results))
-            if change.record_errors:
-                self._add_record_errors(change, key)
+        relabelled = [c for c in kept if c.relabelled]
+        self._run_many(self._remove_labels, [_key(c) for c in relabelled if not c.created])
+        self._run_many(
+            self._insert_label,
+            [{**_key(c), "key": key, "value": value} for c in relabelled for key, value in c.job.labels.items()],
+        )
+        self._run_many(self._insert_results, [{**_key(c), "results": c.results} for c in kept if c.results is not None])
+        failed = [c for c in kept if c.record_errors]
+        self._run_many(self._insert_record_error, [row for c in failed for row in _record_errors(c)])
+        self._run_many(self._drop_record_errors, [row for c in failed for row in _superseded(c)])
 
     def _variables_row(self, change: Change) -> dict[str, rows.SqlValue]:
         text = json.dumps(change.variables, separators=(",", ":"), ensure_ascii=False)
-        return {"session_hash": change.job.session_hash, "id": change.job.id, "variables": text}
-
-    def _add_record_errors(self, change: Change, key: dict[str, str]) -> None:
-        total = change.job.error_count
-        numbered = enumerate(change.record_errors, total - len(change.record_errors) + 1)
-        new = [
-            {**key, "number": number, "record": error.record, "code": error.code, "message": error.message}
-            for number, error in numbered
-            if number <= RECORD_ERRORS_KEPT or number > total - RECORD_ERRORS_KEPT
-        ]
-        self.database.execute(RecordErrorRow.insert_many(new))
-        self.database.execute(
-            RecordErrorRow.delete().where(
-                belongs(RecordErrorRow, (key["session_hash"], key["job_id"]))
-                & (RecordErrorRow.number > RECORD_ERRORS_KEPT)
-                & (RecordErrorRow.number <= total - RECORD_ERRORS_KEPT)
-            )
-        )
+        return {**_key(change), "variables": text}
 
     def _run_many(self, statement: Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
         if many:
             with exception_wrapper:
                 self.database.cursor().executemany(statement.sql, [statement.parameters(row) for row in many])
+
+
+def _key(change: Change) -> dict[str, rows.SqlValue]:
+    return {"session_hash": change.job.session_hash, "id": change.job.id}
+
+
+def _record_errors(change: Change) -> list[dict[str, rows.SqlValue]]:
+    """The rows of the new record errors that are kept."""
+    total = change.job.error_count
+    key = _key(change)
+    return [
+        {**key, "number": number, "record": error.record, "code": error.code, "message": error.message}
+        for number, error in enumerate(change.record_errors, total - len(change.record_errors) + 1)
+        if number <= RECORD_ERRORS_KEPT or number > total - RECORD_ERRORS_KEPT
+    ]
+
+
+def _superseded(change: Change) -> list[dict[str, rows.SqlValue]]:
+    """Which stored record errors are no longer among the last: one range of numbers, or none."""
+    stored = change.job.error_count - len(change.record_errors)
+    first, last = RECORD_ERRORS_KEPT + 1, min(stored, change.job.error_count - RECORD_ERRORS_KEPT)
+    return [{**_key(change), "first": first, "last": last}] if first <= last else []
 
 
 def _only_reported(change: Change) -> bool:

@@ -3,17 +3,20 @@
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any  # answers of any type
 
 import grpc
 import pytest
 
 from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as pb
 from headway_server.change import Change
 from headway_server.committed import Committed
 from headway_server.job import Job
 from headway_server.limits import Limits
 from tests.support.app import RunningApp
-from tests.support.caller import Caller
+from tests.support.caller import TIMEOUT, Caller
+from tests.support.waiting import held_commits
 
 
 @pytest.fixture
@@ -52,6 +55,28 @@ def test_the_room_of_a_session_is_counted_right(forgetful: RunningApp) -> None:
         caller.clear(job)
     assert len([caller.create().id for _ in range(3)]) == 3
     Caller(forgetful, "another").create()
+
+
+def test_a_job_that_is_cleared_and_created_anew_at_once_is_answered_as_it_was_each_time(forgetful: RunningApp) -> None:
+    caller, job = Caller(forgetful, "session"), "a" * 32
+    calls: list[grpc.Future[Any]] = []
+    with held_commits(forgetful) as wait_for:
+        for number in range(5):
+            create = pb.CreateJobRequest(session_id="session", job_id=job, labels={"number": str(number)})
+            calls.append(forgetful.stub.CreateJob.future(create, timeout=TIMEOUT))
+            wait_for(len(calls))
+            if number < 4:
+                clear = pb.ClearJobRequest(session_id="session", job_id=job)
+                calls.append(forgetful.stub.ClearJob.future(clear, timeout=TIMEOUT))
+                wait_for(len(calls))
+    created = [call.result() for call in calls[::2]]
+    assert [answer.labels["number"] for answer in created] == [*"01234"]
+    assert caller.report(job, advance=1).progress == 1
+    others = [caller.create().id for _ in range(2)]
+    with pytest.raises(grpc.RpcError):
+        caller.create()
+    assert caller.get(job).labels["number"] == "4"
+    assert {found.id for found in caller.list().jobs} == {job, *others}
 
 
 def test_what_is_held_is_bounded_in_bytes() -> None:

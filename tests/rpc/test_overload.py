@@ -5,7 +5,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any  # answers of any type
@@ -24,6 +24,7 @@ from headway_server import writer
 from headway_server.app import CONNECTION_CALLS, channel_options
 from headway_server.errors import Overloaded
 from headway_server.limits import Limits
+from headway_server.line import Line
 from headway_server.settings import Settings
 from headway_server.writer import WAIT_MAX, Lane
 from tests.conftest import ENGINES, empty_database
@@ -214,6 +215,54 @@ def test_what_would_wait_too_long_is_refused(
             assert refusal.retry_after is not None and refusal.retry_after > 2, "it grows with what is ahead"
         assert all(call.result().revision for call in accepted)
         assert caller.report(job.id, advance=1).progress == 1
+
+
+def test_jobs_that_are_cleared_and_created_anew_are_loaded_a_few_times(
+    tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait: each pair needs a commit, and one that loaded all the others too would make it quadratic."""
+    count = 60
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}") as app:
+        caller = Caller(app, session)
+        jobs = [caller.create(job_id=f"{number:032x}").id for number in range(count)]
+        put_back: list[object] = []
+        put = Line.put_back
+
+        def count_put_back(line: "Line[object]", calls: Iterable[object]) -> None:
+            calls = [*calls]
+            put_back.extend(calls)
+            put(line, calls)
+
+        monkeypatch.setattr(Line, "put_back", count_put_back)
+        calls: list[grpc.Future[Any]] = []
+        with held_commits(app) as wait_for:
+            for job in jobs:
+                clear = pb.ClearJobRequest(session_id=session, job_id=job)
+                calls.append(app.stub.ClearJob.future(clear, timeout=TIMEOUT))
+                wait_for(len(calls))
+                create = pb.CreateJobRequest(session_id=session, job_id=job)
+                calls.append(app.stub.CreateJob.future(create, timeout=TIMEOUT))
+                wait_for(len(calls))
+        assert {_code(call) for call in calls} == {grpc.StatusCode.OK}
+    assert put_back
+    assert len(put_back) < 6 * count
+
+
+def test_a_commit_ends_by_the_rows_that_it_stores(
+    narrow: RunningApp, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the number of calls alone: some store hundreds of rows each."""
+    monkeypatch.setattr("headway_server.writer.BATCH_MAX", 10)
+    caller = Caller(narrow, session)
+    jobs = [caller.create().id for _ in range(PENDING - 1)]
+    errors = [job_pb2.RecordError(record="r")] * 100
+    with ThreadPoolExecutor(PENDING) as pool, held_commits(narrow) as wait_for:
+        reported = [pool.submit(caller.report, job, record_errors=errors) for job in jobs]
+        wait_for(len(jobs))
+        assert narrow.app.writer.wait > 0
+    wait([*reported])
+    assert len({caller.get(job).last_contact_time.ToNanoseconds() for job in jobs}) == len(jobs)
+    assert {caller.errors(job).total for job in jobs} == {100}
 
 
 @pytest.mark.parametrize("door", ["grpc", "http"])

@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ from google.rpc import status_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server import servicer
+from headway_server import servicer, step_weights
 from tests.support.caller import TIMEOUT, Caller, seconds, struct
 from tests.support.refusals import faults, from_error, from_status, only, refused_with
 from tests.support.waiting import held_commits
@@ -339,3 +340,30 @@ def test_a_report_of_a_job_cleared_meanwhile(caller: Caller) -> None:
     response = stream.until_acked(2)
     assert only([failure.status for failure in response.failures]).reason == "JOB_NOT_FOUND"
     stream.close()
+
+
+def test_others_come_in_between_the_parts_of_a_heavy_request(
+    caller: Caller, stranger: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes several commits, in its order, and is acknowledged as a whole; the next request follows all of it."""
+    monkeypatch.setattr(step_weights, "PART_WEIGHT", 10)
+    job, other = caller.create(), stranger.create()
+    errors = [job_pb2.RecordError(record=f"r{number}") for number in range(200)]
+    reports = [{"job_id": job.id, "progress": n, "record_errors": errors[50 * n : 50 * n + 50]} for n in range(4)]
+    stream = Stream(caller)
+    with ThreadPoolExecutor(1) as pool, held_commits(caller.app) as wait_for:
+        stream.send(*reports[:2], {"job_id": "f" * 32, "progress": 1}, *reports[2:])
+        wait_for(1)
+        stream.send({"job_id": job.id, "progress": 9})
+        reported = pool.submit(stranger.report, other.id, advance=1)
+        wait_for(2)
+    stream.until_acked(2)
+    assert failures(stream.close()).keys() == {(0, 2)}
+    reported.result(TIMEOUT)
+    assert (
+        stranger.get(other.id).last_contact_time.ToNanoseconds() < caller.get(job.id).last_contact_time.ToNanoseconds()
+    )
+    assert [error.record for error in (*caller.errors(job.id).first, *caller.errors(job.id).last)] == [
+        error.record for error in errors
+    ]
+    assert caller.get(job.id).progress == 9
