@@ -181,10 +181,12 @@ class App:
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, sealer, poll)
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
-        operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace, poll)
         self._health = Health(("", JOB_SERVICE.full_name))
         unsent = self._unsent = Budget(settings.limits.unsent_bytes, MemoryLimit)
         self.calls = calls = OpenCalls(settings.limits.open_calls, unsent)
+        operations = OperationsServicer(
+            jobs, sessions, settings.limits, settings.cancel_grace, poll, calls.large_answers
+        )
         self._database_trouble: JobError | None = None
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
