@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headway_server import encoded
 from headway_server.budget import Budget, Share
-from headway_server.cache import OVERHEAD, Cache
+from headway_server.cache import OVERHEAD, PART, Cache
 from headway_server.checks import Checks
 from headway_server.errors import MemoryLimit
 from headway_server.guard import ANYBODY
+from headway_server.job import Job
 from headway_server.limits import Limits
 from headway_server.sessions import KEPT_BYTES, Sessions
 from headway_server.tokens import SessionHasher
@@ -38,6 +40,15 @@ def test_what_is_large_is_not_kept() -> None:
     cache.put("large", "x", TOTAL // 2)
     assert cache.get("large") is None
     assert cache.used == 0
+
+
+def test_a_large_job_is_encoded_once_for_all_who_wait_for_it() -> None:
+    small, large = Job("session", "0" * 32, name="small"), Job("session", "1" * 32, name="large")
+    large.labels = {f"{number:0256}": "x" * 1024 for number in range(200)}
+    first, answer = encoded.job(small), encoded.job(large)
+    assert len(answer) > encoded.KEPT_BYTES // PART
+    assert encoded.job(large) is answer
+    assert encoded.job(small) is first
 
 
 def test_sessions_take_no_more_than_their_bytes() -> None:

@@ -208,7 +208,7 @@ def test_text(name: str, piece: str) -> None:
 @pytest.mark.parametrize("piece", PIECES)
 async def test_names_and_filters_of_operations(piece: str) -> None:
     sessions = Sessions(SessionHasher(b"k" * 32), LIMITS)
-    servicer = OperationsServicer(None, sessions, LIMITS, 0, 0)  # type: ignore[arg-type]  # refused before it is asked
+    servicer = OperationsServicer(None, sessions, LIMITS, 0, 0, None)  # type: ignore[arg-type]  # refused before it is asked
 
     def make(length: int) -> Callable[[], object]:
         text = piece * (length // len(piece))

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import grpc.aio
 from google.longrunning import operations_proto_pb2
-from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -25,6 +25,7 @@ from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.change import Event, Rules
 from headway_server.change_log import ChangeLog, Snapshot
+from headway_server.channelz import Channelz
 from headway_server.clock import Clock
 from headway_server.committed import Committed
 from headway_server.database import StartError, migrate, open_engine, session_key
@@ -181,10 +182,12 @@ class App:
         jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, sealer, poll)
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
-        operations = OperationsServicer(jobs, sessions, settings.limits, settings.cancel_grace, poll)
         self._health = Health(("", JOB_SERVICE.full_name))
         unsent = self._unsent = Budget(settings.limits.unsent_bytes, MemoryLimit)
         self.calls = calls = OpenCalls(settings.limits.open_calls, unsent)
+        operations = OperationsServicer(
+            jobs, sessions, settings.limits, settings.cancel_grace, poll, calls.large_answers
+        )
         self._database_trouble: JobError | None = None
         self._draining = False
         self._server = grpc.aio.server(options=channel_options(settings))
@@ -201,7 +204,7 @@ class App:
                 grpc_door.handlers(
                     guard, calls, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True
                 ),
-                grpc_door.handlers(guard, calls, CHANNELZ, channelz.aio.ChannelzServicer(), wants_context=True),
+                grpc_door.handlers(guard, calls, CHANNELZ, Channelz(CHANNELZ), wants_context=True),
                 # The last to be asked: the others' calls do not pass here.
                 self._backlog,
             )

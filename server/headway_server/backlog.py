@@ -24,7 +24,10 @@ NEXT_PROBE = 0.01
 """Seconds until the next look while too many wait: what a look has found does not hold for long."""
 
 BUSY = 20
-"""Calls in that time below which nothing can be waiting."""
+"""Calls in that time below which nothing can be waiting, unless they are slow."""
+
+LATE = 0.05
+"""Seconds that a look comes late by from which on few calls can be waiting too: something keeps the loop busy."""
 
 REFUSALS = 1500
 """Refusals a second. One costs some 0.1 ms, so all of them take about a sixth of the time from what can be done."""
@@ -88,8 +91,10 @@ class Backlog(grpc.GenericRpcHandler):
         async with grpc.aio.insecure_channel(address, options) as channel:
             probe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_PROBE)
             while True:
-                await asyncio.sleep(PROBE_INTERVAL if self._wait <= WAIT_MAX else NEXT_PROBE)
-                busy, self._calls = self._calls >= BUSY or self._wait > WAIT_MAX, 0
+                due = time.monotonic() + (PROBE_INTERVAL if self._wait <= WAIT_MAX else NEXT_PROBE)
+                await asyncio.sleep(due - time.monotonic())
+                late = time.monotonic() - due > LATE
+                busy, self._calls = late or self._calls >= BUSY or self._wait > WAIT_MAX, 0
                 self._taken.clear()
                 if not busy:
                     self._wait = 0.0

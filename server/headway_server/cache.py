@@ -9,7 +9,7 @@ OVERHEAD = 300
 """Bytes that an entry takes beside what it holds."""
 
 PART = 64
-"""An entry of more than this part (1/64) of the total is not kept."""
+"""By default an entry of more than this part (1/64) of the total is not kept."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -22,8 +22,9 @@ class Cache(Generic[K, V]):
     it is looked up, because the look-up hashes all of it.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, part: int = PART) -> None:
         self._total = total
+        self._part = part
         self._used = 0
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._lock = Lock()
@@ -38,11 +39,11 @@ class Cache(Generic[K, V]):
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
-    def put(self, key: K, value: V, size: int) -> None:
-        """Keep the value, of `size` bytes together with its key, if that is not too much."""
+    def put(self, key: K, value: V, size: int) -> bool:
+        """Keep the value, of `size` bytes together with its key, if that is not too much; whether it is kept."""
         size += OVERHEAD
-        if size * PART > self._total:
-            return
+        if size * self._part > self._total:
+            return False
         with self._lock:
             _, before = self._entries.pop(key, (None, 0))
             self._entries[key] = value, size
@@ -50,3 +51,4 @@ class Cache(Generic[K, V]):
             while self._used > self._total:
                 _, (_, freed) = self._entries.popitem(last=False)
                 self._used -= freed
+        return True

@@ -14,6 +14,12 @@ from headway_server.offload import write_off_loop
 KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of answers of a kind that are kept: what many look at, or some again and again, is among the last."""
 
+LARGE_KEPT_BYTES = 2 * 1024 * 1024
+"""Bytes of answers of a kind that are too large to be kept with the others: many may wait for the same one."""
+
+LARGE_PART = 2
+"""One of them may take this part (1/2) of these bytes."""
+
 WRITTEN_AT_ONCE = 4 * 1024
 """Longer JSON text is converted off the event loop: the worst of this length takes 3 ms."""
 
@@ -26,14 +32,16 @@ _Report = tuple[Status, int, int, Cancellation | None, int]
 
 def _once(make: Callable[[Job], Message]) -> Callable[[Job], bytes]:
     kept: Cache[_Committed, bytes] = Cache(KEPT_BYTES)
+    large: Cache[_Committed, bytes] = Cache(LARGE_KEPT_BYTES, LARGE_PART)
 
     def encode(job: Job) -> bytes:
         # A job that is created anew under its old id has the same revisions again, but later.
         key = (job.session_hash, job.id, job.revision, job.update_time)
-        made = kept.get(key)
+        made = kept.get(key) or large.get(key)
         if made is None:
             made = make(job).SerializeToString()
-            kept.put(key, made, len(made))
+            if not kept.put(key, made, len(made)):
+                large.put(key, made, len(made))
         return made
 
     return encode

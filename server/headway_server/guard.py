@@ -146,7 +146,8 @@ LARGE_ANSWERS = frozenset(
         f"{_OPERATIONS}.ListOperations",
     }
 )
-"""Methods whose answers can be so large that callers take turns. WaitOperation is none: it waits for long."""
+"""Methods whose answers can be so large that callers take turns. WaitOperation is not among them:
+it takes its turn after its wait, which is long."""
 
 
 class Credentials:

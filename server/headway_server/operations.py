@@ -17,6 +17,7 @@ from headway_server.errors import JobEnded
 from headway_server.guard import Caller
 from headway_server.job import ENDED, Job, Status
 from headway_server.jobs import Jobs, Name
+from headway_server.large_answers import LargeAnswers
 from headway_server.limits import INT64_MAX, Limits
 from headway_server.listing import Filter
 from headway_server.sessions import Sessions
@@ -35,8 +36,17 @@ FILTERS = {"": None, "done=true": True, "done=false": False}
 class OperationsServicer:
     """google.longrunning.Operations."""
 
-    def __init__(self, jobs: Jobs, sessions: Sessions, limits: Limits, cancel_grace: int, longest_poll: int) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        sessions: Sessions,
+        limits: Limits,
+        cancel_grace: int,
+        longest_poll: int,
+        large_answers: LargeAnswers,
+    ) -> None:
         self._longest_poll = longest_poll
+        self._large_answers = large_answers
         self._jobs = jobs
         self._sessions = sessions
         self._limits = limits
@@ -86,7 +96,10 @@ class OperationsServicer:
         text = request.name
         del request
         # No revision is newer than that: the end alone is waited for.
-        return await self._operation(text, await self._jobs.get(name, INT64_MAX, wait, caller.connection))
+        job = await self._jobs.get(name, INT64_MAX, wait, caller.connection)
+        # Many may wait for the same end, and each would make its answer at once.
+        async with self._large_answers.turn(caller.connection):
+            return await self._operation(text, job)
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, caller: Caller) -> empty_pb2.Empty:
         name = self._name(request.name, caller)

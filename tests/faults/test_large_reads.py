@@ -4,11 +4,14 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
+from google.longrunning import operations_proto_pb2 as pb2
+from google.protobuf import struct_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
@@ -16,6 +19,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.job import Job, Status
 from tests.conftest import ENGINES, empty_database
 from tests.support.caller import seconds
+from tests.support.refusals import from_error
 from tests.support.rows import SESSION_KEY, multiply, opened, session_hash
 from tests.support.server import ServerProcess
 
@@ -146,6 +150,40 @@ def test_watches_that_open_a_large_session_hold_up_nobody(tmp_path: Path) -> Non
         with repeated([read] * 60):
             others.live_on()
         assert others.most - before < 150 * MEGABYTE
+
+
+def test_results_that_many_wait_for_take_little_memory(tmp_path: Path) -> None:
+    """All of them wake at once, and the answer to one takes some megabytes while it is made."""
+    job_id = "0" * 32
+    request = pb2.WaitOperationRequest(name=f"sessions/waited/operations/{job_id}")
+    # Of a text with one such character each takes four bytes.
+    values = [struct_pb2.Value(string_value=text) for text in ["\U0001f600", *["a" * 7] * 99_000]]
+    results = struct_pb2.Value(list_value=struct_pb2.ListValue(values=values))
+    with serving("", tmp_path) as (server, stub), ThreadPoolExecutor(1) as pool:
+        stub.CreateJob(pb.CreateJobRequest(session_id="waited", job_id=job_id))
+        options = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+        with grpc.insecure_channel(server.address, options) as channel:
+            wait: grpc.UnaryUnaryMultiCallable[pb2.WaitOperationRequest, pb2.Operation] = channel.unary_unary(
+                "/google.longrunning.Operations/WaitOperation",
+                pb2.WaitOperationRequest.SerializeToString,
+                pb2.Operation.FromString,
+            )
+            calls = [wait.future(request, timeout=60) for _ in range(80)]
+            # Calls of one connection arrive in their order.
+            wait(pb2.WaitOperationRequest(name=request.name, timeout=seconds(0)), timeout=60)
+            before = most = resident(server)
+            stub.FinishJob(pb.FinishJobRequest(session_id="waited", job_id=job_id, results=results), timeout=60)
+            answers = pool.submit(lambda: [call.exception() or call.result() for call in calls])
+            while not answers.done():
+                most = max(most, resident(server))
+                time.sleep(0.01)
+        for answer in answers.result():
+            if isinstance(answer, grpc.RpcError):
+                assert from_error(answer).reason == "MEMORY_LIMIT"
+            else:
+                assert isinstance(answer, pb2.Operation)
+                assert len(answer.response.value) > 800_000
+        assert most - before < 200 * MEGABYTE
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,6 +24,8 @@ from headway.v1 import job_service_pb2 as pb
 from headway_server import writer
 from headway_server.app import CONNECTION_CALLS, channel_options
 from headway_server.errors import Overloaded
+from headway_server.job import Job
+from headway_server.jobs import Jobs, Name
 from headway_server.limits import Limits
 from headway_server.line import Line
 from headway_server.settings import Settings
@@ -299,6 +302,24 @@ def test_calls_that_waited_too_long_to_be_taken_are_refused(
                 assert {client.get("/readyz").status for _ in range(20)} == {200}
         before = caller.get(job.id).progress
         assert caller.report(job.id, advance=1).progress == before + 1
+
+
+def test_few_calls_that_are_slow_are_refused_too(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    get = Jobs.get
+
+    async def slow_get(jobs: Jobs, name: Name, *arguments: Any) -> Job:
+        time.sleep(0.1)  # noqa: ASYNC251  # stands for what computes in the event loop
+        return await get(jobs, name, *arguments)
+
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}") as app:
+        caller = Caller(app, session)
+        request = pb.GetJobRequest(session_id=session, job_id=caller.create().id)
+        monkeypatch.setattr(Jobs, "get", slow_get)
+        # Fewer in any tenth of a second than what counts as busy.
+        calls = [app.stub.GetJob.future(request, timeout=TIMEOUT) for _ in range(40)]
+        refusals = [from_error(error) for call in calls if isinstance(error := call.exception(), grpc.RpcError)]
+        monkeypatch.undo()
+        assert {refusal.reason for refusal in refusals} == {"OVERLOADED"}
 
 
 def _is_refused(call: Callable[[], object]) -> bool:

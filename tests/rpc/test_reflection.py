@@ -1,11 +1,14 @@
 """The service explains itself: a real grpcurl, without any files, drives every RPC; health and channelz answer."""
 
+import importlib
 import json
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import json_format
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
@@ -16,6 +19,7 @@ from tests.conftest import missing
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.methods import FULL, METHODS, SERVICE, good
+from tests.support.refusals import from_error
 
 SERVICES = {
     "grpc.channelz.v1.Channelz",
@@ -171,3 +175,48 @@ def test_channelz_counts_calls(caller: Caller) -> None:
     sockets = stub.GetServers(channelz_pb2.GetServersRequest(), timeout=10)
     assert "secret name" not in str(sockets)
     assert caller.session not in str(sockets)
+
+
+MISSING = {
+    "GetServer": channelz_pb2.GetServerRequest(server_id=2**62),
+    "GetServerSockets": channelz_pb2.GetServerSocketsRequest(server_id=2**62),
+    "GetChannel": channelz_pb2.GetChannelRequest(channel_id=2**62),
+    "GetSubchannel": channelz_pb2.GetSubchannelRequest(subchannel_id=2**62),
+    "GetSocket": channelz_pb2.GetSocketRequest(socket_id=2**62),
+}
+
+
+@pytest.mark.parametrize("method", MISSING)
+def test_channelz_says_what_does_not_exist(app: RunningApp, method: str) -> None:
+    stub = channelz_pb2_grpc.ChannelzStub(app.channel)
+    with pytest.raises(grpc.RpcError) as refused:
+        getattr(stub, method)(MISSING[method], timeout=10)
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    assert refused.value.details()
+
+
+def test_channelz_holds_nobody_up(app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One answer is made at a time, off the event loop; of those that wait some are refused."""
+    go = threading.Event()
+    together = threading.Lock()
+    overlaps: list[bool] = []
+    cygrpc = importlib.import_module("grpc._cython.cygrpc")
+    look_up = cygrpc.channelz_get_servers
+
+    def slow(start: int) -> object:
+        overlaps.append(not together.acquire(blocking=False))
+        assert go.wait(30)
+        together.release()
+        return look_up(start)
+
+    monkeypatch.setattr(cygrpc, "channelz_get_servers", slow)
+    stub = channelz_pb2_grpc.ChannelzStub(app.channel)
+    calls = [stub.GetServers.future(channelz_pb2.GetServersRequest(), timeout=30) for _ in range(20)]
+    try:
+        caller.create()
+    finally:
+        go.set()
+    reasons = [from_error(error).reason for call in calls if (error := call.exception()) is not None]
+    assert 0 < len(reasons) < len(calls)
+    assert set(reasons) == {"OVERLOADED"}
+    assert not any(overlaps)
