@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
+
+from google.rpc import status_pb2
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import replies, requests
@@ -15,7 +17,7 @@ from headway_server.errors import Fault, InvalidRequest, JobError, StreamExpired
 from headway_server.job import Job, Key
 from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
-from headway_server.offload import read_off_loop
+from headway_server.offload import read_off_loop, write_off_loop
 from headway_server.report import Report
 from headway_server.step_weights import parts
 from headway_server.writer import Lane
@@ -25,6 +27,9 @@ WINDOW = 64
 
 FAILURES_MAX = 500
 """Failures that one response names, or those of a single request: more would not fit into a gRPC message."""
+
+REFUSALS_AT_ONCE = 8
+"""Refused reports of a request, or failures of a response, that the event loop handles: one takes up to 30 µs."""
 
 SMALL = 256
 """Reports of fewer bytes than this on average are converted quickly, if none has variables or record errors."""
@@ -44,6 +49,9 @@ Names = Cache[tuple[str, str], Name]
 Namer = Callable[[pb.ReportProgressRequest, Checks], Name]
 
 _Named = tuple[Name, Report]
+
+_Failure = tuple[int, int, JobError]
+"""The place of a request in its stream, the place of a report in the request, and why the report was refused."""
 
 
 @dataclass(slots=True)
@@ -75,10 +83,11 @@ class ProgressStream:
         """End the stream with this error, behind the answers to all that was received."""
         self._put(error)
 
-    async def run(
-        self, incoming: AsyncIterator[pb.StreamProgressRequest], life: float
-    ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
-        """The responses. Ends when the requests do, or with StreamExpired after `life` seconds, or when none come."""
+    async def run(self, incoming: AsyncIterator[pb.StreamProgressRequest], life: float) -> AsyncGenerator[bytes, None]:
+        """The responses, serialised.
+
+        Ends when the requests do, or with StreamExpired after `life` seconds, or when none come.
+        """
         receiver = asyncio.create_task(self._receive(incoming))
         loop = asyncio.get_running_loop()
         expiry = loop.call_later(life, self.close, StreamExpired())
@@ -89,7 +98,7 @@ class ProgressStream:
                 batch: list[_Waiting] = []
                 end = await self._next(batch)
                 if batch:
-                    yield self._response(batch)
+                    yield await self._response(batch)
                 if isinstance(end, Exception):
                     raise end
                 if end:
@@ -147,10 +156,13 @@ class ProgressStream:
                 Fault("reports", f"must be at most {limit} in one message, not {len(request.reports)}")
             )
         size = request.ByteSize()
+        reports = iter(request.reports)
+        named: list[_Named] = []
+        refused: dict[int, JobError] = {}
         if size <= requests.LARGE or (size < SMALL * len(request.reports) and _are_plain(request)):
-            named, refused = self._read(request)
-        else:
-            named, refused = await read_off_loop(self._read, request)
+            self._read(reports, named, refused, REFUSALS_AT_ONCE)
+        if len(named) + len(refused) < len(request.reports):
+            await read_off_loop(self._read, reports, named, refused)
         if _are_located(named):
             return _Waiting(self._apply(named, size), refused)
         return _Waiting(self._apply(await self._locate(named, refused), size), refused)
@@ -170,12 +182,19 @@ class ProgressStream:
             outcomes += await self._jobs.report(part, size // len(parted), self._lane)
         return outcomes
 
-    def _read(self, request: pb.StreamProgressRequest) -> tuple[Sequence[_Named], dict[int, JobError]]:
-        """The reports, and those that are refused, by their place in the request."""
-        named: list[_Named] = []
-        refused: dict[int, JobError] = {}
+    def _read(
+        self,
+        reports: Iterator[pb.ReportProgressRequest],
+        named: list[_Named],
+        refused: dict[int, JobError],
+        refusals: int | None = None,
+    ) -> None:
+        """Add the reports to `named`, and those that are refused to `refused`, by their place in the request.
+
+        Stops after so many refusals; a second call goes on from there.
+        """
         known, checks, session_length = self._known, Checks(self._limits), self._limits.session_id_bytes
-        for message in request.reports:
+        for message in reports:
             words = (message.session_id, message.job_id)
             # Before it is looked up, which hashes all of it.
             short = len(words[0]) <= session_length and len(words[1]) == JOB_ID_LENGTH
@@ -190,12 +209,13 @@ class ProgressStream:
                 # Without its traceback, which holds the request.
                 refused[len(named) + len(refused)] = error.with_traceback(None)
                 checks = Checks(self._limits)
+                if len(refused) == refusals:
+                    return
             else:
                 named.append((name, report))
                 # What a session "-" means depends on the caller.
                 if kept is None and name[0] is not EVERYWHERE:
                     known.put(words, name, len(words[0].encode()) + NAME_BYTES)
-        return named, refused
 
     async def _locate(self, named: Sequence[_Named], refused: dict[int, JobError]) -> list[Step]:
         """The steps; what cannot be located is refused."""
@@ -234,8 +254,9 @@ class ProgressStream:
             failures += len(item.refused) + _failed(outcomes)
         return False
 
-    def _response(self, batch: Sequence[_Waiting]) -> pb.StreamProgressResponse:
+    async def _response(self, batch: Sequence[_Waiting]) -> bytes:
         response = pb.StreamProgressResponse()
+        failed: list[_Failure] = []
         # All reports of one job that met in one commit have the same object.
         reported: dict[int, Job] = {}
         for waiting in batch:
@@ -243,9 +264,7 @@ class ProgressStream:
             distinct = dict(zip(map(id, outcomes), outcomes, strict=True))
             reported.update({number: job for number, job in distinct.items() if isinstance(job, Job)})
             if _failed(outcomes):
-                for index, outcome in enumerate(outcomes):
-                    if isinstance(outcome, JobError):
-                        response.failures.add(request=self._acked, report=index, status=replies.status(outcome))
+                failed += [(self._acked, at, error) for at, error in enumerate(outcomes) if isinstance(error, JobError)]
             self._acked += 1
         response.acked = self._acked
         jobs = {(job.session_hash, job.id): job for job in reported.values()}.values()
@@ -254,7 +273,22 @@ class ProgressStream:
                 response.cancellations.add(job_id=job.id, cancellation=replies.cancellation(job.cancellation))
         if jobs:
             response.next_report_after.CopyFrom(replies.span(min(map(self._jobs.pace, jobs))))
-        return response
+        if len(failed) > REFUSALS_AT_ONCE:
+            return await write_off_loop(_serialised, response, failed)
+        return _serialised(response, failed)
+
+
+def _serialised(response: pb.StreamProgressResponse, failed: Sequence[_Failure]) -> bytes:
+    """The response, with these failures in it."""
+    # Most refusals of a stream are equal, and a status takes long to make.
+    statuses: dict[tuple[str, str, tuple[Fault, ...]], status_pb2.Status] = {}
+    for request, report, error in failed:
+        told = (error.reason, error.message, error.faults if isinstance(error, InvalidRequest) else ())
+        status = statuses.get(told)
+        if status is None:
+            status = statuses[told] = replies.status(error)
+        response.failures.add(request=request, report=report, status=status)
+    return response.SerializeToString()
 
 
 def _are_plain(request: pb.StreamProgressRequest) -> bool:

@@ -101,7 +101,7 @@ class JobServicer:
 
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
-    ) -> AsyncGenerator[pb.StreamProgressResponse, None]:
+    ) -> AsyncGenerator[bytes, None]:
         stream = ProgressStream(self._jobs, self._limits, partial(self._named, caller), self._known)
         self._streams.add(stream)
         try:

@@ -1,6 +1,7 @@
 """StreamProgress: what is acknowledged, what failed and where, what stays when the stream breaks."""
 
 import queue
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +12,8 @@ from google.rpc import status_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server import servicer, step_weights
+from headway_server import replies, servicer, step_weights
+from headway_server.errors import JobError
 from tests.support.caller import TIMEOUT, Caller, seconds, struct
 from tests.support.refusals import faults, from_error, from_status, only, refused_with
 from tests.support.waiting import held_commits
@@ -290,6 +292,61 @@ def test_many_faulty_reports_still_get_an_answer(caller: Caller) -> None:
     assert responses[-1].acked == 2
     assert failures(responses).keys() == {(0, n) for n in range(1000)}
     assert caller.get(job.id).progress == 1
+
+
+def test_many_refusals_are_named_each_with_its_own_reason(caller: Caller) -> None:
+    """However they are mixed with each other and with reports that count."""
+    job = caller.create()
+    kinds = ["a malformed id", "a negative progress", "a job that is not there", "several faults", "all sessions"]
+    wrong: list[dict[str, Any]] = [{"job_id": job.id, **BAD[kind][0]} for kind in kinds]
+    alone = [failures(list(caller.stream([caller.batch(report)])))[0, 0] for report in wrong]
+    batch = [
+        report
+        for number in range(100)
+        for report in (wrong[number % 5], {"job_id": job.id, "progress": number, "sequence": number + 1})
+    ]
+    responses = list(caller.stream([caller.batch(*batch), caller.batch(*batch[::2])]))
+    found = failures(responses)
+    assert found == {(0, 2 * n): alone[n % 5] for n in range(100)} | {(1, n): alone[n % 5] for n in range(100)}
+    assert caller.get(job.id).progress == 99
+
+
+def test_faulty_reports_keep_the_event_loop_hardly_longer_than_good_ones(caller: Caller) -> None:
+    """A few bytes can hold a thousand of them, and everybody else waits for the event loop."""
+    job = caller.create()
+    good = {"job_id": job.id, "progress": 1}
+    faulty = {**good, **BAD["several faults"][0]}
+
+    async def clock() -> float:
+        return time.thread_time()
+
+    def taken(report: dict[str, Any], refused: int) -> float:
+        """Seconds of the CPU that the event loop takes for a thousand of it, at its best."""
+        best = float("inf")
+        for _ in range(3):
+            began = caller.app.run(clock())
+            responses = list(caller.stream([caller.batch(*[report] * 1000)]))
+            best = min(best, caller.app.run(clock()) - began)
+            assert len(failures(responses)) == refused
+        return best
+
+    assert taken(faulty, 1000) < 2.5 * taken(good, 0)
+
+
+@pytest.mark.parametrize("kind", ["a job that is not there", "several faults"])
+def test_equal_refusals_share_one_status(caller: Caller, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """To make one takes long, and a few bytes can hold a thousand reports that are refused."""
+    made: list[JobError] = []
+    status = replies.status
+
+    def counted(error: JobError) -> status_pb2.Status:
+        made.append(error)
+        return status(error)
+
+    monkeypatch.setattr(replies, "status", counted)
+    wrong = {"job_id": "1" * 32, **BAD[kind][0]}
+    assert len(failures(list(caller.stream([caller.batch(*[wrong] * 1000)])))) == 1000
+    assert len(made) == 1
 
 
 def test_a_stream_ends_by_itself_now_and_then(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
