@@ -79,7 +79,7 @@ class _Busy:
 
     def wait_for(self, calls: int) -> None:
         """Wait until so many calls have come, whatever became of them."""
-        until(lambda: self._newest().data.calls_started >= calls)
+        until(lambda: self._newest().data.calls_started >= calls, 60)
 
     def _newest(self) -> channelz_pb2.Server:
         servers: Iterable[channelz_pb2.Server] = ChannelzServicer.GetServers(
@@ -346,7 +346,7 @@ def test_one_connection_cannot_crowd_out_the_others() -> None:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/some/Method")
             calls.append([method.future(b"", timeout=TIMEOUT) for _ in range(sent)])
         noisy, quiet, surplus = calls
-        until(lambda: any(call.done() for call in surplus))
+        until(lambda: any(call.done() for call in surplus), 60)
         server.go_on()
         assert {_code(call) for call in noisy + quiet} == {grpc.StatusCode.OK}
         ended = Counter(map(_code, surplus))
