@@ -127,7 +127,8 @@ class Writes:
                 self._add_record_errors(change, key)
 
     def _variables_row(self, change: Change) -> dict[str, rows.SqlValue]:
-        text = json.dumps(change.variables, separators=(",", ":"), ensure_ascii=False)
+        assert change.variables is not None
+        text = json.dumps(change.variables.texts, separators=(",", ":"), ensure_ascii=False)
         return {"session_hash": change.job.session_hash, "id": change.job.id, "variables": text}
 
     def _add_record_errors(self, change: Change, key: dict[str, str]) -> None:
