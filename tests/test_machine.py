@@ -31,7 +31,7 @@ from headway_server.errors import (
 from headway_server.job import ENDED, Error, Job, Status
 from headway_server.limits import INT64_MAX, MICROSECONDS
 from headway_server.machine import HISTORY_KEPT, TRANSITIONS
-from headway_server.report import RecordError, Report
+from headway_server.report import RecordError, Report, Variables
 
 RULES = Rules()
 HEARTBEAT = 60 * MICROSECONDS
@@ -61,7 +61,7 @@ class JobLife(RuleBasedStateMachine):
     def act(self, action: Action) -> JobError | None:
         before = deepcopy(self.job)
         change = machine.working_copy(self.job)
-        change.variables = dict(self.variables)
+        change.variables = Variables.of(dict(self.variables))
         try:
             machine.step(change, action, self.now, RULES)
         except JobError as error:
@@ -75,7 +75,7 @@ class JobLife(RuleBasedStateMachine):
             assert change.job.revision == before.revision
         self.removed = change.removed
         self.job = change.job
-        self.variables = dict(change.variables or {})
+        self.variables = dict(change.variables.texts)
         return None
 
     @rule(

@@ -1,13 +1,13 @@
 """What goes through one commit: a job, with what must be stored beside its row, and the operator's rules for it."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headway_server.actions import Action
 from headway_server.job import Job
 from headway_server.limits import MICROSECONDS, Limits
-from headway_server.report import RecordError
+from headway_server.report import RecordError, Variables
 
 
 class Event(enum.StrEnum):
@@ -74,8 +74,8 @@ class Change:
     rewritten: bool = False
     """Whether more changed than what every report changes."""
     relabelled: bool = False
-    variables: Mapping[str, str] | None = None
-    """Name to JSON text; loaded for the actions that `touches_variables` names."""
+    variables: Variables | None = None
+    """Loaded for the actions that `touches_variables` names."""
     variables_changed: bool = False
     results: str | None = None
     record_errors: list[RecordError] = field(default_factory=list)

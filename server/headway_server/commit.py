@@ -8,7 +8,7 @@ from headway_server.change import Change, Rules
 from headway_server.committed import Committed
 from headway_server.errors import JobError, JobNotFound, SessionJobsLimit
 from headway_server.job import Job, Key
-from headway_server.report import Report
+from headway_server.report import Report, Variables
 from headway_server.store import Store
 from headway_server.totals import Totals
 
@@ -52,7 +52,7 @@ class Commit:
         if touched:
             variables = store.variables_of(sorted(touched))
             for key in touched:
-                self._changes[key].variables = variables.get(key, {})
+                self._changes[key].variables = Variables.of(variables.get(key, {}))
 
     def changed(self) -> list[Change]:
         """What is to be stored."""
@@ -105,7 +105,7 @@ class Commit:
         self._created += 1
         self.new_sessions = new_sessions
         change = machine.create(session_hash, job_id, action, self._now, self._rules)
-        change.variables = {}
+        change.variables = Variables()
         change.answered = action
         self._changes[key] = change
         return change

@@ -4,7 +4,7 @@ Pure: every function answers with new values or raises, and changes nothing that
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from headway_server.errors import Fault, InvalidRequest
@@ -75,19 +75,41 @@ def add_counters(counters: Mapping[str, int], deltas: Mapping[str, int], limits:
     return after
 
 
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """The variables of a job: name to JSON text, and the bytes that all of them take."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
+
+    @classmethod
+    def of(cls, texts: Mapping[str, str]) -> "Variables":
+        return cls(texts, sum(_size(name, text) for name, text in texts.items()))
+
+
 def merge_variables(
-    variables: Mapping[str, str], changes: Mapping[str, str], remove: Iterable[str], limits: Limits
-) -> dict[str, str]:
-    """The variables (name to JSON text) without those in `remove` and with `changes` set."""
-    after = dict(variables)
+    variables: Variables, changes: Mapping[str, str], remove: Iterable[str], limits: Limits
+) -> Variables:
+    """The variables without those in `remove` and with `changes` set."""
+    after = dict(variables.texts)
+    size = variables.size
     for name in remove:
-        after.pop(name, None)
-    after.update(changes)
+        if name in after:
+            size -= _size(name, after.pop(name))
+    # The others are not measured: each report of a job with many variables would take long.
+    for name, text in changes.items():
+        if name in after:
+            size -= _size(name, after[name])
+        size += _size(name, text)
+        after[name] = text
     if len(after) > limits.variables:
         raise InvalidRequest(Fault("variables", f"a job has at most {limits.variables} variables"))
-    size = sum(len(name.encode()) + len(text.encode()) for name, text in after.items())
     if size > limits.variables_bytes:
         raise InvalidRequest(
             Fault("variables", f"all variables of a job take at most {limits.variables_bytes} bytes, not {size}")
         )
-    return after
+    return Variables(after, size)
+
+
+def _size(name: str, text: str) -> int:
+    return len(name.encode()) + len(text.encode())

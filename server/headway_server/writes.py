@@ -154,7 +154,8 @@ class Writes:
         self._run_many(self._drop_record_errors, [row for c in failed for row in _superseded(c)])
 
     def _variables_row(self, change: Change) -> dict[str, rows.SqlValue]:
-        text = json.dumps(change.variables, separators=(",", ":"), ensure_ascii=False)
+        assert change.variables is not None
+        text = json.dumps(change.variables.texts, separators=(",", ":"), ensure_ascii=False)
         return {**_key(change), "variables": text}
 
     def _run_many(self, statement: Statement, many: Sequence[Mapping[str, rows.SqlValue]]) -> None:
