@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -25,7 +26,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // nobody is a client of a server that is not there: what its jobs say ends up in the spool.
 func nobody(t *testing.T, logger *slog.Logger) *Client {
 	t.Helper()
-	t.Setenv("HEADWAY_SPOOL", t.TempDir())
+	t.Setenv("HEADWAY_SPOOL", filepath.Join(t.TempDir(), "spool"))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

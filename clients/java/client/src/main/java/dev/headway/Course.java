@@ -244,7 +244,8 @@ final class Course {
         retryAt = 0;
         if (job != null) {
             state(withWaiting(job));
-            // Who creates a job is its first worker, whoever has taken it over before the answer came.
+            // Who creates a job is its first worker, whoever has taken it over before the answer
+            // came.
             attempt = Math.max(attempt, 1);
         }
         if (step.isEnd() || step.release) {
