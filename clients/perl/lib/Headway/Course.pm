@@ -201,6 +201,7 @@ sub heard_of {
         my $field = $step->{request}{update_mask};
         $job->{$field} = $step->{request}{job}{$field};
     }
+
     # Who creates a job is its first worker, whoever has taken it over before the answer came.
     $self->{attempt} ||= 1;
     $self->{started} = $job->{status} ne 'PENDING';

@@ -125,7 +125,7 @@ sub _make {
         mkdir $path, oct 700 if !-d $path;
         next if $path ne "$folder/" && "${path}http/" ne "$folder/";
         my @about = stat $path or die "$path: $!\n";
-        die "$path belongs to another user\n" if $about[4] != $>;
+        die "$path belongs to another user\n"                                                  if $about[4] != $>;
         die "$path is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL\n" if $about[2] & oct 77;
     }
     return;
