@@ -21,6 +21,7 @@ from headway_server import facts, machine
 from headway_server.actions import Create, Finish
 from headway_server.change import Change, Rules
 from headway_server.database import migrate, open_engine, session_key
+from headway_server.report import Variables
 from headway_server.store import Store
 from headway_server.tokens import SessionHasher
 from tests.support.server import ServerProcess
@@ -73,7 +74,7 @@ def fill(folder: Path, size: int) -> None:
             change = machine.create(
                 owner, identity(number), Create(digest="", name="import", size=1000), created, rules
             )
-            change.variables = {}
+            change.variables = Variables()
             if number < size - running(size):
                 machine.step(change, Finish(None, ""), created + 1, rules)
             yield change
