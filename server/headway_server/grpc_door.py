@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -21,6 +21,9 @@ DOOR = "grpc"
 
 COUNTED_FROM = 4 * 1024
 """Smaller messages are not counted among the bytes that the server holds: most calls bring one, and end soon."""
+
+Served = TypeVar("Served", bytes, None)
+"""What a handler returns: the answer, or None behind a stream."""
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _Request = message.Message | AsyncIterator[message.Message]
@@ -49,28 +52,17 @@ def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _U
     if method.large:
         run = _in_turn(calls, run)
 
-    async def handle(_: AsyncIterator[bytes], context: Context) -> bytes:
-        call = None
-        answer = b""
-        try:
-            call = calls.begin(context, auxiliary=wants_context)
-            await call.arrive()
-            with method.call(_given(context), context.time_remaining(), call.connection) as caller:
-                with _share(guard, call.connection, call.size):
-                    request = [await method.parse(call.message())]
-                # Handed over: what waits long does not hold what it began with.
-                answer = _serialized(await run(request.pop(), context if wants_context else caller))
-                call.answer(len(answer))
-                return answer
-        except (JobError, Refused, asyncio.CancelledError) as error:
-            status = _told(method, call, error)
-            if status is None:
-                raise
-        answer = b""
-        await _abort(context, call, status)
-        raise AssertionError("abort has raised")
+    async def serve(call: Call, _: AsyncIterator[bytes], context: Context) -> bytes:
+        await call.arrive()
+        with method.call(_given(context), context.time_remaining(), call.connection) as caller:
+            with _share(guard, call.connection, call.size):
+                request = [await method.parse(call.message())]
+            # Handed over: what waits long does not hold what it began with.
+            answer = _serialized(await run(request.pop(), context if wants_context else caller))
+            call.answer(len(answer))
+            return answer
 
-    return grpc.stream_unary_rpc_method_handler(handle)
+    return grpc.stream_unary_rpc_method_handler(_handler(calls, method, serve, wants_context))
 
 
 def _streaming(
@@ -78,38 +70,52 @@ def _streaming(
 ) -> _Handler:
     method = guard.method(descriptor, DOOR)
 
-    async def handle(raws: AsyncIterator[bytes], context: Context) -> None:
+    async def serve(call: Call, raws: AsyncIterator[bytes], context: Context) -> None:
+        if descriptor.client_streaming:
+            call.due = math.inf
+        else:
+            await call.arrive()
+        if wants_context:
+            call.lives(AUXILIARY_LIFE)
+        with method.call(_given(context), context.time_remaining(), call.connection) as caller:
+            if descriptor.client_streaming:
+                request: _Request = _parsed(raws, method, call.connection)
+            else:
+                with _share(guard, call.connection, call.size):
+                    request = await method.parse(call.message())
+            answers = run(request, context if wants_context else caller)
+            # The call lives long, and what it began with can be large.
+            del request
+            async with aclosing(answers):
+                async for answer in answers:
+                    await call.write(_serialized(answer))
+
+    return grpc.stream_stream_rpc_method_handler(_handler(calls, method, serve, wants_context))
+
+
+def _handler(
+    calls: OpenCalls,
+    method: Method,
+    serve: Callable[[Call, AsyncIterator[bytes], Context], Awaitable[Served]],
+    wants_context: bool,
+) -> Callable[[AsyncIterator[bytes], Context], Awaitable[Served]]:
+    """Serves each call, and tells its caller why if that fails."""
+
+    async def handle(raws: AsyncIterator[bytes], context: Context) -> Served:
         call = None
-        answer: Answer = b""
         try:
             call = calls.begin(context, auxiliary=wants_context)
-            if descriptor.client_streaming:
-                call.due = math.inf
-            else:
-                await call.arrive()
-            if wants_context:
-                call.lives(AUXILIARY_LIFE)
-            with method.call(_given(context), context.time_remaining(), call.connection) as caller:
-                if descriptor.client_streaming:
-                    request: _Request = _parsed(raws, method, call.connection)
-                else:
-                    with _share(guard, call.connection, call.size):
-                        request = await method.parse(call.message())
-                answers = run(request, context if wants_context else caller)
-                # The call lives long, and what it began with can be large.
-                del request
-                async with aclosing(answers):
-                    async for answer in answers:
-                        await call.write(_serialized(answer))
-                return
+            return await serve(call, raws, context)
         except (JobError, Refused, asyncio.CancelledError) as error:
             status = _told(method, call, error)
             if status is None:
                 raise
-        answer = b""
+        # Here, where the frame of `serve` is gone, and with it an answer that was refused: gRPC keeps the exception by
+        # which it aborts, with its frames, until the collector comes.
         await _abort(context, call, status)
+        raise AssertionError("abort has raised")
 
-    return grpc.stream_stream_rpc_method_handler(handle)
+    return handle
 
 
 def _in_turn(calls: OpenCalls, run: _Unary) -> _Unary:
@@ -159,8 +165,7 @@ def _told(
 
 async def _abort(context: Context, call: Call | None, status: status_pb2.Status) -> None:
     if call is not None:
-        # gRPC keeps the exception by which it aborts, with its frames, until the collector comes: not the message too.
-        # For the same reason no caller of this function may still have the answer.
+        # For the same reason.
         call.message()
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
