@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from headway_server.budget import Budget, Share
 from headway_server.change_log import Snapshot
@@ -234,14 +233,6 @@ class SessionInbox(Inbox):
         return self._channel.holds(seen, self._taken)
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What is being watched, for the look at what other servers have written."""
-
-    jobs: frozenset[Key]
-    sessions: frozenset[str | None]
-
-
 class Hub:
     """Everybody who watches at this server. `now` (µs): nothing that is in the database was written later. `snapshot`:
     what was visible then, where other servers write to it too; else None."""
@@ -296,10 +287,6 @@ class Hub:
     def watched(self, key: Key) -> bool:
         """Whether somebody looks at this job now."""
         return key in self._jobs or key[0] in self._channels or ALL in self._channels
-
-    def everything_watched(self) -> Watched:
-        """All jobs and sessions that are watched now."""
-        return Watched(frozenset(self._jobs), frozenset(self._channels))
 
     @contextmanager
     def job(self, key: Key, life: float, connection: str) -> Iterator[JobInbox]:

@@ -22,8 +22,7 @@ def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
 
 def watchers_gone(app: RunningApp) -> bool:
     """Whether nobody watches anything."""
-    watched = app.app.hub.everything_watched()
-    return not watched.jobs and not watched.sessions
+    return app.app.hub.watches == 0
 
 
 @contextmanager
