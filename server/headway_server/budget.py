@@ -30,19 +30,19 @@ class Budget:
         """Whether `take` would give this much."""
         free = self.total - self.used
         # Of a small total, too, everybody may have one.
-        return amount <= free and (self._held.get(holder, 0) + amount) * PART <= max(free, PART)
+        return amount <= free and (self.held(holder) + amount) * PART <= max(free, PART)
 
     def take(self, holder: str, amount: int) -> None:
         """Give it this much more. Raises the budget's error if its share, or the total, does not allow it."""
         if not self.allows(holder, amount):
             raise self._error
         self.used += amount
-        self._held[holder] = self._held.get(holder, 0) + amount
+        self._held[holder] = self.held(holder) + amount
 
     def give_back(self, holder: str, amount: int) -> None:
         """It has this much less."""
         self.used -= amount
-        left = self._held.get(holder, 0) - amount
+        left = self.held(holder) - amount
         if left:
             self._held[holder] = left
         else:

@@ -29,9 +29,11 @@ def open_own(path: Path) -> int:
     Raises OSError; ValueError, with what is wrong with the file.
     """
     descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-    if os.fstat(descriptor).st_uid != os.geteuid():
+    try:
+        _check_own(os.fstat(descriptor))
+    except ValueError:
         os.close(descriptor)
-        raise ValueError("belongs to another user")
+        raise
     return descriptor
 
 
@@ -42,8 +44,7 @@ def check_own(path: Path) -> None:
     except FileNotFoundError:
         return
     _check_regular(about)
-    if about.st_uid != os.geteuid():
-        raise ValueError("belongs to another user")
+    _check_own(about)
 
 
 def _open(path: Path, flags: int) -> int:
@@ -61,6 +62,11 @@ def _open(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_own(about: os.stat_result) -> None:
+    if about.st_uid != os.geteuid():
+        raise ValueError("belongs to another user")
 
 
 def _check_regular(about: os.stat_result) -> None:
