@@ -28,6 +28,7 @@ from headway_server.errors import (
     JobNotStarted,
     StaleAttempt,
 )
+from headway_server.gaps import Gap
 from headway_server.job import ENDED, Error, Job, Status
 from headway_server.limits import INT64_MAX, MICROSECONDS
 from headway_server.machine import HISTORY_KEPT, TRANSITIONS
@@ -352,17 +353,17 @@ def test_only_what_somebody_asked_for_is_told() -> None:
 
 
 GAPS = st.lists(st.tuples(st.integers(0, 3 * HEARTBEAT), st.integers(0, HEARTBEAT)), max_size=3).map(
-    lambda drawn: tuple((start, start + length) for start, length in drawn)
+    lambda drawn: tuple(Gap(start, start + length) for start, length in drawn)
 )
 
 
 @given(now=st.integers(1, 6 * HEARTBEAT), heard_until=st.integers(0, 6 * HEARTBEAT), gaps=GAPS)
 def test_a_worker_is_lost_only_after_it_could_have_been_heard_long_enough(
-    now: int, heard_until: int, gaps: tuple[tuple[int, int], ...]
+    now: int, heard_until: int, gaps: tuple[Gap, ...]
 ) -> None:
     change = make()
     machine.step(change, Tick(heard_until=heard_until, gaps=gaps), now, RULES)
-    unheard = sum(max(end - max(start, 1), 0) for start, end in gaps)
+    unheard = sum(max(gap.end - max(gap.start, 1), 0) for gap in gaps)
     silent_long_enough = min(now, heard_until) - 1 - unheard >= HEARTBEAT
     assert (change.job.status is Status.LOST) == silent_long_enough
     assert change.job.wake_time is not None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from headway_server.gaps import Gap
 from headway_server.job import Error
 from headway_server.limits import INT64_MAX
 from headway_server.report import Report
@@ -85,13 +86,13 @@ class Tick:
     """Nobody could be heard before."""
     heard_until: int = INT64_MAX
     """What was sent later may not be known yet."""
-    gaps: tuple[tuple[int, int], ...] = ()
-    """Spans in which nobody could be heard: start and end of each."""
+    gaps: tuple[Gap, ...] = ()
+    """When nobody could be heard."""
 
     def silence_over(self, since: int, span: int) -> int:
         """When a silence has lasted so long, not counting the time in which nobody could be heard."""
         start = max(since, self.listening_since)
-        return start + span + sum(max(end - max(begin, start), 0) for begin, end in self.gaps)
+        return start + span + sum(max(gap.end - max(gap.start, start), 0) for gap in self.gaps)
 
 
 Action = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick

@@ -31,6 +31,7 @@ from headway_server.committed import Committed
 from headway_server.database import StartError, migrate, open_engine, session_key
 from headway_server.database_errors import DATABASE_ERRORS, first_line
 from headway_server.errors import JobError, MemoryLimit, ShuttingDown
+from headway_server.gaps import Gap
 from headway_server.greeting import greeting, token_file
 from headway_server.guard import Credentials, Guard, Scope
 from headway_server.health import Health
@@ -52,7 +53,7 @@ from headway_server.settings import Settings, is_loopback
 from headway_server.store import Store
 from headway_server.tokens import Sealer, SessionHasher
 from headway_server.totals import Totals
-from headway_server.upkeep import Gaps, Upkeep
+from headway_server.upkeep import Upkeep
 from headway_server.watch import Hub
 from headway_server.writer import Published, Writer
 
@@ -220,20 +221,18 @@ class App:
         self._show_health()
         self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
-            self._upkeep_tasks.append(asyncio.create_task(self.upkeep.run(self._note_database)))
             count = partial(self.readers.list, "", lambda _: self.store.count_all())
-            self._upkeep_tasks.append(asyncio.create_task(self.totals.run(count)))
-            self._upkeep_tasks.append(asyncio.create_task(free_memory.run()))
+            upkeep = [self.upkeep.run(self._note_database), self.totals.run(count), free_memory.run()]
             if self.other_servers is not None:
-                self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_looks()))
-                self._upkeep_tasks.append(asyncio.create_task(self.other_servers.run_commits()))
+                upkeep += [self.other_servers.run_looks(), self.other_servers.run_commits()]
+            self._upkeep_tasks = [asyncio.create_task(work) for work in upkeep]
             await self.notices.start(alone=not self.engine.shared)
         self.loop_monitor.start()
 
-    def _gaps(self, now: int) -> Gaps:
+    def _gaps(self, now: int) -> tuple[Gap, ...]:
         """When nobody could be heard: while the event loop did not run, and since the calls that now wait came."""
         waiting = int(self._backlog.wait * MICROSECONDS)
-        return (*self.loop_monitor.gaps(now), (now - waiting, now))
+        return (*self.loop_monitor.gaps(now), Gap(now - waiting, now))
 
     def _publish(self, changes: Sequence[Published]) -> None:
         self.hub.publish(changes)

@@ -1,10 +1,10 @@
 """What goes through one commit: a job, with what must be stored beside its row, and the operator's rules for it."""
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headway_server.actions import Action
+from headway_server.gaps import Gap
 from headway_server.job import Job
 from headway_server.limits import MICROSECONDS, Limits
 from headway_server.report import RecordError, Variables
@@ -29,27 +29,6 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """A time (µs) during which no server ran, or the clock was wrong."""
-
-    start: int
-    end: int
-
-    @property
-    def length(self) -> int:
-        return self.end - self.start
-
-
-def counted_back(now: int, span: int, gaps: Sequence[Gap]) -> int:
-    """The moment (µs) since which `span` has passed until `now`, without the gaps."""
-    moment = now - span
-    for gap in reversed(gaps):
-        if moment < gap.end:
-            moment -= gap.length
-    return moment
-
-
-@dataclass(frozen=True, slots=True)
 class Rules:
     """What the operator has set: limits, and the spans (µs) that jobs without their own follow."""
 
@@ -59,7 +38,7 @@ class Rules:
     noticed: frozenset[Event] = frozenset()
     """What somebody wants to be told of."""
     gaps: tuple[Gap, ...] = ()
-    """Times that do not count for retention."""
+    """When no server ran, or the clock was wrong: such times do not count for retention."""
 
 
 @dataclass(slots=True)

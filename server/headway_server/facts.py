@@ -9,8 +9,9 @@ import logging
 import time
 from dataclasses import dataclass
 
-from headway_server.change import Change, Gap, Rules
+from headway_server.change import Change, Rules
 from headway_server.clock import Clock, SteadyClock
+from headway_server.gaps import Gap
 from headway_server.job import Key, no_later_than
 from headway_server.limits import MICROSECONDS
 from headway_server.servers import CORRECTION
@@ -125,8 +126,9 @@ def start_shared(store: Store) -> Start:
     """The same where servers share the database, and with it the correction of its time."""
     kept, now = Correction.parse(store.fact(CORRECTION)), store.now()
     correction = correction_at_start(kept, now, int(store.fact(TIME) or 0))
-    begin = start(store, now + correction.at(now))
-    if begin.time != now + correction.at(now):
+    corrected = now + correction.at(now)
+    begin = start(store, corrected)
+    if begin.time != corrected:
         correction = Correction(begin.time - now, now)
     if correction != kept:
         with store.transaction():

@@ -9,7 +9,7 @@ INTERVAL = 10.0
 """Seconds between two looks."""
 
 WORTH = 32 * 1024 * 1024
-"""Bytes by which the process must have grown since the last time."""
+"""Bytes beyond the least that the process ever had, from which on it may keep some that are free."""
 
 
 def _trim() -> Callable[[int], int] | None:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 
 from headway_server.clock import SteadyClock
+from headway_server.gaps import Gap
 from headway_server.limits import MICROSECONDS
 from headway_server.tally import LOOP_SECONDS, Histogram
 
@@ -31,7 +32,7 @@ class LoopMonitor:
         """The longest lag (s) in which this process was computing, so that the process itself is the cause."""
         self.worst_own_lag = 0.0
         """The longest lag (s) in which the loop's own thread was computing."""
-        self._gaps: deque[tuple[int, int]] = deque(maxlen=GAPS_KEPT)
+        self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -44,12 +45,11 @@ class LoopMonitor:
         if self._timer is not None:
             self._timer.cancel()
 
-    def gaps(self, now: int) -> tuple[tuple[int, int], ...]:
-        """When the loop did not run of late: start and end of each gap, by a clock that shows `now` (µs)."""
+    def gaps(self, now: int) -> tuple[Gap, ...]:
+        """When the loop did not run of late, by a clock that shows `now` (µs)."""
         elapsed = SteadyClock.elapsed()
-        return tuple(
-            (start - elapsed + now, end - elapsed + now) for start, end in self._gaps if end > elapsed - GAPS_KEPT_FOR
-        )
+        ahead = now - elapsed
+        return tuple(Gap(gap.start + ahead, gap.end + ahead) for gap in self._gaps if gap.end > elapsed - GAPS_KEPT_FOR)
 
     def _schedule(self) -> None:
         self._process_time = time.process_time()
@@ -60,7 +60,7 @@ class LoopMonitor:
     def _measure(self) -> None:
         now = SteadyClock.elapsed()
         if now - self._due >= GAP_MIN:
-            self._gaps.append((self._due, now))
+            self._gaps.append(Gap(self._due, now))
         lag = max(now - self._due, 0) / MICROSECONDS
         self.lag_seconds.add(lag)
         if lag > self.worst_own_lag:

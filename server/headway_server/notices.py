@@ -15,11 +15,12 @@ from google.protobuf import json_format, timestamp_pb2
 from google.protobuf.message import Message
 
 from headway_server import replies
-from headway_server.change import Gap, Notice, counted_back
+from headway_server.change import Notice
 from headway_server.clock import Clock
 from headway_server.delivery import LONGEST_WAIT, Courier
 from headway_server.endpoints import Endpoint
 from headway_server.errors import JobError
+from headway_server.gaps import Gap, counted_back
 from headway_server.job import Job, Status
 from headway_server.json_values import Json
 from headway_server.outbox import Outbox

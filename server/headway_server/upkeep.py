@@ -14,6 +14,7 @@ from headway_server.change import Rules
 from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import DatabaseUnavailable, JobError
 from headway_server.facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
+from headway_server.gaps import Gap
 from headway_server.limits import INT64_MAX, MICROSECONDS
 from headway_server.other_servers import OtherServers
 from headway_server.readers import ANSWER_TIMEOUT, Readers, within_timeout
@@ -46,9 +47,6 @@ BATCH = 200
 REMOVALS_KEPT = 86_400 * MICROSECONDS
 """How long removals are remembered for watches that are taken up again (µs)."""
 
-Gaps = tuple[tuple[int, int], ...]
-"""Spans (µs) in which the event loop did not run: start and end of each."""
-
 log = logging.getLogger(__name__)
 
 
@@ -64,7 +62,7 @@ class Upkeep:
         clock: Clock,
         rules: Rules,
         others: OtherServers | None,
-        gaps: Callable[[int], Gaps],
+        gaps: Callable[[int], tuple[Gap, ...]],
     ) -> None:
         self._store = store
         self._readers = readers

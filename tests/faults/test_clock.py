@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from headway.v1 import job_pb2
-from headway_server.change import Gap, counted_back
 from headway_server.clock import SteadyClock
+from headway_server.gaps import Gap, counted_back
 from headway_server.limits import MICROSECONDS
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import NOON, RunningApp
