@@ -11,6 +11,7 @@ import grpc
 
 from headway.channel import Target, open_channel
 from headway.v1.job_service_pb2_grpc import JobServiceStub
+from tests.support import memory
 from tests.support.server import ServerProcess
 
 ECHO = "/headway.benchmark.Echo"
@@ -90,5 +91,4 @@ def cpu_seconds(pid: int) -> float:
 
 def resident(pid: int) -> float:
     """MiB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / 2**20
+    return memory.resident(pid) / 2**20

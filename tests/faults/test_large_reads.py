@@ -19,6 +19,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.job import Job, Status
 from tests.conftest import ENGINES, empty_database
 from tests.support.caller import seconds
+from tests.support.memory import resident
 from tests.support.refusals import from_error
 from tests.support.rows import SESSION_KEY, multiply, opened, session_hash
 from tests.support.server import ServerProcess
@@ -46,18 +47,13 @@ def fat() -> Job:
     return job
 
 
-def resident(server: ServerProcess) -> int:
-    """Bytes of memory that it has now."""
-    return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * 4096
-
-
 class Others:
     """A session beside: a worker that has gone silent, a job to be cancelled by its deadline, and a reader."""
 
     def __init__(self, server: ServerProcess, stub: JobServiceStub) -> None:
         self._server = server
         self._stub = stub
-        self.most = resident(server)
+        self.most = resident(server.pid)
 
     def live_on(self) -> None:
         """All that has to happen happens in time, and every poll finds the server ready."""
@@ -76,7 +72,7 @@ class Others:
             with closing(http.client.HTTPConnection(self._server.http_address, timeout=10)) as health:
                 health.request("GET", "/readyz")
                 assert health.getresponse().status == 200
-            self.most = max(self.most, resident(self._server))
+            self.most = max(self.most, resident(self._server.pid))
             time.sleep(0.05)
 
 
@@ -171,11 +167,11 @@ def test_results_that_many_wait_for_take_little_memory(tmp_path: Path) -> None:
             calls = [wait.future(request, timeout=60) for _ in range(80)]
             # Calls of one connection arrive in their order.
             wait(pb2.WaitOperationRequest(name=request.name, timeout=seconds(0)), timeout=60)
-            before = most = resident(server)
+            before = most = resident(server.pid)
             stub.FinishJob(pb.FinishJobRequest(session_id="waited", job_id=job_id, results=results), timeout=60)
             answers = pool.submit(lambda: [call.exception() or call.result() for call in calls])
             while not answers.done():
-                most = max(most, resident(server))
+                most = max(most, resident(server.pid))
                 time.sleep(0.01)
         for answer in answers.result():
             if isinstance(answer, grpc.RpcError):
@@ -194,7 +190,7 @@ def test_an_admin_looks_at_300_000_jobs(engine: str, request: pytest.FixtureRequ
         multiply(store, thin(), 300_000, sessions=30)
     with serving(database, tmp_path) as (server, stub):
         metadata = (("authorization", f"Bearer {server.token}"),)
-        before = most = resident(server)
+        before = most = resident(server.pid)
         began = time.monotonic()
         watch = stub.WatchJobs(pb.WatchJobsRequest(session_id="-"), metadata=metadata)
         newest = next(watch).job
@@ -211,10 +207,10 @@ def test_an_admin_looks_at_300_000_jobs(engine: str, request: pytest.FixtureRequ
             assert not page.jobs
             token = page.next_page_token
             pages += 1
-            most = max(most, resident(server))
+            most = max(most, resident(server.pid))
         resumed = stub.WatchJobs(
             pb.WatchJobsRequest(session_id="-", resume_token=next(watch).resume_token), metadata=metadata
         )
         assert next(resumed).job.id == f"{300_000 - 1001:032x}"
-        most = max(most, resident(server))
+        most = max(most, resident(server.pid))
         assert most - before < 50 * MEGABYTE

@@ -1,6 +1,5 @@
 """What callers send, refused or not, leaves nothing in the server's memory, and takes no more of it than there is."""
 
-import os
 import re
 import socket
 import threading
@@ -14,7 +13,9 @@ import pytest
 
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
+from tests.support import memory
 from tests.support.http import JSON, PREFIX, STREAM, Client
+from tests.support.memory import resident
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
@@ -25,15 +26,7 @@ LARGE = 4 * MB
 
 JOB_ID = "0" * 32
 
-MEMORY = Path("/proc/self/statm").exists()
-
-pytestmark = pytest.mark.skipif(not MEMORY, reason="the platform does not say how much memory a process has")
-
-
-def resident(server: ServerProcess) -> int:
-    """Bytes of memory that the server holds."""
-    pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+pytestmark = pytest.mark.skipif(not memory.known(), reason="the platform does not say how much memory a process has")
 
 
 @pytest.fixture
@@ -48,6 +41,16 @@ FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
+def assert_keeps_nothing(server: ServerProcess, ask: Callable[[int], None]) -> None:
+    """Fifty further questions leave nothing in the server's memory."""
+    for number in range(10):
+        ask(number)
+    before = resident(server.pid)
+    for number in range(10, 60):
+        ask(number)
+    assert resident(server.pid) - before < 40 * MB
+
+
 @pytest.mark.parametrize("field", FIELDS)
 def test_long_ids_are_not_kept_over_grpc(own_server: ServerProcess, stub: JobServiceStub, field: str) -> None:
     def ask(number: int) -> None:
@@ -55,12 +58,7 @@ def test_long_ids_are_not_kept_over_grpc(own_server: ServerProcess, stub: JobSer
             stub.GetJob(pb.GetJobRequest(**FIELDS[field](f"{number:08}" + "x" * LARGE)), timeout=30)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
-    for number in range(10):
-        ask(number)
-    before = resident(own_server)
-    for number in range(10, 60):
-        ask(number)
-    assert resident(own_server) - before < 40 * MB
+    assert_keeps_nothing(own_server, ask)
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -71,12 +69,7 @@ def test_long_ids_are_not_kept_over_http(own_server: ServerProcess, field: str) 
         answer = client.call("GetJob", FIELDS[field](f"{number:08}" + "x" * LARGE))
         assert (answer.status, answer.refusal.reason) == (400, "INVALID_REQUEST")
 
-    for number in range(10):
-        ask(number)
-    before = resident(own_server)
-    for number in range(10, 60):
-        ask(number)
-    assert resident(own_server) - before < 40 * MB
+    assert_keeps_nothing(own_server, ask)
     client.close()
 
 
@@ -92,9 +85,9 @@ def test_long_ids_of_reports_are_not_kept(own_server: ServerProcess, stub: JobSe
         assert last.acked == 2 * len(numbers)
 
     report(range(5))
-    before = resident(own_server)
+    before = resident(own_server.pid)
     report(range(5, 30))
-    assert resident(own_server) - before < 40 * MB
+    assert resident(own_server.pid) - before < 40 * MB
 
 
 def test_idle_streams_keep_nothing_of_what_they_sent(own_server: ServerProcess) -> None:
@@ -104,12 +97,12 @@ def test_idle_streams_keep_nothing_of_what_they_sent(own_server: ServerProcess) 
         before = 0
         for number in range(30):
             if number == 10:
-                before = resident(own_server)
+                before = resident(own_server.pid)
             channel = open_streams.enter_context(grpc.insecure_channel(own_server.address, OWN_CONNECTION))
             ended = open_streams.enter_context(_Ending())
             responses = JobServiceStub(channel).StreamProgress(ended.after(request))
             assert next(responses).acked == 1
-        assert resident(own_server) - before < 40 * MB
+        assert resident(own_server.pid) - before < 40 * MB
 
 
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
@@ -169,14 +162,14 @@ def test_bodies_that_do_not_end_share_a_budget(narrow: ServerProcess, body: str)
     kind, path, head = BODIES[body]
     client = Client(narrow.http_address)
     client.call("CreateJob", {"sessionId": "s"})
-    before = resident(narrow)
+    before = resident(narrow.pid)
     connections = [begun(narrow.http_address, kind, path, head) for _ in range(40)]
     try:
         until(lambda: any(_answered(connection) for connection in connections))
         job = client.call("CreateJob", {"sessionId": "s", "name": "x" * 200})
         assert job.status == 200
         # Each connection has buffers of its own, in the kernel and here.
-        assert resident(narrow) - before < 2 * BUDGET + 40 * 300_000
+        assert resident(narrow.pid) - before < 2 * BUDGET + 40 * 300_000
         refused = [said for connection in connections if (said := _answered(connection))]
         assert all(b"MEMORY_LIMIT" in said for said in refused)
         if body == "unary":

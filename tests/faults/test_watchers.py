@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -19,6 +17,7 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.http2 import Connection, call_headers, prefixed
+from tests.support.memory import resident
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
@@ -234,15 +233,9 @@ def reports_to_a_watched_job(server: ServerProcess, never_reading: int) -> tuple
 def test_watchers_that_never_read_slow_nobody_and_find_the_latest_state(own_server: ServerProcess) -> None:
     reports_to_a_watched_job(own_server, 0)
     alone, _, _ = reports_to_a_watched_job(own_server, 0)
-    before = resident(own_server)
+    before = resident(own_server.pid)
     among_deaf, _, late = reports_to_a_watched_job(own_server, NEVER_READING)
     assert among_deaf < 3 * alone + 2
-    assert resident(own_server) - before < 40 * 1024 * 1024
+    assert resident(own_server.pid) - before < 40 * 1024 * 1024
     for seen in late:
         assert len(seen.revisions) < REPORTS // 2, "what was not read was kept, and not replaced by the latest state"
-
-
-def resident(server: ServerProcess) -> int:
-    """Bytes of memory that the server holds; 0 where the platform does not say."""
-    status = Path(f"/proc/{server.pid}/statm")
-    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0

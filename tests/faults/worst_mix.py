@@ -27,6 +27,7 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.faults import attacks
+from tests.support.memory import resident
 from tests.support.server import ServerProcess
 
 MIB = 1024 * 1024
@@ -98,12 +99,6 @@ class Outcome:
             f"LOST {self.lost}, states seen {self.seen}; /readyz {dict(self.ready)}; resident "
             f"{self.before // MIB} MiB before, {self.most // MIB} at most, {self.after // MIB} after"
         )
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process has."""
-    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    return int(pages) * 4096
 
 
 class Honest:

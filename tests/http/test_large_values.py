@@ -139,6 +139,13 @@ def parted(plain: Json, count: int) -> struct_pb2.Value:
     return value([plain] * count)
 
 
+def fail(caller: Caller, job_id: str, details: int) -> object:
+    """End a job with so many details of its error."""
+    detail = any_pb2.Any(type_url="type.googleapis.com/google.rpc.Help")
+    error = status_pb2.Status(code=13, details=[detail] * details)
+    return caller.app.stub.FailJob(pb.FailJobRequest(session_id=caller.session, job_id=job_id, error=error))
+
+
 TOO_MUCH: dict[str, Callable[[Caller, str], object]] = {
     "numbers": lambda caller, job_id: caller.finish(job_id, parted(0, 300_000)),
     "lists": lambda caller, job_id: caller.finish(job_id, parted([], 340_000)),
@@ -159,24 +166,8 @@ TOO_MUCH: dict[str, Callable[[Caller, str], object]] = {
         )
     ),
     "known paths": lambda caller, job_id: caller.update(job_pb2.Job(id=job_id, name="x"), ["name"] * 33),
-    "details": lambda caller, job_id: caller.app.stub.FailJob(
-        pb.FailJobRequest(
-            session_id=caller.session,
-            job_id=job_id,
-            error=status_pb2.Status(
-                code=13, details=[any_pb2.Any(type_url="type.googleapis.com/google.rpc.Help")] * 100_000
-            ),
-        )
-    ),
-    "65 details": lambda caller, job_id: caller.app.stub.FailJob(
-        pb.FailJobRequest(
-            session_id=caller.session,
-            job_id=job_id,
-            error=status_pb2.Status(
-                code=13, details=[any_pb2.Any(type_url="type.googleapis.com/google.rpc.Help")] * 65
-            ),
-        )
-    ),
+    "details": lambda caller, job_id: fail(caller, job_id, details=100_000),
+    "65 details": lambda caller, job_id: fail(caller, job_id, details=65),
     "record errors": lambda caller, job_id: caller.report(job_id, record_errors=[job_pb2.RecordError()] * 1_000_000),
     "labels": lambda caller, job_id: caller.app.stub.CreateJob(
         pb.CreateJobRequest(session_id=caller.session, labels={f"{n}": "" for n in range(300_000)})
