@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import grpc
 import uvloop
 
-from headway_server.app import channel_options
-from headway_server.settings import Settings
+from headway_server.grpc_options import options
+from headway_server.limits import Limits
 
 
 async def unary(message: bytes, _: object) -> bytes:
@@ -20,7 +20,7 @@ async def stream(messages: AsyncIterator[bytes], _: object) -> AsyncIterator[byt
 
 
 async def main() -> None:
-    server = grpc.aio.server(options=channel_options(Settings()))
+    server = grpc.aio.server(options=options(Limits()))
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "Stream": grpc.stream_stream_rpc_method_handler(stream),

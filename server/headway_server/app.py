@@ -33,6 +33,7 @@ from headway_server.database_errors import DATABASE_ERRORS, first_line
 from headway_server.errors import JobError, MemoryLimit, ShuttingDown
 from headway_server.gaps import Gap
 from headway_server.greeting import greeting, token_file
+from headway_server.grpc_options import options
 from headway_server.guard import Credentials, Guard, Scope
 from headway_server.health import Health
 from headway_server.ids import Ids
@@ -63,27 +64,6 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
 
-METADATA_BYTES = 16 * 1024
-
-CONNECTION_AGE_MS = 30 * 60 * 1000
-"""A connection is closed for new calls after this; with the grace it also ends calls that never sent their message."""
-
-CONNECTION_GRACE_MS = 70 * 60 * 1000
-"""Longer than any stream lives by itself."""
-
-READ_AHEAD = 512 * 1024
-"""Bytes of a stream that gRPC takes in before they are asked for; a message that is asked for is taken in whole."""
-
-CONNECTION_CALLS = 1200
-"""Open calls of one connection, watches among them. gRPC's clients keep further ones back until there is room."""
-
-PENDING_CALLS = 1500
-"""Calls that may wait in gRPC until the event loop takes them; it closes further ones at once, with CANCELLED.
-
-To refuse a call from Python, with a reason, costs two thirds of serving a light one: a server that refused so whatever
-is too much at five times its capacity would serve nothing. So this bounds the wait: it is passed in order, some 0.2 s.
-It is above CONNECTION_CALLS, so that no single connection can fill it and have others' calls closed."""
-
 COLLECT_AFTER = (50_000, 20, 50)
 """The collector's thresholds: a call makes some hundred objects, and hardly any in circles."""
 
@@ -94,37 +74,6 @@ CLOSING = 5.0
 
 LAST_WORDS = 0.2
 """Seconds for the answers that are on their way when the port closes."""
-
-
-def channel_options(settings: Settings) -> list[tuple[str, int]]:
-    """How the gRPC port behaves; each where gRPC's own default would harm."""
-    return [
-        ("grpc.max_receive_message_length", settings.limits.message_bytes),
-        ("grpc.max_send_message_length", -1),
-        # Two servers on one port would each get some of the calls.
-        ("grpc.so_reuseport", 0),
-        # Between a soft and a hard limit gRPC refuses at random.
-        ("grpc.max_metadata_size", METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-        # Without pings a dead watcher is noticed after hours.
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
-        ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
-        ("grpc.max_concurrent_streams", CONNECTION_CALLS),
-        ("grpc.max_allowed_incoming_connections", settings.limits.grpc_connections),
-        # By itself gRPC takes in more and more the faster a connection sends, which then grows old before it is read.
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", READ_AHEAD),
-        # The same twice: between the two gRPC would refuse at random.
-        ("grpc.server.max_pending_requests", PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-        ("grpc.enable_channelz", 1),
-    ]
 
 
 class App:
@@ -191,7 +140,7 @@ class App:
         )
         self._database_trouble: JobError | None = None
         self._draining = False
-        self._server = grpc.aio.server(options=channel_options(settings))
+        self._server = grpc.aio.server(options=options(settings.limits))
         self._backlog = Backlog()
         self._guard = guard = Guard(
             Credentials(self.admin_token), settings.limits, self._backlog, lambda: self.writer.wait

@@ -22,13 +22,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway_server import writer
-from headway_server.app import CONNECTION_CALLS, channel_options
 from headway_server.errors import Overloaded
+from headway_server.grpc_options import CONNECTION_CALLS, options
 from headway_server.job import Job
 from headway_server.jobs import Jobs, Name
 from headway_server.limits import Limits
 from headway_server.line import Line
-from headway_server.settings import Settings
 from headway_server.writer import WAIT_MAX, Lane
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
@@ -98,7 +97,7 @@ def _busy() -> Iterator[_Busy]:
             return grpc.unary_unary_rpc_method_handler(echo)
 
     async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(options=channel_options(Settings()))
+        server = grpc.aio.server(options=options(Limits()))
         server.add_generic_rpc_handlers((Handlers(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
