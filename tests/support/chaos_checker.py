@@ -2,15 +2,20 @@
 table. Each function answers with complaints: sentences, none if all is well."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import grpc
 
+import headway
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.caller import plain
 from tests.support.chaos_worker import CHECKPOINT, NAME, Plan, checkpoint, errors, tallies
+
+CLIENT = str(Path(headway.__file__).parent)
+"""Where the client is. A checkout can have its name too."""
 
 LATE = 1.5
 """Seconds that a loaded machine, and no tracker, may make a worker late by."""
@@ -56,7 +61,7 @@ def own_complaints(ending: str, own: Own, plan: Plan, first: int = 0) -> list[st
         complaints.append(f"it printed {own.stdout!r}, not {right!r}")
     # What Headway has to say is one line each time, and says who says it.
     said = [line for line in own.stderr.splitlines() if not line.startswith("headway: ")]
-    foreign = [line for line in said if "/headway/" in line]
+    foreign = [line for line in said if CLIENT in line]
     if ending != "raises" and said:
         complaints.append(f"there is something foreign on its standard error: {said}")
     if ending == "raises" and (
