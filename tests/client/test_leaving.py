@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
 import headway
@@ -188,6 +189,22 @@ job.finish()
     with headway.connect(own_server.address, session=session) as hw:
         seen = only_job(hw)
         assert (seen.status, seen.progress) == (job_pb2.JOB_STATUS_COMPLETED, 4)
+
+
+def test_a_server_that_returns_after_long_is_told_the_end(own_server: ServerProcess, session: str) -> None:
+    with headway.connect(own_server.address, session=session, exit_timeout=10) as hw:
+        job = hw.job()
+        assert job.flush()
+        own_server.kill()
+        contact = hw._engine.contact
+        # Twenty failures: the next attempt is seconds away, and the server has been unreachable for long.
+        for number in range(20):
+            contact.lost(headway.HeadwayError(grpc.StatusCode.UNAVAILABLE, "refused"), contact.retry_at + number)
+        contact.heard_at -= 60
+        own_server.start()
+        job.finish()
+    with headway.connect(own_server.address, session=session) as hw:
+        assert hw.get(None, job.id).status == job_pb2.JOB_STATUS_COMPLETED
 
 
 def test_counts_need_the_global_lock(session: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_IN_HASTE = 0.1, 5.0, 0.5
 _LINE = 300
 
 _CONNECT_TIMEOUT = 0.5
-"""Seconds that a server has to take a connection when the process ends that never reached it."""
+"""Seconds that a server has to take a connection when a process ends that does not reach it."""
+
+_RETURN_TIMEOUT = 3.0
+"""Seconds that a server has for an answer that takes connections, though it has been unreachable for long: gRPC pauses
+up to 2.4 s between its attempts to connect."""
 
 
 def in_words(error: HeadwayError) -> str:
@@ -55,13 +59,16 @@ class Contact:
 
     def worth_waiting(self, timeout: float) -> float:
         """Until when it makes sense to wait for an answer: as long as a restart may take, and not for a server that
-        was never there."""
-        if not self.heard_at and not self._is_anybody_there():
+        takes no connections and never did, or did not for so long already."""
+        now = time.monotonic()
+        if self.heard_at and not self.down:
+            return now + timeout
+        if self.heard_at and self.heard_at + timeout > now:
+            return self.heard_at + timeout
+        if not self._is_anybody_there():
             self.warn_once()
             return 0.0
-        if not self.heard_at:
-            return time.monotonic() + timeout
-        return (self.heard_at if self.down else time.monotonic()) + timeout
+        return now + (min(timeout, _RETURN_TIMEOUT) if self.heard_at else timeout)
 
     def lost(self, error: HeadwayError, now: float) -> None:
         # All that was under way fails together; that is one failure.
