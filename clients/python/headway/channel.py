@@ -43,7 +43,10 @@ _SERVICE_CONFIG = f"""{{"methodConfig":[{{"name":[{_METHODS}],"retryPolicy":{{"m
 "maxBackoff":"2s","backoffMultiplier":2.5,"retryableStatusCodes":["UNAVAILABLE"]}}}}]}}"""
 
 _GRPC_THREADS = ("event_engine", "grpc_", "lifeguard")
-_CLEANING_UP = 0.5
+_CLEAN_UP_LOOKS = 500
+"""How often, 1 ms apart, a fork looks whether gRPC's threads have gone: half a second, and more where the machine is
+busy, since then those threads wait for a processor as well."""
+
 _opened = False
 
 
@@ -135,31 +138,41 @@ def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
 
 
 def clean_up(threads: Iterable[int]) -> None:
-    """Waits until gRPC has gone after its last channel was closed, and those of these threads that have ended, at most
-    half a second.
+    """Waits until gRPC has gone after its last channel was closed, and those of these threads that have ended, about
+    half a second at most.
 
     It goes in threads of its own, and a process that forks meanwhile leaves its child with locks that nobody opens.
-    Linux alone tells of those threads. They stay as long as somebody else uses gRPC in this process.
+    Linux alone tells of those threads. They stay as long as somebody else uses gRPC in this process, so they are not
+    waited for where no channel was opened here since the last fork.
     """
     global _opened
-    if _opened:
-        _opened = False
-        leaving = set(threads)
-        end = time.monotonic() + _CLEANING_UP
-        while _is_anybody_there(leaving) and time.monotonic() < end:
-            time.sleep(0.001)
+    opened, _opened = _opened, False
+    leaving = set(threads)
+    for _ in range(_CLEAN_UP_LOOKS):
+        if not (_is_any_left(leaving) or (opened and _is_grpc_there())):
+            break
+        time.sleep(0.001)
 
 
-def _is_anybody_there(leaving: set[int]) -> bool:
-    alive = {thread.native_id for thread in threading.enumerate()}
+def _is_any_left(leaving: set[int]) -> bool:
+    """Whether one has ended for Python but is still there, and Python warns of each that is there at a fork."""
+    ended = leaving - {thread.native_id for thread in threading.enumerate()}
+    return any(_path(f"/proc/self/task/{number}").exists() for number in ended)
+
+
+def _is_grpc_there() -> bool:
+    if any(_is_of_grpc(thread) for thread in threading.enumerate()):
+        return True
     for name in _path("/proc/self/task").glob("*/comm"):
         # A thread that has just gone leaves no name.
         with suppress(OSError):
-            # One that has ended for Python may need a moment more, and Python warns of each that is there at a fork.
-            ended = (number := int(name.parent.name)) in leaving and number not in alive
-            if ended or name.read_text().startswith(_GRPC_THREADS):
+            if name.read_text().startswith(_GRPC_THREADS):
                 return True
     return False
+
+
+def _is_of_grpc(thread: threading.Thread) -> bool:
+    return getattr(getattr(thread, "_target", None), "__module__", "") == "grpc._cython.cygrpc"
 
 
 def open_aio_channel(target: Target) -> grpc.aio.Channel:
