@@ -10,7 +10,7 @@ OPENAPI := server/headway_server/openapi.json
 SOURCES := server clients/python clients/conformance tests examples benchmarks
 
 .DEFAULT_GOAL := check
-.PHONY: check help run bench demo picture test test-clients conformance docs lint format stubs breaking lock clean
+.PHONY: check help run bench demo picture test test-all test-clients conformance docs lint format stubs breaking lock clean
 
 check: lint test ## Lint, then test
 
@@ -30,8 +30,11 @@ picture: .venv/.dev ## Record the README's pictures anew: the demo in a terminal
 	$(BIN)/python -m examples.picture
 	$(BIN)/python -m tests.page.picture
 
-test: .venv/.dev .tools/bin/grpcurl ## Run all tests; PYTEST_ARGS="-k name" narrows them
+test: .venv/.dev .tools/bin/grpcurl ## Run the tests, but the long ones (CI runs them too); PYTEST_ARGS="-k name" narrows them
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+test-all: ## Run all tests, the long ones included
+	@HEADWAY_TEST_ALL=1 $(MAKE) --no-print-directory test
 
 test-clients: .venv/.dev ## Run the tests of the clients in every language alone
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/clients $(PYTEST_ARGS)

@@ -30,6 +30,25 @@ def event_loops() -> Iterator[None]:
     loop_gaps.check()
 
 
+def _runs_all() -> bool:
+    return bool(os.environ.get("CI") or os.environ.get("HEADWAY_TEST_ALL"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the long tests, unless all are wanted or one file or test is named."""
+    if _runs_all() or config.getoption("keyword") or any(".py" in argument for argument in config.args):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _runs_all() and not hasattr(terminalreporter.config, "workerinput"):
+        terminalreporter.write_line("Long tests may have been left out: `make test-all` runs them too.")
+
+
 def missing(what: str) -> None:
     """Skip for want of a program; under CI that is a failure."""
     message = f"{what} is not installed"

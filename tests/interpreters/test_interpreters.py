@@ -64,6 +64,7 @@ def environment(version: str) -> Path:
     return python
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", supported())
 def test_this_python_is_supported(version: str, tmp_path: Path) -> None:
     python = environment(version)
