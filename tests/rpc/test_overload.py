@@ -64,8 +64,9 @@ def _code(call: "Future[Any] | grpc.Future[Any]") -> grpc.StatusCode:
 class _Busy:
     """A gRPC server with our options whose event loop is busy until it is told to go on."""
 
-    def __init__(self, port: int, go: threading.Event) -> None:
+    def __init__(self, port: int, server_id: int, go: threading.Event) -> None:
         self._port = port
+        self._server = channelz_pb2.GetServerRequest(server_id=server_id)
         self.go_on = go.set
 
     @contextmanager
@@ -78,13 +79,19 @@ class _Busy:
 
     def wait_for(self, calls: int) -> None:
         """Wait until so many calls have come, whatever became of them."""
-        until(lambda: self._newest().data.calls_started >= calls, 60)
+        until(lambda: ChannelzServicer.GetServer(self._server, None).server.data.calls_started >= calls, 60)
 
-    def _newest(self) -> channelz_pb2.Server:
-        servers: Iterable[channelz_pb2.Server] = ChannelzServicer.GetServers(
-            channelz_pb2.GetServersRequest(), None
-        ).server
-        return max(servers, key=lambda server: server.ref.server_id)
+
+def _server_ids() -> set[int]:
+    """Of all gRPC servers of this process. gRPC numbers them when they are first asked for, in any order."""
+    found = set[int]()
+    while True:
+        page = ChannelzServicer.GetServers(
+            channelz_pb2.GetServersRequest(start_server_id=max(found, default=0) + 1), None
+        )
+        found |= {server.ref.server_id for server in page.server}
+        if page.end:
+            return found
 
 
 @contextmanager
@@ -106,11 +113,13 @@ def _busy() -> Iterator[_Busy]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    others = _server_ids()
     server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(TIMEOUT)
+    (server_id,) = _server_ids() - others
     go = threading.Event()
     loop.call_soon_threadsafe(go.wait, TIMEOUT)
     try:
-        yield _Busy(port, go)
+        yield _Busy(port, server_id, go)
     finally:
         go.set()
         asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(TIMEOUT)
