@@ -6,7 +6,7 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway_server.errors import Fault
+from headway_server.errors import FAULTS_SHOWN, Fault
 from headway_server.json_values import Json, struct_on_wire, to_text, value_on_wire
 
 VALUES = st.recursive(
@@ -42,3 +42,13 @@ def test_long_lengths() -> None:
     for length in (127, 128, 16_383, 16_384, 2_097_152):
         text = json.dumps("x" * length)
         assert struct_pb2.Value.FromString(value_on_wire(text)).string_value == "x" * length
+
+
+def test_a_value_with_many_faults_is_not_looked_at_further() -> None:
+    """A refusal names few of them, and to find the others takes half a millisecond for each KB."""
+    value = struct_pb2.Value()
+    value.struct_value["name"] = ["\0"] * 10_000
+    faults: list[Fault] = []
+    to_text(value, "results", faults)
+    assert len(faults) == FAULTS_SHOWN + 1
+    assert faults[3].field == "results.name[3]"

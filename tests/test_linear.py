@@ -15,7 +15,7 @@ import pytest
 from google.longrunning import operations_proto_pb2
 from google.protobuf import any_pb2, field_mask_pb2, message
 from google.protobuf.descriptor import MethodDescriptor
-from google.rpc import status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from starlette.datastructures import Headers
 from starlette.types import Message
 
@@ -152,6 +152,19 @@ CONVERTERS: dict[str, Callable[..., object]] = {
     "ReportProgressRequest": requests.report,
     "ListJobsRequest": lambda request, checks: requests.list_filter(request, checks, None),
 }
+
+
+def test_a_detail_costs_little_more_than_to_parse_it() -> None:
+    """Protobuf's way to JSON takes 0.4 ms for each KB of empty messages."""
+    detail = error_details_pb2.BadRequest(field_violations=[error_details_pb2.BadRequest.FieldViolation()] * 30_000)
+    request = job_service_pb2.FailJobRequest(error=status_pb2.Status(code=code_pb2.INTERNAL))
+    request.error.details.add().Pack(detail)
+    raw = detail.SerializeToString()
+    checks = Checks(LIMITS)
+    checking = seconds(lambda: requests.fail(request, checks))
+    parsing = seconds(lambda: error_details_pb2.BadRequest.FromString(raw))
+    assert not checks.faults
+    assert checking < 4 * parsing + TOO_SHORT
 
 
 @pytest.mark.parametrize("name", MESSAGES)

@@ -43,7 +43,8 @@ class InvalidRequest(JobError):
         self.faults = tuple(Fault(_shorten(fault.field), fault.description) for fault in faults[:FAULTS_SHOWN])
         texts = [f"{fault.field}: {fault.description}" for fault in self.faults]
         if len(faults) > FAULTS_SHOWN:
-            texts.append(f"and {len(faults) - FAULTS_SHOWN} more")
+            # How many is not known: after so many most checks look no further.
+            texts.append("and more")
         super().__init__("; ".join(texts))
 
 

@@ -18,13 +18,21 @@ EXACT_INTEGERS = 2**53
 _DOUBLE = struct.Struct("<d")
 _SIZES = [bytes([size]) for size in range(128)]
 
-Path = tuple["Path | None", str]
-"""Where a value stands: the path of what holds it, and its own name. Written out for a fault alone: that is slow."""
+Path = tuple["Path | None", str | int]
+"""Where a value stands: the path of what holds it, and its own name or index. Written out for a fault alone: that is
+slow."""
+
+
+class _TooManyFaults(Exception):
+    """More than an answer names: the rest is not looked at."""
 
 
 def to_text(value: struct_pb2.Value, field: str, faults: list[Fault]) -> str:
-    """The value as JSON text; what JSON or a database cannot hold is added to `faults`."""
-    plain = _to_plain(value, (None, field), faults)
+    """The value as JSON text; what JSON or a database cannot hold is added to `faults`, until they are many."""
+    try:
+        plain = _to_plain(value, (None, field), faults)
+    except _TooManyFaults:
+        return ""
     return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
@@ -40,7 +48,7 @@ def _to_plain(value: struct_pb2.Value, path: Path, faults: list[Fault]) -> Json:
             return _text(value.string_value, path, faults)
         case "list_value":
             items = value.list_value.values
-            return [_to_plain(item, (path, f"[{index}]"), faults) for index, item in enumerate(items)]
+            return [_to_plain(item, (path, index), faults) for index, item in enumerate(items)]
         case "struct_value":
             return {
                 _text(name, path, faults): _to_plain(item, (path, name), faults)
@@ -70,15 +78,15 @@ def _text(text: str, path: Path, faults: list[Fault]) -> str:
 def _add(faults: list[Fault], path: Path, description: str) -> None:
     if len(faults) >= FAULTS_SHOWN:
         faults.append(Fault("", description))
-        return
-    names: list[str] = []
+        raise _TooManyFaults
+    names: list[str | int] = []
     here: Path | None = path
     while here is not None:
         here, name = here
-        names.append(name[:FIELD_SHOWN])
-    field = names.pop()
+        names.append(name)
+    field = str(names.pop())
     for name in reversed(names):
-        field += name if name.startswith("[") else f".{name}"
+        field += f"[{name}]" if isinstance(name, int) else f".{name[:FIELD_SHOWN]}"
     faults.append(Fault(field, description))
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from google.protobuf import any_pb2, json_format, message, struct_pb2
+from google.protobuf import any_pb2, message, struct_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headway.v1 import job_service_pb2 as pb
@@ -164,6 +164,8 @@ def _variables(struct: struct_pb2.Struct, checks: Checks) -> dict[str, str]:
         return {}
     texts = {}
     for name, value in struct.fields.items():
+        if checks.are_many:
+            break
         checks.text("variables", name, limits.part_length, required=True)
         texts[name] = to_text(value, f"variables.{name}", checks.faults)
     return texts
@@ -214,9 +216,12 @@ def _is_known(detail: any_pb2.Any) -> bool:
     if kind is None:
         return False
     try:
-        # A span that no JSON can show would spoil every list that the job is in.
-        json_format.MessageToDict(kind.FromString(detail.value))
-    except (message.DecodeError, json_format.Error):
+        parsed = kind.FromString(detail.value)
+        if isinstance(parsed, error_details_pb2.RetryInfo):
+            # A span that no JSON can show would spoil every list that the job is in. All other fields are texts and
+            # integers.
+            parsed.retry_delay.ToJsonString()
+    except (message.DecodeError, ValueError):
         return False
     return True
 

@@ -81,6 +81,31 @@ class _Call:
             self.lane.close(error if isinstance(error, JobError) else DatabaseUnavailable())
 
 
+class _Later:
+    """The calls of a batch that are left to the next commit: those that cannot share this one, and what must not
+    overtake them."""
+
+    def __init__(self) -> None:
+        self.calls: dict[_Call, None] = {}
+        """In their order."""
+        self._keys: set[Key] = set()
+        self._lanes: set[Lane] = set()
+
+    def add(self, call: _Call) -> None:
+        self.calls[call] = None
+        self._keys.update([key for key, _ in call.steps])
+        if call.lane is not None:
+            self._lanes.add(call.lane)
+
+    def holds_back(self, call: _Call) -> bool:
+        """Whether the call is about a job, or belongs to a lane, of one that waits; or is a barrier."""
+        if not self.calls:
+            return False
+        if call.lane in self._lanes or not (call.steps or call.chore):
+            return True
+        return any(key in self._keys for key, _ in call.steps)
+
+
 class Writer:
     """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return;
     each of `beside` within the commit, to write what belongs to it.
@@ -108,9 +133,6 @@ class Writer:
         self._waiting: set[_Call] = set()
         self._waiting_weight = 0
         self._pending_bytes = 0
-        self._reach = BATCH_MAX
-        """What the latest commit could take along. The next one tries no more than twice that: each call put back was
-        loaded in vain, and with many that must wait for each other that would be quadratic."""
         self._room = asyncio.Event()
         self._commit_time = 0.0
         """Seconds of a commit, on average over the latest."""
@@ -254,8 +276,7 @@ class Writer:
     def _collect(self) -> list[_Call]:
         batch: list[_Call] = []
         taken = 0
-        self._reach = min(2 * self._reach, BATCH_MAX)
-        while taken < self._reach and (call := self._line.take()) is not None:
+        while taken < BATCH_MAX and (call := self._line.take()) is not None:
             if call.future.done():
                 self._loop.call_soon_threadsafe(self._forget, call)
             else:
@@ -345,18 +366,20 @@ class Writer:
         now = self._last_now = max(self._clock.now(), self._last_now + 1)
         steps = (call.steps for call in batch)
         commit = Commit(self._store, self._committed, self._totals, self._rules, now, steps)
-        for index, call in enumerate(batch):
-            if commit.must_wait(call.steps):
-                self._line.put_back(batch[index:])
-                del batch[index:]
-                self._reach = max(sum([done.weight for done in batch]), 1)
-                break
+        later = _Later()
+        for call in batch:
+            if later.holds_back(call) or commit.must_wait(call.steps):
+                later.add(call)
+                continue
             if call.lane is not None and call.lane.error is not None:
                 call.failure = call.lane.error
                 continue
             if call.chore is not None:
                 call.chore()
             call.outcomes = commit.apply(call.steps)
+        if later.calls:
+            self._line.put_back(later.calls)
+            batch[:] = [call for call in batch if call not in later.calls]
         return commit
 
     # Back in the event loop.

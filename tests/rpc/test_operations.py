@@ -13,8 +13,10 @@ from google.longrunning import operations_proto_pb2 as pb
 from google.protobuf import duration_pb2, struct_pb2
 
 from headway.v1 import job_pb2
+from headway_server import encoded
+from headway_server.json_values import value_on_wire
 from tests.support.app import RunningApp
-from tests.support.caller import Caller, value
+from tests.support.caller import TIMEOUT, Caller, value
 
 SOON = Retry(initial=0.02, maximum=0.05, predicate=lambda error: isinstance(error, polling._OperationNotComplete))
 
@@ -120,6 +122,33 @@ def test_wait_returns_at_the_end_or_at_the_timeout(app: RunningApp, caller: Call
         caller.report(job.id, progress=1)
         caller.finish(job.id)
         assert waiting.result().done
+
+
+def test_results_that_many_wait_for_are_converted_once(
+    app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(text: str) -> bytes:
+        made.append(text)
+        return value_on_wire(text)
+
+    monkeypatch.setattr(encoded, "value_on_wire", counted)
+    job = caller.create()
+    results = value(["x" * encoded.WRITTEN_AT_ONCE, job.id])
+    caller.finish(job.id, results=results)
+    wait = app.channel.unary_unary(
+        "/google.longrunning.Operations/WaitOperation",
+        request_serializer=pb.WaitOperationRequest.SerializeToString,
+        response_deserializer=pb.Operation.FromString,
+    )
+    waits = [wait.future(pb.WaitOperationRequest(name=name_of(caller, job.id)), timeout=TIMEOUT) for _ in range(10)]
+    for waiting in waits:
+        found = struct_pb2.Value()
+        assert waiting.result().response.Unpack(found)
+        assert found == results
+    assert caller.results(job.id).results == results
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(
