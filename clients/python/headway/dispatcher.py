@@ -20,7 +20,7 @@ from headway.contact import Contact, log
 from headway.course import Course, Step
 from headway.errors import HeadwayError, from_rpc_error, from_status
 from headway.native import has_greenlets
-from headway.refusal import decline, postpone, refuse, stop
+from headway.refusal import decline, ended, keep_in_file, kept, postpone, refuse, stop
 from headway.stream import ReportStream
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
@@ -323,9 +323,20 @@ class Dispatcher:
             self._heard()
             course.answered(step, answer)
             course.due, course.beat_at = 0.0, time.monotonic() + self._turn(course)
+            if isinstance(step.request, rpc.GetJobRequest):
+                ended(course)
+            elif isinstance(step.request, rpc.SetVariablesRequest):
+                kept(course)
             return
         verdict = judge(answer)
-        if verdict is Verdict.LATER:
+        if isinstance(step.request, rpc.GetJobRequest):
+            # That it has ended is known: how is not worth a second call.
+            ended(course)
+            if verdict is Verdict.AWAY:
+                self._outage(answer)
+        elif isinstance(step.request, rpc.SetVariablesRequest) and verdict in (Verdict.GONE, Verdict.REFUSED):
+            keep_in_file(course, self.target, answer)
+        elif verdict is Verdict.LATER:
             postpone(course, answer, time.monotonic())
             step.give_up_waiting()
         elif verdict is not Verdict.AWAY or (keeps_out(answer) and isinstance(step.request, rpc.CreateJobRequest)):
