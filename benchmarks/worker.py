@@ -81,11 +81,6 @@ def track(job: headway.Job, n: int) -> None:
         pass
 
 
-def track_cancellable(job: headway.Job, n: int) -> None:
-    for _ in job.track(range(n), cancellable=True):
-        pass
-
-
 def track_async(job: aio.Job, n: int) -> None:
     async def work() -> None:
         async for _ in job.track(numbers(n)):
@@ -118,7 +113,6 @@ CASES: dict[str, tuple[Work, str]] = {
     "advance()": (advance, "loop"),
     "progress += 1": (progress, "loop"),
     "track()": (track, "iteration"),
-    "track(cancellable=True)": (track_cancellable, "iteration"),
     "track(), async": (track_async, "async iteration"),
 }
 PEERS: dict[str, tuple[Work, str]] = {

@@ -101,6 +101,29 @@ def test_the_worker_in_ten_lines_works(own_server: ServerProcess) -> None:
     assert "Stage MARC records" in listed.stdout
 
 
+def test_what_is_printed_works_in_a_fresh_shell(own_server: ServerProcess) -> None:
+    (activate,) = [line for block in blocks("sh") for line in _statements(block) if "activate" in line]
+    (worker,) = blocks("python")
+    # The environment that runs these tests, wherever it is.
+    steps = [
+        activate.replace(".venv", sys.prefix, 1),
+        f"python <<'END'\n{worker}END",
+        "headway --session my-session list",
+    ]
+    environment = {
+        "HOME": os.environ["HOME"],
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HEADWAY_TARGET": own_server.address,
+        "HEADWAY_SPOOL": "",
+    }
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(steps)], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Stage MARC records" in done.stdout
+    assert "COMPLETED" in done.stdout
+
+
 def test_the_shell_script_works(own_server: ServerProcess) -> None:
     (script,) = [block for block in blocks("sh") if "JOB=$(headway create" in block]
     binaries = Path(sys.executable).parent

@@ -64,6 +64,9 @@ class FakeService(JobServiceServicer):
         self.failed.put(request)
         return job_pb2.Job(id=request.job_id, status=job_pb2.JOB_STATUS_FAILED, attempt=1, revision=9)
 
+    def GetJob(self, request: rpc.GetJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        return job_pb2.Job(id=request.job_id, status=job_pb2.JOB_STATUS_COMPLETED, attempt=1, revision=9)
+
     def reports(self, timeout: float = 5.0) -> list[rpc.ReportProgressRequest]:
         """The reports of the next request."""
         return list(self.requests.get(timeout=timeout).reports)

@@ -102,7 +102,7 @@ async def test_resume_and_cancel(ahw: aio.Client) -> None:
 
 async def test_what_is_wrong_is_said_at_once(ahw: aio.Client) -> None:
     with pytest.raises(headway.InvalidError):
-        await ahw.job(name="x" * 300)
+        await ahw.job(name="x", job_id="x")
     with pytest.raises(headway.NotFoundError):
         await ahw.get(None, "0" * 32)
 

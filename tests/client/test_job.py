@@ -256,9 +256,9 @@ def test_a_chosen_id_makes_creation_repeatable(hw: headway.Client) -> None:
 
 def test_what_is_wrong_is_said_at_once(hw: headway.Client) -> None:
     with pytest.raises(headway.InvalidError) as caught:
-        hw.job(name="x" * 300, size=-1)
+        hw.job(job_id="x", labels={"k" * 64: "v"})
     assert caught.value.reason == "INVALID_REQUEST"
-    assert {field for field, _ in caught.value.fields} == {"name", "size"}
+    assert {field for field, _ in caught.value.fields} == {"job_id", "labels"}
 
 
 def test_a_session_is_needed(server: ServerProcess, session: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,9 +110,9 @@ def test_a_closed_client_with_a_running_job_keeps_nothing(server: ServerProcess,
     engine = engine_for(hw.target)
     others = engine._holders - 1
     hw.close()
-    assert eventually(lambda: job._course not in engine._courses)
+    assert eventually(lambda: job._course not in engine._dispatcher.courses)
     if not others:
-        assert eventually(lambda: engine._thread is None and engine._channel is None)
+        assert eventually(lambda: engine._thread is None and engine._dispatcher.channel is None)
 
 
 def test_dropped_jobs_that_wait_for_a_worker_are_not_held(server: ServerProcess, session: str) -> None:

@@ -119,10 +119,10 @@ def test_slips_of_the_worker_stop_no_report(fake: FakeServer) -> None:
         with pytest.raises(TypeError):
             job.progress = None  # type: ignore[assignment] # the slip
         job.count("", 2)
-        job.count("half", 0.5)  # type: ignore[arg-type] # the slip
+        job.count("half", 0.5)
         job.size = -5
         assert job.flush()
-        job.progress = float("nan")  # type: ignore[assignment] # the slip
+        job.progress = float("nan")
         other.advance(2)
         assert other.flush()
         job.progress = 4

@@ -24,7 +24,7 @@ async def ahw(server: ServerProcess, session: str) -> AsyncIterator[aio.Client]:
 def test_track_raises_at_the_next_item(hw: headway.Client) -> None:
     taken = []
     with pytest.raises(headway.JobCancelled) as caught, hw.job() as job:
-        for number in job.track(range(10), cancellable=True):
+        for number in job.track(range(10)):
             taken.append(number)
             if number == 3:
                 hw.cancel(None, job.id, reason="enough", grace=30)
@@ -39,15 +39,15 @@ def test_track_raises_at_the_next_item(hw: headway.Client) -> None:
 
 def test_work_that_is_done_before_the_wish_matters_completes(hw: headway.Client) -> None:
     with hw.job() as job:
-        for _ in job.track([1], cancellable=True):
+        for _ in job.track([1]):
             hw.cancel(None, job.id, grace=30)
             assert job.cancelled.wait(10)
     assert hw.get(None, job.id).status == job_pb2.JOB_STATUS_COMPLETED
 
 
-def test_without_being_asked_track_raises_nothing(hw: headway.Client) -> None:
+def test_a_loop_that_is_told_not_to_heed_it_goes_on(hw: headway.Client) -> None:
     with hw.job() as job:
-        for number in job.track(range(3)):
+        for number in job.track(range(3), cancellable=False):
             if number == 0:
                 hw.cancel(None, job.id, grace=30)
                 assert job.cancelled.wait(10)
@@ -56,7 +56,7 @@ def test_without_being_asked_track_raises_nothing(hw: headway.Client) -> None:
 
 def test_a_break_is_not_counted(hw: headway.Client) -> None:
     with hw.job() as job:
-        for number in job.track(iter(range(5)), cancellable=True):
+        for number in job.track(iter(range(5))):
             if number == 2:
                 break
     assert hw.get(None, job.id).progress == 2
@@ -71,7 +71,7 @@ def test_a_worker_that_was_replaced_is_told_once_and_stops(hw: headway.Client) -
     first = hw.job(on_stopped=tell)
     first.raise_if_stopped()
     with pytest.raises(headway.StateError, match="Another worker") as caught:
-        for number in first.track(range(10), cancellable=True):
+        for number in first.track(range(10)):
             if number == 1:
                 hw.resume(None, first.id)
                 first.flush()
@@ -125,7 +125,7 @@ async def endless() -> AsyncIterator[int]:
 async def test_async_track_raises_at_the_next_item(ahw: aio.Client) -> None:
     with pytest.raises(headway.JobCancelled, match="enough"):
         async with ahw.job() as job:
-            async for number in job.track(endless(), cancellable=True):
+            async for number in job.track(endless()):
                 if number == 3:
                     await ahw.cancel(None, job.id, reason="enough", grace=30)
     seen = await ahw.get(None, job.id)
@@ -187,6 +187,6 @@ def test_both_kinds_of_loop_take_both_kinds_of_items(hw: headway.Client) -> None
         yield from range(3)
 
     with hw.job() as job:
-        assert list(job.track(numbers(), cancellable=True)) == [0, 1, 2]
-        assert list(job.track([], cancellable=True)) == []
+        assert list(job.track(numbers())) == [0, 1, 2]
+        assert list(job.track([])) == []
     assert job.progress == 3

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import headway
-from headway import engine, meter, postman, report
+from headway import dispatcher, meter, postman, report
 from headway.course import Step
 from headway.v1 import job_service_pb2 as rpc
 
@@ -39,11 +39,11 @@ def counts_twice() -> None:
 
 def knows_no_pace() -> None:
     """Reports as often as it likes."""
-    engine.Engine._turn = lambda self, course: 0.05  # type: ignore[method-assign]
+    dispatcher.Dispatcher._turn = lambda self, course: 0.05  # type: ignore[method-assign]
 
 
 def gives_no_heartbeat() -> None:
-    engine.Engine._turn = lambda self, course: self._pace  # type: ignore[method-assign]
+    dispatcher.Dispatcher._turn = lambda self, course: self._pace  # type: ignore[method-assign]
 
 
 def waits_for_ever() -> None:

@@ -91,7 +91,7 @@ class Fault:
     """Whether the job must be right in the end."""
     small_disk: bool = False
     exit_timeout: float = 2.0
-    patience: float = headway.engine.PATIENCE
+    patience: float = headway.dispatcher.PATIENCE
     records: int = RECORDS
 
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
         StateError,
         UnavailableError,
     )
-    from headway.job import Job, Status
+    from headway.job import Job
     from headway.meter import Meter
+    from headway.status import Status
 
 __all__ = [
     "Client",
@@ -57,7 +58,7 @@ _HOMES = {
     "Meter": "meter",
     "NotFoundError": "errors",
     "StateError": "errors",
-    "Status": "job",
+    "Status": "status",
     "Target": "channel",
     "UnavailableError": "errors",
     "connect": "client",

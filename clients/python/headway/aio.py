@@ -7,12 +7,9 @@ import asyncio
 import os
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Callable,
     Generator,
-    Iterable,
-    Iterator,
     Sequence,
 )
 from contextlib import suppress
@@ -23,13 +20,14 @@ import grpc
 from google.rpc import code_pb2
 
 from headway import requests
+from headway.arguments import checked, checked_with_session
 from headway.channel import Target, open_aio_channel
 from headway.course import Step
 from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, from_rpc_error, translated
-from headway.job import UNSET, BaseJob, Status
-from headway.meter import Item
+from headway.job import UNSET, BaseJob
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
 from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.status import Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Job", "connect"]
 
 
+@checked
 def connect(
     target: str | None = None,
     *,
@@ -83,6 +82,27 @@ class Client(Connection):
             self._channel = open_aio_channel(self.target)
         return JobServiceStub(self._channel)
 
+    @overload
+    def job(
+        self,
+        session: str | None,
+        name: str,
+        *,
+        cancel_task: bool = False,
+        on_stopped: Callable[[HeadwayError], object] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> "Job": ...
+    @overload
+    def job(
+        self,
+        *,
+        session: str | None = None,
+        name: str = "",
+        cancel_task: bool = False,
+        on_stopped: Callable[[HeadwayError], object] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> "Job": ...
+    @checked_with_session
     def job(
         self,
         session: str | None = None,
@@ -111,10 +131,12 @@ class Client(Connection):
         started = state.status != job_pb2.JOB_STATUS_PENDING
         return Job(self, session, state, heartbeat=-1.0, started=started)
 
+    @checked_with_session
     async def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> "Job":
         """See `headway.Client.new`."""
         return await self.job(session, name, invoker=invoker, size=size)
 
+    @checked
     async def resume(self, session: str | None, job_id: str) -> "Job":
         """See `headway.Client.resume`."""
         session = self._in(session)
@@ -127,6 +149,7 @@ class Client(Connection):
         job._touch()
         return job
 
+    @checked
     async def fetch(self, session: str | None, job_id: str) -> "Job | None":
         """See `headway.Client.fetch`."""
         session = self._in(session)
@@ -140,6 +163,7 @@ class Client(Connection):
             job.results = await self.results(session, job_id)
         return job
 
+    @checked
     async def get(self, session: str | None, job_id: str) -> job_pb2.Job:
         """See `headway.Client.get`."""
         with translated():
@@ -147,6 +171,7 @@ class Client(Connection):
                 rpc.GetJobRequest(session_id=self._in(session), job_id=job_id), timeout=self.call_timeout
             )
 
+    @checked
     async def list(
         self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
     ) -> AsyncIterator[job_pb2.Job]:
@@ -161,6 +186,7 @@ class Client(Connection):
                 return
             request.page_token = page.next_page_token
 
+    @checked
     async def watch(
         self, session: str | None, job_id: str, *, after_revision: int = 0
     ) -> AsyncGenerator[job_pb2.Job, None]:
@@ -182,6 +208,7 @@ class Client(Connection):
             finally:
                 call.cancel()
 
+    @checked
     async def watch_session(
         self, session: str | None = None, *, resume_token: str = ""
     ) -> AsyncGenerator[rpc.WatchJobsResponse, None]:
@@ -200,6 +227,7 @@ class Client(Connection):
             finally:
                 call.cancel()
 
+    @checked
     async def results(self, session: str | None, job_id: str) -> Json:
         """See `headway.Client.results`."""
         with translated():
@@ -208,6 +236,7 @@ class Client(Connection):
             )
         return from_value(response.results)
 
+    @checked
     async def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
         """See `headway.Client.variables`."""
         with translated():
@@ -217,6 +246,7 @@ class Client(Connection):
             )
         return from_struct(response.variables)
 
+    @checked
     async def record_errors(self, session: str | None, job_id: str) -> rpc.ListRecordErrorsResponse:
         """See `headway.Client.record_errors`."""
         with translated():
@@ -224,6 +254,7 @@ class Client(Connection):
                 rpc.ListRecordErrorsRequest(session_id=self._in(session), job_id=job_id), timeout=self.call_timeout
             )
 
+    @checked
     async def cancel(
         self, session: str | None, job_id: str, *, reason: str = "", grace: Seconds | None = None
     ) -> job_pb2.Job:
@@ -233,6 +264,7 @@ class Client(Connection):
                 requests.cancel(self._in(session), job_id, reason, grace), timeout=self.call_timeout
             )
 
+    @checked
     async def clear(self, session: str | None, job_id: str) -> None:
         """See `headway.Client.clear`."""
         request = rpc.ClearJobRequest(session_id=self._in(session), job_id=job_id, allow_missing=True)
@@ -278,27 +310,19 @@ class Job(BaseJob):
                 self._creation.answer.result()
         return self
 
-    @overload
-    def track(self, iterable: Iterable[Item], *, cancellable: bool = False) -> "Items[Item]": ...
-    @overload
-    def track(self, iterable: AsyncIterable[Item], *, cancellable: bool = False) -> "Items[Item]": ...
-    def track(self, iterable: Iterable[Item] | AsyncIterable[Item], *, cancellable: bool = False) -> "Items[Item]":
-        """As `headway.Job.track`. The answer goes with `async for`, and with `for` if the iterable does."""
-        # An overloaded function does not take a union of what its overloads take.
-        if isinstance(iterable, AsyncIterable):
-            return Items(super().track(iterable, cancellable=cancellable))
-        return Items(super().track(iterable, cancellable=cancellable))
-
+    @checked
     async def finish(self, results: object = UNSET) -> None:
         """See `headway.Job.finish`."""
         if results is not UNSET:
             self.results = results
         await self._settle(self._end(None))
 
+    @checked
     async def fail(self, error: object, code: int = code_pb2.UNKNOWN) -> None:
         """See `headway.Job.fail`."""
         await self._settle(self._end(failure(error, code)))
 
+    @checked
     async def get(self, key: str) -> Json | object:
         """See `headway.Job.get`."""
         if key in self._known:
@@ -312,6 +336,7 @@ class Job(BaseJob):
             self._results = await self._client.results(self.session, self.id)
         return self
 
+    @checked
     async def cancel(self, reason: str = "", grace: float | None = None) -> None:
         """See `headway.Job.cancel`."""
         self._course.job = await self._client.cancel(self.session, self.id, reason=reason, grace=grace)
@@ -321,41 +346,23 @@ class Job(BaseJob):
         self._abandon()
         await self._client.clear(self.session, self.id)
 
+    @checked
     async def wait(self) -> job_pb2.Job:
         """See `headway.Job.wait`; for a limit of time use `asyncio.timeout`."""
         async for job in self._client.watch(self.session, self.id):
             self._course.job = job
         return self._course.job
 
-    async def flush(self, patience: float | None = None) -> bool:
-        """See `headway.Job.flush`; `patience` in seconds."""
-        patience = self._client.exit_timeout if patience is None else patience
-        late = await asyncio.to_thread(self._engine.linger, [self._course], patience)
+    @checked
+    async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
+        """See `headway.Job.flush`."""
+        timeout = self._client.exit_timeout if timeout is None else timeout
+        late = await asyncio.to_thread(self._engine.linger, [self._course], timeout)
         return not late and self._course.error is None
 
     async def _settle(self, step: Step | None) -> None:
         if step is not None:
             await _tried(step, self._client.exit_timeout)
-
-
-class Items(Iterable[Item], AsyncIterable[Item]):
-    """What is tracked, for either kind of loop."""
-
-    def __init__(self, items: Iterable[Item] | AsyncIterable[Item]) -> None:
-        self._items = items
-
-    def __iter__(self) -> Iterator[Item]:
-        if isinstance(self._items, Iterable):
-            return iter(self._items)
-        raise TypeError("This is an asynchronous iterable: loop over it with 'async for'.")
-
-    def __aiter__(self) -> AsyncIterator[Item]:
-        # Not a generator around the other: that would double what an item costs.
-        return aiter(self._items) if isinstance(self._items, AsyncIterable) else self._each(self._items)
-
-    async def _each(self, items: Iterable[Item]) -> AsyncIterator[Item]:
-        for item in items:
-            yield item
 
 
 async def _tried(step: Step, patience: float) -> None:

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
 Request: TypeAlias = (
-    rpc.CreateJobRequest | rpc.StartJobRequest | rpc.UpdateJobRequest | rpc.FinishJobRequest | rpc.FailJobRequest
+    rpc.CreateJobRequest
+    | rpc.StartJobRequest
+    | rpc.UpdateJobRequest
+    | rpc.FinishJobRequest
+    | rpc.FailJobRequest
+    | rpc.GetJobRequest
+    | rpc.SetVariablesRequest
 )
 
 

@@ -4,17 +4,19 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack, overload
 
 import grpc
 
 from headway import requests
+from headway.arguments import checked, checked_with_session
 from headway.channel import Target, open_channel
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
-from headway.job import Job, Status
+from headway.job import Job
 from headway.native import beside_greenlets, has_greenlets
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
 from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.status import Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -24,6 +26,7 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 
+@checked
 def connect(
     target: str | None = None,
     *,
@@ -85,6 +88,25 @@ class Client(Connection):
         with translated():
             return beside_greenlets(lambda: method(request, timeout=self.call_timeout))
 
+    @overload
+    def job(
+        self,
+        session: str | None,
+        name: str,
+        *,
+        on_stopped: Callable[[HeadwayError], object] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job: ...
+    @overload
+    def job(
+        self,
+        *,
+        session: str | None = None,
+        name: str = "",
+        on_stopped: Callable[[HeadwayError], object] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job: ...
+    @checked_with_session
     def job(
         self,
         session: str | None = None,
@@ -93,7 +115,8 @@ class Client(Connection):
         on_stopped: Callable[[HeadwayError], object] | None = None,
         **options: Unpack[JobOptions],
     ) -> Job:
-        """Creates a job and starts to work on it.
+        """Creates a job and starts to work on it: `job(session, name)`, or `job(name=…)` in the client's session, or
+        that of HEADWAY_SESSION. TypeError for one positional argument alone, which could be either.
 
         If the server does not answer, the job is created in the background, under the id that it has already; that
         takes a refused connection, or at most a second. `on_stopped`: see `Job.on_stopped`. The other options are
@@ -120,10 +143,12 @@ class Client(Connection):
         started = state.status != job_pb2.JOB_STATUS_PENDING
         return Job(self, session, state, heartbeat=-1.0, started=started)
 
+    @checked_with_session
     def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> Job:
         """`job()` with the parameters of old."""
         return self.job(session, name, invoker=invoker, size=size)
 
+    @checked
     def resume(self, session: str | None, job_id: str) -> Job:
         """Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood,
         and its variables, the checkpoint, can be read with `get`. Reports of the former worker are refused from now on.
@@ -138,6 +163,7 @@ class Client(Connection):
         job._touch()
         return job
 
+    @checked
     def fetch(self, session: str | None, job_id: str) -> Job | None:
         """The job, to read it, to change it, or to report a `part` of it; None if it is not in this session.
 
@@ -154,11 +180,13 @@ class Client(Connection):
             job.results = self.results(session, job_id)
         return job
 
+    @checked
     def get(self, session: str | None, job_id: str) -> job_pb2.Job:
         """The job as it stands. NotFoundError."""
         session = self._in(session)
         return self._ask(self.stub.GetJob, rpc.GetJobRequest(session_id=session, job_id=job_id))
 
+    @checked
     def list(
         self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
     ) -> Iterator[job_pb2.Job]:
@@ -172,6 +200,7 @@ class Client(Connection):
                 return
             request.page_token = page.next_page_token
 
+    @checked
     def watch(
         self,
         session: str | None,
@@ -212,6 +241,7 @@ class Client(Connection):
             finally:
                 call.cancel()
 
+    @checked
     def watch_session(
         self,
         session: str | None = None,
@@ -243,12 +273,14 @@ class Client(Connection):
             finally:
                 call.cancel()
 
+    @checked
     def results(self, session: str | None, job_id: str) -> Json:
         """What came of the job; None unless it is COMPLETED with results. NotFoundError."""
         session = self._in(session)
         response = self._ask(self.stub.GetResults, rpc.GetResultsRequest(session_id=session, job_id=job_id))
         return from_value(response.results)
 
+    @checked
     def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
         """The job's variables, or those of these names that are set. NotFoundError."""
         session = self._in(session)
@@ -257,11 +289,13 @@ class Client(Connection):
         )
         return from_struct(response.variables)
 
+    @checked
     def record_errors(self, session: str | None, job_id: str) -> rpc.ListRecordErrorsResponse:
         """The first and the last 100 record errors, and how many there were. NotFoundError."""
         session = self._in(session)
         return self._ask(self.stub.ListRecordErrors, rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id))
 
+    @checked
     def cancel(
         self, session: str | None, job_id: str, *, reason: str = "", grace: Seconds | None = None
     ) -> job_pb2.Job:
@@ -272,6 +306,7 @@ class Client(Connection):
         session = self._in(session)
         return self._ask(self.stub.CancelJob, requests.cancel(session, job_id, reason, grace))
 
+    @checked
     def clear(self, session: str | None, job_id: str) -> None:
         """Removes the job with its variables, results and record errors; one that is not there is no error."""
         session = self._in(session)

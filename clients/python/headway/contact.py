@@ -20,10 +20,14 @@ _RETURN_TIMEOUT = 3.0
 up to 2.4 s between its attempts to connect."""
 
 
+def plain(text: str) -> str:
+    """As one line for a log, whatever the other side has written into it."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_LINE]
+
+
 def in_words(error: HeadwayError) -> str:
-    """Why, as one line for a log, whatever the other side has written into it."""
-    text = "".join(letter if letter.isprintable() else " " for letter in error.message)
-    return " ".join(text.split())[:_LINE] or error.code.name
+    """Why, as one line for a log."""
+    return plain(error.message) or error.code.name
 
 
 class Contact:

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from headway.calls import Request
 from headway.contact import log
-from headway.errors import HeadwayError
+from headway.errors import HeadwayError, JobCancelled
 from headway.meter import Meter
 from headway.native import Promise
 from headway.report import Reporter
@@ -91,8 +92,6 @@ class Course:
         self.letter: Letter | None = None
         """Where that is written down for a later process, until it is delivered from here after all."""
         self.cancelled = Signal()
-        self.unwanted = False
-        """Whether somebody wants it to end early, or there is an `error`."""
         self.on_cancelled: Callable[[], object] | None = None
         """Called once, in the engine's thread, when the wish becomes known."""
         self.on_stopped: Callable[[HeadwayError], object] | None = None
@@ -103,6 +102,13 @@ class Course:
         self.beat_at = 0.0
         """When to give a heartbeat if there is nothing to report."""
         self.retry_at = 0.0
+        self.ended_by: HeadwayError | None = None
+        """What the server said when the job had ended without this worker, once it has."""
+        self._late_end: rpc.FinishJobRequest | None = None
+        """An end that came after that, while its results are kept."""
+        self._unwanted = False
+        """Whether somebody has decided that the work is for nothing."""
+        meter._check = self.check
         self._meter = meter
         self._reporters = {"": Reporter(meter, job.parts.get("", 0), job.size)}
         self._steps: deque[Step] = deque()
@@ -112,14 +118,39 @@ class Course:
         reporter = self._reporters.get(name)
         if reporter is None:
             progress = self.job.parts.get(name, 0)
-            reporter = self._reporters.setdefault(name, Reporter(Meter(name, progress), progress))
+            reporter = self._reporters.setdefault(name, Reporter(Meter(name, progress, self.check), progress))
+            if self._unwanted:
+                reporter.meter._interrupt()
         return reporter.meter
+
+    def raise_if_cancelled(self) -> None:
+        if self.cancelled:
+            request = self.job.cancellation
+            deadline = request.deadline.ToDatetime(UTC) if request.HasField("deadline") else None
+            raise JobCancelled(request.reason, deadline)
+
+    def raise_if_stopped(self) -> None:
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+
+    def check(self) -> None:
+        """Raises if somebody has decided that the work is for nothing. That a job is not tracked any more for another
+        reason, such as a database that was emptied, is no reason to end the work."""
+        self.raise_if_cancelled()
+        if self.error is not None and self.error.reason in _DECIDED:
+            self.raise_if_stopped()
+
+    def _interrupt(self) -> None:
+        self._unwanted = True
+        for reporter in list(self._reporters.values()):
+            reporter.meter._interrupt()
 
     def add_step(self, step: Step) -> None:
         if not step.release and step.request is not None:
             self._take_up_again()
         if self.over:
-            step.settle(None, self.error)
+            if not self._keep_results(step):
+                step.settle(None, self.error)
         elif not self._takes_place(step):
             self._steps.append(step)
 
@@ -200,7 +231,10 @@ class Course:
         started, attempt = self.started, self.attempt or 1
         for step in self._steps:
             match step.request:
-                case None:
+                case None | rpc.GetJobRequest():
+                    continue
+                case rpc.SetVariablesRequest() if self._late_end is not None:
+                    left.append(self._late_end)
                     continue
                 case rpc.CreateJobRequest() as request:
                     started = not request.pending
@@ -242,6 +276,8 @@ class Course:
         if ended or step.release:
             self.stop(None)
             self.released = not ended
+        elif isinstance(step.request, rpc.SetVariablesRequest):
+            self.stop(self.error)
         step.settle(job)
 
     def creation(self) -> rpc.CreateJobRequest | None:
@@ -262,8 +298,8 @@ class Course:
     def cancel(self, wish: job_pb2.Cancellation) -> None:
         """The server says that the job shall end early."""
         self.job.cancellation.CopyFrom(wish)
-        self.unwanted = True
         self.cancelled.set()
+        self._interrupt()
         told, self.on_cancelled = self.on_cancelled, None
         if told is not None:
             _safely(told)
@@ -274,15 +310,41 @@ class Course:
             told, self.on_stopped = self.on_stopped, None
             _safely(partial(told, self.error))
 
+    def ask_how_it_ended(self, error: HeadwayError) -> bool:
+        """The job has ended without this worker, as this error says. Whether it is asked how, which is done once."""
+        if self.ended_by is not None:
+            return False
+        self.ended_by = error
+        self.started = False
+        request = rpc.GetJobRequest(session_id=self.session, job_id=self.job.id)
+        self._steps.insert(int(self.calling), Step(request))
+        return True
+
+    def _keep_results(self, step: Step) -> bool:
+        """Whether this is an end with results that comes too late: the work was done, so they go into a variable."""
+        request = step.request
+        if not isinstance(request, rpc.FinishJobRequest) or not request.HasField("results"):
+            return False
+        if self.error is None or self.error is not self.ended_by or self.job.status == job_pb2.JOB_STATUS_COMPLETED:
+            return False
+        kept = rpc.SetVariablesRequest(session_id=self.session, job_id=self.job.id)
+        kept.variables.fields["results"].CopyFrom(request.results)
+        self._late_end = request
+        step.request, step.after_reports = kept, False
+        self.over = self.started = False
+        self._steps.append(step)
+        return True
+
     def stop(self, error: HeadwayError | None) -> None:
-        """Nothing more is sent for this job."""
+        """Nothing more is sent for this job, unless it has ended without this worker's results."""
         self.over = True
         self.error = error
-        while self._steps:
-            step = self._steps.popleft()
-            if not step.answer.done():
+        steps, self._steps = self._steps, deque()
+        for step in steps:
+            if not step.answer.done() and not self._keep_results(step):
                 step.settle(None, error)
-        self.unwanted = self.unwanted or error is not None
+        if error is not None and error.reason in _DECIDED:
+            self._interrupt()
         self.tell()
 
     def waiting(self) -> list[Step]:
@@ -290,6 +352,9 @@ class Course:
 
 
 _ENDS = rpc.FinishJobRequest | rpc.FailJobRequest
+
+_DECIDED = frozenset({"JOB_ENDED", "STALE_ATTEMPT"})
+"""Why the server takes no more, where that is somebody's decision."""
 
 
 def _safely(callback: Callable[[], object]) -> None:

@@ -1,26 +1,25 @@
 """A job in the hands of its worker."""
 
-import enum
 import os
 import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
-from datetime import UTC
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, overload
+from typing import TYPE_CHECKING, Self
 from weakref import WeakValueDictionary
 
 from google.rpc import code_pb2, status_pb2
 
 from headway import family
+from headway.arguments import checked
 from headway.channel import Target
 from headway.course import Course, Signal, Step
-from headway.errors import HeadwayError, JobCancelled, failure, verdict_of
-from headway.meter import Item, Meter
+from headway.errors import HeadwayError, failure, verdict_of
+from headway.meter import Meter, Sample
 from headway.process import Connection
+from headway.status import Status as Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.values import Json, clean, to_value
-from headway.wishes import while_wanted, while_wanted_async
+from headway.values import NAME_LENGTH, Json, as_size, clean, to_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,17 +27,6 @@ if TYPE_CHECKING:
     from headway.client import Client
 
 UNSET = object()
-
-
-class Status(enum.StrEnum):
-    """Where a job stands; the picture is in job.proto."""
-
-    PENDING = "PENDING"
-    RUNNING = "RUNNING"
-    LOST = "LOST"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
 
 
 class BaseJob(Meter):
@@ -59,6 +47,8 @@ class BaseJob(Meter):
         self._known: dict[str, Json | object] = {}
         self._pid = os.getpid()
         self._results: object = UNSET
+        self._expected = 0
+        """The size, as long as it is no more than the length of what is tracked."""
 
     def __reduce__(self) -> str | tuple[object, ...]:
         """A job that is passed to another process is attached to there: what that process does is a part of its own,
@@ -96,7 +86,7 @@ class BaseJob(Meter):
     @property
     def status(self) -> Status:
         """As the server last said; `refresh()` asks it."""
-        return Status(job_pb2.JobStatus.Name(self._course.job.status).removeprefix("JOB_STATUS_"))
+        return Status(self._course.job.status)
 
     @property
     def snapshot(self) -> job_pb2.Job:
@@ -115,7 +105,7 @@ class BaseJob(Meter):
 
     @property
     def name(self) -> str:
-        """What the job is, for people. Can be set, at most 256 characters."""
+        """What the job is, for people. Can be set: the first 256 characters."""
         return self._course.job.name
 
     @name.setter
@@ -124,7 +114,7 @@ class BaseJob(Meter):
 
     @property
     def invoker(self) -> str:
-        """Who or what started it. Can be set, at most 256 characters."""
+        """Who or what started it. Can be set: the first 256 characters."""
         return self._course.job.invoker
 
     @invoker.setter
@@ -133,13 +123,14 @@ class BaseJob(Meter):
 
     @property
     def size(self) -> int:
-        """How much there is to do, in units; 0 = not known. Can be set."""
+        """How much there is to do, in units; 0 = not known. Can be set: None, NaN, infinity and what is negative mean
+        the same; a fraction is cut off, and the most is 2⁶³-1."""
         return self._course.job.size if self._size is None else self._size
 
     @size.setter
-    def size(self, units: int) -> None:
+    def size(self, units: float | None) -> None:
         self._touch()
-        self._size = max(int(units), 0)
+        self._size = as_size(units)
 
     @property
     def cancelled(self) -> Signal:
@@ -154,10 +145,7 @@ class BaseJob(Meter):
 
     def raise_if_cancelled(self) -> None:
         """Raises JobCancelled, with the reason, once somebody wants the job to end early."""
-        if self._course.cancelled:
-            wish = self._course.job.cancellation
-            deadline = wish.deadline.ToDatetime(UTC) if wish.HasField("deadline") else None
-            raise JobCancelled(wish.reason, deadline)
+        self._course.raise_if_cancelled()
 
     @property
     def stopped(self) -> HeadwayError | None:
@@ -167,8 +155,7 @@ class BaseJob(Meter):
     def raise_if_stopped(self) -> None:
         """Raises why the server takes no more reports of this worker: StateError if another has taken the job over, or
         it has ended without this one; NotFoundError if it was cleared."""
-        if self._course.error is not None:
-            raise self._course.error.with_traceback(None)
+        self._course.raise_if_stopped()
 
     @property
     def on_stopped(self) -> Callable[[HeadwayError], object] | None:
@@ -179,28 +166,6 @@ class BaseJob(Meter):
     @on_stopped.setter
     def on_stopped(self, callback: Callable[[HeadwayError], object] | None) -> None:
         self._engine.listen(self._course, callback)
-
-    @overload
-    def track(self, iterable: Iterable[Item], *, cancellable: bool = False) -> Iterable[Item]: ...
-    @overload
-    def track(self, iterable: AsyncIterable[Item], *, cancellable: bool = False) -> AsyncIterable[Item]: ...
-    def track(
-        self, iterable: Iterable[Item] | AsyncIterable[Item], *, cancellable: bool = False
-    ) -> Iterable[Item] | AsyncIterable[Item]:
-        """As `Meter.track`. `cancellable`: raises before the next item, which is not counted, once the work is for
-        nothing: JobCancelled if somebody wants the job to end early, or what `raise_if_stopped` raises. That costs some
-        50 ns an item."""
-        # An overloaded function does not take a union of what its overloads take.
-        if not cancellable:
-            if isinstance(iterable, AsyncIterable):
-                return super().track(iterable)
-            return super().track(iterable)
-        self._touch()
-        if isinstance(iterable, Sized):
-            self._expect(len(iterable))
-        if isinstance(iterable, AsyncIterable):
-            return while_wanted_async(self, iterable)
-        return while_wanted(self, iterable)
 
     @property
     def results(self) -> Json | object:
@@ -226,9 +191,19 @@ class BaseJob(Meter):
         self._known.update(variables)
         super().checkpoint(variables)
 
-    def _expect(self, size: int) -> None:
-        if self.size == 0:
-            self.size = size
+    def _expect(self, length: int) -> None:
+        if length and self.size == 0:
+            self.size = self._expected = length
+
+    def _sample(self, room: int) -> Sample:
+        sample = super()._sample(room)
+        # More than a length has promised: it was wrong, or not all that there is to do.
+        if self._expected and sample.progress > self._expected:
+            expected, self._expected = self._expected, 0
+            if self._size == expected:
+                self._size = 0
+                return sample._replace(size=0)
+        return sample
 
     def _begin_with(self, request: rpc.CreateJobRequest) -> Step:
         self._joined = True
@@ -249,13 +224,13 @@ class BaseJob(Meter):
         self._bar()
         return self
 
-    def _first_advance(self, n: int = 1) -> None:
+    def _first_advance(self, n: float = 1) -> None:
         self._touch()
         self.advance(n)
 
     def _update(self, field: str, text: str) -> None:
         self._joined = True
-        text = clean(text, 1024)
+        text = clean(text, NAME_LENGTH)
         setattr(self._course.job, field, text)
         request = rpc.UpdateJobRequest(session_id=self.session, job=job_pb2.Job(id=self.id))
         setattr(request.job, field, text)
@@ -310,16 +285,19 @@ class Job(BaseJob):
     ) -> None:
         self._settle(self._leave(error))
 
+    @checked
     def finish(self, results: object = UNSET) -> None:
         """Ends the job as COMPLETED, with results if given here or set before."""
         if results is not UNSET:
             self.results = results
         self._settle(self._end(None))
 
+    @checked
     def fail(self, error: object, code: int = code_pb2.UNKNOWN) -> None:
         """Ends the job as FAILED because of an exception or a text; with the google.rpc.Code CANCELLED as CANCELLED."""
         self._settle(self._end(failure(error, code)))
 
+    @checked
     def get(self, key: str) -> Json | object:
         """A variable, None if it was never set. What this process set, or took over, is answered from memory; for the
         rest the server is asked. HeadwayError if that fails."""
@@ -334,6 +312,7 @@ class Job(BaseJob):
             self._results = self._client.results(self.session, self.id)
         return self
 
+    @checked
     def cancel(self, reason: str = "", grace: float | None = None) -> None:
         """Asks the job's worker to end early; see `Client.cancel`."""
         self._course.job = self._client.cancel(self.session, self.id, reason=reason, grace=grace)
@@ -343,6 +322,7 @@ class Job(BaseJob):
         self._abandon()
         self._client.clear(self.session, self.id)
 
+    @checked
     def wait(self, timeout: float | None = None) -> job_pb2.Job:
         """Waits until the job has ended, whoever ends it, and gives its final state. TimeoutError after `timeout`
         seconds; NotFoundError if it is cleared meanwhile."""
@@ -350,6 +330,7 @@ class Job(BaseJob):
             self._course.job = job
         return self._course.job
 
+    @checked
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until all said so far is stored, at most `timeout` seconds (default: `exit_timeout`); whether it is."""
         late = self._engine.linger([self._course], self._client.exit_timeout if timeout is None else timeout)

@@ -5,24 +5,18 @@ attribute costs. CPython's global lock is not handed on between the load and the
 threads may call `advance()` at the same time and no count is lost.
 """
 
-import sys
 from collections import defaultdict, deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sized
-from itertools import chain, compress, repeat
-from operator import length_hint
-from typing import Generic, NamedTuple, Self, TypeVar, overload
-from weakref import ref
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import NamedTuple
 
 from google.protobuf import struct_pb2
 
+from headway.arguments import checked
 from headway.native import RLock
+from headway.track import AsyncLap, Check, Item, Lap, Tracked, length
 from headway.v1 import job_pb2
-from headway.values import clean, to_struct
+from headway.values import amount, clean, to_struct, whole
 
-Item = TypeVar("Item")
-
-_TICKS = range(1, sys.maxsize)
-_INT64 = 2**63 - 1
 _ERRORS_AT_MOST = 1000
 _ERRORS_AT_AN_END = 500
 
@@ -47,15 +41,21 @@ class Meter:
 
     Every method returns at once and none raises because of the server. Use one meter from one process; for several
     processes, give each a part of its own.
+
+    Values are made to fit. Fractions add up, and the fraction of their sum is not reported. Sums are reported as -2⁶³+1
+    at least, 2⁶³-1 at most, and progress as 0 at least. NaN and infinity are no amounts, and change nothing. Texts that
+    are too long are cut. TypeError for what is no number, where one is needed.
     """
 
     __slots__ = (
         "__weakref__",
+        "_check",
         "_counters",
         "_cut",
         "_done",
         "_errors",
         "_errors_taken",
+        "_interrupted",
         "_laps",
         "_lock",
         "_message",
@@ -64,14 +64,17 @@ class Meter:
         "_variables",
     )
 
-    def __init__(self, part: str = "", progress: int = 0) -> None:
+    def __init__(self, part: str = "", progress: int = 0, check: Check | None = None) -> None:
         self._part = part
+        self._check = check
+        """Called by its loops once they are interrupted."""
+        self._interrupted = False
         self._begin(progress)
 
     def _begin(self, progress: int) -> None:
-        self._done = progress
-        self._laps: list[_Lap | _AsyncLap] = []
-        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._done: float = progress
+        self._laps: list[Lap | AsyncLap] = []
+        self._counters: defaultdict[str, float] = defaultdict(int)
         self._errors = _Backlog()
         self._errors_taken = 0
         self._variables: struct_pb2.Struct | None = None
@@ -81,55 +84,54 @@ class Meter:
         # A signal handler may come to a meter that its own thread has locked.
         self._lock = RLock()
 
-    def advance(self, n: int = 1) -> None:
+    def advance(self, n: float = 1) -> None:
         """Counts `n` more units as done. Safe from several threads."""
-        self._done += n
+        self._done += n if type(n) is int else amount(n) or 0
 
     @property
     def progress(self) -> int:
-        """Units done by this part, in this process's eyes. Can be set; `+=` from several threads loses counts."""
+        """Whole units done by this part, in this process's eyes. Can be set; `+=` from several threads loses counts."""
         if not self._laps:
-            return self._done
-        with self._lock:
-            self._fold()
-            return self._total()
+            done = self._done
+        else:
+            with self._lock:
+                self._fold()
+                done = self._total()
+        return done if type(done) is int else whole(done)
 
     @progress.setter
-    def progress(self, done: int) -> None:
+    def progress(self, done: float) -> None:
+        fitting = done if type(done) is int else amount(done)
+        if fitting is None:
+            return
         if not self._laps:
-            # What is no number fails here, in the worker's own line, and not in the engine.
-            self._done = done + 0
+            self._done = fitting
         else:
             self._touch()
             with self._lock:
-                self._done += done - self._total()
+                self._done += fitting - self._total()
 
-    @overload
-    def track(self, iterable: Iterable[Item]) -> Iterable[Item]: ...
-    @overload
-    def track(self, iterable: AsyncIterable[Item]) -> AsyncIterable[Item]: ...
-    def track(self, iterable: Iterable[Item] | AsyncIterable[Item]) -> Iterable[Item] | AsyncIterable[Item]:
-        """Yields the items and counts each as done when the next is asked for.
+    @checked
+    def track(self, iterable: Iterable[Item] | AsyncIterable[Item], *, cancellable: bool = True) -> Tracked[Item]:
+        """The items, for a `for` or `async for`. Each is counted as done when the next is asked for; one during which
+        the loop breaks or raises is not counted.
 
-        An item during which the loop breaks or raises is not counted. If the job's size is not known yet and the
-        iterable has a length, that becomes the size.
+        If the job's size is not known yet and the iterable has a length, that becomes the size, until more is done than
+        that. Each loop over the answer begins anew and counts its own items.
+
+        Once the work is for nothing, the loop raises before its next item, which is not counted: JobCancelled if
+        somebody wants the job to end early, or has ended it as cancelled; StateError if another worker has taken it
+        over, or it was ended otherwise. With `cancellable=False` it goes on.
         """
         self._touch()
-        if isinstance(iterable, Sized):
-            self._expect(len(iterable))
-        if isinstance(iterable, AsyncIterable):
-            items = _AsyncItems(iterable)
-            self._begin_lap(items.lap)
-            return items
-        lap = _Lap()
-        counted = lap.around(iterable)
-        self._begin_lap(lap)
-        return counted
+        self._expect(length(iterable))
+        return Tracked(self, iterable, self._check if cancellable else None)
 
-    def count(self, counter: str, n: int = 1) -> None:
-        """Adds to a named tally (`added`, `updated`, `skipped`); at most 64 a job, names of 1 to 128 characters."""
+    def count(self, counter: str, n: float = 1) -> None:
+        """Adds to a named tally (`added`, `updated`, `skipped`): at most 64 a job, the first 128 characters of a
+        name."""
         self._touch()
-        self._counters[counter] += n
+        self._counters[counter] += n if type(n) is int else amount(n) or 0
 
     def record_error(self, record: object, message: object = "", code: object = "") -> None:
         """Notes a record that could not be worked on: which (its first 256 characters), why (1,024), and a code
@@ -185,22 +187,31 @@ class Meter:
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("A part belongs to one process: pass the job, and call job.part() in the other process.")
 
-    def _expect(self, size: int) -> None:
-        """Told the length of what is tracked: a part's own is not the job's."""
+    def _expect(self, length: int) -> None:
+        """Told the length of what is tracked, 0 if it has none: a part's own is not the job's."""
 
     def _touch(self) -> None:
         """Called before every change but the quickest."""
 
     def _bar(self) -> None:
         """Makes changes of `progress` take the slow way for good."""
-        self._laps.append(_Lap())
+        self._laps.append(Lap())
 
-    def _begin_lap(self, lap: "_Lap | _AsyncLap") -> None:
+    def _begin_lap(self, lap: Lap | AsyncLap) -> None:
         with self._lock:
             self._fold()
             self._laps.append(lap)
+            if self._interrupted:
+                lap.interrupt()
 
-    def _total(self) -> int:
+    def _interrupt(self) -> None:
+        """For the engine: the work is for nothing from now on, and its loops shall look into why."""
+        with self._lock:
+            self._interrupted = True
+            for lap in self._laps:
+                lap.interrupt()
+
+    def _total(self) -> float:
         return self._done + sum(lap.done() for lap in self._laps)
 
     def _fold(self) -> None:
@@ -221,14 +232,13 @@ class Meter:
                 waiting -= 1
             self._errors_taken += len(taken)
             done = cut.progress if cut else self._total()
-            counters = cut.counters if cut else dict(self._counters)
-            counters = {name: _whole(total) for name, total in counters.items()}
+            counters = cut.counters if cut else self._counters.copy()
             variables = None
             if not waiting:
                 variables, self._variables, self._cut = self._variables, None, None
             return Sample(
-                progress=max(_whole(done), 0),
-                counters=counters,
+                progress=max(whole(done), 0),
+                counters={name: whole(total) for name, total in counters.items()},
                 errors=taken,
                 variables=variables,
                 message=self._message,
@@ -236,14 +246,6 @@ class Meter:
                 more=cut is not None or waiting > 0,
                 pressing=waiting > 0,
             )
-
-
-def _whole(number: float) -> int:
-    """The number as it can be sent. What cannot is 0: a worker's slip here must not stop all reports."""
-    try:
-        return min(max(int(number), -_INT64), _INT64)
-    except (TypeError, ValueError, OverflowError):
-        return 0
 
 
 class _Backlog:
@@ -280,87 +282,6 @@ class _Backlog:
 class _Cut(NamedTuple):
     """A meter at the moment of a checkpoint."""
 
-    progress: int
-    counters: dict[str, int]
+    progress: float
+    counters: dict[str, float]
     errors: int
-
-
-class _Lap:
-    """One `track()`. C takes a tick for each item; how many ticks are left tells how many items were taken."""
-
-    __slots__ = ("_dropped", "_finished", "_ticks")
-
-    def __init__(self) -> None:
-        self._ticks = iter(_TICKS)
-        self._finished = False
-        self._dropped: Callable[[], object] = lambda: self
-
-    def around(self, iterable: Iterable[Item]) -> Iterator[Item]:
-        end: _End[Item] = _End(self)
-        self._dropped = ref(end)
-        return compress(chain(iterable, end), self._ticks)
-
-    def finish(self) -> None:
-        self._finished = True
-
-    def over(self) -> bool:
-        return self._finished or self._dropped() is None
-
-    def done(self) -> int:
-        taken = len(_TICKS) - length_hint(self._ticks)
-        return taken if self._finished else max(taken - 1, 0)
-
-
-class _End(Iterable[Item]):
-    """Comes after the last item: when it is asked for, that item is done. It lives as long as the loop does."""
-
-    __slots__ = ("__weakref__", "_lap")
-
-    def __init__(self, lap: _Lap) -> None:
-        self._lap = lap
-
-    def __iter__(self) -> Iterator[Item]:
-        self._lap.finish()
-        return iter(())
-
-
-class _AsyncItems(Generic[Item]):
-    """One `track()` of an `async for`. `anext` is called from C: a generator around the source would cost as much as
-    the source does."""
-
-    __slots__ = ("__anext__", "__weakref__", "lap")
-
-    __anext__: Callable[[], Awaitable[Item]]
-
-    def __init__(self, items: AsyncIterable[Item]) -> None:
-        turns = repeat(aiter(items), sys.maxsize)
-        self.__anext__ = map(anext, turns).__next__
-        self.lap = _AsyncLap(self, turns)
-
-    def __aiter__(self) -> Self:
-        return self
-
-
-class _AsyncLap:
-    """How often a source was asked for an item: once more than items are done, also if it had no more to give."""
-
-    __slots__ = ("_asked", "_dropped", "_turns")
-
-    def __init__(self, items: _AsyncItems[Item], turns: "repeat[AsyncIterator[Item]]") -> None:
-        self._turns: repeat[AsyncIterator[Item]] | None = turns
-        self._asked = 0
-        self._dropped = ref(items, self._finish)
-
-    def _finish(self, _: object) -> None:
-        # The source is in the turns, and has to be closed when the loop is left.
-        self._asked, self._turns = self._count(), None
-
-    def _count(self) -> int:
-        turns = self._turns
-        return self._asked if turns is None else sys.maxsize - length_hint(turns)
-
-    def over(self) -> bool:
-        return self._turns is None
-
-    def done(self) -> int:
-        return max(self._count() - 1, 0)

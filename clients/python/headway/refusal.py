@@ -2,11 +2,13 @@
 
 import grpc
 
-from headway.contact import in_words, log
+from headway.channel import Target
+from headway.contact import in_words, log, plain
 from headway.course import Course, Step
 from headway.errors import HeadwayError
 from headway.ids import chance
 from headway.report import Reporter
+from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.verdict import Verdict, judge
 
@@ -26,9 +28,43 @@ def decline(course: Course, step: Step, error: HeadwayError) -> None:
 
 def stop(course: Course, error: HeadwayError) -> None:
     """The server takes no more of this job."""
-    if not course.over:
+    if course.over or (error.reason == "JOB_ENDED" and course.ask_how_it_ended(error)):
+        return
+    if course.error is None:
         _notice("job %s is no longer reported: %s", course, error)
-        course.stop(error)
+    course.stop(error)
+
+
+def ended(course: Course) -> None:
+    """The job has ended without this worker; how, it knows as far as the server could be asked."""
+    if course.ended_by is None or course.over:
+        return
+    job = course.job
+    if job.status == job_pb2.JOB_STATUS_CANCELLED:
+        course.cancel(job.cancellation)
+        why = f"it was cancelled: {job.cancellation.reason}" if job.cancellation.reason else "it was cancelled"
+        log.warning("headway: job %s is no longer reported: %s", job.id, plain(why))
+    else:
+        _notice("job %s is no longer reported: %s", course, course.ended_by)
+    course.stop(course.ended_by)
+
+
+def kept(course: Course) -> None:
+    """The results of an end that came too late are stored."""
+    log.warning(
+        "headway: job %s had ended before its worker finished, and its results are in its variable 'results'", course.job.id
+    )
+
+
+def keep_in_file(course: Course, target: Target, error: HeadwayError) -> None:
+    """They cannot be stored there."""
+    from headway.postman import write_down
+
+    write_down([course], target)
+    letter, course.letter = course.letter, None
+    place = f"in {letter.refuse()}" if letter is not None else "lost"
+    _notice(f"job %s had ended before its worker finished, and its results are {place}: %s", course, error)
+    course.stop(course.error)
 
 
 def refuse(course: Course, reporter: Reporter | None, error: HeadwayError) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 from headway.errors import HeadwayError
 from headway.meter import Meter
 from headway.v1 import job_service_pb2 as rpc
-from headway.values import clean
+from headway.values import clean, whole
 
 _ERRORS_ROOM = 1024 * 1024
 _COUNTERS = 64
@@ -105,7 +105,8 @@ class Reporter:
             report.message = self._message = sample.message
         for name, total in islice(sample.counters.items(), _COUNTERS):
             if delta := total - self._counters.get(name, 0):
-                report.counters[clean(name, 128) or "?"] = delta
+                key = clean(name, 128) or "?"
+                report.counters[key] = whole(report.counters[key] + delta)
         self._counters = sample.counters
         report.record_errors.extend(sample.errors)
         if sample.variables is not None:

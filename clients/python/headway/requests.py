@@ -1,7 +1,7 @@
 """The requests of both clients, synchronous and asyncio, and how a watch is taken up again."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TypeAlias, TypedDict
 
@@ -10,10 +10,10 @@ from google.protobuf import duration_pb2
 
 from headway.errors import HeadwayError
 from headway.ids import chance, uuid7
-from headway.job import Status
+from headway.status import Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.values import clean
+from headway.values import LABEL_LENGTH, NAME_LENGTH, UNIT_LENGTH, as_size, clean
 
 Seconds: TypeAlias = float | timedelta
 
@@ -33,18 +33,19 @@ _BROKEN_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 class JobOptions(TypedDict, total=False):
-    """What a job can be created with, besides its session and name; the limits are in job.proto."""
+    """What a job can be created with, besides its session and name. Texts that are too long are cut, and `size` is made
+    to fit as the setter `Job.size` does; for all else the limits are in job.proto."""
 
     job_id: str | None
     """32 lower-case hexadecimal digits of one's own; else a new UUIDv7."""
     invoker: str
-    """Who or what starts it."""
-    size: int
-    """How much there is to do, in units; 0 = not known yet."""
+    """Who or what starts it: the first 256 characters."""
+    size: float | None
+    """How much there is to do, in units; 0 or None = not known yet."""
     unit: str
-    """What is counted: "records"."""
+    """What is counted: "records". The first 32 characters."""
     labels: Mapping[str, str]
-    """To filter by."""
+    """To filter by: at most 64, keys of at most 63 characters, the first 256 characters of each value."""
     heartbeat_timeout: Seconds
     """Seconds without contact after which it counts as LOST; 60 by default, 0 = never."""
     stall_timeout: Seconds
@@ -58,7 +59,8 @@ class JobOptions(TypedDict, total=False):
 class JobFilters(TypedDict, total=False):
     """Which jobs of a session to list: those that pass all of these."""
 
-    statuses: Sequence[Status]
+    statuses: Status | str | Iterable[Status | str]
+    """One of these, "RUNNING" for example."""
     name: str
     invoker: str
     labels: Mapping[str, str]
@@ -75,11 +77,11 @@ def create(session: str, name: str, options: JobOptions) -> rpc.CreateJobRequest
     request = rpc.CreateJobRequest(
         session_id=session,
         job_id=options.get("job_id") or uuid7(),
-        name=clean(name, _ANY_LENGTH),
-        invoker=clean(options.get("invoker", ""), _ANY_LENGTH),
-        size=int(options.get("size", 0)),
-        unit=clean(options.get("unit", ""), _ANY_LENGTH),
-        labels={clean(k, _ANY_LENGTH): clean(v, _ANY_LENGTH) for k, v in options.get("labels", {}).items()},
+        name=clean(name, NAME_LENGTH),
+        invoker=clean(options.get("invoker", ""), NAME_LENGTH),
+        size=as_size(options.get("size")),
+        unit=clean(options.get("unit", ""), UNIT_LENGTH),
+        labels={clean(k, _ANY_LENGTH): clean(v, LABEL_LENGTH) for k, v in options.get("labels", {}).items()},
         heartbeat_timeout=duration(options.get("heartbeat_timeout", HEARTBEAT_TIMEOUT)),
         pending=options.get("pending", False),
     )
@@ -109,10 +111,13 @@ def described(request: rpc.CreateJobRequest) -> job_pb2.Job:
 
 
 def jobs(session: str, page_size: int, filters: JobFilters) -> rpc.ListJobsRequest:
+    wanted = filters.get("statuses", ())
+    # A text is an iterable of letters too.
+    statuses = [Status(status) for status in ([wanted] if isinstance(wanted, str) else wanted)]
     return rpc.ListJobsRequest(
         session_id=session,
         page_size=page_size,
-        statuses=[f"JOB_STATUS_{Status(status)}" for status in filters.get("statuses", ())],
+        statuses=[f"JOB_STATUS_{status}" for status in statuses],
         name=filters.get("name", ""),
         invoker=filters.get("invoker", ""),
         labels=filters.get("labels"),

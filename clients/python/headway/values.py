@@ -1,6 +1,7 @@
-"""Text and JSON values on their way to the server and back.
+"""Text, numbers and JSON values on their way to the server and back.
 
-Nothing here raises: a tracker must not stop a worker because a title holds a stray byte or a result a datetime.
+A tracker must not stop a worker because a title holds a stray byte, a result a datetime, or a size is NaN: values are
+made to fit. Only what is no number at all, where there must be one, is an error of the program: TypeError at the call.
 """
 
 import math
@@ -12,6 +13,18 @@ from google.protobuf import struct_pb2
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
+NAME_LENGTH = 256
+"""Characters of a job's name and of its invoker."""
+
+UNIT_LENGTH = 32
+
+LABEL_LENGTH = 256
+"""Characters of the value of a label."""
+
+_INT64 = 2**63 - 1
+_DIGITS = 6
+"""Decimal digits that count when a fraction is cut off: ten times 0.1 is 1."""
+
 _EXACT = 2**53
 _DEPTH = 32
 
@@ -22,6 +35,33 @@ def clean(text: object, limit: int) -> str:
     if plain.isascii() and "\0" not in plain:
         return plain
     return plain.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def amount(number: float) -> float | None:
+    """A number of units, between -2⁶³+1 and 2⁶³-1; None for NaN and infinity, which are no amounts. TypeError if it is
+    none."""
+    if isinstance(number, str | bytes | bytearray) or not hasattr(number, "__float__"):
+        raise TypeError(f"This must be a number, not {type(number).__name__}: {number!r}.")
+    if not isinstance(number, int):
+        try:
+            number = float(number)
+        except OverflowError:
+            number = int(number)
+        else:
+            if not math.isfinite(number):
+                return None
+    return min(max(number, -_INT64), _INT64)
+
+
+def whole(number: float) -> int:
+    """A sum of amounts as it is sent: its fraction is cut off, and it is between -2⁶³+1 and 2⁶³-1."""
+    return min(max(int(round(number, _DIGITS)), -_INT64), _INT64)
+
+
+def as_size(number: float | None) -> int:
+    """How much there is to do: 0, not known, for None, NaN, infinity and what is negative. TypeError if it is no
+    number."""
+    return max(whole((amount(number) if number is not None else None) or 0), 0)
 
 
 def to_value(data: object, within: tuple[object, ...] = ()) -> struct_pb2.Value:

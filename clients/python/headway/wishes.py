@@ -1,37 +1,9 @@
-"""How the wish that a job end early, or the news that its work is for nothing, reaches the worker's code."""
+"""How the wish that a job end early reaches the task that works on it."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from headway.course import Course
-
-if TYPE_CHECKING:
-    from headway.job import BaseJob
-    from headway.meter import Item
-
-
-def while_wanted(job: "BaseJob", items: "Iterable[Item]") -> "Iterator[Item]":
-    """Counts items as `Meter.track` does, and raises before the next one once the job is unwanted."""
-    course = job._course
-    for item in items:
-        if course.unwanted:
-            job.raise_if_cancelled()
-            job.raise_if_stopped()
-        yield item
-        job._done += 1
-
-
-async def while_wanted_async(job: "BaseJob", items: "AsyncIterable[Item]") -> "AsyncIterator[Item]":
-    """The same for `async for`."""
-    course = job._course
-    async for item in items:
-        if course.unwanted:
-            job.raise_if_cancelled()
-            job.raise_if_stopped()
-        yield item
-        job._done += 1
 
 
 class Interruption:

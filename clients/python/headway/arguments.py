@@ -1,0 +1,85 @@
+"""Names the mistake in a call, where Python would pass over it or only say that it is one."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar, get_args
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+# What other libraries call it, and what people call it who have not looked it up.
+_MEANT = {
+    "count": "size",
+    "desc": "name",
+    "description": "name",
+    "duration": "timeout",
+    "host": "target",
+    "id": "job_id",
+    "length": "size",
+    "server": "target",
+    "session_id": "session",
+    "state": "statuses",
+    "states": "statuses",
+    "status": "statuses",
+    "tags": "labels",
+    "title": "name",
+    "total": "size",
+    "url": "target",
+    "user": "invoker",
+}
+
+_INSTEAD = {
+    "name": "set job.name, or job.message",
+    "size": "set job.size, or give it to hw.job()",
+}
+"""What to do about an argument that other calls have."""
+
+
+def unknown_argument(function: str, given: str, known: Iterable[str]) -> TypeError:
+    """The error of a call with a keyword argument that it does not have, with what was probably meant."""
+    names = sorted(known)
+    meant = _MEANT.get(given, given)
+    close = [meant] if meant in names else difflib.get_close_matches(given, names, 1)
+    hint = f"did you mean {close[0]}=?" if close else _INSTEAD.get(meant, f"it has {', '.join(names)}")
+    return TypeError(f"{function}() has no keyword argument {given!r}: {hint}")
+
+
+def checked(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Refuses keyword arguments that the function does not have, also those that its options, a TypedDict, do not have;
+    at the call, also if it is a generator. Says which one may have been meant."""
+    known: set[str] = set()
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            known.add(parameter.name)
+        for options in get_args(parameter.annotation):
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                known.update(options.__annotations__)
+    known -= {"self"}
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        if not kwargs.keys() <= known:
+            raise unknown_argument(function.__name__, next(name for name in kwargs if name not in known), known)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def checked_with_session(function: Callable[P, Result]) -> Callable[P, Result]:
+    """As `checked`, for a method that begins with a session and a name: a single positional argument could be either,
+    and a name that is taken for a session would be a job that nobody finds."""
+    checked_function = checked(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+        if len(args) == 2 and "name" not in kwargs:
+            raise TypeError(
+                f"{function.__name__}() takes a session and a name: write {function.__name__}(session, name),"
+                f" {function.__name__}(name=…) in the session of the client or of HEADWAY_SESSION,"
+                f" or {function.__name__}(session=…) for a job without a name."
+            )
+        return checked_function(*args, **kwargs)
+
+    return call
