@@ -4,7 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from headway.v1 import job_pb2
 from tests.page.conftest import Visit
@@ -128,14 +128,34 @@ def test_few_record_errors_are_shown_once(visit: Visit, worker: Worker) -> None:
     expect(rows.nth(100)).to_contain_text("101ocm0101")
 
 
+GONE = "There is no such job in this session."
+
+
 def test_a_job_that_is_not_there(visit: Visit, worker: Worker) -> None:
-    job = worker.create("Export patrons")
+    """Only that is shown, whatever the page was asking for when the job was removed."""
+    job = worker.create("Export patrons", size=4)
+    worker.report(job, progress=1, counters={"written": 1}, variables=struct({"offset": 1}))
     tab = visit()
-    tab.open_job("Export patrons")
+    held: list[Route] = []
+    tab.page.route("**/GetVariables", lambda route: held.append(route))
+    with tab.page.expect_request("**/GetVariables"):
+        tab.open_job("Export patrons")
+    tab.page.get_by_role("button", name="Cancel this job").click()
+    expect(tab.page.get_by_role("dialog")).to_be_visible()
     worker.clear(job)
-    expect(tab.page.get_by_text("There is no such job in this session.")).to_be_visible()
-    tab.page.reload()
-    expect(tab.page.get_by_text("There is no such job in this session.")).to_be_visible()
+    expect(tab.page.get_by_text(GONE)).to_be_visible()
+    expect(tab.page.get_by_role("dialog")).to_be_hidden()
+    with tab.page.expect_response("**/GetVariables"):
+        held.pop().continue_()
+    for _ in range(2):
+        expect(tab.page.get_by_text(GONE)).to_be_visible()
+        expect(tab.page.get_by_role("heading", name="Job not found")).to_be_focused()
+        expect(tab.page).to_have_title("Job not found · Headway")
+        expect(tab.page.locator("#job > :visible, #job-view button:visible")).to_have_count(0)
+        tab.picture("job-gone")
+        tab.page.reload()
+    tab.open(tab.page.url.replace(job, "nonsense"))
+    expect(tab.page.get_by_text(GONE)).to_be_visible()
 
 
 def test_times_are_the_readers_own(visit: Visit, worker: Worker) -> None:

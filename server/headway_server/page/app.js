@@ -56,7 +56,10 @@ function draw() {
     if (page) {
       const job = jobs.get(page.id);
       if (job && changed.has(page.id)) page.show(job, seen.get(page.id), now);
-      byId("job-gone").hidden = Boolean(job) || missing !== page.id;
+      const gone = byId("job-gone");
+      gone.hidden = Boolean(job) || missing !== page.id;
+      // The keyboard was in what is no longer there.
+      if (!gone.hidden && document.activeElement === document.body) byId("job-gone-title").focus();
     }
     changed.clear();
     title();
@@ -67,7 +70,8 @@ function draw() {
 function title() {
   const job = page && jobs.get(page.id);
   const running = [...jobs.values()].filter((each) => each.status === "RUNNING").length;
-  const words = job ? [job.ended ? "" : percent(job), job.name || job.id] : [running ? `${running} running` : ""];
+  const shown = job ? [job.ended ? "" : percent(job), job.name || job.id] : [running ? `${running} running` : ""];
+  const words = page && !job && missing === page.id ? ["Job not found"] : shown;
   const whole = [...words, "Headway"].filter(Boolean).join(" · ");
   if (document.title !== whole) document.title = whole;
 }
@@ -98,8 +102,8 @@ function enter(known) {
     removed(id) {
       jobs.delete(id);
       seen.delete(id);
-      if (page?.id === id) missing = id;
       changed.add(id);
+      notThere(known, id);
       draw();
     },
     anew: clear,
@@ -186,7 +190,7 @@ function route() {
   const link = fromAddress();
   if (link) return follow(link);
   if (!who) return;
-  const [, id = ""] = location.hash.match(/^#\/job\/([0-9a-f]{32})$/) ?? [];
+  const [, id = ""] = location.hash.match(/^#\/job\/(.+)$/) ?? [];
   if (page?.id === id) return;
   page?.close();
   page = null;
@@ -212,7 +216,17 @@ async function lookFor(known, id) {
   try {
     await call(known, "GetJob", { jobId: id });
   } catch (error) {
-    if (/** @type {import("./connect.js").CallError} */ (error).code === "not_found") missing = id;
+    const { code } = /** @type {import("./connect.js").CallError} */ (error);
+    if ((code === "not_found" || code === "invalid_argument") && !jobs.has(id)) notThere(known, id);
+  }
+}
+
+/** Shows that there is no such job, and nothing else: an empty page takes the place of the old one. @param {Caller} known @param {string} id */
+function notThere(known, id) {
+  if (page?.id === id) {
+    missing = id;
+    page.close();
+    page = new JobPage(known, id);
   }
   draw();
 }

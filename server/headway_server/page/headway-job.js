@@ -51,7 +51,7 @@ class Shared {
       },
       removed: (id) => {
         this.#jobs.delete(id);
-        for (const element of this.#elements) if (element.job === id) element.trouble("This job was removed.");
+        for (const element of this.#elements) if (element.job === id) element.gone("This job was removed.");
       },
       anew: () => this.#jobs.clear(),
       opened: (response) => this.#clock.set(response),
@@ -167,6 +167,13 @@ export class HeadwayJob extends HTMLElement {
     this.#leave();
     const { status, progress, size } = job;
     this.dispatchEvent(new CustomEvent("headway-ended", { bubbles: true, composed: true, detail: { status, progress, size } }));
+  }
+
+  /** Shows that there is no such job any more, and nothing of what it was. @param {string} words */
+  gone(words) {
+    this.#known = false;
+    this.#bar.element.hidden = true;
+    this.trouble(words);
   }
 
   /** Says why nothing comes; nothing, if all is well. @param {string} words */

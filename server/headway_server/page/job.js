@@ -1,7 +1,7 @@
 // A job's own page.
 
 import { Bar } from "./bar.js";
-import { askToCancel } from "./cancel.js";
+import { askToCancel, dismiss } from "./cancel.js";
 import { call } from "./connect.js";
 import { csv, save } from "./csv.js";
 import { Curve } from "./curve.js";
@@ -31,8 +31,9 @@ export class JobPage {
   #variables;
   /** @type {Job | undefined} */
   #job;
+  #wantsFocus = false;
 
-  /** @param {Caller} caller @param {string} id */
+  /** An empty page: nothing is shown before the job is known. @param {Caller} caller @param {string} id */
   constructor(caller, id) {
     this.#caller = caller;
     this.id = id;
@@ -46,7 +47,7 @@ export class JobPage {
       counters: section("Counted", this.#counters),
       parts: section("Parts", this.#parts),
     };
-    this.element = h("div", { class: "job-page" },
+    this.element = h("div", { class: "job-page", hidden: true },
       h("div", { class: "panel head" }, this.#bar.element, h("div", { class: "actions" }, this.#cancel)),
       h("div", { class: "columns" },
         h("div", {}, this.#sections.curve, this.#errors.element, this.#results.element, this.#variables.element),
@@ -62,13 +63,16 @@ export class JobPage {
   #caller;
 
   close() {
+    dismiss();
     this.#errors.close();
     this.#results.close();
     this.#variables.close();
     this.element.remove();
   }
 
+  /** Gives the keyboard to the title, as soon as there is one. */
   focus() {
+    this.#wantsFocus = this.element.hidden;
     this.element.querySelector("h1")?.focus();
   }
 
@@ -76,7 +80,9 @@ export class JobPage {
   show(job, seen, now) {
     const before = this.#job;
     this.#job = job;
+    this.element.hidden = false;
     this.tick(seen, now);
+    if (this.#wantsFocus) this.focus();
     if (before?.revision === job.revision) return;
     this.#cancel.hidden = job.ended;
     this.#sections.counters.hidden = Object.keys(job.counters).length === 0;
@@ -189,6 +195,8 @@ class Reader {
         take(reply);
       } catch (error) {
         const refused = /** @type {import("./connect.js").CallError} */ (error);
+        // That the job was removed is for the watch to tell, once and for the whole page.
+        if (refused.code === "not_found") return;
         // A server that is away is asked again, one that refuses is not.
         if (refused.code !== "unavailable") this.#read = key;
         if (!this.#closed) fail(refused);
