@@ -7,6 +7,7 @@ import { call } from "./connect.js";
 import { Seen } from "./curve.js";
 import { byId, mark, say } from "./dom.js";
 import { Feed } from "./feed.js";
+import { showFirstJob } from "./first.js";
 import { JobPage } from "./job.js";
 import { newest } from "./jobs.js";
 import { List } from "./list.js";
@@ -17,7 +18,7 @@ import { clock as timeOfDay, percent } from "./text.js";
 /** @typedef {import("./connect.js").Caller} Caller */
 /** @typedef {import("./caller.js").Link} Link */
 
-/** A restart of the server takes less than this (ms): no word is said of it. The first jobs come sooner, too. */
+/** A restart of the server takes less than this (ms): no word is said of it. */
 const QUIET = 1500;
 const TICK = 1000;
 
@@ -37,7 +38,10 @@ let feed = null;
 /** @type {JobPage | null} */
 let page = null;
 let drawing = false;
-let openedAt = 0;
+/** Whether the server has answered the watch. */
+let opened = false;
+/** Whether all jobs are here: then none means that there are none. */
+let complete = false;
 /** When the server was last heard of before it went away; 0 while it answers. */
 let awaySince = 0;
 /** What was looked at before, where the keyboard goes back to. */
@@ -77,7 +81,21 @@ function title() {
 }
 
 function empty() {
-  byId("empty").hidden = jobs.size > 0 || performance.now() - openedAt < QUIET || !openedAt;
+  const shown = complete && jobs.size === 0;
+  byId("empty").hidden = !shown;
+  showFirstJob(shown && who && who.session !== "-" ? who.session : "");
+}
+
+/** Asks whether there are any jobs, beside the watch: a watch of an empty session says nothing. @param {Caller} known */
+async function lookForAny(known) {
+  try {
+    const { jobs: found = [] } = await call(known, "ListJobs", { pageSize: 1 });
+    if (who !== known || found.length) return;
+    complete = true;
+    draw();
+  } catch {
+    // The watch tells what is wrong.
+  }
 }
 
 /** @param {Caller} known */
@@ -88,6 +106,7 @@ function enter(known) {
   page?.close();
   page = null;
   clear();
+  lookForAny(known);
   feed = new Feed(known, {
     job(job) {
       clock.atLeast(newest(job));
@@ -109,10 +128,12 @@ function enter(known) {
     anew: clear,
     opened(response) {
       clock.set(response);
-      openedAt ||= performance.now();
+      opened = true;
     },
     live() {
       clock.go();
+      complete = true;
+      draw();
       awaySince = 0;
       connection("Live");
       if (page && !jobs.has(page.id)) lookFor(known, page.id);
@@ -123,7 +144,7 @@ function enter(known) {
       const why = error.reason ? error.message : "The server does not answer.";
       setTimeout(() => {
         if (!awaySince || performance.now() - awaySince < QUIET) return;
-        const asOf = openedAt ? ` This is as of ${timeOfDay(clock.now())}.` : "";
+        const asOf = opened ? ` This is as of ${timeOfDay(clock.now())}.` : "";
         connection("Trying again…", `${why}${asOf} Trying again…`);
       }, QUIET);
     },
@@ -166,6 +187,7 @@ function connection(word, banner = "") {
 function clear() {
   for (const id of jobs.keys()) changed.add(id);
   jobs.clear();
+  complete = false;
   draw();
 }
 
@@ -178,7 +200,8 @@ function leave(why = "") {
   forget();
   clear();
   seen.clear();
-  openedAt = awaySince = 0;
+  opened = false;
+  awaySince = 0;
   say(byId("enter-error"), why);
   document.body.dataset.view = "outside";
   if (!why) history.replaceState(null, "", location.pathname);
@@ -236,7 +259,6 @@ setInterval(() => {
   const now = clock.now();
   if (page) page.tick(seen.get(page.id), now);
   else list.tick(now);
-  empty();
 }, TICK);
 
 byId("enter").addEventListener("submit", (event) => {
