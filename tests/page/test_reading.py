@@ -199,8 +199,19 @@ def test_an_admin_sees_all_sessions(visit: Visit, own_server: ServerProcess, ses
     expect(tab.page.locator(".head")).to_contain_text("Cancelled")
     # The token is of one run of the server.
     own_server.restart()
-    expect(tab.page.get_by_role("alert")).to_contain_text("token")
+    alert = tab.page.get_by_role("alert")
+    expect(alert).to_contain_text("The server was started again. Each start makes a new admin token.")
     expect(tab.page.get_by_label("Session")).to_be_focused()
+    old = own_server.token
+    own_server.restart()
+    tab.open(f"http://{own_server.http_address}/#token={old}")
+    expect(alert).to_contain_text("This link is from an earlier start of the server.")
+    expect(alert).to_contain_text("Open the link that `headway serve` printed when it last started")
+    tab.picture("old-link")
+    tab.page.get_by_text("I have a token").click()
+    tab.page.get_by_label("Token").fill("guessed")
+    tab.page.get_by_label("Token").press("Enter")
+    expect(alert).to_contain_text("The server does not know this token.")
     mine.close()
     other.close()
 
@@ -256,7 +267,7 @@ def test_a_link_to_another_session_is_followed_only_if_the_reader_agrees(
     tab.page.get_by_role("button", name="Show the other jobs").click()
     expect(tab.page.get_by_role("heading", name="Theirs", level=1)).to_be_visible()
     # In a tab that has none yet, nobody is asked.
-    tab.page.get_by_role("button", name="Leave").click()
+    tab.page.get_by_role("button", name="Switch session").click()
     tab.open(link)
     expect(tab.page.get_by_role("heading", name="Theirs", level=1)).to_be_visible()
     other.close()

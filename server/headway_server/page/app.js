@@ -1,7 +1,7 @@
 // The page: who looks, which view, and one picture for all that has changed since the last.
 
 import { announce } from "./announce.js";
-import { caller, forget, fromAddress, fromTab, keep } from "./caller.js";
+import { caller, forget, fromAddress, fromTab, keep, shortened } from "./caller.js";
 import { Clock } from "./clock.js";
 import { call } from "./connect.js";
 import { Seen } from "./curve.js";
@@ -38,8 +38,8 @@ let feed = null;
 /** @type {JobPage | null} */
 let page = null;
 let drawing = false;
-/** Whether the server has answered the watch. */
-let opened = false;
+/** Whether the server has let this caller in. */
+let wasLive = false;
 /** Whether all jobs are here: then none means that there are none. */
 let complete = false;
 /** When the server was last heard of before it went away; 0 while it answers. */
@@ -98,14 +98,15 @@ async function lookForAny(known) {
   }
 }
 
-/** @param {Caller} known */
-function enter(known) {
+/** @param {Caller} known @param {boolean} [typed] whether the reader has just typed it */
+function enter(known, typed = false) {
   who = known;
   keep(known);
   feed?.close();
   page?.close();
   page = null;
   clear();
+  wasLive = false;
   lookForAny(known);
   feed = new Feed(known, {
     job(job) {
@@ -128,11 +129,10 @@ function enter(known) {
     anew: clear,
     opened(response) {
       clock.set(response);
-      opened = true;
     },
     live() {
       clock.go();
-      complete = true;
+      complete = wasLive = true;
       draw();
       awaySince = 0;
       connection("Live");
@@ -144,16 +144,16 @@ function enter(known) {
       const why = error.reason ? error.message : "The server does not answer.";
       setTimeout(() => {
         if (!awaySince || performance.now() - awaySince < QUIET) return;
-        const asOf = opened ? ` This is as of ${timeOfDay(clock.now())}.` : "";
+        const asOf = wasLive ? ` This is as of ${timeOfDay(clock.now())}.` : "";
         connection("Trying again…", `${why}${asOf} Trying again…`);
       }, QUIET);
     },
     refused(error) {
-      const once = error.code === "unauthenticated" ? " The server makes a new admin token whenever it starts." : "";
-      leave(error.message + once);
+      leave(error.reason === "CREDENTIALS_INVALID" && known.token ? oldToken(typed) : error.message);
     },
   });
-  byId("whose").textContent = known.session === "-" ? "All sessions" : "";
+  byId("all-sessions").hidden = known.session !== "-";
+  showSession(false);
   document.body.dataset.view = "inside";
   connection("Connecting…");
   route();
@@ -174,6 +174,26 @@ function follow({ caller: wanted, job }) {
   if (!who) enter(present);
   else if (page) history.replaceState(null, "", `#/job/${page.id}`);
   askToSwitch(go);
+}
+
+/** Why a token is refused, and what to do: each start of the server makes another one. @param {boolean} typed */
+function oldToken(typed) {
+  const fault = typed
+    ? "The server does not know this token."
+    : wasLive
+      ? "The server was started again."
+      : "This link is from an earlier start of the server.";
+  const where = "Open the link that `headway serve` printed when it last started, or read the token in the file that it named.";
+  return `${fault} Each start makes a new admin token. ${where}`;
+}
+
+/** @param {boolean} whole */
+function showSession(whole) {
+  const session = who && who.session !== "-" ? who.session : "";
+  const button = byId("whose");
+  button.hidden = !session;
+  mark(button, "aria-expanded", String(whole));
+  say(button, session && `Session ${whole ? session : shortened(session)}`);
 }
 
 /** @param {string} word @param {string} [banner] */
@@ -200,8 +220,9 @@ function leave(why = "") {
   forget();
   clear();
   seen.clear();
-  opened = false;
+  wasLive = false;
   awaySince = 0;
+  showSession(false);
   say(byId("enter-error"), why);
   document.body.dataset.view = "outside";
   if (!why) history.replaceState(null, "", location.pathname);
@@ -267,9 +288,10 @@ byId("enter").addEventListener("submit", (event) => {
   const known = caller(session.value.trim(), token.value.trim());
   session.value = token.value = "";
   if (!known.session) return;
-  enter(known);
+  enter(known, true);
   if (!page) list.focus("");
 });
+byId("whose").addEventListener("click", () => showSession(byId("whose").getAttribute("aria-expanded") !== "true"));
 byId("leave").addEventListener("click", () => leave());
 addEventListener("hashchange", route);
 
