@@ -95,6 +95,38 @@ def test_a_jobs_own_page(visit: Visit, worker: Worker) -> None:
     expect(tab.page.get_by_role("link", name="Stage MARC records")).to_be_focused()
 
 
+def test_why_a_job_failed_stands_apart(visit: Visit, worker: Worker) -> None:
+    """Beside counts and counters the reason would be one more fact; the traceback is the job's own page's."""
+    job = worker.create("Export patrons", size=40_000, unit="patrons")
+    worker.report(job, progress=12_345, counters={"written": 12_345})
+    trace = [f'  File "/srv/export.py", line {n}, in step_{n}' for n in range(30)]
+    worker.fail(job, "OSError: No space left on device: patrons.csv", trace=trace)
+    tab = visit()
+    row = tab.row("Export patrons")
+    expect(row.locator(".failure")).to_have_text("OSError: No space left on device: patrons.csv")
+    expect(row.locator(".facts")).not_to_contain_text("No space")
+    expect(row.locator(".facts")).to_contain_text("12,345 of 40,000 patrons")
+    tab.open_job("Export patrons")
+    expect(tab.page.locator(".head .failure")).to_have_text("OSError: No space left on device: patrons.csv")
+    section = tab.section("Traceback")
+    lines = section.locator("pre")
+    expect(lines).to_contain_text("in step_29")
+    expect(lines).to_contain_text("in step_20")
+    expect(lines).not_to_contain_text("in step_19")
+    tab.picture("failed", whole=True)
+    section.get_by_role("button", name="Show all 30 lines").click()
+    expect(lines).to_contain_text("in step_0\n")
+    expect(section.get_by_role("button")).to_be_hidden()
+
+
+def test_a_failure_without_a_traceback_has_no_section_of_it(visit: Visit, worker: Worker) -> None:
+    worker.fail(worker.create("Export patrons"), "no space left")
+    tab = visit()
+    tab.open_job("Export patrons")
+    expect(tab.section("Facts")).to_be_visible()
+    expect(tab.section("Traceback")).to_be_hidden()
+
+
 def test_record_errors_first_and_last(visit: Visit, worker: Worker) -> None:
     job = worker.create("Stage MARC records")
     worker.report(job, record_errors=errors(1, 150))

@@ -18,6 +18,7 @@ export class Bar {
   #meter = h("div", { class: "meter", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, this.#fill);
   #percent = h("span", { class: "percent", "aria-hidden": "true" });
   #warning = h("span", { class: "warning said" });
+  #failure = h("p", { class: "failure said" });
   #facts = h("span", {});
   #errors = h("span", { class: "errors" });
   #more = h("p", { class: "more said" });
@@ -31,7 +32,7 @@ export class Bar {
     mark(this.#meter, "aria-labelledby", name.id);
     const line = h("div", { class: "line" }, this.#meter, this.#percent);
     const facts = h("p", { class: "facts" }, this.#warning, this.#facts, this.#errors);
-    this.element = h("div", { class: "job" }, this.#name, this.#badge, line, facts, this.#more);
+    this.element = h("div", { class: "job" }, this.#name, this.#badge, line, facts, this.#failure, this.#more);
   }
 
   /** @param {Job} job @param {number} now the server's time */
@@ -46,8 +47,9 @@ export class Bar {
     const width = String(Math.min(Math.max(done ?? 0, 0), 1));
     if (width !== this.#width) this.#fill.style.setProperty("--done", (this.#width = width));
     say(this.#warning, urgent.join(" · "));
+    say(this.#failure, ending(job));
     const facts = job.ended
-      ? [ending(job), count(job), rate(job), duration(job, now)]
+      ? [count(job), rate(job), duration(job, now)]
       : urgent.length
         ? [count(job)]
         : [count(job), rate(job), remaining(job, now) || duration(job, now)];

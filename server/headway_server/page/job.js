@@ -15,10 +15,14 @@ import { raw, sorted, tree } from "./tree.js";
 
 /** What is not pushed is read again at most so often (ms), and only after the job has changed. */
 const REREAD = 2000;
+/** Lines of a traceback that are shown before the reader asks for all: those nearest to the fault. */
+const LAST_LINES = 10;
 
 /** The page of one job, from when it is opened until `close`. */
 export class JobPage {
   #bar = new Bar(h("h1", { tabindex: -1, id: "job-title" }));
+  #trace = h("pre", { class: "trace said", tabindex: 0, role: "region", "aria-label": "Traceback" });
+  #traceAll = h("button", { type: "button", click: () => this.#showTrace(Infinity) });
   #curve = new Curve();
   #facts = h("dl", { class: "facts-list" });
   #parts = h("ul", { class: "parts" });
@@ -43,6 +47,7 @@ export class JobPage {
       Object.keys(reply.variables ?? {}).length ? reply.variables : undefined,
     );
     this.#sections = {
+      trace: h("section", { class: "panel" }, h("div", { class: "bar" }, h("h2", {}, "Traceback"), this.#traceAll), this.#trace),
       curve: section("Progress over time", this.#curve.element),
       counters: section("Counted", this.#counters),
       parts: section("Parts", this.#parts),
@@ -50,7 +55,7 @@ export class JobPage {
     this.element = h("div", { class: "job-page", hidden: true },
       h("div", { class: "panel head" }, this.#bar.element, h("div", { class: "actions" }, this.#cancel)),
       h("div", { class: "columns" },
-        h("div", {}, this.#sections.curve, this.#errors.element, this.#results.element, this.#variables.element),
+        h("div", {}, this.#sections.trace, this.#sections.curve, this.#errors.element, this.#results.element, this.#variables.element),
         h("div", {},
           section("Facts", this.#facts), this.#sections.counters, this.#sections.parts,
           section("What happened", this.#history),
@@ -92,6 +97,7 @@ export class JobPage {
       ),
     );
     this.#showParts(job);
+    this.#showTrace(LAST_LINES);
     if (job.history.length !== before?.history.length) this.#showHistory(job);
     this.#errors.wanted(job.errorCount > 0, job.errorCount);
     this.#results.wanted(job.status === "COMPLETED", job.status);
@@ -154,6 +160,15 @@ export class JobPage {
           h("div", { class: "meter", "aria-hidden": "true" }, fill));
       }),
     );
+  }
+
+  /** @param {number} most lines */
+  #showTrace(most) {
+    const lines = this.#job?.error?.trace ?? [];
+    this.#sections.trace.hidden = lines.length === 0;
+    this.#traceAll.hidden = lines.length <= most;
+    say(this.#traceAll, `Show all ${number(lines.length)} lines`);
+    say(this.#trace, lines.slice(-most).join("\n"));
   }
 
   /** @param {Job} job */
