@@ -4,13 +4,13 @@ import { announce } from "./announce.js";
 import { caller, forget, fromAddress, fromTab, keep, shortened } from "./caller.js";
 import { Clock } from "./clock.js";
 import { call } from "./connect.js";
-import { Seen } from "./curve.js";
 import { byId, mark, say } from "./dom.js";
 import { Feed } from "./feed.js";
 import { showFirstJob } from "./first.js";
 import { JobPage } from "./job.js";
 import { newest } from "./jobs.js";
 import { List } from "./list.js";
+import { Seen } from "./seen.js";
 import { askToSwitch } from "./switch.js";
 import { clock as timeOfDay, percent } from "./text.js";
 
@@ -127,11 +127,15 @@ function enter(known, typed = false) {
       draw();
     },
     anew: clear,
+    interrupted(silent) {
+      for (const each of seen.values()) each.lose(clock.now() - silent);
+    },
     opened(response) {
       clock.set(response);
     },
     live() {
       clock.go();
+      for (const each of seen.values()) each.find(clock.now());
       complete = wasLive = true;
       draw();
       awaySince = 0;

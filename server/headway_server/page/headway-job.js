@@ -54,6 +54,7 @@ class Shared {
         for (const element of this.#elements) if (element.job === id) element.gone("This job was removed.");
       },
       anew: () => this.#jobs.clear(),
+      interrupted: () => {},
       opened: (response) => this.#clock.set(response),
       live: () => {
         this.#clock.go();

@@ -81,7 +81,7 @@ export class JobPage {
     this.element.querySelector("h1")?.focus();
   }
 
-  /** @param {Job} job @param {import("./curve.js").Seen | undefined} seen @param {number} now */
+  /** @param {Job} job @param {import("./seen.js").Seen | undefined} seen @param {number} now */
   show(job, seen, now) {
     const before = this.#job;
     this.#job = job;
@@ -104,12 +104,13 @@ export class JobPage {
     this.#variables.wanted(true, job.revision);
   }
 
-  /** Time has passed. @param {import("./curve.js").Seen | undefined} seen @param {number} now */
+  /** Time has passed. @param {import("./seen.js").Seen | undefined} seen @param {number} now */
   tick(seen, now) {
     const job = this.#job;
     if (!job) return;
     this.#bar.show(job, now);
-    this.#sections.curve.hidden = !job.startTime;
+    // Of a job that had ended before this page saw it there is no curve.
+    this.#sections.curve.hidden = !job.startTime || (job.ended && (seen?.points.length ?? 0) < 2);
     if (job.startTime) this.#curve.show(job, seen, now);
     this.#showFacts(job, now);
   }
