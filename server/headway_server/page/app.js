@@ -29,7 +29,7 @@ const seen = new Map();
 /** What has changed since the last picture. @type {Set<string>} */
 const changed = new Set();
 const clock = new Clock();
-const list = new List(jobs, draw);
+const list = new List(jobs, seen, draw);
 
 /** @type {Caller | null} */
 let who = null;

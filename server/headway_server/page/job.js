@@ -6,7 +6,7 @@ import { call } from "./connect.js";
 import { csv, save } from "./csv.js";
 import { Curve } from "./curve.js";
 import { byId, h, mark, say, timeElement } from "./dom.js";
-import { amount, count, duration, moment, number, percent, rate, remaining, span, statusWord } from "./text.js";
+import { amount, count, duration, moment, number, percent, rate, remaining, silence, span, statusWord } from "./text.js";
 import { raw, sorted, tree } from "./tree.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
@@ -108,22 +108,22 @@ export class JobPage {
   tick(seen, now) {
     const job = this.#job;
     if (!job) return;
-    this.#bar.show(job, now);
+    this.#bar.show(job, now, seen?.usual);
     // Of a job that had ended before this page saw it there is no curve.
     this.#sections.curve.hidden = !job.startTime || (job.ended && (seen?.points.length ?? 0) < 2);
     if (job.startTime) this.#curve.show(job, seen, now);
-    this.#showFacts(job, now);
+    this.#showFacts(job, now, Boolean(silence(job, now, seen?.usual ?? 0)));
   }
 
-  /** @param {Job} job @param {number} now */
-  #showFacts(job, now) {
+  /** @param {Job} job @param {number} now @param {boolean} silent */
+  #showFacts(job, now, silent) {
     const ago = (/** @type {number} */ time) => time && timeElement(time, `${span(now - time)} ago`);
     const at = (/** @type {number} */ time) => time && timeElement(time, moment(time));
     /** @type {[string, string | 0 | Node][]} */
     const facts = [
       ["Progress", [count(job), job.unit !== "%" && percent(job)].filter(Boolean).join(" · ")],
-      [job.ended ? "Average pace" : "Pace", rate(job)],
-      ["Still to go", remaining(job, now).replace(" left", "")],
+      [job.ended ? "Average pace" : silent ? "Last pace" : "Pace", rate(job)],
+      ["Time left", silent ? "" : remaining(job, now).replace(" left", "")],
       ["Invoker", job.invoker],
       [job.ended ? "Took" : "Running for", duration(job, now).replace(/^\w+ /, "")],
       ["Created", at(job.createTime)],

@@ -63,9 +63,10 @@ export class List {
   #search = /** @type {HTMLInputElement} */ (byId("search"));
   #end = byId("list-end");
 
-  /** @param {Map<string, Job>} jobs @param {() => void} changed called when the reader wants to see something else */
-  constructor(jobs, changed) {
+  /** @param {Map<string, Job>} jobs @param {Map<string, import("./seen.js").Seen>} seen @param {() => void} changed called when the reader wants to see something else */
+  constructor(jobs, seen, changed) {
     this.#jobs = jobs;
+    this.#seen = seen;
     const anew = () => {
       this.#limit = STEP;
       this.#stale = true;
@@ -98,6 +99,7 @@ export class List {
   }
 
   #jobs;
+  #seen;
 
   /** Puts the keyboard back to the row of a job that was looked at. @param {string} id */
   focus(id) {
@@ -120,7 +122,7 @@ export class List {
     }
     for (const id of changed) {
       const job = this.#jobs.get(id);
-      if (job) this.#rows.get(id)?.bar.show(job, now);
+      if (job) this.#rows.get(id)?.bar.show(job, now, this.#seen.get(id)?.usual);
     }
   }
 
@@ -128,7 +130,7 @@ export class List {
   tick(now) {
     for (const [id, row] of this.#rows) {
       const job = this.#jobs.get(id);
-      if (job && !job.ended) row.bar.show(job, now);
+      if (job && !job.ended) row.bar.show(job, now, this.#seen.get(id)?.usual);
     }
   }
 
@@ -176,7 +178,7 @@ export class List {
     const bar = new Bar(link);
     const item = h("li", {}, bar.element);
     const row = { item, link, bar };
-    bar.show(job, now);
+    bar.show(job, now, this.#seen.get(job.id)?.usual);
     this.#rows.set(job.id, row);
     return row;
   }

@@ -6,6 +6,9 @@ const SECOND = 1000;
 const EACH = /** @type {[number, string][]} */ ([[1, "s"], [60, "min"], [3600, "h"]]);
 /** Up to which length (s) an estimate is told in which steps (s); finer ones would only flicker. */
 const STEPS = [[20, 1], [100, 5], [600, 10], [6000, 60], [360_000, 300]];
+/** A silence is worth a word if it is longer than this (ms), and than LATE times the usual time between reports. */
+const SILENT_AFTER = 5000;
+const LATE = 3;
 const BYTES = ["bytes", "kB", "MB", "GB", "TB", "PB"];
 
 const WORDS = {
@@ -29,14 +32,14 @@ export function number(value) {
   return Math.abs(value) >= 1 ? tenths.format(value) : significant(value, 2);
 }
 
-/** 42 s · 3:05 min · 2:03 h · 5 d @param {number} length ms */
+/** 42 s · 10 min 17 s · 2 h 3 min · 5 d @param {number} length ms */
 export function span(length) {
   const seconds = Math.round(Math.max(length, 0) / SECOND);
   if (seconds < 100) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 100) return `${minutes}:${pair(seconds % 60)} min`;
+  if (minutes < 100) return both(minutes, "min", seconds % 60, "s");
   const hours = Math.floor(minutes / 60);
-  return hours < 100 ? `${hours}:${pair(minutes % 60)} h` : `${Math.floor(hours / 24)} d`;
+  return hours < 100 ? both(hours, "h", minutes % 60, "min") : `${Math.floor(hours / 24)} d`;
 }
 
 /** Date and time where the reader is. @param {number} time */
@@ -109,8 +112,8 @@ export function remaining(job, now) {
   const [soonest, latest] = [rough(range.low, Math.floor), rough(range.high, Math.ceil)];
   if (soonest === latest) return `${latest} left`;
   if (soonest === "0 s") return `up to ${latest} left`;
-  const [first, unit] = soonest.split(" ");
-  return `${latest.endsWith(` ${unit}`) ? first : soonest} to ${latest} left`;
+  const [first, unit, ...more] = soonest.split(" ");
+  return `${!more.length && latest.endsWith(` ${unit}`) ? first : soonest} to ${latest} left`;
 }
 
 /** The same in ms, null where there is none. @param {Job} job @param {number} now */
@@ -123,7 +126,7 @@ export function remainingRange(job, now) {
   return { low: Math.max(low - passed, 0), high: Math.max(high - Math.min(passed, due), 0) };
 }
 
-/** running 3:05 min · took 3:05 min; "" before the start @param {Job} job @param {number} now */
+/** running 3 min 5 s · took 3 min 5 s; "" before the start @param {Job} job @param {number} now */
 export function duration(job, now) {
   if (!job.startTime) return "";
   if (!job.ended) return `running ${span(now - job.startTime)}`;
@@ -165,6 +168,16 @@ export function warnings(job, now) {
   return found;
 }
 
+/**
+ * no report for 30 s: its worker is later than its reports were; "" otherwise.
+ * @param {Job} job @param {number} now @param {number} usual ms between its reports, as far as this page has seen any
+ */
+export function silence(job, now, usual) {
+  if (job.status !== "RUNNING" || !job.lastContactTime) return "";
+  const length = now - job.lastContactTime;
+  return length > Math.max(SILENT_AFTER, LATE * usual) ? `no report for ${span(length)}` : "";
+}
+
 /** Why it ended, if it ended otherwise than well. @param {Job} job */
 export function ending(job) {
   return job.error ? job.error.message || `code ${job.error.code}` : "";
@@ -179,12 +192,12 @@ export function moves(job) {
 function rough(length, round) {
   const seconds = length / SECOND;
   const step = STEPS.find(([most]) => seconds < most)?.[1] ?? 86_400;
-  return span(round(seconds / step) * step * SECOND).replace(":00 ", " ");
+  return span(round(seconds / step) * step * SECOND);
 }
 
-/** @param {number} value */
-function pair(value) {
-  return String(value).padStart(2, "0");
+/** @param {number} large @param {string} unit @param {number} small @param {string} part */
+function both(large, unit, small, part) {
+  return small ? `${large} ${unit} ${small} ${part}` : `${large} ${unit}`;
 }
 
 /** The power of 1000 that so many bytes are told in. @param {number} value */
