@@ -44,7 +44,7 @@ def test_order_filter_and_search(visit: Visit, worker: Worker) -> None:
     search.fill("kind=export")
     expect(tab.names()).to_have_text(["Second export"])
     search.fill("nothing like it")
-    expect(tab.page.get_by_text("No job is like that.")).to_be_visible()
+    expect(tab.page.get_by_text("No jobs match.")).to_be_visible()
     search.fill("")
     sort = tab.page.get_by_label("Sort by")
     sort.select_option("name")

@@ -24,6 +24,11 @@ const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const digits = /** @type {Record<number, Intl.NumberFormat>} */ ({});
 const dateAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const hourAndMinute = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const dayAndTime = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const yearAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const dayAndYear = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
 const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 /** 1,234,567 · 12 · 1.2 · 0.012: no more digits than mean something. @param {number} value */
@@ -50,6 +55,41 @@ export function moment(time) {
 /** Time of day where the reader is. @param {number} time */
 export function clock(time) {
   return timeOfDay.format(time);
+}
+
+/** Today · Yesterday · Friday 27 November, where the reader is. @param {number} time @param {number} now */
+export function dayName(time, now) {
+  const begin = startOfDay(time);
+  if (begin === startOfDay(now)) return "Today";
+  if (begin === startOfDay(now, -1)) return "Yesterday";
+  return (sameYear(time, now) ? day : dayAndYear).format(time);
+}
+
+/** Midnight where the reader is, before that time or some days away from there. @param {number} time @param {number} [days] */
+export function startOfDay(time, days = 0) {
+  const date = new Date(time);
+  // Not so many hours away: a day can have 23 or 25.
+  return new Date(date.getFullYear(), date.getMonth(), date.getDate() + days).getTime();
+}
+
+/** 14:03 to 14:13 · since 14:03 · created 14:03: with the day, if it is not today. @param {Job} job @param {number} now */
+export function times(job, now) {
+  const begin = job.startTime || job.createTime;
+  if (!job.ended) return `${job.startTime ? "since" : "created"} ${shortTime(begin, now)}`;
+  if (startOfDay(begin) !== startOfDay(job.endTime)) return `${shortTime(begin, 0)} to ${shortTime(job.endTime, 0)}`;
+  const [from, to] = [hourAndMinute.format(begin), hourAndMinute.format(job.endTime)];
+  return from === to ? shortTime(begin, now) : `${shortTime(begin, now)} to ${to}`;
+}
+
+/** @param {number} time @param {number} now 0: the day is told in any case */
+function shortTime(time, now) {
+  if (startOfDay(time) === startOfDay(now)) return hourAndMinute.format(time);
+  return (!now || sameYear(time, now) ? dayAndTime : yearAndTime).format(time);
+}
+
+/** @param {number} time @param {number} now */
+function sameYear(time, now) {
+  return new Date(time).getFullYear() === new Date(now).getFullYear();
 }
 
 /** How much of it is done, of 1; null if nobody knows. It can be more than 1. @param {Job} job */
