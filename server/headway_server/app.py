@@ -229,6 +229,7 @@ class App:
             JOB_SERVICE,
             self._servicer,
             listen=settings.http,
+            grpc_port=int(self.address.rpartition(":")[2]),
             hosts=settings.http_hosts,
             origins=settings.http_origins,
             limit=settings.limits.message_bytes,

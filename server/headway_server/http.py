@@ -1,6 +1,7 @@
 """The HTTP door: the methods as JSON, an endpoint for pages that poll, the page's files, and what operators ask for."""
 
 import asyncio
+import json
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -92,6 +93,7 @@ def application(
     servicer: object,
     *,
     listen: str,
+    grpc_port: int,
     hosts: Collection[str],
     origins: Collection[str],
     limit: int,
@@ -125,6 +127,8 @@ def application(
     }
     if OPENAPI.exists():
         looked["/openapi.json"] = files.File(OPENAPI.read_bytes(), "application/json")
+    # The page says how to create a job.
+    looked["/server.json"] = files.File(json.dumps({"grpcPort": grpc_port}).encode(), "application/json")
     called: dict[str, ASGIApp] = {"/poll": polled}
     called |= {f"/{service.full_name}/{name}": app for name, app in methods.items()}
     apps: ASGIApp = Paths(

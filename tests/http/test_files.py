@@ -9,6 +9,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 
 from headway_server import files
+from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.http import Client
 from tests.support.methods import METHODS
@@ -52,6 +53,10 @@ def test_a_file_is_compressed_for_who_takes_it(client: Client) -> None:
 def test_a_head_has_no_body(client: Client) -> None:
     answer = client.send("HEAD", "/")
     assert (answer.status, answer.body) == (200, b"")
+
+
+def test_the_page_learns_where_grpc_is(client: Client, app: RunningApp) -> None:
+    assert client.get("/server.json").json == {"grpcPort": int(app.app.address.rpartition(":")[2])}
 
 
 def test_the_description_is_valid_openapi(client: Client) -> None:

@@ -82,7 +82,11 @@ class Tab:
 
     def rows(self) -> Locator:
         """The jobs of the list."""
-        return self.page.locator("#list > li")
+        return self.page.locator("#list > li:not(.day)")
+
+    def headings(self) -> Locator:
+        """What stands above groups of jobs in the list: "Today"."""
+        return self.page.locator("#list > .day")
 
     def row(self, name: str) -> Locator:
         """The job of this name, in the list."""

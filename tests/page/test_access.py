@@ -58,7 +58,7 @@ def test_axe_finds_no_fault(visit: Visit, all_kinds: str, look: str) -> None:
     tab.page.get_by_role("button", name="Cancel this job").click()
     assert faults(tab) == []
     tab.page.keyboard.press("Escape")
-    tab.page.get_by_role("button", name="Leave").click()
+    tab.page.get_by_role("button", name="Switch session").click()
     assert faults(tab) == []
 
 

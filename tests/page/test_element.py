@@ -123,6 +123,17 @@ def test_a_job_that_is_not_there(embedded: Callable[[str], Tab], session: str) -
     expect(tab.page.get_by_text("32 lower-case", exact=False)).to_be_visible()
 
 
+def test_a_job_that_is_removed(embedded: Callable[[str], Tab], headway: ServerProcess, session: str) -> None:
+    worker = Worker(headway, session)
+    job = worker.create("Stage file", size=10, unit="records")
+    tab = embedded(element(session, job))
+    expect(tab.page.get_by_role("progressbar", name="Stage file")).to_be_visible()
+    worker.clear(job)
+    expect(tab.page.get_by_text("This job was removed.")).to_be_visible()
+    expect(tab.page.get_by_role("progressbar")).to_have_count(0)
+    worker.close()
+
+
 def test_a_page_that_the_server_was_not_told_of(
     browser: Browser, staff: StaffPages, server: ServerProcess, session: str
 ) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from headway.v1 import job_pb2
 from tests.page.conftest import Visit
@@ -44,7 +44,7 @@ def test_order_filter_and_search(visit: Visit, worker: Worker) -> None:
     search.fill("kind=export")
     expect(tab.names()).to_have_text(["Second export"])
     search.fill("nothing like it")
-    expect(tab.page.get_by_text("No job is like that.")).to_be_visible()
+    expect(tab.page.get_by_text("No jobs match.")).to_be_visible()
     search.fill("")
     sort = tab.page.get_by_label("Sort by")
     sort.select_option("name")
@@ -95,6 +95,38 @@ def test_a_jobs_own_page(visit: Visit, worker: Worker) -> None:
     expect(tab.page.get_by_role("link", name="Stage MARC records")).to_be_focused()
 
 
+def test_why_a_job_failed_stands_apart(visit: Visit, worker: Worker) -> None:
+    """Beside counts and counters the reason would be one more fact; the traceback is the job's own page's."""
+    job = worker.create("Export patrons", size=40_000, unit="patrons")
+    worker.report(job, progress=12_345, counters={"written": 12_345})
+    trace = [f'  File "/srv/export.py", line {n}, in step_{n}' for n in range(30)]
+    worker.fail(job, "OSError: No space left on device: patrons.csv", trace=trace)
+    tab = visit()
+    row = tab.row("Export patrons")
+    expect(row.locator(".failure")).to_have_text("OSError: No space left on device: patrons.csv")
+    expect(row.locator(".facts")).not_to_contain_text("No space")
+    expect(row.locator(".facts")).to_contain_text("12,345 of 40,000 patrons")
+    tab.open_job("Export patrons")
+    expect(tab.page.locator(".head .failure")).to_have_text("OSError: No space left on device: patrons.csv")
+    section = tab.section("Traceback")
+    lines = section.locator("pre")
+    expect(lines).to_contain_text("in step_29")
+    expect(lines).to_contain_text("in step_20")
+    expect(lines).not_to_contain_text("in step_19")
+    tab.picture("failed", whole=True)
+    section.get_by_role("button", name="Show all 30 lines").click()
+    expect(lines).to_contain_text("in step_0\n")
+    expect(section.get_by_role("button")).to_be_hidden()
+
+
+def test_a_failure_without_a_traceback_has_no_section_of_it(visit: Visit, worker: Worker) -> None:
+    worker.fail(worker.create("Export patrons"), "no space left")
+    tab = visit()
+    tab.open_job("Export patrons")
+    expect(tab.section("Facts")).to_be_visible()
+    expect(tab.section("Traceback")).to_be_hidden()
+
+
 def test_record_errors_first_and_last(visit: Visit, worker: Worker) -> None:
     job = worker.create("Stage MARC records")
     worker.report(job, record_errors=errors(1, 150))
@@ -128,14 +160,34 @@ def test_few_record_errors_are_shown_once(visit: Visit, worker: Worker) -> None:
     expect(rows.nth(100)).to_contain_text("101ocm0101")
 
 
+GONE = "There is no such job in this session."
+
+
 def test_a_job_that_is_not_there(visit: Visit, worker: Worker) -> None:
-    job = worker.create("Export patrons")
+    """Only that is shown, whatever the page was asking for when the job was removed."""
+    job = worker.create("Export patrons", size=4)
+    worker.report(job, progress=1, counters={"written": 1}, variables=struct({"offset": 1}))
     tab = visit()
-    tab.open_job("Export patrons")
+    held: list[Route] = []
+    tab.page.route("**/GetVariables", lambda route: held.append(route))
+    with tab.page.expect_request("**/GetVariables"):
+        tab.open_job("Export patrons")
+    tab.page.get_by_role("button", name="Cancel this job").click()
+    expect(tab.page.get_by_role("dialog")).to_be_visible()
     worker.clear(job)
-    expect(tab.page.get_by_text("There is no such job in this session.")).to_be_visible()
-    tab.page.reload()
-    expect(tab.page.get_by_text("There is no such job in this session.")).to_be_visible()
+    expect(tab.page.get_by_text(GONE)).to_be_visible()
+    expect(tab.page.get_by_role("dialog")).to_be_hidden()
+    with tab.page.expect_response("**/GetVariables"):
+        held.pop().continue_()
+    for _ in range(2):
+        expect(tab.page.get_by_text(GONE)).to_be_visible()
+        expect(tab.page.get_by_role("heading", name="Job not found")).to_be_focused()
+        expect(tab.page).to_have_title("Job not found · Headway")
+        expect(tab.page.locator("#job > :visible, #job-view button:visible")).to_have_count(0)
+        tab.picture("job-gone")
+        tab.page.reload()
+    tab.open(tab.page.url.replace(job, "nonsense"))
+    expect(tab.page.get_by_text(GONE)).to_be_visible()
 
 
 def test_times_are_the_readers_own(visit: Visit, worker: Worker) -> None:
@@ -179,8 +231,19 @@ def test_an_admin_sees_all_sessions(visit: Visit, own_server: ServerProcess, ses
     expect(tab.page.locator(".head")).to_contain_text("Cancelled")
     # The token is of one run of the server.
     own_server.restart()
-    expect(tab.page.get_by_role("alert")).to_contain_text("token")
+    alert = tab.page.get_by_role("alert")
+    expect(alert).to_contain_text("The server was started again. Each start makes a new admin token.")
     expect(tab.page.get_by_label("Session")).to_be_focused()
+    old = own_server.token
+    own_server.restart()
+    tab.open(f"http://{own_server.http_address}/#token={old}")
+    expect(alert).to_contain_text("This link is from an earlier start of the server.")
+    expect(alert).to_contain_text("Open the link that `headway serve` printed when it last started")
+    tab.picture("old-link")
+    tab.page.get_by_text("I have a token").click()
+    tab.page.get_by_label("Token").fill("guessed")
+    tab.page.get_by_label("Token").press("Enter")
+    expect(alert).to_contain_text("The server does not know this token.")
     mine.close()
     other.close()
 
@@ -236,7 +299,7 @@ def test_a_link_to_another_session_is_followed_only_if_the_reader_agrees(
     tab.page.get_by_role("button", name="Show the other jobs").click()
     expect(tab.page.get_by_role("heading", name="Theirs", level=1)).to_be_visible()
     # In a tab that has none yet, nobody is asked.
-    tab.page.get_by_role("button", name="Leave").click()
+    tab.page.get_by_role("button", name="Switch session").click()
     tab.open(link)
     expect(tab.page.get_by_role("heading", name="Theirs", level=1)).to_be_visible()
     other.close()

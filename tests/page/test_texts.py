@@ -110,7 +110,7 @@ def test_the_session_stays_in_the_tab(visit: Visit, worker: Worker, server: Serv
     other = tab.context.new_page()
     other.goto(f"http://{server.http_address}/")
     expect(other.get_by_label("Session")).to_be_visible()
-    tab.page.get_by_role("button", name="Leave").click()
+    tab.page.get_by_role("button", name="Switch session").click()
     expect(tab.page.get_by_label("Session")).to_be_focused()
     tab.page.reload()
     expect(tab.page.get_by_label("Session")).to_be_visible()
@@ -118,10 +118,25 @@ def test_the_session_stays_in_the_tab(visit: Visit, worker: Worker, server: Serv
     assert session not in server.log
 
 
+def test_which_session_it_is(visit: Visit, worker: Worker, session: str) -> None:
+    """Enough of it to tell it from another; all of it where the reader asks."""
+    worker.create("Export patrons")
+    tab = visit()
+    shown = tab.page.get_by_role("button", name="Session", exact=False).first
+    expect(shown).to_have_text(f"Session {session[:4]}…{session[-4:]}")
+    assert session not in tab.page.content()
+    shown.click()
+    expect(shown).to_have_text(f"Session {session}")
+    shown.click()
+    expect(shown).to_have_text(f"Session {session[:4]}…{session[-4:]}")
+    shortened = "() => import('./caller.js').then(it => ['demo', 'ab', 'x'.repeat(9)].map(it.shortened))"
+    assert tab.page.evaluate(shortened) == ["d…o", "…", "xx…xx"]
+
+
 def test_the_session_is_typed(visit: Visit, worker: Worker, session: str) -> None:
     worker.create("Export patrons")
     tab = visit()
-    tab.page.get_by_role("button", name="Leave").click()
+    tab.page.get_by_role("button", name="Switch session").click()
     tab.picture("enter")
     field = tab.page.get_by_label("Session")
     field.fill("bad\u0007session")

@@ -1,8 +1,10 @@
 """Whoever does the work that the page shows."""
 
+from collections.abc import Sequence
 from typing import Any  # fields of requests, which protobuf's constructors check
 
 import grpc
+from google.rpc.error_details_pb2 import DebugInfo
 from google.rpc.status_pb2 import Status
 
 from headway.v1 import job_pb2
@@ -43,8 +45,10 @@ class Worker:
         request = pb.FinishJobRequest(session_id=self.session, job_id=job, results=value(results))
         self._stub.FinishJob(request, timeout=TIMEOUT, wait_for_ready=True)
 
-    def fail(self, job: str, message: str, code: int = 2) -> None:
+    def fail(self, job: str, message: str, code: int = 2, trace: Sequence[str] = ()) -> None:
         error = Status(code=code, message=message)
+        if trace:
+            error.details.add().Pack(DebugInfo(stack_entries=trace))
         request = pb.FailJobRequest(session_id=self.session, job_id=job, error=error)
         self._stub.FailJob(request, timeout=TIMEOUT, wait_for_ready=True)
 

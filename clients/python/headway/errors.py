@@ -1,6 +1,8 @@
 """What a caller of Headway can catch. Reports never raise: these come from creating and reading jobs."""
 
 import concurrent.futures
+import os
+import traceback
 from asyncio import CancelledError
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +14,13 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headway.values import clean
+
+TRACE_FRAMES = 20
+"""Frames of a traceback that are sent with the failure of a job: those nearest to the fault."""
+TRACE_LINE = 256
+"""Characters of a line of it."""
+TRACE_BYTES = 4096
+"""Bytes of all its lines. Every reader of the job gets them."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -138,7 +147,29 @@ def verdict_of(error: BaseException | None) -> status_pb2.Status | None:
 
 def failure(error: object, code: int = code_pb2.UNKNOWN) -> status_pb2.Status:
     """An exception, or any text, as the error of a job."""
+    trace: list[str] = []
     if isinstance(error, BaseException):
+        told = code != code_pb2.CANCELLED and not isinstance(error, SystemExit)
+        if told and os.environ.get("HEADWAY_TRACEBACK") != "0":
+            trace = _last_lines(error)
         text = str(error)
         error = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return status_pb2.Status(code=code, message=clean(error, 1024))
+    status = status_pb2.Status(code=code, message=clean(error, 1024))
+    if trace:
+        status.details.add().Pack(error_details_pb2.DebugInfo(stack_entries=trace))
+    return status
+
+
+def _last_lines(error: BaseException) -> list[str]:
+    """The last lines of the traceback, within TRACE_BYTES. Values of variables are not among them."""
+    lines: list[str] = []
+    # The source is read from disk, and a frame can name anything as its file.
+    with suppress(Exception):
+        left = TRACE_BYTES
+        for line in reversed("".join(traceback.format_tb(error.__traceback__, -TRACE_FRAMES)).splitlines()):
+            line = clean(line, TRACE_LINE)
+            left -= len(line.encode())
+            if left < 0:
+                break
+            lines.insert(0, line)
+    return lines

@@ -1,15 +1,16 @@
 // The page: who looks, which view, and one picture for all that has changed since the last.
 
 import { announce } from "./announce.js";
-import { caller, forget, fromAddress, fromTab, keep } from "./caller.js";
+import { caller, forget, fromAddress, fromTab, keep, shortened } from "./caller.js";
 import { Clock } from "./clock.js";
 import { call } from "./connect.js";
-import { Seen } from "./curve.js";
 import { byId, mark, say } from "./dom.js";
 import { Feed } from "./feed.js";
+import { showFirstJob } from "./first.js";
 import { JobPage } from "./job.js";
 import { newest } from "./jobs.js";
 import { List } from "./list.js";
+import { Seen } from "./seen.js";
 import { askToSwitch } from "./switch.js";
 import { clock as timeOfDay, percent } from "./text.js";
 
@@ -17,7 +18,7 @@ import { clock as timeOfDay, percent } from "./text.js";
 /** @typedef {import("./connect.js").Caller} Caller */
 /** @typedef {import("./caller.js").Link} Link */
 
-/** A restart of the server takes less than this (ms): no word is said of it. The first jobs come sooner, too. */
+/** A restart of the server takes less than this (ms): no word is said of it. */
 const QUIET = 1500;
 const TICK = 1000;
 
@@ -28,7 +29,7 @@ const seen = new Map();
 /** What has changed since the last picture. @type {Set<string>} */
 const changed = new Set();
 const clock = new Clock();
-const list = new List(jobs, draw);
+const list = new List(jobs, seen, draw);
 
 /** @type {Caller | null} */
 let who = null;
@@ -37,7 +38,10 @@ let feed = null;
 /** @type {JobPage | null} */
 let page = null;
 let drawing = false;
-let openedAt = 0;
+/** Whether the server has let this caller in. */
+let wasLive = false;
+/** Whether all jobs are here: then none means that there are none. */
+let complete = false;
 /** When the server was last heard of before it went away; 0 while it answers. */
 let awaySince = 0;
 /** What was looked at before, where the keyboard goes back to. */
@@ -56,7 +60,10 @@ function draw() {
     if (page) {
       const job = jobs.get(page.id);
       if (job && changed.has(page.id)) page.show(job, seen.get(page.id), now);
-      byId("job-gone").hidden = Boolean(job) || missing !== page.id;
+      const gone = byId("job-gone");
+      gone.hidden = Boolean(job) || missing !== page.id;
+      // The keyboard was in what is no longer there.
+      if (!gone.hidden && document.activeElement === document.body) byId("job-gone-title").focus();
     }
     changed.clear();
     title();
@@ -67,23 +74,40 @@ function draw() {
 function title() {
   const job = page && jobs.get(page.id);
   const running = [...jobs.values()].filter((each) => each.status === "RUNNING").length;
-  const words = job ? [job.ended ? "" : percent(job), job.name || job.id] : [running ? `${running} running` : ""];
+  const shown = job ? [job.ended ? "" : percent(job), job.name || job.id] : [running ? `${running} running` : ""];
+  const words = page && !job && missing === page.id ? ["Job not found"] : shown;
   const whole = [...words, "Headway"].filter(Boolean).join(" · ");
   if (document.title !== whole) document.title = whole;
 }
 
 function empty() {
-  byId("empty").hidden = jobs.size > 0 || performance.now() - openedAt < QUIET || !openedAt;
+  const shown = complete && jobs.size === 0;
+  byId("empty").hidden = !shown;
+  showFirstJob(shown && who && who.session !== "-" ? who.session : "");
 }
 
-/** @param {Caller} known */
-function enter(known) {
+/** Asks whether there are any jobs, beside the watch: a watch of an empty session says nothing. @param {Caller} known */
+async function lookForAny(known) {
+  try {
+    const { jobs: found = [] } = await call(known, "ListJobs", { pageSize: 1 });
+    if (who !== known || found.length) return;
+    complete = true;
+    draw();
+  } catch {
+    // The watch tells what is wrong.
+  }
+}
+
+/** @param {Caller} known @param {boolean} [typed] whether the reader has just typed it */
+function enter(known, typed = false) {
   who = known;
   keep(known);
   feed?.close();
   page?.close();
   page = null;
   clear();
+  wasLive = false;
+  lookForAny(known);
   feed = new Feed(known, {
     job(job) {
       clock.atLeast(newest(job));
@@ -98,17 +122,22 @@ function enter(known) {
     removed(id) {
       jobs.delete(id);
       seen.delete(id);
-      if (page?.id === id) missing = id;
       changed.add(id);
+      notThere(known, id);
       draw();
     },
     anew: clear,
+    interrupted(silent) {
+      for (const each of seen.values()) each.lose(clock.now() - silent);
+    },
     opened(response) {
       clock.set(response);
-      openedAt ||= performance.now();
     },
     live() {
       clock.go();
+      for (const each of seen.values()) each.find(clock.now());
+      complete = wasLive = true;
+      draw();
       awaySince = 0;
       connection("Live");
       if (page && !jobs.has(page.id)) lookFor(known, page.id);
@@ -119,16 +148,16 @@ function enter(known) {
       const why = error.reason ? error.message : "The server does not answer.";
       setTimeout(() => {
         if (!awaySince || performance.now() - awaySince < QUIET) return;
-        const asOf = openedAt ? ` This is as of ${timeOfDay(clock.now())}.` : "";
+        const asOf = wasLive ? ` This is as of ${timeOfDay(clock.now())}.` : "";
         connection("Trying again…", `${why}${asOf} Trying again…`);
       }, QUIET);
     },
     refused(error) {
-      const once = error.code === "unauthenticated" ? " The server makes a new admin token whenever it starts." : "";
-      leave(error.message + once);
+      leave(error.reason === "CREDENTIALS_INVALID" && known.token ? oldToken(typed) : error.message);
     },
   });
-  byId("whose").textContent = known.session === "-" ? "All sessions" : "";
+  byId("all-sessions").hidden = known.session !== "-";
+  showSession(false);
   document.body.dataset.view = "inside";
   connection("Connecting…");
   route();
@@ -151,6 +180,26 @@ function follow({ caller: wanted, job }) {
   askToSwitch(go);
 }
 
+/** Why a token is refused, and what to do: each start of the server makes another one. @param {boolean} typed */
+function oldToken(typed) {
+  const fault = typed
+    ? "The server does not know this token."
+    : wasLive
+      ? "The server was started again."
+      : "This link is from an earlier start of the server.";
+  const where = "Open the link that `headway serve` printed when it last started, or read the token in the file that it named.";
+  return `${fault} Each start makes a new admin token. ${where}`;
+}
+
+/** @param {boolean} whole */
+function showSession(whole) {
+  const session = who && who.session !== "-" ? who.session : "";
+  const button = byId("whose");
+  button.hidden = !session;
+  mark(button, "aria-expanded", String(whole));
+  say(button, session && `Session ${whole ? session : shortened(session)}`);
+}
+
 /** @param {string} word @param {string} [banner] */
 function connection(word, banner = "") {
   say(byId("connection"), word);
@@ -162,6 +211,7 @@ function connection(word, banner = "") {
 function clear() {
   for (const id of jobs.keys()) changed.add(id);
   jobs.clear();
+  complete = false;
   draw();
 }
 
@@ -174,7 +224,9 @@ function leave(why = "") {
   forget();
   clear();
   seen.clear();
-  openedAt = awaySince = 0;
+  wasLive = false;
+  awaySince = 0;
+  showSession(false);
   say(byId("enter-error"), why);
   document.body.dataset.view = "outside";
   if (!why) history.replaceState(null, "", location.pathname);
@@ -186,7 +238,7 @@ function route() {
   const link = fromAddress();
   if (link) return follow(link);
   if (!who) return;
-  const [, id = ""] = location.hash.match(/^#\/job\/([0-9a-f]{32})$/) ?? [];
+  const [, id = ""] = location.hash.match(/^#\/job\/(.+)$/) ?? [];
   if (page?.id === id) return;
   page?.close();
   page = null;
@@ -212,7 +264,17 @@ async function lookFor(known, id) {
   try {
     await call(known, "GetJob", { jobId: id });
   } catch (error) {
-    if (/** @type {import("./connect.js").CallError} */ (error).code === "not_found") missing = id;
+    const { code } = /** @type {import("./connect.js").CallError} */ (error);
+    if ((code === "not_found" || code === "invalid_argument") && !jobs.has(id)) notThere(known, id);
+  }
+}
+
+/** Shows that there is no such job, and nothing else: an empty page takes the place of the old one. @param {Caller} known @param {string} id */
+function notThere(known, id) {
+  if (page?.id === id) {
+    missing = id;
+    page.close();
+    page = new JobPage(known, id);
   }
   draw();
 }
@@ -222,7 +284,6 @@ setInterval(() => {
   const now = clock.now();
   if (page) page.tick(seen.get(page.id), now);
   else list.tick(now);
-  empty();
 }, TICK);
 
 byId("enter").addEventListener("submit", (event) => {
@@ -231,9 +292,10 @@ byId("enter").addEventListener("submit", (event) => {
   const known = caller(session.value.trim(), token.value.trim());
   session.value = token.value = "";
   if (!known.session) return;
-  enter(known);
+  enter(known, true);
   if (!page) list.focus("");
 });
+byId("whose").addEventListener("click", () => showSession(byId("whose").getAttribute("aria-expanded") !== "true"));
 byId("leave").addEventListener("click", () => leave());
 addEventListener("hashchange", route);
 

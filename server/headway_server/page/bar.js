@@ -1,7 +1,7 @@
 // A job and its bar, as it stands in the list, on its own page and in <headway-job>; bar.css gives it its looks.
 
 import { h, mark, say } from "./dom.js";
-import { counters, count, duration, ending, errorCount, percent, rate, remaining, share, status, warnings } from "./text.js";
+import { counters, count, duration, ending, errorCount, percent, rate, remaining, share, silence, status, warnings } from "./text.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 
@@ -18,6 +18,7 @@ export class Bar {
   #meter = h("div", { class: "meter", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 }, this.#fill);
   #percent = h("span", { class: "percent", "aria-hidden": "true" });
   #warning = h("span", { class: "warning said" });
+  #failure = h("p", { class: "failure said" });
   #facts = h("span", {});
   #errors = h("span", { class: "errors" });
   #more = h("p", { class: "more said" });
@@ -31,11 +32,11 @@ export class Bar {
     mark(this.#meter, "aria-labelledby", name.id);
     const line = h("div", { class: "line" }, this.#meter, this.#percent);
     const facts = h("p", { class: "facts" }, this.#warning, this.#facts, this.#errors);
-    this.element = h("div", { class: "job" }, this.#name, this.#badge, line, facts, this.#more);
+    this.element = h("div", { class: "job" }, this.#name, this.#badge, line, facts, this.#failure, this.#more);
   }
 
-  /** @param {Job} job @param {number} now the server's time */
-  show(job, now) {
+  /** @param {Job} job @param {number} now the server's time @param {number} [usual] ms between its reports */
+  show(job, now, usual = 0) {
     const done = share(job);
     const urgent = warnings(job, now);
     say(this.#name, job.name || job.id);
@@ -46,11 +47,16 @@ export class Bar {
     const width = String(Math.min(Math.max(done ?? 0, 0), 1));
     if (width !== this.#width) this.#fill.style.setProperty("--done", (this.#width = width));
     say(this.#warning, urgent.join(" · "));
+    const silent = silence(job, now, usual);
+    const pace = rate(job);
+    say(this.#failure, ending(job));
     const facts = job.ended
-      ? [ending(job), count(job), rate(job), duration(job, now)]
-      : urgent.length
-        ? [count(job)]
-        : [count(job), rate(job), remaining(job, now) || duration(job, now)];
+      ? [count(job), pace, duration(job, now)]
+      : silent
+        ? [silent, count(job), pace && `last ${pace}`]
+        : urgent.length
+          ? [count(job)]
+          : [count(job), pace, remaining(job, now) || duration(job, now)];
     say(this.#facts, facts.filter(Boolean).join(" · "));
     say(this.#errors, errorCount(job));
     const more = [job.invoker, job.attempt > 1 && `attempt ${job.attempt}`, !job.ended && job.message, counters(job)];

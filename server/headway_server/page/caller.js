@@ -6,6 +6,8 @@
  */
 
 const KEPT = "headway.caller";
+/** Letters at each end of a session that are shown; fewer of a short one, half of it at most. */
+const SHOWN_EACH = 4;
 
 /** This page's own server. */
 export const SERVER = new URL(".", import.meta.url).href;
@@ -37,6 +39,13 @@ export function fromTab() {
 /** Keeps it for as long as this tab lives. @param {Caller} known */
 export function keep(known) {
   sessionStorage.setItem(KEPT, JSON.stringify({ session: known.session, token: known.token }));
+}
+
+/** Enough of a session to tell it from another, and too little to use it: `ab…yz`. @param {string} session */
+export function shortened(session) {
+  const letters = [...session];
+  const each = Math.min(SHOWN_EACH, Math.floor(letters.length / 4));
+  return `${letters.slice(0, each).join("")}…${each ? letters.slice(-each).join("") : ""}`;
 }
 
 export function forget() {

@@ -12,6 +12,11 @@ const form = /** @type {HTMLFormElement} */ (byId("cancel-form"));
 
 byId("cancel-back").addEventListener("click", () => dialog.close());
 
+/** Closes the dialog: what it asks about is no longer shown. */
+export function dismiss() {
+  dialog.close();
+}
+
 /**
  * Asks the reader, then the server. Returns once the dialog is closed: that the job is to be cancelled comes with the
  * feed, like all that happens to it.

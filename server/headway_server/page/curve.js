@@ -1,48 +1,32 @@
-// A job's progress over time: what this page has seen, and what the job itself tells of its past.
+// A job's progress over time: what this tab has seen. What it did not see is left open.
 
 import { h, mark, say, svg, timeElement } from "./dom.js";
 import { amount, clock } from "./text.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
+/** @typedef {import("./seen.js").Seen} Seen */
 
-/** Points that are kept of a job; when there are more, every second one goes. */
-const POINTS = 240;
 const WIDTH = 1000;
 const HEIGHT = 240;
-
-/** What was seen of one job: times and amounts, in their order. */
-export class Seen {
-  /** @type {[number, number][]} */
-  points = [];
-  #apart = 0;
-
-  /** @param {Job} job */
-  add(job) {
-    const time = job.lastProgressTime || job.startTime;
-    const last = this.points.at(-1);
-    if (!time || (last && (time <= last[0] || time - last[0] < this.#apart))) return;
-    this.points.push([time, job.progress]);
-    if (this.points.length <= POINTS) return;
-    this.points = this.points.filter((_, index) => index % 2 === 0);
-    this.#apart = 2 * (this.points[this.points.length - 1][0] - this.points[0][0]) / POINTS;
-  }
-}
+/** A shorter time that was not seen is not worth a word (ms). */
+const WORTH_A_WORD = 1000;
 
 /** Draws the curve of one job. */
 export class Curve {
   #lost = svg("g", { class: "lost" });
   #size = svg("line", { class: "size", x1: 0, x2: WIDTH });
-  #guess = svg("path", { class: "guess" });
+  #unseen = svg("g", { class: "unseen-times" });
   #area = svg("path", { class: "area" });
   #line = svg("path", { class: "line" });
   #picture = svg(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" },
-    this.#lost, this.#size, this.#area, this.#guess, this.#line,
+    this.#unseen, this.#lost, this.#size, this.#area, this.#line,
   );
   #top = h("span", { class: "top" });
   #times = h("p", { class: "times" });
-  element = h("figure", { class: "curve" }, this.#top, this.#times);
+  #note = h("p", { class: "quiet" });
+  element = h("figure", { class: "curve" }, this.#top, this.#times, this.#note);
 
   constructor() {
     this.element.insertBefore(this.#picture, this.#times);
@@ -53,30 +37,52 @@ export class Curve {
     const last = job.lastProgressTime || job.startTime;
     const begin = job.startTime;
     const end = Math.max(job.ended ? job.endTime : now, begin + 1000);
-    const points = (seen?.points ?? []).filter(([time]) => time >= begin && time < last);
-    if (last) points.push([last, job.progress]);
+    const points = (seen?.points ?? []).filter(([time]) => time >= begin && time <= last);
+    if (!points.length || points[points.length - 1][0] < last) points.push([last, job.progress, 0]);
     const most = Math.max(job.size, ...points.map(([, done]) => done), 1);
     const x = (/** @type {number} */ time) => round(((time - begin) / (end - begin)) * WIDTH);
     const y = (/** @type {number} */ done) => round(HEIGHT - (done / most) * (HEIGHT - 8));
-    const path = points.map(([time, done]) => `L${x(time)} ${y(done)}`).join("");
-    const first = points[0] ?? [begin, 0];
-    // It began with nothing done; how it came from there to the first point, nobody here has seen.
-    mark(this.#guess, "d", `M0 ${HEIGHT}L${x(first[0])} ${y(first[1])}`);
-    mark(this.#line, "d", `M${x(first[0])} ${y(first[1])}${path}L${x(end)} ${y(job.progress)}`);
-    mark(this.#area, "d", `M${x(first[0])} ${HEIGHT}${path}L${x(end)} ${y(job.progress)}V${HEIGHT}Z`);
+    /** @type {[number, number][]} */
+    const unseen = [];
+    let [line, area] = ["", ""];
+    for (const [position, [time, done, gap]] of points.entries()) {
+      if (position && !gap) {
+        line += `L${x(time)} ${y(done)}`;
+        area += `L${x(time)} ${y(done)}`;
+        continue;
+      }
+      unseen.push([position ? gap : begin, time]);
+      line += `${position ? `H${x(gap)}` : ""}M${x(time)} ${y(done)}`;
+      area += `${position ? `H${x(gap)}V${HEIGHT}Z` : ""}M${x(time)} ${HEIGHT}V${y(done)}`;
+    }
+    mark(this.#line, "d", `${line}H${x(end)}`);
+    mark(this.#area, "d", `${area}H${x(end)}V${HEIGHT}Z`);
+    this.#unseen.replaceChildren(...unseen.map(([from, to]) => span(x(from), x(to))));
+    say(this.#note, note(unseen, begin));
     mark(this.#size, "y1", String(y(job.size)));
     mark(this.#size, "y2", String(y(job.size)));
     mark(this.#size, "visibility", job.size ? "visible" : "hidden");
     this.#lost.replaceChildren(
-      ...absences(job, end).map(([from, to]) =>
-        svg("rect", { x: x(from), width: Math.max(x(to) - x(from), 2), y: 0, height: HEIGHT }),
-      ),
+      ...absences(job, end).map(([from, to]) => span(x(from), Math.max(x(to), x(from) + 2))),
     );
     say(this.#top, amount(job, most));
     this.#times.replaceChildren(timeElement(begin, clock(begin)), timeElement(end, job.ended ? clock(end) : "now"));
     const told = `Progress over time: 0 at ${clock(begin)}, ${amount(job, job.progress)} at ${clock(last || begin)}`;
     mark(this.#picture, "aria-label", told);
   }
+}
+
+/** All of the height, from here to there. @param {number} from @param {number} to */
+function span(from, to) {
+  return svg("rect", { x: from, width: to - from, y: 0, height: HEIGHT });
+}
+
+/** What was not seen, in words; "" if nothing. @param {[number, number][]} unseen @param {number} begin */
+function note(unseen, begin) {
+  const times = unseen
+    .filter(([from, to]) => to - from >= WORTH_A_WORD)
+    .map(([from, to]) => (from === begin ? `before ${clock(to)}` : `from ${clock(from)} to ${clock(to)}`));
+  return times.length ? `Not recorded ${times.join(", ")}: this page was not open, or had no connection.` : "";
 }
 
 /** When the job was LOST, from and to. @param {Job} job @param {number} end @returns {[number, number][]} */

@@ -10,6 +10,7 @@ import { readJob } from "./jobs.js";
  * @property {(job: import("./jobs.js").Job) => void} job a job as it is now
  * @property {(id: string) => void} removed it is gone
  * @property {() => void} anew what was seen before no longer counts: all jobs come again
+ * @property {(silent: number) => void} interrupted nothing is seen from now on; nothing came for `silent` ms
  * @property {(response: Response) => void} opened the server has answered
  * @property {() => void} live what is shown is what is
  * @property {(error: CallError) => void} away the server does not answer, and is tried again and again
@@ -72,6 +73,7 @@ export class Feed {
         await this.#watch();
       } catch (error) {
         if (this.#closed) return;
+        this.#listener.interrupted(performance.now() - this.#heard);
         const broken = /** @type {CallError} */ (error);
         if (this.#stream.signal.reason === LET_GO || broken.reason === "STREAM_EXPIRED") {
           while (this.#unseen() && !this.#closed) await this.#wait(HIDDEN_FOR);

@@ -8,6 +8,7 @@ import { Clock } from "./clock.js";
 import { call } from "./connect.js";
 import { Feed } from "./feed.js";
 import { newest } from "./jobs.js";
+import { Seen } from "./seen.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 
@@ -22,6 +23,8 @@ class Shared {
   #elements = new Set();
   /** @type {Map<string, Job>} */
   #jobs = new Map();
+  /** @type {Map<string, Seen>} */
+  #seen = new Map();
   #clock = new Clock();
   #caller;
   #feed;
@@ -47,16 +50,24 @@ class Shared {
       job: (job) => {
         this.#clock.atLeast(newest(job));
         this.#jobs.set(job.id, job);
+        const seen = this.#seen.get(job.id) ?? new Seen();
+        this.#seen.set(job.id, seen);
+        seen.add(job);
         for (const element of this.#elements) if (element.job === job.id) this.#draw();
       },
       removed: (id) => {
         this.#jobs.delete(id);
-        for (const element of this.#elements) if (element.job === id) element.trouble("This job was removed.");
+        this.#seen.delete(id);
+        for (const element of this.#elements) if (element.job === id) element.gone("This job was removed.");
       },
       anew: () => this.#jobs.clear(),
+      interrupted: (silent) => {
+        for (const each of this.#seen.values()) each.lose(this.#clock.now() - silent);
+      },
       opened: (response) => this.#clock.set(response),
       live: () => {
         this.#clock.go();
+        for (const each of this.#seen.values()) each.find(this.#clock.now());
         this.#live = true;
         for (const element of this.#elements) this.#welcome(element);
       },
@@ -105,7 +116,7 @@ class Shared {
       this.#drawing = false;
       for (const element of [...this.#elements]) {
         const job = this.#jobs.get(element.job);
-        if (job) element.show(job, this.#clock.now());
+        if (job) element.show(job, this.#clock.now(), this.#seen.get(element.job)?.usual);
       }
     });
   }
@@ -157,9 +168,9 @@ export class HeadwayJob extends HTMLElement {
     this.#renew();
   }
 
-  /** @param {Job} job @param {number} now */
-  show(job, now) {
-    this.#bar.show(job, now);
+  /** @param {Job} job @param {number} now @param {number | undefined} usual ms between its reports */
+  show(job, now, usual) {
+    this.#bar.show(job, now, usual);
     this.#known = true;
     this.#bar.element.hidden = !this.#dressed;
     if (!job.ended) return;
@@ -167,6 +178,13 @@ export class HeadwayJob extends HTMLElement {
     this.#leave();
     const { status, progress, size } = job;
     this.dispatchEvent(new CustomEvent("headway-ended", { bubbles: true, composed: true, detail: { status, progress, size } }));
+  }
+
+  /** Shows that there is no such job any more, and nothing of what it was. @param {string} words */
+  gone(words) {
+    this.#known = false;
+    this.#bar.element.hidden = true;
+    this.trouble(words);
   }
 
   /** Says why nothing comes; nothing, if all is well. @param {string} words */

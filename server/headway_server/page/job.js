@@ -1,12 +1,12 @@
 // A job's own page.
 
 import { Bar } from "./bar.js";
-import { askToCancel } from "./cancel.js";
+import { askToCancel, dismiss } from "./cancel.js";
 import { call } from "./connect.js";
 import { csv, save } from "./csv.js";
 import { Curve } from "./curve.js";
 import { byId, h, mark, say, timeElement } from "./dom.js";
-import { amount, count, duration, moment, number, percent, rate, remaining, span, statusWord } from "./text.js";
+import { amount, count, duration, moment, number, percent, rate, remaining, silence, span, statusWord } from "./text.js";
 import { raw, sorted, tree } from "./tree.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
@@ -15,10 +15,14 @@ import { raw, sorted, tree } from "./tree.js";
 
 /** What is not pushed is read again at most so often (ms), and only after the job has changed. */
 const REREAD = 2000;
+/** Lines of a traceback that are shown before the reader asks for all: those nearest to the fault. */
+const LAST_LINES = 10;
 
 /** The page of one job, from when it is opened until `close`. */
 export class JobPage {
   #bar = new Bar(h("h1", { tabindex: -1, id: "job-title" }));
+  #trace = h("pre", { class: "trace said", tabindex: 0, role: "region", "aria-label": "Traceback" });
+  #traceAll = h("button", { type: "button", click: () => this.#showTrace(Infinity) });
   #curve = new Curve();
   #facts = h("dl", { class: "facts-list" });
   #parts = h("ul", { class: "parts" });
@@ -31,8 +35,9 @@ export class JobPage {
   #variables;
   /** @type {Job | undefined} */
   #job;
+  #wantsFocus = false;
 
-  /** @param {Caller} caller @param {string} id */
+  /** An empty page: nothing is shown before the job is known. @param {Caller} caller @param {string} id */
   constructor(caller, id) {
     this.#caller = caller;
     this.id = id;
@@ -42,14 +47,15 @@ export class JobPage {
       Object.keys(reply.variables ?? {}).length ? reply.variables : undefined,
     );
     this.#sections = {
+      trace: h("section", { class: "panel" }, h("div", { class: "bar" }, h("h2", {}, "Traceback"), this.#traceAll), this.#trace),
       curve: section("Progress over time", this.#curve.element),
       counters: section("Counted", this.#counters),
       parts: section("Parts", this.#parts),
     };
-    this.element = h("div", { class: "job-page" },
+    this.element = h("div", { class: "job-page", hidden: true },
       h("div", { class: "panel head" }, this.#bar.element, h("div", { class: "actions" }, this.#cancel)),
       h("div", { class: "columns" },
-        h("div", {}, this.#sections.curve, this.#errors.element, this.#results.element, this.#variables.element),
+        h("div", {}, this.#sections.trace, this.#sections.curve, this.#errors.element, this.#results.element, this.#variables.element),
         h("div", {},
           section("Facts", this.#facts), this.#sections.counters, this.#sections.parts,
           section("What happened", this.#history),
@@ -62,21 +68,26 @@ export class JobPage {
   #caller;
 
   close() {
+    dismiss();
     this.#errors.close();
     this.#results.close();
     this.#variables.close();
     this.element.remove();
   }
 
+  /** Gives the keyboard to the title, as soon as there is one. */
   focus() {
+    this.#wantsFocus = this.element.hidden;
     this.element.querySelector("h1")?.focus();
   }
 
-  /** @param {Job} job @param {import("./curve.js").Seen | undefined} seen @param {number} now */
+  /** @param {Job} job @param {import("./seen.js").Seen | undefined} seen @param {number} now */
   show(job, seen, now) {
     const before = this.#job;
     this.#job = job;
+    this.element.hidden = false;
     this.tick(seen, now);
+    if (this.#wantsFocus) this.focus();
     if (before?.revision === job.revision) return;
     this.#cancel.hidden = job.ended;
     this.#sections.counters.hidden = Object.keys(job.counters).length === 0;
@@ -86,31 +97,33 @@ export class JobPage {
       ),
     );
     this.#showParts(job);
+    this.#showTrace(LAST_LINES);
     if (job.history.length !== before?.history.length) this.#showHistory(job);
     this.#errors.wanted(job.errorCount > 0, job.errorCount);
     this.#results.wanted(job.status === "COMPLETED", job.status);
     this.#variables.wanted(true, job.revision);
   }
 
-  /** Time has passed. @param {import("./curve.js").Seen | undefined} seen @param {number} now */
+  /** Time has passed. @param {import("./seen.js").Seen | undefined} seen @param {number} now */
   tick(seen, now) {
     const job = this.#job;
     if (!job) return;
-    this.#bar.show(job, now);
-    this.#sections.curve.hidden = !job.startTime;
+    this.#bar.show(job, now, seen?.usual);
+    // Of a job that had ended before this page saw it there is no curve.
+    this.#sections.curve.hidden = !job.startTime || (job.ended && (seen?.points.length ?? 0) < 2);
     if (job.startTime) this.#curve.show(job, seen, now);
-    this.#showFacts(job, now);
+    this.#showFacts(job, now, Boolean(silence(job, now, seen?.usual ?? 0)));
   }
 
-  /** @param {Job} job @param {number} now */
-  #showFacts(job, now) {
+  /** @param {Job} job @param {number} now @param {boolean} silent */
+  #showFacts(job, now, silent) {
     const ago = (/** @type {number} */ time) => time && timeElement(time, `${span(now - time)} ago`);
     const at = (/** @type {number} */ time) => time && timeElement(time, moment(time));
     /** @type {[string, string | 0 | Node][]} */
     const facts = [
       ["Progress", [count(job), job.unit !== "%" && percent(job)].filter(Boolean).join(" · ")],
-      [job.ended ? "Average pace" : "Pace", rate(job)],
-      ["Still to go", remaining(job, now).replace(" left", "")],
+      [job.ended ? "Average pace" : silent ? "Last pace" : "Pace", rate(job)],
+      ["Time left", silent ? "" : remaining(job, now).replace(" left", "")],
       ["Invoker", job.invoker],
       [job.ended ? "Took" : "Running for", duration(job, now).replace(/^\w+ /, "")],
       ["Created", at(job.createTime)],
@@ -148,6 +161,15 @@ export class JobPage {
           h("div", { class: "meter", "aria-hidden": "true" }, fill));
       }),
     );
+  }
+
+  /** @param {number} most lines */
+  #showTrace(most) {
+    const lines = this.#job?.error?.trace ?? [];
+    this.#sections.trace.hidden = lines.length === 0;
+    this.#traceAll.hidden = lines.length <= most;
+    say(this.#traceAll, `Show all ${number(lines.length)} lines`);
+    say(this.#trace, lines.slice(-most).join("\n"));
   }
 
   /** @param {Job} job */
@@ -189,6 +211,8 @@ class Reader {
         take(reply);
       } catch (error) {
         const refused = /** @type {import("./connect.js").CallError} */ (error);
+        // That the job was removed is for the watch to tell, once and for the whole page.
+        if (refused.code === "not_found") return;
         // A server that is away is asked again, one that refuses is not.
         if (refused.code !== "unavailable") this.#read = key;
         if (!this.#closed) fail(refused);

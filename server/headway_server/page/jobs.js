@@ -18,7 +18,7 @@
  * @property {Record<string, number>} parts
  * @property {Record<string, number>} counters
  * @property {number} errorCount
- * @property {{code: number, message: string} | null} error
+ * @property {{code: number, message: string, trace: string[]} | null} error trace: lines of a traceback, the innermost last
  * @property {{reason: string, deadline: number, seen: boolean} | null} cancellation
  * @property {number} createTime
  * @property {number} startTime
@@ -56,7 +56,7 @@ export function readJob(raw) {
     parts: numbers(raw.parts),
     counters: numbers(raw.counters),
     errorCount: Number(raw.errorCount ?? 0),
-    error: raw.error ? { code: raw.error.code ?? 0, message: raw.error.message ?? "" } : null,
+    error: raw.error ? { code: raw.error.code ?? 0, message: raw.error.message ?? "", trace: trace(raw.error) } : null,
     cancellation: raw.cancellation?.requested
       ? {
           reason: raw.cancellation.reason ?? "",
@@ -103,6 +103,13 @@ export function needsAttention(job) {
 /** @param {string | undefined} name @returns {Status} */
 function readStatus(name) {
   return /** @type {Status} */ ((name ?? "").replace("JOB_STATUS_", ""));
+}
+
+/** The traceback that a client sent with an error. @param {any} error @returns {string[]} */
+function trace(error) {
+  const info = (error.details ?? []).find((/** @type {any} */ each) => each["@type"]?.endsWith("/google.rpc.DebugInfo"));
+  const entries = info?.stackEntries?.length ? info.stackEntries : [info?.detail ?? ""];
+  return entries.join("\n").split("\n").filter((/** @type {string} */ line) => line.trim());
 }
 
 /** With its microseconds: jobs that are created together keep their order. @param {string | undefined} text */

@@ -3,7 +3,8 @@
 import { Bar } from "./bar.js";
 import { byId, h, mark, say } from "./dom.js";
 import { needsAttention } from "./jobs.js";
-import { number, remainingRange, share } from "./text.js";
+import { inRange, onRange } from "./range.js";
+import { dayName, moment, number, remainingRange, share, startOfDay, times } from "./text.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 
@@ -29,10 +30,24 @@ function byStatus(/** @type {Job} */ a, /** @type {Job} */ b) {
   return place || (a.ended ? b.endTime - a.endTime : a.createTime - b.createTime);
 }
 
-/** @type {Record<string, {compare: (now: number) => (a: Job, b: Job) => number, moves: boolean}>} */
+/** What a job stands under in the first order. @param {Job} job @param {number} now */
+function stage(job, now) {
+  return job.ended ? dayName(job.endTime, now) : job.status === "PENDING" ? "Waiting" : "Running";
+}
+
+/**
+ * `heading`: what a job stands under.
+ * @type {Record<string, {
+ *   compare: (now: number) => (a: Job, b: Job) => number, moves: boolean, heading?: (job: Job, now: number) => string
+ * }>}
+ */
 const ORDERS = {
-  status: { compare: () => byStatus, moves: false },
-  newest: { compare: () => (a, b) => b.createTime - a.createTime, moves: false },
+  status: { compare: () => byStatus, moves: false, heading: stage },
+  newest: {
+    compare: () => (a, b) => b.createTime - a.createTime,
+    moves: false,
+    heading: (job, now) => dayName(job.createTime, now),
+  },
   name: { compare: () => (a, b) => collator.compare(a.name || a.id, b.name || b.id), moves: false },
   progress: { compare: () => (a, b) => (share(b) ?? -1) - (share(a) ?? -1), moves: true },
   left: { compare: (now) => (a, b) => left(a, now) - left(b, now), moves: true },
@@ -45,10 +60,40 @@ function left(job, now) {
   return remainingRange(job, now)?.high ?? Number.MAX_SAFE_INTEGER;
 }
 
+/** One job of the list. */
+class Row {
+  link;
+  item;
+  shown = false;
+  #bar;
+  #times = h("span", { class: "times" });
+
+  /** @param {string} id */
+  constructor(id) {
+    this.link = h("a", { href: `#/job/${id}` });
+    this.#bar = new Bar(this.link);
+    this.#bar.element.append(this.#times);
+    this.item = h("li", {}, this.#bar.element);
+  }
+
+  /** @param {Job} job @param {number} now @param {number} [usual] ms between its reports */
+  show(job, now, usual) {
+    this.shown = true;
+    this.#bar.show(job, now, usual);
+    say(this.#times, times(job, now));
+    const [begun, ended] = [job.startTime || job.createTime, job.endTime];
+    mark(this.#times, "title", ended ? `${moment(begun)} to ${moment(ended)}` : moment(begun));
+  }
+}
+
 /** The list, and what stands above it. */
 export class List {
-  /** @type {Map<string, {item: HTMLLIElement, link: HTMLAnchorElement, bar: Bar}>} */
+  /** @type {Map<string, Row>} */
   #rows = new Map();
+  /** @type {Map<string, HTMLLIElement>} */
+  #headings = new Map();
+  /** When the day began that the headings were made on. */
+  #today = 0;
   /** Ids as they stand, of all that pass the filter. @type {string[]} */
   #order = [];
   /** Where the order hangs on: what a job must change to change places. @type {Map<string, string>} */
@@ -63,9 +108,10 @@ export class List {
   #search = /** @type {HTMLInputElement} */ (byId("search"));
   #end = byId("list-end");
 
-  /** @param {Map<string, Job>} jobs @param {() => void} changed called when the reader wants to see something else */
-  constructor(jobs, changed) {
+  /** @param {Map<string, Job>} jobs @param {Map<string, import("./seen.js").Seen>} seen @param {() => void} changed called when the reader wants to see something else */
+  constructor(jobs, seen, changed) {
     this.#jobs = jobs;
+    this.#seen = seen;
     const anew = () => {
       this.#limit = STEP;
       this.#stale = true;
@@ -75,6 +121,7 @@ export class List {
       this.#words = this.#search.value.toLowerCase().split(/\s+/).filter(Boolean);
       anew();
     });
+    onRange(anew);
     byId("sort").addEventListener("change", (event) => {
       this.#sort = /** @type {HTMLSelectElement} */ (event.target).value;
       anew();
@@ -98,6 +145,7 @@ export class List {
   }
 
   #jobs;
+  #seen;
 
   /** Puts the keyboard back to the row of a job that was looked at. @param {string} id */
   focus(id) {
@@ -120,23 +168,27 @@ export class List {
     }
     for (const id of changed) {
       const job = this.#jobs.get(id);
-      if (job) this.#rows.get(id)?.bar.show(job, now);
+      if (job) this.#rows.get(id)?.show(job, now, this.#seen.get(id)?.usual);
     }
   }
 
   /** Time has passed. @param {number} now */
   tick(now) {
+    if (this.#today !== startOfDay(now)) this.#place(now);
     for (const [id, row] of this.#rows) {
       const job = this.#jobs.get(id);
-      if (job && !job.ended) row.bar.show(job, now);
+      if (job && !job.ended) row.show(job, now, this.#seen.get(id)?.usual);
     }
   }
 
   /** Finds the order, and makes the rows stand in it. @param {number} now */
   #place(now) {
+    const midnight = this.#today !== startOfDay(now);
     this.#stale = false;
+    this.#today = startOfDay(now);
     this.#ordered = performance.now();
-    const found = [...this.#jobs.values()].filter((job) => matches(job, this.#words));
+    const within = inRange(now);
+    const found = [...this.#jobs.values()].filter((job) => within(job) && matches(job, this.#words));
     for (const [name, passes] of Object.entries(FILTERS)) {
       const count = found.filter(passes).length;
       say(byId(`count-${name}`), number(count));
@@ -151,14 +203,30 @@ export class List {
       row.item.remove();
       this.#rows.delete(id);
     }
+    const heading = ORDERS[this.#sort].heading;
+    const headings = new Set(heading && shown.slice(0, this.#limit).map((job) => heading(job, now)));
+    // Where all jobs run there is nothing to tell apart.
+    if (headings.size === 1 && headings.has("Running")) headings.clear();
+    for (const [name, item] of this.#headings) {
+      if (headings.has(name)) continue;
+      item.remove();
+      this.#headings.delete(name);
+    }
     const focused = document.activeElement;
     /** @type {Element | null} */
     let place = this.#list.firstElementChild;
     let position = 0;
+    let under = "";
+    const stand = (/** @type {Element} */ item) => {
+      if (item === place) place = place.nextElementSibling;
+      else this.#list.insertBefore(item, place);
+    };
     for (const job of shown.slice(0, this.#limit)) {
-      const row = this.#rows.get(job.id) ?? this.#row(job, now);
-      if (row.item === place) place = place.nextElementSibling;
-      else this.#list.insertBefore(row.item, place);
+      const name = heading?.(job, now) ?? "";
+      if (name !== under && headings.has(name)) stand(this.#heading((under = name)));
+      const row = this.#rows.get(job.id) ?? this.#row(job);
+      if (midnight || !row.shown) row.show(job, now, this.#seen.get(job.id)?.usual);
+      stand(row.item);
       mark(row.item, "aria-posinset", String(++position));
       mark(row.item, "aria-setsize", String(shown.length));
     }
@@ -170,30 +238,30 @@ export class List {
     byId("none").hidden = shown.length > 0 || this.#jobs.size === 0;
   }
 
-  /** @param {Job} job @param {number} now */
-  #row(job, now) {
-    const link = h("a", { href: `#/job/${job.id}` });
-    const bar = new Bar(link);
-    const item = h("li", {}, bar.element);
-    const row = { item, link, bar };
-    bar.show(job, now);
+  /** @param {Job} job */
+  #row(job) {
+    const row = new Row(job.id);
     this.#rows.set(job.id, row);
     return row;
   }
 
+  /** @param {string} name */
+  #heading(name) {
+    const item = this.#headings.get(name) ?? h("li", { class: "day" }, h("h2", {}, name));
+    this.#headings.set(name, item);
+    return item;
+  }
+
   /** Arrows, Home and End go from row to row. @param {KeyboardEvent} event */
   #step(event) {
-    const item = /** @type {Element} */ (event.target).closest("li");
-    if (!item || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
-    const next = {
-      ArrowDown: item.nextElementSibling,
-      ArrowUp: item.previousElementSibling,
-      Home: this.#list.firstElementChild,
-      End: this.#list.lastElementChild,
-    }[event.key];
-    if (!next) return;
+    const link = /** @type {Element} */ (event.target).closest("a");
+    if (!link || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    const links = [...this.#list.querySelectorAll("a")];
+    const position = links.indexOf(link);
+    const next = { ArrowDown: position + 1, ArrowUp: position - 1, Home: 0, End: links.length - 1 }[event.key];
+    if (next === undefined || !links[next]) return;
     event.preventDefault();
-    next.querySelector("a")?.focus();
+    links[next].focus();
   }
 }
 

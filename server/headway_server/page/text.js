@@ -6,6 +6,9 @@ const SECOND = 1000;
 const EACH = /** @type {[number, string][]} */ ([[1, "s"], [60, "min"], [3600, "h"]]);
 /** Up to which length (s) an estimate is told in which steps (s); finer ones would only flicker. */
 const STEPS = [[20, 1], [100, 5], [600, 10], [6000, 60], [360_000, 300]];
+/** A silence is worth a word if it is longer than this (ms), and than LATE times the usual time between reports. */
+const SILENT_AFTER = 5000;
+const LATE = 3;
 const BYTES = ["bytes", "kB", "MB", "GB", "TB", "PB"];
 
 const WORDS = {
@@ -21,6 +24,11 @@ const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1 });
 const digits = /** @type {Record<number, Intl.NumberFormat>} */ ({});
 const dateAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const hourAndMinute = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const dayAndTime = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const yearAndTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const dayAndYear = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
 const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 /** 1,234,567 · 12 · 1.2 · 0.012: no more digits than mean something. @param {number} value */
@@ -29,14 +37,14 @@ export function number(value) {
   return Math.abs(value) >= 1 ? tenths.format(value) : significant(value, 2);
 }
 
-/** 42 s · 3:05 min · 2:03 h · 5 d @param {number} length ms */
+/** 42 s · 10 min 17 s · 2 h 3 min · 5 d @param {number} length ms */
 export function span(length) {
   const seconds = Math.round(Math.max(length, 0) / SECOND);
   if (seconds < 100) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 100) return `${minutes}:${pair(seconds % 60)} min`;
+  if (minutes < 100) return both(minutes, "min", seconds % 60, "s");
   const hours = Math.floor(minutes / 60);
-  return hours < 100 ? `${hours}:${pair(minutes % 60)} h` : `${Math.floor(hours / 24)} d`;
+  return hours < 100 ? both(hours, "h", minutes % 60, "min") : `${Math.floor(hours / 24)} d`;
 }
 
 /** Date and time where the reader is. @param {number} time */
@@ -47,6 +55,41 @@ export function moment(time) {
 /** Time of day where the reader is. @param {number} time */
 export function clock(time) {
   return timeOfDay.format(time);
+}
+
+/** Today · Yesterday · Friday 27 November, where the reader is. @param {number} time @param {number} now */
+export function dayName(time, now) {
+  const begin = startOfDay(time);
+  if (begin === startOfDay(now)) return "Today";
+  if (begin === startOfDay(now, -1)) return "Yesterday";
+  return (sameYear(time, now) ? day : dayAndYear).format(time);
+}
+
+/** Midnight where the reader is, before that time or some days away from there. @param {number} time @param {number} [days] */
+export function startOfDay(time, days = 0) {
+  const date = new Date(time);
+  // Not so many hours away: a day can have 23 or 25.
+  return new Date(date.getFullYear(), date.getMonth(), date.getDate() + days).getTime();
+}
+
+/** 14:03 to 14:13 · since 14:03 · created 14:03: with the day, if it is not today. @param {Job} job @param {number} now */
+export function times(job, now) {
+  const begin = job.startTime || job.createTime;
+  if (!job.ended) return `${job.startTime ? "since" : "created"} ${shortTime(begin, now)}`;
+  if (startOfDay(begin) !== startOfDay(job.endTime)) return `${shortTime(begin, 0)} to ${shortTime(job.endTime, 0)}`;
+  const [from, to] = [hourAndMinute.format(begin), hourAndMinute.format(job.endTime)];
+  return from === to ? shortTime(begin, now) : `${shortTime(begin, now)} to ${to}`;
+}
+
+/** @param {number} time @param {number} now 0: the day is told in any case */
+function shortTime(time, now) {
+  if (startOfDay(time) === startOfDay(now)) return hourAndMinute.format(time);
+  return (!now || sameYear(time, now) ? dayAndTime : yearAndTime).format(time);
+}
+
+/** @param {number} time @param {number} now */
+function sameYear(time, now) {
+  return new Date(time).getFullYear() === new Date(now).getFullYear();
 }
 
 /** How much of it is done, of 1; null if nobody knows. It can be more than 1. @param {Job} job */
@@ -109,8 +152,8 @@ export function remaining(job, now) {
   const [soonest, latest] = [rough(range.low, Math.floor), rough(range.high, Math.ceil)];
   if (soonest === latest) return `${latest} left`;
   if (soonest === "0 s") return `up to ${latest} left`;
-  const [first, unit] = soonest.split(" ");
-  return `${latest.endsWith(` ${unit}`) ? first : soonest} to ${latest} left`;
+  const [first, unit, ...more] = soonest.split(" ");
+  return `${!more.length && latest.endsWith(` ${unit}`) ? first : soonest} to ${latest} left`;
 }
 
 /** The same in ms, null where there is none. @param {Job} job @param {number} now */
@@ -123,7 +166,7 @@ export function remainingRange(job, now) {
   return { low: Math.max(low - passed, 0), high: Math.max(high - Math.min(passed, due), 0) };
 }
 
-/** running 3:05 min · took 3:05 min; "" before the start @param {Job} job @param {number} now */
+/** running 3 min 5 s · took 3 min 5 s; "" before the start @param {Job} job @param {number} now */
 export function duration(job, now) {
   if (!job.startTime) return "";
   if (!job.ended) return `running ${span(now - job.startTime)}`;
@@ -165,6 +208,16 @@ export function warnings(job, now) {
   return found;
 }
 
+/**
+ * no report for 30 s: its worker is later than its reports were; "" otherwise.
+ * @param {Job} job @param {number} now @param {number} usual ms between its reports, as far as this page has seen any
+ */
+export function silence(job, now, usual) {
+  if (job.status !== "RUNNING" || !job.lastContactTime) return "";
+  const length = now - job.lastContactTime;
+  return length > Math.max(SILENT_AFTER, LATE * usual) ? `no report for ${span(length)}` : "";
+}
+
 /** Why it ended, if it ended otherwise than well. @param {Job} job */
 export function ending(job) {
   return job.error ? job.error.message || `code ${job.error.code}` : "";
@@ -179,12 +232,12 @@ export function moves(job) {
 function rough(length, round) {
   const seconds = length / SECOND;
   const step = STEPS.find(([most]) => seconds < most)?.[1] ?? 86_400;
-  return span(round(seconds / step) * step * SECOND).replace(":00 ", " ");
+  return span(round(seconds / step) * step * SECOND);
 }
 
-/** @param {number} value */
-function pair(value) {
-  return String(value).padStart(2, "0");
+/** @param {number} large @param {string} unit @param {number} small @param {string} part */
+function both(large, unit, small, part) {
+  return small ? `${large} ${unit} ${small} ${part}` : `${large} ${unit}`;
 }
 
 /** The power of 1000 that so many bytes are told in. @param {number} value */
