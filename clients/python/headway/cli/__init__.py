@@ -7,6 +7,8 @@ Imports what a command needs when it runs, so that `headway --help` and completi
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
 import sys
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             # A terminal that can't show a letter gets an escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None and words[:1] not in (["serve"], ["run"], ["pipe"]):
+        sys.stdout = _Closed()
     try:
         status = _run(words)
         if sys.stdout is not None:
@@ -48,11 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Closed(io.TextIOBase):
+    """Stands for a standard output that is closed: a script must learn that what it asked for went nowhere."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
 def _run(words: list[str]) -> int:
-    for position, word in enumerate(words, start=1):
-        # What `run` is to run may have any bytes.
-        if words[0] != "run" and not _is_text(word):
-            return _complain(f"argument {position} is not UTF-8", USAGE)
     if words[:1] == ["serve"]:
         return _serve(words[1:])
     parser = arguments.build()
@@ -60,7 +67,7 @@ def _run(words: list[str]) -> int:
         import argcomplete
 
         argcomplete.autocomplete(parser)
-    args = parser.parse_args(words)
+    args = arguments.parse(parser, words)
     if args.version:
         from importlib import metadata
 
@@ -172,6 +179,9 @@ def _refused(error: HeadwayError, address: str, as_json: bool) -> int:
     match error.code.name:
         case "NOT_FOUND":
             return _complain(message, NOT_FOUND)
+        case "UNAVAILABLE" if "SETTINGS frame" in message or "http1" in message:
+            example = "the target is the server's gRPC port, such as 127.0.0.1:50051"
+            return _complain(f"{address} speaks HTTP, as the port of the page does; {example}", UNAVAILABLE)
         case "UNAVAILABLE" if not error.reason:
             start = "start one with `headway serve`, or name another with --target"
             return _complain(f"no server answers at {address}; {start}", UNAVAILABLE)

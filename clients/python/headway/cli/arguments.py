@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
-from typing import NoReturn
+import re
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import NoReturn, TypeVar, cast
 
 from headway.cli import completion, values
 
@@ -51,13 +53,84 @@ durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
 """
 
 
+_EXACT = frozenset({"session", "token", "target", "ca", "page", "results_file", "command_line"})
+"""Arguments in which no byte may be another: secrets, addresses, files, and what is to be run."""
+
+_NEVER_EMPTY = {"session": "--session", "target": "--target", "ca": "--ca", "job": "the job's id"}
+
+_Given = TypeVar("_Given")
+
+
 class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and what was probably meant."""
+
+    words: Sequence[str] = ()
+    """The whole command line."""
+    commands: argparse._SubParsersAction[_Parser] | None = None
+
     def error(self, message: str) -> NoReturn:
-        # One line: what argparse would print before it hides it.
-        self.exit(USAGE, f"headway: {message} (see {self.prog} --help)\n")
+        # What no parser knows is an error of the first one, though it was meant for another.
+        named = (
+            (self.commands.choices[word] for word in self.words if word in self.commands.choices)
+            if self.commands
+            else ()
+        )
+        parser = next(iter(named), self)
+        self.exit(USAGE, f"headway: {parser._explained(message)} (see {parser.prog} --help)\n")
+
+    def _explained(self, message: str) -> str:
+        wrong = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
+        if wrong and self.commands is not None:
+            return f"there is no command {wrong[1]!r}{_meant(wrong[1], self.commands.choices)}"
+        # An option that is missing may be there, misspelt.
+        for word in self.words:
+            option = word.partition("=")[0]
+            if option == "--":
+                break
+            if option.startswith("--") and option not in self._option_string_actions:
+                return f"there is no option {option}{_meant(option, self._option_string_actions)}"
+        if message.startswith("the following arguments are required: JOB"):
+            return (
+                "the job's id is missing; it stands before options that take several words, such as --count and --error"
+            )
+        return message
 
 
-def build() -> argparse.ArgumentParser:
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parse(parser: _Parser, words: Sequence[str]) -> argparse.Namespace:
+    """The arguments. What is wrong with them is printed, and ends the program.
+
+    Texts have the replacement character for each byte that is not UTF-8: one letter must not lose the rest.
+    """
+    for one in (parser, *(parser.commands.choices.values() if parser.commands else ())):
+        one.words = words
+    args = parser.parse_args(words)
+    for name, value in vars(args).items():
+        if value == "" and name in _NEVER_EMPTY:
+            parser.exit(USAGE, f"headway: {_NEVER_EMPTY[name]} is empty; is the variable set that it comes from?\n")
+        if name not in _EXACT:
+            setattr(args, name, _readable(value))
+    return args
+
+
+def _readable(value: _Given) -> _Given:
+    found: object = value
+    match value:
+        case str():
+            # So Python spells bytes that are not UTF-8.
+            found = re.sub("[\udc80-\udcff]", "\N{REPLACEMENT CHARACTER}", value)
+        case list() | tuple():
+            found = type(value)(_readable(one) for one in value)
+        case dict():
+            found = {_readable(key): _readable(one) for key, one in value.items()}
+    return cast(_Given, found)
+
+
+def build() -> _Parser:
     """The parser. What it parses has the command's name in `command`; absent common options in nothing."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     options = common.add_argument_group("options of every command")
@@ -83,6 +156,7 @@ def build() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+    parser.commands = commands
 
     def command(name: str, text: str, *, job: bool = True) -> Callable[..., argparse.Action]:
         sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
@@ -147,6 +221,8 @@ def build() -> argparse.ArgumentParser:
     add("--allow-missing", action="store_true", help="a job that is not there is no error")
     add = command("flush", "Send what workers could not deliver while their server was away.", job=False)
     add("--list", action="store_true", help="only show what waits")
+    add("--discard", metavar="JOB|HOST:PORT", nargs="+", action="extend", default=[],
+        help="give up what waits for this job or server, instead of sending it; all: everything")  # fmt: skip
     add = command("completion", "Print what makes a shell complete `headway`.", job=False)
     add("shell", choices=("bash", "zsh", "fish"), help='bash: eval "$(headway completion bash)"')
     return parser
