@@ -1,5 +1,6 @@
 """What goes wrong: one line that says what to do, a documented exit status, never a traceback."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -92,6 +93,35 @@ def test_what_the_server_refuses(cli: Cli, words: list[str]) -> None:
     assert one_line(result).rstrip("\n").isprintable()
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["lsit"], "there is no command 'lsit'; did you mean list? (see headway --help)"),
+        (["frobnicate"], "there is no command 'frobnicate' (see headway --help)"),
+        (["report", JOB, "--mesage", "x"], "there is no option --mesage; did you mean --message? (see headway report"),
+        (["fail", JOB, "--mesage=x"], "there is no option --mesage; did you mean --message? (see headway fail --help)"),
+        (["--session", "x", "create", "--nam", "x"], "did you mean --name? (see headway create --help)"),
+        (["report", "--count", "a=1", JOB], "a job's id, which stands before the options"),
+        (["report", "--set", "a=1", JOB], "a job's id, which stands before the options"),
+        (["report", "--error", "r1", JOB], "the job's id is missing; it stands before options"),
+        (["list", "--session", ""], "--session is empty; is the variable set that it comes from?"),
+        (["list", "--target", ""], "--target is empty; is the variable set that it comes from?"),
+        (["report", ""], "the job's id is empty; is the variable set that it comes from?"),
+    ],
+    ids=lambda words: " ".join(words)[:40] if isinstance(words, list) else "",
+)
+def test_an_error_names_the_mistake_and_what_was_meant(cli: Cli, words: list[str], says: str) -> None:
+    result = cli(*words)
+    assert result.status == 2
+    assert says in one_line(result)
+
+
+def test_the_port_of_the_page_is_no_target(cli: Cli, server: ServerProcess) -> None:
+    result = cli("list", "--target", server.http_address)
+    assert result.status == 4
+    assert "speaks HTTP" in one_line(result)
+
+
 def test_no_command_shows_the_help(cli: Cli) -> None:
     result = cli()
     assert result.status == 2
@@ -113,9 +143,20 @@ def test_no_server(cli: Cli) -> None:
 
 
 def test_what_is_not_utf_8(environment: dict[str, str]) -> None:
-    result = run(b"create", b"--name", b"\xff\xfe", environment=environment)
-    assert result.status == 2
-    assert "UTF-8" in one_line(result)
+    job = run(b"create", b"--name", b"Caf\xe9", environment=environment).out.strip()
+    words = [b"--message", b"\xe9t\xe9", b"--set", b"place=\xe9", b"--count", b"\xe9=1"]
+    # As of xargs: all but the one byte counts.
+    errors = [b"--error", b"one:BAD", b"tw\xf6:BAD:\xe9", b"three"]
+    assert run("report", job, *words, *errors, environment=environment) == Result(0, "", "")
+    seen = json.loads(run("get", job, "--json", environment=environment).out)
+    assert (seen["name"], seen["message"]) == ("Caf\ufffd", "\ufffdt\ufffd")
+    assert seen["counters"] == {"\ufffd": "1"}
+    listed = run("errors", job, environment=environment).out.splitlines()
+    assert listed == ["one  BAD", "tw\ufffd  BAD  \ufffd", "three"]
+    assert run("vars", job, environment=environment).out == 'place="\ufffd"\n'
+    secret = run(b"list", b"--session", b"\xff", environment=environment)
+    assert secret.status == 2
+    assert "UTF-8" in one_line(secret)
     result = run("list", environment={**environment, "HEADWAY_SESSION": "\udcff"})
     assert result.status == 2
     one_line(result)
@@ -159,11 +200,15 @@ def test_a_closed_output_is_quiet(new_job: NewJob, environment: dict[str, str]) 
         assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_no_output_at_all_is_no_error(new_job: NewJob, environment: dict[str, str]) -> None:
-    new_job()
-    command = f"exec {' '.join(HEADWAY)} list >&-"
-    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+@pytest.mark.parametrize("command", ["list", "create", "get {job}", "--version", "report {job}"])
+def test_no_output_at_all_is_an_error_for_what_prints(
+    new_job: NewJob, environment: dict[str, str], command: str
+) -> None:
+    words = f"exec {' '.join(HEADWAY)} {command.format(job=new_job())} >&-"
+    done = subprocess.run(["sh", "-c", words], env=environment, capture_output=True, timeout=30, check=False)
+    silent = command.startswith("report")
+    assert done.returncode == (0 if silent else 1)
+    assert done.stderr == (b"" if silent else b"headway: cannot write the output: standard output is closed\n")
 
 
 def test_a_full_disk_is_named(new_job: NewJob, environment: dict[str, str]) -> None:

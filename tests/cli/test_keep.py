@@ -266,6 +266,33 @@ def test_a_letter_in_another_hand_is_followed_by_a_second(script: Script) -> Non
     assert (seen["name"], seen["progress"], seen["status"]) == ("Export", "1", "JOB_STATUS_COMPLETED")
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_clock_that_is_set_back_loses_nothing(script: Script, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = script.says("create")
+    if not there:
+        script.server.stop()
+    script.says("report", job, "--advance", "1", "--count", "files=1")
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() - 3_600_000_000_000)
+    script.says("report", job, "--advance", "1", "--count", "files=1")
+    script.says("report", job, "--advance", "1", "--count", "files=1")
+    if not there:
+        script.server.start()
+        script.patience_is_over()
+        script.says("report", job)
+    seen = script.seen(job)
+    assert (seen["progress"], seen["counters"]) == ("3", {"files": "3"})
+
+
+def test_a_damaged_note_of_the_last_sequence_is_made_anew(script: Script) -> None:
+    job = script.says("create")
+    script.says("report", job, "--advance", "1")
+    note = Path(os.environ["HEADWAY_SPOOL"], "sequence")
+    note.write_bytes(b"\0" * 40)
+    script.says("report", job, "--advance", "1")
+    assert script.seen(job)["progress"] == "2"
+
+
 def test_thousands_of_reports_take_a_moment(script: Script, session: str) -> None:
     job = script.says("create")
     reports = [
@@ -344,6 +371,29 @@ def test_variables_of_a_job_that_has_ended_can_be_set(script: Script) -> None:
     script.says("finish", job)
     script.says("set", job, "seen=true")
     assert script.says("vars", job) == "seen=true"
+
+
+def test_what_waits_for_a_server_that_never_returns_can_be_given_up(script: Script) -> None:
+    first = script.says("create", "--name", "First", "--target", "127.0.0.1:1")
+    second = script.says("create", "--name", "Second", "--target", "127.0.0.1:1")
+    third = script.says("create", "--name", "Third", "--target", "127.0.0.1:2")
+    waiting = script.cli("flush")
+    assert waiting.status == 4
+    assert "--discard" in waiting.err
+    head, *rows = script.says("flush", "--list").splitlines()
+    assert head.split() == ["OUTCOME", "TARGET", "JOB", "NAME", "WRITTEN", "CALLS", "FILE"]
+    shown = {tuple(row.split()[2:4]) for row in rows}
+    assert shown == {(first, "First"), (second, "Second"), (third, "Third")}
+    assert len({row.index("127.") for row in rows}) == 1
+    several = script.cli("flush", "--discard", first[:2])
+    assert (several.status, len(script.kept)) == (2, 3)
+    assert script.cli("flush", "--discard", "0" * 32).status == 3
+    gone = script.cli("flush", "--discard", first.upper())
+    assert (gone.status, gone.out.split()[0], len(script.kept)) == (0, "discarded", 2)
+    assert script.cli("flush", "--discard", "127.0.0.1:1").out.split()[:3] == ["discarded", "127.0.0.1:1", second]
+    assert script.cli("flush", "--discard", "all").status == 0
+    assert script.kept == []
+    assert script.cli("flush").status == 0
 
 
 def test_one_session_does_not_carry_the_letters_of_another(script: Script) -> None:

@@ -1,12 +1,16 @@
 """Progress found in what programs print: lines captured from the real ones, and what must not be taken for it."""
 
+import io
 import random
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from headway.cli.patterns import Finder
-from headway.cli.styles import STYLES, Reading, Style, amount, own
+from headway.cli.styles import STYLES, Reading, Style, amount, in_command, own
 from headway.cli.tail import KEPT, Tail
 
 MEANT = {
@@ -17,6 +21,7 @@ MEANT = {
     "wget in dots": Reading(97, 100, "%"),
     "rsync by file": Reading(2, 7, "files"),
     "rsync by file, while it still looks for more": Reading(3, None, "files"),
+    "rsync by file, the last one": Reading(7, 7, "files"),
     "rsync": Reading(60, 100, "%"),
     "pip": Reading(24_700_000, 40_000_000, "bytes"),
     "pip --progress-bar raw": Reading(262_144, 3_000_628, "bytes"),
@@ -59,10 +64,10 @@ def found(output: bytes, step: int = 64, styles: tuple[Style, ...] = STYLES) -> 
 def test_each_style_reads_its_example(style: Style) -> None:
     finder = Finder()
     finder.line(style.example)
-    if style.sightings == 1:
+    if style.sightings == 1 and not style.completes:
         assert finder.reading == MEANT[style.name]
     else:
-        assert finder.reading is None
+        assert finder.reading is None or style.completes
         match = style.expression.search(style.example)
         assert match is not None
         assert style.read(match) == MEANT[style.name]
@@ -299,18 +304,142 @@ def test_a_count_that_is_dropped_gives_way_to_another() -> None:
     assert found(output.encode())[-1] == Reading(50, 50, "")
 
 
-def test_a_bar_within_a_bar_is_a_part_of_it() -> None:
-    output = ""
-    for outer in range(4):
-        output += f"\rfiles: 9%|#| {outer}/3 [00:00<?]\r\n"
-        for inner in range(40 if outer < 3 else 0):
-            output += f"\rrecords: 9%|#| {inner + 1}/40 [00:00<?]\x1b[A\r\n"
-    readings = found(output.encode())
-    totals = [reading.total for reading in readings]
-    assert readings[-1] == Reading(3, 3, "")
-    # It takes one round to learn which is which.
-    assert totals[:2] == [3, 40]
-    assert totals[totals.index(3, 1) :] == [3, 3, 3]
+def tqdm_writes(draw: Callable[[io.StringIO], object]) -> bytes:
+    output = io.StringIO()
+    draw(output)
+    return output.getvalue().encode()
+
+
+@pytest.mark.parametrize("leave", [False, True])
+@pytest.mark.parametrize("name", [None, "files"])
+def test_a_bar_within_a_bar_is_a_part_of_it(leave: bool, name: str | None) -> None:
+    def draw(output: io.StringIO) -> None:
+        for length in tqdm([60, 67, 74], file=output, mininterval=0, desc=name):
+            for _ in tqdm(range(length), file=output, mininterval=0, leave=leave):
+                pass
+
+    assert found(tqdm_writes(draw)) == [Reading(done, 3, "") for done in range(4)]
+
+
+def test_counts_within_a_count_that_only_lines_tell_of() -> None:
+    lines = ["step 1/9", "step 2/9", "step 3/9"]
+    for step, length in enumerate([60, 67, 74], start=4):
+        lines += [*(f"row {row}/{length}" for row in range(1, length + 1)), f"step {step}/9"]
+    readings = found("\n".join([*lines, ""]).encode(), 8)
+    # Nobody can tell which is which before the first one goes on.
+    assert [reading for reading in readings if reading.total not in (60, 9)] == []
+    assert readings[-1] == Reading(6, 9, "")
+
+
+def test_a_total_that_grows() -> None:
+    def draw(output: io.StringIO) -> None:
+        with tqdm(total=10, file=output, mininterval=0) as bar:
+            for step in range(60):
+                bar.total = 10 + step
+                bar.update()
+
+    readings = found(tqdm_writes(draw))
+    assert readings[-1] == Reading(60, 69, "")
+    # It takes three sightings to know it for the same bar; from then on each counts.
+    assert len(readings) > 40
+    plain = "".join(f"link {n}/{20 + n}\n" for n in range(1, 30))
+    assert found(plain.encode())[-1] == Reading(29, 49, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "reading"),
+    [
+        ("12,004/12,500 records", Reading(12_004, 12_500, "")),
+        ("12 004/12 500 records", Reading(12_004, 12_500, "")),
+        ("12 004 of 12 500 records", Reading(12_004, 12_500, "")),
+        ("12\u202f004/12\u202f500 records", Reading(12_004, 12_500, "")),
+        ("12\u00a0004 / 12\u00a0500", Reading(12_004, 12_500, "")),
+        ("12'004/12'500", Reading(12_004, 12_500, "")),
+        ("12’004 of 12’500", Reading(12_004, 12_500, "")),
+        ("1.002.003/3.000.000", Reading(1_002_003, 3_000_000, "")),
+        ("10,02,003/12,34,567", Reading(1_002_003, 1_234_567, "")),
+        ("12:00:07 104/400", Reading(104, 400, "")),
+        ("2,5 MiB/5,0 MiB", Reading(2.5 * 2**20, 5 * 2**20, "bytes")),
+        ("2.929,7 KiB of 1 GiB", None),
+        ("45,5 %", Reading(45.5, 100, "%")),
+        ("45,5\u202f%", Reading(45.5, 100, "%")),
+        # It may be one number or another.
+        ("1.002/3.000", None),
+        ("4/12 500", None),
+        ("12 004/500", None),
+        ("1,5/3,0", None),
+        ("0,1/3", None),
+        ("1,234 MiB/5,000 MiB", None),
+        ("x12\u202f004/12500", None),
+    ],
+)
+def test_a_number_is_right_or_none(line: str, reading: Reading | None) -> None:
+    finder = Finder()
+    for _ in range(2):
+        finder.line(re.sub(r"4(?=\D*/|\D* of)|3(?=/)|5(?=( MiB/|,?5?\s?%))", "0", line, count=1))
+    for _ in range(2):
+        finder.line(line)
+    assert finder.reading == reading
+
+
+@pytest.mark.parametrize(
+    ("output", "last"),
+    [
+        # LC_ALL=de_DE.UTF-8, fr_FR.UTF-8 and de_CH.UTF-8.
+        ("1,43MiB 0:00:00 [6,27MiB/s] [=======>        ] 50% ETA 0:00:00\r", Reading(50, 100, "%")),
+        ("2,86MiB 0:00:00 [6,16MiB/s] [================>] 100%            \n", Reading(100, 100, "%")),
+        ("2,86MiB 0:00:00 [6,27MiB/s] [  <=>           ]\n", Reading(2.86 * 2**20, None, "bytes")),
+        ("2,86MiO 0:00:00 [6,07MiO/s] [  <=>           ]\n", Reading(2.86 * 2**20, None, "bytes")),
+        ("12,5k 0:00:00 [5,13M/s] [ <=>    ]\n", Reading(12_500, None, "lines")),
+        ("     12.000.000  60%   10,67MB/s    0:00:01  \r", Reading(60, 100, "%")),
+        ("      1 160 000  98%   10,67MB/s    0:00:01  \r", Reading(98, 100, "%")),
+        ("     390,62K  98%   10,67MB/s    0:00:01  \r", Reading(98, 100, "%")),
+        ("3000000 octets (3,0 MB, 2,9 MiB) copiés, 0,00577741 s, 519 MB/s\n", Reading(3_000_000, None, "bytes")),
+        ("  16,6 %     1.234,9 KiB / 2.929,7 KiB = 0,994   2,5 MiB/s   0:04  \r", Reading(16.6, 100, "%")),
+        (
+            "  --- %     1,2 MiB / 2\u202f929,7 KiB = 0,142   1,2 MiB/s   0:03  \r",
+            Reading(2929.7 * 1024, None, "bytes"),
+        ),
+        ("  --- %     1.2 MiB / 2’929.7 KiB = 0.142   1.2 MiB/s   0:03  \r", Reading(2929.7 * 1024, None, "bytes")),
+    ],
+)
+def test_what_programs_print_in_other_countries(output: str, last: Reading) -> None:
+    assert found(output.encode())[-1] == last
+
+
+FILM = "  Duration: 00:01:00.00, start: 0.0\n  Duration: 00:00:05.00, start: 0.0\n"
+AT_10 = "frame=  250 fps=0.0 q=-1.0 Lq=-1.0 size=N/A time=00:00:10.04 bitrate=N/A speed=27.4x    \r"
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "readings"),
+    [
+        ("ffmpeg -i a.mp4 -i b.wav out.mkv", FILM + AT_10, [Reading(10, 60, "seconds")]),
+        ("ffmpeg -t 20 -i a.mp4 out.mkv", FILM + AT_10, [Reading(10, 20, "seconds")]),
+        ("sh -c cat;ffmpeg -i a.mp4 -t 00:00:20.5 out.mkv|cat -t 1", FILM + AT_10, [Reading(10, 20, "seconds")]),
+        ("ffmpeg -t 70 -i a.mp4 out.mkv", FILM + AT_10, [Reading(10, 60, "seconds")]),
+        ("ffmpeg -ss 20 -i a.mp4 out.mkv", FILM + AT_10, [Reading(10, None, "seconds")]),
+        ("ffmpeg -i a.mp4 -t 5 one.mkv -t 9 two.mkv", FILM + AT_10, [Reading(10, None, "seconds")]),
+        # A speed that the output alone has makes it longer than what was announced.
+        ("ffmpeg -i a.mp4 out.mkv", FILM + AT_10.replace("00:10", "01:10"), [Reading(70, None, "seconds")]),
+        (
+            "ffmpeg -progress pipe:1 -nostats -i a.mp4 out.mkv",
+            FILM + "frame=98\nout_time_us=10000000\nout_time_ms=10000000\nout_time=00:00:10.000000\nspeed=9x\n",
+            [Reading(10, 60, "seconds")],
+        ),
+        ("ffmpeg -i a.mp4 out.mkv", AT_10.replace("time=", "time=-"), []),
+        ("ffmpeg -i a.mp4 out.mkv", "out_time_ms=-9223372036854775807\nout_time=-577014:32:22.775807\n", []),
+        ("ffmpeg -i a.flv out.mkv", "out_time_ms=N/A\nout_time=N/A\nprogress=continue\n", []),
+    ],
+)
+def test_ffmpeg_tells_of_how_much_it_does(command: str, output: str, readings: list[Reading]) -> None:
+    assert found(output.encode(), styles=in_command(command.split())) == readings
+
+
+def test_rsync_by_file_comes_to_its_end() -> None:
+    line = "        500,000 100%    2.09MB/s    0:00:00 (xfr#{}, to-chk={}/7)\n"
+    output = "".join(line.format(n, 7 - n) for n in range(1, 8))
+    assert found(output.encode())[-1] == Reading(7, 7, "files")
 
 
 def test_a_line_without_an_end_takes_no_more_room() -> None:
@@ -359,6 +488,11 @@ def test_a_pattern_of_ones_own() -> None:
         ("1.5MiB", 1.5 * 2**20),
         ("3 GB", 3e9),
         ("0:01:30", 90),
+        ("2,86MiB", 2.86 * 2**20),
+        ("1.234,5 KiB", 1234.5 * 2**10),
+        ("1 234 567", 1_234_567),
+        ("1,234 MiB", None),
+        ("1,234,5", None),
         ("x", None),
         ("", None),
     ],

@@ -145,7 +145,9 @@ def test_signals_end_it(environment: dict[str, str], job: Callable[[], Job], num
     process.send_signal(number)
     assert process.wait(timeout=10) == -number
     process.communicate()
-    assert job()["error"]["message"] == f"killed by {number.name}"
+    ended = job()
+    assert ended["error"]["message"] == f"killed by {number.name}"
+    assert ended["status"] == f"JOB_STATUS_{'CANCELLED' if number == signal.SIGINT else 'FAILED'}"
 
 
 def test_errors_of_input_and_output(environment: dict[str, str], job: Callable[[], Job]) -> None:

@@ -47,6 +47,11 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
         watched.close()
 
 
+def has_locale(name: str) -> bool:
+    known = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=False).stdout.lower().split()
+    return name.lower().replace("-", "") in known
+
+
 def steps(folder: Path) -> Callable[[int], None]:
     """Lets the steps up to this one go on, each of which waits for a file of its name."""
 
@@ -160,6 +165,17 @@ def test_pv(start: Start) -> None:
     assert pv.end() == ("COMPLETED", 100, 100, "%")
 
 
+def test_pv_where_numbers_have_a_decimal_comma(start: Start) -> None:
+    if not has_locale("de_DE.UTF-8"):
+        missing("the locale de_DE.UTF-8")
+    pv = start("sh", "-c", "pv -f -i 0.1 -s 3000000 > copy", need="pv", LC_ALL="de_DE.UTF-8")
+    pv.feed(bytes(900_000))
+    pv.reaches(30, 100, "%")
+    pv.feed(bytes(2_100_000))
+    assert pv.end() == ("COMPLETED", 100, 100, "%")
+    assert b"2,86MiB" in pv.output
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With 8 files of 250 kB."""
@@ -179,8 +195,8 @@ def test_rsync(start: Start, folder: Path) -> None:
 
 def test_rsync_file_by_file(start: Start, folder: Path) -> None:
     rsync = start("rsync", "-r", "--bwlimit=1000", "--progress", f"{folder}/", "to/", waits=False)
-    # The last one is the folder itself.
-    assert rsync.end() == ("COMPLETED", 8, 9, "files")
+    # One is the folder itself.
+    assert rsync.end() == ("COMPLETED", 9, 9, "files")
     assert len(rsync.on_the_way(9, "files")) >= 2
 
 
@@ -275,6 +291,20 @@ def test_ffmpeg(start: Start, tmp_path: Path) -> None:
     assert len(ffmpeg.on_the_way(3, "seconds")) >= 2
 
 
+def test_ffmpeg_with_a_short_input_beside_a_long_one(start: Start, tmp_path: Path) -> None:
+    for name, seconds in (("long", 30), ("short", 2)):
+        with wave.open(str(tmp_path / f"{name}.wav"), "w") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(8000)
+            sound.writeframes(bytes(2 * 8000 * seconds))
+    inputs = ["-i", "long.wav", "-i", "short.wav", "-map", "0:a", "-map", "1:a"]
+    both = start("ffmpeg", "-nostdin", *inputs, "-f", "null", "-", waits=False)
+    assert both.end() == ("COMPLETED", 30, 30, "seconds")
+    words = ["ffmpeg", "-nostdin", "-nostats", "-progress", "pipe:1", *inputs, "-t", "20", "-f", "null", "-"]
+    assert start(*words, waits=False).end() == ("COMPLETED", 20, 20, "seconds")
+
+
 def test_ninja(start: Start, tmp_path: Path) -> None:
     rule = "rule step\n  command = while [ ! -e go$out ]; do sleep 0.02; done\n"
     builds = "".join(f"build {n}: step{f' {n - 1}' if n > 1 else ''}\n" for n in range(1, 11))
@@ -329,3 +359,7 @@ def test_one_phase_after_the_other(start: Start) -> None:
         phases.reaches(progress, size, unit)
         phases.feed(b"\n")
     assert phases.end() == ("COMPLETED", 1024, 0, "bytes")
+    # Whoever watches never saw a number with the size or the unit of another.
+    true = {(0, 0, ""), *((n, 4, "") for n in range(5)), *((n, 100, "%") for n in (25, 50, 75, 100))}
+    true |= {(n, size, "") for n, size, _ in true} | {(n, 0, unit) for n in (512, 1024) for unit in ("", "bytes")}
+    assert {state[1:] for state in phases.states} <= true

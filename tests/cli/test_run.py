@@ -233,6 +233,28 @@ def test_at_the_deadline_the_program_is_killed(
     assert job()["status"] == "JOB_STATUS_CANCELLED"
 
 
+@pytest.mark.parametrize(
+    ("script", "status", "ended"),
+    [
+        ("echo ready; read x", -signal.SIGINT, "CANCELLED"),
+        ("trap 'exit 7' INT; echo ready; read x", 7, "CANCELLED"),
+        ("trap : INT; echo ready; read x; read x; exit 0", 0, "COMPLETED"),
+    ],
+)
+def test_ctrl_c_cancels(
+    environment: dict[str, str], job: Callable[[], Job], script: str, status: int, ended: str
+) -> None:
+    process = subprocess.Popen([*HEADWAY, *sh(script)], env=environment, stdin=-1, stdout=-1)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    if ended == "COMPLETED":
+        process.communicate(b"\n\n", timeout=30)
+    assert process.wait(timeout=30) == status
+    process.communicate()
+    assert job()["status"] == f"JOB_STATUS_{ended}"
+
+
 # The tracker is away.
 
 

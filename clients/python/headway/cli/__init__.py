@@ -7,18 +7,15 @@ Imports what a command needs when it runs, so that `headway --help` and completi
 from __future__ import annotations
 
 import argparse
-import json
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from headway.cli import arguments
 from headway.cli.safe import notice
-
-if TYPE_CHECKING:
-    from headway.errors import HeadwayError
 
 OK, ERROR, USAGE, NOT_FOUND, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, arguments.USAGE, 3, 4, 130, 141
 
@@ -33,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             # A terminal that can't show a letter gets an escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None and words[:1] not in (["serve"], ["run"], ["pipe"]):
+        sys.stdout = _Closed()
     try:
         status = _run(words)
         if sys.stdout is not None:
@@ -48,19 +47,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Closed(io.TextIOBase):
+    """Stands for a standard output that is closed: a script must learn that what it asked for went nowhere."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
 def _run(words: list[str]) -> int:
-    for position, word in enumerate(words, start=1):
-        # What `run` is to run may have any bytes.
-        if words[0] != "run" and not _is_text(word):
-            return _complain(f"argument {position} is not UTF-8", USAGE)
     if words[:1] == ["serve"]:
         return _serve(words[1:])
     parser = arguments.build()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
-        argcomplete.autocomplete(parser)
-    args = parser.parse_args(words)
+        from headway.cli.completion import is_offered
+
+        argcomplete.autocomplete(parser, validator=is_offered)
+    args = arguments.parse(parser, words)
     if args.version:
         from importlib import metadata
 
@@ -125,7 +129,10 @@ def _call(args: argparse.Namespace) -> int:
     import grpc
 
     from headway.channel import Target, open_channel
-    from headway.cli.commands import COMMANDS, Caller
+    from headway.cli import refusal
+    from headway.cli.bulk import with_whole_ids
+    from headway.cli.caller import Caller
+    from headway.cli.commands import COMMANDS
     from headway.cli.keep import Keeper, catch_up
     from headway.errors import HeadwayError, from_rpc_error
     from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -148,14 +155,17 @@ def _call(args: argparse.Namespace) -> int:
         with open_channel(target, retry=not keeping) as channel:
             timeout = getattr(args, "timeout", None)
             keeper = Keeper(target, channel, timeout) if keeping else None
-            caller = Caller(target, JobServiceStub(channel), session, timeout, as_json, keeper)
+            caller = Caller(target, address, JobServiceStub(channel), session, timeout, as_json, keeper)
+            with_whole_ids(args, caller)
             if not keeping:
                 catch_up(target, channel, _jobs(args), caller.call_timeout)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
-        return _refused(from_rpc_error(error), address, as_json)
+        return refusal.tell(from_rpc_error(error), address, as_json=as_json)
     except HeadwayError as error:
-        return _refused(error, address, as_json)
+        return refusal.tell(error, address, as_json=as_json)
+    except LookupError as error:
+        return _complain(str(error), NOT_FOUND)
     except (argparse.ArgumentTypeError, ValueError) as error:
         return _complain(str(error), USAGE)
 
@@ -163,44 +173,6 @@ def _call(args: argparse.Namespace) -> int:
 def _jobs(args: argparse.Namespace) -> Sequence[str]:
     """The ids of the jobs that a command is about."""
     return [*getattr(args, "jobs", ()), *filter(None, [getattr(args, "job", None)])]
-
-
-def _refused(error: HeadwayError, address: str, as_json: bool) -> int:
-    if as_json:
-        return _as_json(error)
-    message = error.message
-    match error.code.name:
-        case "NOT_FOUND":
-            return _complain(message, NOT_FOUND)
-        case "UNAVAILABLE" if not error.reason:
-            start = "start one with `headway serve`, or name another with --target"
-            return _complain(f"no server answers at {address}; {start}", UNAVAILABLE)
-        case "UNAVAILABLE":
-            return _complain(message, UNAVAILABLE)
-        case "DEADLINE_EXCEEDED":
-            return _complain(f"{address} did not answer in time; --timeout gives it longer", UNAVAILABLE)
-        case "UNAUTHENTICATED":
-            return _complain(f"{message} Set HEADWAY_TOKEN to a token of this server.", ERROR)
-        case "UNIMPLEMENTED":
-            return _complain(f"what answers at {address} is no Headway server, or an older one", ERROR)
-    # The server's own message names its fields; one from in between may not.
-    faults = [f"{field}: {fault}" for field, fault in error.fields if field not in message]
-    return _complain("; ".join([message, *faults]), ERROR)
-
-
-def _as_json(error: HeadwayError) -> int:
-    about: dict[str, object] = {"code": error.code.name, "reason": error.reason, "message": error.message}
-    about["fields"] = dict(error.fields)
-    if error.retry_after is not None:
-        about["retry_after"] = error.retry_after
-    if sys.stderr is not None:
-        print(json.dumps(about), file=sys.stderr)
-    match error.code.name:
-        case "NOT_FOUND":
-            return NOT_FOUND
-        case "UNAVAILABLE" | "DEADLINE_EXCEEDED":
-            return UNAVAILABLE
-    return ERROR
 
 
 def _serve(words: list[str]) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
-from typing import NoReturn
+import re
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import NoReturn, TypeVar, cast
 
 from headway.cli import completion, values
 
@@ -33,7 +35,7 @@ exit status:
   124  of wait: a job has not ended within --timeout
   130  interrupted with Ctrl-C
   141  whoever read the output went away
-  of wait for several jobs: the highest of theirs
+  of several jobs: the highest of theirs
   of run: the program's own; 128+n if signal n killed it, 127 if it is not found, 126 if it cannot be executed
   of pipe: as cat; 128+n after signal n
 
@@ -51,13 +53,84 @@ durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
 """
 
 
+_EXACT = frozenset({"session", "token", "target", "ca", "page", "results_file", "command_line"})
+"""Arguments in which no byte may be another: secrets, addresses, files, and what is to be run."""
+
+_NEVER_EMPTY = {"session": "--session", "target": "--target", "ca": "--ca", "job": "the job's id", "jobs": "a job's id"}
+
+_Given = TypeVar("_Given")
+
+
 class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and what was probably meant."""
+
+    words: Sequence[str] = ()
+    """The whole command line."""
+    commands: argparse._SubParsersAction[_Parser] | None = None
+
     def error(self, message: str) -> NoReturn:
-        # One line: what argparse would print before it hides it.
-        self.exit(USAGE, f"headway: {message} (see {self.prog} --help)\n")
+        # What no parser knows is an error of the first one, though it was meant for another.
+        named = (
+            (self.commands.choices[word] for word in self.words if word in self.commands.choices)
+            if self.commands
+            else ()
+        )
+        parser = next(iter(named), self)
+        self.exit(USAGE, f"headway: {parser._explained(message)} (see {parser.prog} --help)\n")
+
+    def _explained(self, message: str) -> str:
+        wrong = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
+        if wrong and self.commands is not None:
+            return f"there is no command {wrong[1]!r}{_meant(wrong[1], self.commands.choices)}"
+        # An option that is missing may be there, misspelt.
+        for word in self.words:
+            option = word.partition("=")[0]
+            if option == "--":
+                break
+            if option.startswith("--") and option not in self._option_string_actions:
+                return f"there is no option {option}{_meant(option, self._option_string_actions)}"
+        if message.startswith("the following arguments are required: JOB"):
+            return (
+                "the job's id is missing; it stands before options that take several words, such as --count and --error"
+            )
+        return message
 
 
-def build() -> argparse.ArgumentParser:
+def _meant(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parse(parser: _Parser, words: Sequence[str]) -> argparse.Namespace:
+    """The arguments. What is wrong with them is printed, and ends the program.
+
+    Texts have the replacement character for each byte that is not UTF-8: one letter must not lose the rest.
+    """
+    for one in (parser, *(parser.commands.choices.values() if parser.commands else ())):
+        one.words = words
+    args = parser.parse_args(words)
+    for name, value in vars(args).items():
+        if (value == "" or (name == "jobs" and "" in value)) and name in _NEVER_EMPTY:
+            parser.exit(USAGE, f"headway: {_NEVER_EMPTY[name]} is empty; is the variable set that it comes from?\n")
+        if name not in _EXACT:
+            setattr(args, name, _readable(value))
+    return args
+
+
+def _readable(value: _Given) -> _Given:
+    found: object = value
+    match value:
+        case str():
+            # So Python spells bytes that are not UTF-8.
+            found = re.sub("[\udc80-\udcff]", "\N{REPLACEMENT CHARACTER}", value)
+        case list() | tuple():
+            found = type(value)(_readable(one) for one in value)
+        case dict():
+            found = {_readable(key): _readable(one) for key, one in value.items()}
+    return cast(_Given, found)
+
+
+def build() -> _Parser:
     """The parser. What it parses has the command's name in `command`; absent common options in nothing."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     options = common.add_argument_group("options of every command")
@@ -83,11 +156,12 @@ def build() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+    parser.commands = commands
 
     def command(name: str, text: str, *, job: bool = True) -> Callable[..., argparse.Action]:
         sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
         if job:
-            _complete(sub.add_argument("job", metavar="JOB", help="the job's id"))
+            _complete(sub.add_argument("job", metavar="JOB", help="the job's id, or a beginning that no other has"))
         return sub.add_argument
 
     command("serve", "Run the server; `headway serve --help` shows its options.", job=False)
@@ -121,12 +195,14 @@ def build() -> argparse.ArgumentParser:
     add("--results-file", metavar="FILE", help="the same from a file; - is standard input")
     _attempt(add)
     _keep(add)
-    add = command("fail", "End a job as FAILED, or with code CANCELLED as CANCELLED.")
+    add = command("fail", "End jobs as FAILED, or with code CANCELLED as CANCELLED.", job=False)
+    _several(add, "not ended")
     add("--message", required=True, help="why")
     add("--code", choices=CODES, default="UNKNOWN", metavar="NAME", help="a google.rpc.Code (UNKNOWN)")
     _attempt(add)
     _keep(add)
-    add = command("cancel", "Ask a job's worker to end it early.")
+    add = command("cancel", "Ask the workers of jobs to end them early.", job=False)
+    _several(add, "not ended")
     add("--reason", default="", help="why, for the worker and for people")
     add("--grace", metavar="DURATION", type=values.seconds, help="how long it may take (60s); 0 = end it now")
     add = command("set", "Set variables of a job.")
@@ -143,10 +219,13 @@ def build() -> argparse.ArgumentParser:
     add("names", metavar="NAME", nargs="*", help="which; all without")
     command("results", "Show the results of a job, as JSON; nothing unless it is COMPLETED.")
     command("errors", "Show the records that failed: the first and the last 100.")
-    add = command("clear", "Remove a job with all that belongs to it.")
+    add = command("clear", "Remove jobs with all that belongs to them.", job=False)
+    _several(add, "ended")
     add("--allow-missing", action="store_true", help="a job that is not there is no error")
     add = command("flush", "Send what workers could not deliver while their server was away.", job=False)
     add("--list", action="store_true", help="only show what waits")
+    add("--discard", metavar="JOB|HOST:PORT", nargs="+", action="extend", default=[],
+        help="give up what waits for this job or server, instead of sending it; all: everything")  # fmt: skip
     add = command("completion", "Print what makes a shell complete `headway`.", job=False)
     add("shell", choices=("bash", "zsh", "fish"), help='bash: eval "$(headway completion bash)"')
     return parser
@@ -199,9 +278,21 @@ def _pipe(add: Callable[..., argparse.Action]) -> None:
     add("--lines", action="store_true", help="count lines, not bytes")
 
 
+def _several(add: Callable[..., argparse.Action], default: str) -> None:
+    _complete(add("jobs", metavar="JOB", nargs="*", help="the job's id; several, or the options below in its place"))
+    add("--all", action="store_true", help="all jobs of the session, whatever their state")
+    _filter(add, f"; without it those that have {default}")
+    add("--dry-run", action="store_true", help="only show which jobs these are")
+
+
 def _list(add: Callable[..., argparse.Action]) -> None:
+    _filter(add)
+    add("--limit", metavar="N", type=values.small, default=1000, help="how many at most (1000); 0 = all")
+
+
+def _filter(add: Callable[..., argparse.Action], default: str = "") -> None:
     add("--status", choices=STATUSES, action="append", default=[], type=str.upper, metavar="NAME",
-        help=f"in this state ({', '.join(STATUSES).lower()}); may be repeated")  # fmt: skip
+        help=f"in this state ({', '.join(STATUSES).lower()}); may be repeated{default}")  # fmt: skip
     add("--name", default="", help="with exactly this name")
     add("--invoker", default="", help="with exactly this invoker")
     add("--label", metavar="K=V", action="append", type=values.pair, default=[], help="may be repeated")
@@ -212,7 +303,6 @@ def _list(add: Callable[..., argparse.Action]) -> None:
         action="store_false",
         help="not the stalled ones; --stalled: those alone",
     )
-    add("--limit", metavar="N", type=values.small, default=1000, help="how many at most (1000); 0 = all")
 
 
 def _report(add: Callable[..., argparse.Action]) -> None:

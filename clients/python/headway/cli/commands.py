@@ -6,71 +6,18 @@ import os
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
-from headway.channel import Target
-from headway.cli import arguments, text, values
-from headway.cli.keep import Keeper, Kept
+from headway.cli import arguments, bulk, choice, text, values
+from headway.cli.caller import Caller
 from headway.cli.safe import notice, safe
 from headway.ids import uuid7
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway.v1.job_service_pb2_grpc import JobServiceStub
-
-CALL_TIMEOUT = 10.0
-"""Seconds."""
-LONGEST_TIMEOUT = 30 * 86400.0
-"""Seconds; gRPC takes much longer ones for none at all."""
-
-Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The server, and what every call to it has in common."""
-
-    target: Target
-    stub: JobServiceStub
-    session: str
-    timeout: float | None
-    """Seconds, or None if the command line does not say."""
-    json: bool
-    keeper: Keeper | None = None
-    """Keeps what the server cannot be told; None if that is an error."""
-
-    @property
-    def call_timeout(self) -> float:
-        return CALL_TIMEOUT if self.timeout is None else min(self.timeout, LONGEST_TIMEOUT)
-
-    def tell(self, call: Callable[[float], Answer], request: Kept) -> Answer | None:
-        """The answer to `call`, which gets the seconds that it may take; None if `request` is kept instead."""
-        return self.keeper.tell(call, request) if self.keeper else call(self.call_timeout)
-
-    def show_kept(self) -> None:
-        if self.json:
-            print('{"kept": true}')
-
-    def show(self, reply: Message, otherwise: str = "", *, if_empty: str = "") -> None:
-        """Prints the reply as JSON if that was asked for, else `otherwise`; if there is none, a notice."""
-        if self.json:
-            print(text.to_json(reply, indent=2))
-        elif otherwise:
-            print(otherwise)
-        elif if_empty:
-            notice(if_empty)
-
-    def show_job(self, job: job_pb2.Job | None) -> None:
-        if job is None:
-            self.show_kept()
-        else:
-            self.show(job, text.line(job, datetime.now(UTC)))
 
 
 def create(args: Namespace, hw: Caller) -> int:
@@ -118,14 +65,7 @@ def get(args: Namespace, hw: Caller) -> int:
 
 
 def list_jobs(args: Namespace, hw: Caller) -> int:
-    request = pb.ListJobsRequest(
-        session_id=hw.session,
-        statuses=[f"JOB_STATUS_{name}" for name in args.status],
-        name=args.name,
-        invoker=args.invoker,
-        labels=dict(args.label),
-        stalled=args.stalled,
-    )
+    request = choice.filters(args, hw.session)
     listed = pb.ListJobsResponse()
     while True:
         request.page_size = min(1000, args.limit - len(listed.jobs)) if args.limit else 1000
@@ -136,7 +76,8 @@ def list_jobs(args: Namespace, hw: Caller) -> int:
             break
     hw.show(listed, "\n".join(text.table(listed.jobs)) if listed.jobs else "", if_empty="no such jobs in this session")
     if not hw.json and listed.next_page_token:
-        notice(f"there are more than these {args.limit}; see them with --limit 0")
+        these = "this one" if args.limit == 1 else f"these {args.limit}"
+        notice(f"there are more than {these}; see them with --limit 0")
     return 0
 
 
@@ -190,17 +131,24 @@ def finish(args: Namespace, hw: Caller) -> int:
 
 def fail(args: Namespace, hw: Caller) -> int:
     error = Status(code=arguments.CODES.index(args.code) + 1, message=args.message)
-    request = pb.FailJobRequest(session_id=hw.session, job_id=args.job, attempt=args.attempt, error=error)
-    hw.show_job(hw.tell(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
-    return 0
+
+    def one(job_id: str) -> None:
+        request = pb.FailJobRequest(session_id=hw.session, job_id=job_id, attempt=args.attempt, error=error)
+        hw.show_job(hw.tell(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
+
+    return bulk.each(args, hw, one, "ended", bulk.UNENDED)
 
 
 def cancel(args: Namespace, hw: Caller) -> int:
-    request = pb.CancelJobRequest(session_id=hw.session, job_id=args.job, reason=args.reason)
+    request = pb.CancelJobRequest(session_id=hw.session, reason=args.reason)
     if args.grace is not None:
         request.grace_period.CopyFrom(values.to_duration(args.grace))
-    hw.show_job(hw.stub.CancelJob(request, timeout=hw.call_timeout))
-    return 0
+
+    def one(job_id: str) -> None:
+        request.job_id = job_id
+        hw.show_job(hw.stub.CancelJob(request, timeout=hw.call_timeout))
+
+    return bulk.each(args, hw, one, "cancelled", bulk.UNENDED)
 
 
 def set_variables(args: Namespace, hw: Caller) -> int:
@@ -263,9 +211,11 @@ def show_errors(args: Namespace, hw: Caller) -> int:
 
 
 def clear(args: Namespace, hw: Caller) -> int:
-    request = pb.ClearJobRequest(session_id=hw.session, job_id=args.job, allow_missing=args.allow_missing)
-    hw.show(hw.stub.ClearJob(request, timeout=hw.call_timeout))
-    return 0
+    def one(job_id: str) -> None:
+        request = pb.ClearJobRequest(session_id=hw.session, job_id=job_id, allow_missing=args.allow_missing)
+        hw.show(hw.stub.ClearJob(request, timeout=hw.call_timeout))
+
+    return bulk.each(args, hw, one, "removed", bulk.ENDED)
 
 
 def watch_jobs(args: Namespace, hw: Caller) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 
 TIMEOUT = 1.0
@@ -11,7 +12,8 @@ NEWEST = 100
 
 
 def job_ids(prefix: str, parsed_args: Namespace, **_: object) -> dict[str, str]:
-    """The ids that begin with `prefix`, and what the jobs are; none if the server can't be asked."""
+    """The ids that begin with `prefix`, and what the jobs are; if it is no such beginning, those of jobs with it in
+    their names. None if the server can't be asked."""
     import grpc
 
     from headway.channel import Target, open_channel
@@ -29,4 +31,11 @@ def job_ids(prefix: str, parsed_args: Namespace, **_: object) -> dict[str, str]:
             jobs = JobServiceStub(channel).ListJobs(request, timeout=TIMEOUT).jobs
     except (grpc.RpcError, ValueError):
         return {}
-    return {job.id: f"{text.status(job)} {safe(job.name)}" for job in jobs if job.id.startswith(prefix)}
+    word = prefix.lower()
+    found = [job for job in jobs if job.id.startswith(word)] or [job for job in jobs if word in job.name.lower()]
+    return {job.id: f"{text.status(job)} {safe(job.name)}" for job in found}
+
+
+def is_offered(completion: str, prefix: str) -> bool:
+    """Whether a completion fits what was typed: an id may stand in for a name."""
+    return completion.startswith(prefix) or re.fullmatch("[0-9a-f]{32}", completion) is not None

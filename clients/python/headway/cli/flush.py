@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,17 +13,23 @@ from datetime import UTC, datetime
 from headway.channel import Target, open_channel
 from headway.cli.safe import notice, safe
 from headway.postman import Outcome, deliver
-from headway.spool import Letter, claims
+from headway.spool import Letter, claims, job_in, letters
 
-OK, REFUSED, UNAVAILABLE = 0, 1, 4
+OK, REFUSED, NOT_FOUND, UNAVAILABLE = 0, 1, 3, 4
+DISCARDED = "discarded"
+EVERYTHING = "all"
+
+
+_COLUMNS = ("outcome", "target", "job", "name", "written", "calls", "reason", "file")
 
 
 def flush(args: Namespace, target: Target) -> int:
-    """Sends all letters, or with `args.list` only shows them.
+    """Sends all letters; with `args.list` only shows them; with `args.discard` removes those of the jobs and servers
+    that it names (`all`: every one).
 
     `target` lends its token to its own address alone, and its authorities to every server. Exit status: 0 if nothing is
-    left, 4 if something is, since its server does not answer, 1 if all else was refused. ValueError if the authorities
-    cannot be read.
+    left, 4 if something is, since its server does not answer, 1 if all else was refused, 3 if nothing waits for what
+    shall be discarded. ValueError if the authorities cannot be read, or what shall be discarded is not clear.
     """
     with _silence():
         return _flush(args, target)
@@ -44,12 +50,22 @@ def _silence() -> Iterator[None]:
 def _flush(args: Namespace, target: Target) -> int:
     lines = list[dict[str, str]]()
     away = dict[Target, str]()
+    chosen = _chosen(args.discard)
+    found = set[str]()
     for path, letter in claims():
         if letter is None:
             lines.append({"outcome": Outcome.WAITING, "file": str(path), "reason": "it is in another process's hands"})
             continue
         line, server = _look(letter, target)
-        if not args.list and server not in away:
+        if args.discard:
+            named = chosen & {EVERYTHING, server.address if "target" in line else "", job_in(path)}
+            if not named:
+                letter.release()
+                continue
+            found |= named
+            letter.remove()
+            line["outcome"] = DISCARDED
+        elif not args.list and server not in away:
             with open_channel(server) as channel:
                 outcome, line["reason"] = deliver(letter, channel)
             if outcome is Outcome.WAITING:
@@ -62,14 +78,40 @@ def _flush(args: Namespace, target: Target) -> int:
     if getattr(args, "json", False):
         print(json.dumps(lines, indent=2))
     else:
-        for line in lines:
-            print("  ".join(safe(text) for text in line.values() if text))
-    if not lines and not getattr(args, "json", False):
-        notice("nothing is waiting")
+        for row in _table(lines, headings=args.list):
+            print(row)
+        if not lines:
+            notice("nothing is waiting")
+    if missing := chosen - found:
+        notice(f"nothing is waiting for {', '.join(sorted(missing))}; `headway flush --list` shows what is")
+        return NOT_FOUND
     outcomes = {line["outcome"] for line in lines}
-    if args.list or not outcomes - {Outcome.SENT}:
+    if Outcome.WAITING in outcomes:
+        notice("to give up what waits: `headway flush --discard`, and the job or the target")
+    if args.list or not outcomes - {Outcome.SENT, DISCARDED}:
         return OK
     return UNAVAILABLE if Outcome.WAITING in outcomes else REFUSED
+
+
+def _chosen(names: Sequence[str]) -> set[str]:
+    """The names, with whole ids for the beginnings of ids. ValueError if one is that of several jobs."""
+    jobs = {job_in(path) for path in letters()}
+    chosen = set[str]()
+    for name in names:
+        meant = {job for job in jobs if job.startswith(name.lower())} if name else set()
+        if len(meant) > 1:
+            raise ValueError(f"{name} is the beginning of {len(meant)} jobs' ids")
+        chosen |= meant or {name}
+    return chosen
+
+
+def _table(lines: Sequence[dict[str, str]], *, headings: bool) -> Iterator[str]:
+    """A line for each letter, in columns."""
+    rows = [*([{name: name.upper() for name in _COLUMNS}] if headings and lines else []), *lines]
+    used = [name for name in _COLUMNS if any(line.get(name) for line in lines)]
+    widths = {name: max(len(safe(row.get(name, ""))) for row in rows) for name in used}
+    for row in rows:
+        yield "  ".join(f"{safe(row.get(name, '')):{widths[name]}}" for name in used).rstrip()
 
 
 def _look(letter: Letter, target: Target) -> tuple[dict[str, str], Target]:

@@ -35,6 +35,8 @@ LETTER = 1024 * 1024
 """Bytes beyond which a letter is followed by another: each addition writes all of it anew."""
 
 _LONGEST_PAUSE = 5.0
+_DIGITS = 19
+"""Of the largest number of 64 bits."""
 
 Answer = TypeVar("Answer")
 Kept: TypeAlias = (
@@ -176,10 +178,31 @@ def _tidy(request: Kept) -> None:
                 error.message = clean(error.message, 1024)
             # `headway run` numbers the reports of its job itself; one of a greater number would hide those that follow.
             of_run = request.job_id == os.environ.get("HEADWAY_JOB")
-            if not request.sequence and not of_run and spool.folder() is not None:
-                request.sequence = time.time_ns() // 1000
+            if not request.sequence and not of_run:
+                request.sequence = _next_sequence()
         case pb.FailJobRequest():
             request.error.message = clean(request.error.message, 1024)
+
+
+def _next_sequence() -> int:
+    """Greater than all that this function gave before to commands with this spool, and than those of workers that began
+    before, where the clock is right: the clock may be set back, so the last number is written down. 0 without a spool.
+    """
+    try:
+        handle = os.open(spool.ready() / "sequence", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        said = os.pread(handle, _DIGITS, 0)
+        last = int(said) if said.isdigit() else 0
+        number = max(last + 1, time.time_ns() // 1000)
+        os.pwrite(handle, b"%0*d" % (_DIGITS, number), 0)
+    except OSError:
+        return 0
+    finally:
+        os.close(handle)
+    return number
 
 
 def _asked_lately(letters: Sequence[spool.Letter]) -> bool:

@@ -34,14 +34,15 @@ def open_page(args: Namespace, target: Target, session: str) -> int:
     Exit status: 0, or 4 if no page answers. ValueError if the page's address or the job's id is malformed.
     """
     page = _page(args.page or os.environ.get("HEADWAY_PAGE") or "", target)
-    if args.job and not re.fullmatch(r"[0-9a-f]{32}", args.job):
-        raise ArgumentTypeError("a job's id is 32 lower-case hexadecimal digits")
-    secret = {"session": session, "token": target.token or "", "job": args.job or ""}
+    job = (args.job or "").lower()
+    if job and not re.fullmatch(r"[0-9a-f]{32}", job):
+        raise ArgumentTypeError("a job's id is 32 hexadecimal digits")
+    secret = {"session": session, "token": target.token or "", "job": job}
     address = page
     if session or target.token:
         address += "#" + urlencode({name: text for name, text in secret.items() if text}, quote_via=quote, safe="")
-    elif args.job:
-        address += f"#/job/{args.job}"
+    elif job:
+        address += f"#/job/{job}"
     if args.print:
         print(address)
         return OK

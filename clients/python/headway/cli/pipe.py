@@ -63,8 +63,9 @@ def pipe(args: Namespace) -> int:
     except _Broken as broken:
         death.signal = broken.number
         status = 128 + broken.number if broken.number else ERROR
-        cancelled = tracker.kill_in is not None
-        ending = End(message=f"cancelled {tracker.reason}".strip() if cancelled else broken.text, cancelled=cancelled)
+        asked = tracker.kill_in is not None
+        text = f"cancelled {tracker.reason}".strip() if asked else broken.text
+        ending = End(message=text, cancelled=asked or broken.number == signal.SIGINT)
         if status == ERROR:
             notice(broken.text)
     if ending is None:

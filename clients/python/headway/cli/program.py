@@ -30,6 +30,10 @@ _BLOCKED = _PASSED | {signal.SIGCHLD, signal.SIGWINCH}
 _STOPPING = {signal.SIGTSTP, signal.SIGTTIN}
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 
+INTERRUPT_TIMEOUT = 10.0
+"""Seconds in which a program that heeds Ctrl-C has ended because of it: one that goes on longer took it for something
+else."""
+
 _AT_ONCE = 0.01
 """Seconds within which somebody who stops a service has signalled all its processes, one by one."""
 _LAST_WORDS = 0.1
@@ -46,6 +50,7 @@ class Program:
         self._mask: set[int] = set()
         self._stopped_by = 0
         self._told_to_stop = False
+        self._interrupted_at: float | None = None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Starts the program. OSError if it cannot be: FileNotFoundError, PermissionError, ..."""
@@ -122,6 +127,11 @@ class Program:
             return False
         return signal.getsignal(info.si_signo) is not signal.SIG_IGN
 
+    @property
+    def interrupted_lately(self) -> bool:
+        """Whether Ctrl-C, or its signal, came shortly before now."""
+        return self._interrupted_at is not None and time.monotonic() - self._interrupted_at < INTERRUPT_TIMEOUT
+
     def close(self) -> None:
         """Puts the signals back as they were."""
         if self._witness is not None:
@@ -141,6 +151,8 @@ class Program:
                 # They have been told already, but may have looked before there was anything to see.
                 self.send_all(number)
         elif number != signal.SIGCHLD:
+            if number == signal.SIGINT:
+                self._interrupted_at = time.monotonic()
             if number in _STOPPING or number == signal.SIGCONT:
                 self._told_to_stop = number != signal.SIGCONT
             if not self._has_it_already(info):

@@ -17,7 +17,7 @@ from headway.cli.conduct import Death
 from headway.cli.patterns import Finder
 from headway.cli.program import Program
 from headway.cli.safe import notice
-from headway.cli.styles import STYLES, Reading, own
+from headway.cli.styles import Reading, in_command, own
 from headway.cli.tracker import PACE, End, Tracker, job_id
 
 USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
         notice("no command: write `headway run -- COMMAND…`")
         return USAGE
     try:
-        styles = (own(args.pattern),) if args.pattern is not None else STYLES
+        styles = (own(args.pattern),) if args.pattern is not None else in_command(command)
     except ValueError as error:
         notice(f"--pattern: {error}")
         return USAGE
@@ -135,6 +135,8 @@ class _Run:
         if status == 0:
             return End(results={"exit_status": 0, "seconds": round(seconds, 3)})
         message = f"killed by {_name_of(-status)}" if status < 0 else f"exit status {status}"
+        if status == -signal.SIGINT or self._program.interrupted_lately:
+            return End(message=message if status < 0 else f"{message} after Ctrl-C", cancelled=True)
         words = self._program.outputs.last_words(_LAST_LINES, _LAST_CHARACTERS)
         return End(message=f"{message}\n{words}" if words else message)
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from re import Pattern
 
+_FFMPEG_CUTS = frozenset({"-ss", "-sseof", "-to", "-shortest", "-loop", "-stream_loop", "-itsscale"})
+"""Options that make the output shorter or longer than the inputs."""
+
 _PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(i?)B?", re.IGNORECASE)
+_AMOUNT = re.compile(r"(?P<number>\d[\d.,'’\s]*?)\s*(?P<prefix>[KMGTP]?)(?P<binary>i?)(?P<bytes>[BO]?)", re.IGNORECASE)
+"""`O` is the byte of French programs, the octet."""
+_NUMBER = re.compile(
+    r"(?P<whole>\d+|\d{1,3}(?P<mark>[.,'’\s])\d{3}(?:(?P=mark)\d{3})*|\d{1,2}(?:,\d\d)+(?P<lakh>,)\d{3})"
+    r"(?:(?P<point>[.,])(?P<fraction>\d+))?"
+)
 _UNITS = {"B": "bytes", "it": ""}
 """What programs call a unit, where we call it otherwise."""
 
@@ -48,6 +58,10 @@ class Style:
     """Whether the total is an estimate that may become more."""
     instead_of: str = ""
     """Another style, which means less from the first sighting of this one on."""
+    completes: str = ""
+    """Another style, whose count this one may continue and never begins."""
+    most: float | None = None
+    """The total is at most this, whatever was announced."""
 
     def read(self, match: re.Match[str], announced: float | None = None) -> Reading | None:
         """What the match says, None if that cannot be. `announced`: the total, if it was told before."""
@@ -62,18 +76,38 @@ class Style:
         )
         if total is None:
             total = announced if done is None or left is None else done + left
+            if announced is not None and done is not None:
+                total = self._expected(done, announced)
         if done is None:
             done = None if total is None or left is None else total - left
-        # A film that is announced may turn out to be longer.
-        if done is None or (total is not None and not done <= total > 0 and announced is None):
+        if done is None or (total is not None and not done <= total > 0):
             return None
         unit = groups.get("unit") or self.unit
         return Reading(done, total, _UNITS.get(unit, unit))
 
+    def _expected(self, done: float, announced: float) -> float | None:
+        """The total that was announced; None once more than that is done."""
+        total = announced if self.most is None else min(announced, self.most)
+        return total if done <= total > 0 else None
 
-_N = r"\d[\d,]{0,24}"
-_SIZE = r"\d+(?:\.\d+)?\s?[KMGTP]?i?B"
-_WIDE_SIZE = r"\d+(?:\.\d+)?\s*[KMGTP]?i?B"
+
+_N = (
+    r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d\d)+,\d{3}|\d{1,3}(?:\.\d{3}){2,}"
+    r"|\d{1,3}(?:['’\u00a0\u202f\u2009]\d{3})+|\d{1,25})"
+)
+"""A count, its thousands apart or not. 1.002 may be a thousand or one, so it is neither; 1.002.003 is clear."""
+_ALONE = (
+    r"(?<![\w/.,:'’-])(?<!\d[\u00a0\u202f\u2009])"
+    r"(?!(?:(?<=^\d )|(?<=^\d\d )|(?<=^\d{3} )|(?<=[^\w:.,/-]\d )|(?<=[^\w:.,/-]\d\d )|(?<=[^\w:.,/-]\d{3} ))"
+    r"\d{3}(?!\d))"
+)
+"""Before a count: nothing that it may be the end of, such as the thousands in `12 004`."""
+_WHOLE = r"(?![\w/:]|[.,'’\u00a0\u202f\u2009-]\d|\s?/| \d{3}(?!\d|\s?%))"
+"""After a count: nothing that it may be the beginning of."""
+_DECIMAL = r"\d+(?:[.,]\d+)?"
+_LOOSE = r"\d[\d.,'’\u00a0\u202f\u2009]*"
+_SIZE = _DECIMAL + r"\s?[KMGTP]?i?[BO]"
+_WIDE_SIZE = _DECIMAL + r"\s*[KMGTP]?i?B"
 _CLOCK = r"(?:\d+:)?\d+:\d\d"
 _TQDM_UNIT = r"(?:\?|[\d.]+)(?:s/)?(?:[kMGTP](?=B/|it/))?(?P<unit>[^\s\d\[\]/,?.][^\s\[\]/,]{0,31})"
 
@@ -98,7 +132,7 @@ STYLES: tuple[Style, ...] = (
     ),
     Style(
         "wget without a length",
-        re.compile(r"\[ *<=> *\]\s+(?P<done>\d[\d.]*[KMGT]?)\s"),
+        re.compile(r"\[ *<=> *\]\s+(?P<done>\d[\d.,]*[KMGT]?)\s"),
         "bytes", 1, "index.html               [  <=>                              ]   6.37M  10.0MB/s", base=1024,
     ),
     Style(
@@ -112,13 +146,19 @@ STYLES: tuple[Style, ...] = (
         "files", 1, "        500,000 100%    2.09MB/s    0:00:00 (xfr#1, to-chk=5/7)", instead_of="rsync",
     ),
     Style(
+        # So ends `--info=progress2` too.
+        "rsync by file, the last one",
+        re.compile(r"\s100%\s+\S+B/s\s+\d+:\d\d:\d\d \(xfr#\d+, to-chk=(?P<left>0)/(?P<total>\d+)\)"),
+        "files", 1, "        500,000 100%    2.09MB/s    0:00:00 (xfr#6, to-chk=0/7)", completes="rsync by file",
+    ),
+    Style(
         "rsync by file, while it still looks for more",
         re.compile(r"\s100%\s+\S+B/s\s+\d+:\d\d:\d\d \(xfr#(?P<done>\d+), ir-chk="),
         "files", 1, "        500,000 100%    2.09MB/s    0:00:00 (xfr#3, ir-chk=1001/1078)", instead_of="rsync",
     ),
     Style(
         "rsync",
-        re.compile(r"^\s*[\d,.]+[KMGT]?\s+(?P<percent>\d{1,3})%\s+[\d.,]+[kKMGT]?B/s\s+\d+:\d\d:\d\d"),
+        re.compile(r"^\s*\d[\d.,'’\s]*[KMGT]?\s+(?P<percent>\d{1,3})%\s+[\d.,]+[kKMGT]?B/s\s+\d+:\d\d:\d\d"),
         "bytes", 1, "     12,000,000  60%   10.67MB/s    0:00:01 (xfr#12, to-chk=8/21)",
     ),
     Style(
@@ -146,18 +186,18 @@ STYLES: tuple[Style, ...] = (
     Style(
         "pv",
         re.compile(
-            r"\s\[\s*[\d.]+\s?[kKMGTP]?i?B?/s\]\s+(?:\[[ =>+-]*\]\s+)?(?P<percent>\d{1,3})%(?:\s+ETA|\s*$)"
+            r"\s\[\s*[\d.,]+\s?[kKMGTP]?i?[BO]?/s\]\s+(?:\[[ =>+-]*\]\s+)?(?P<percent>\d{1,3})%(?:\s+ETA|\s*$)"
         ),
         "bytes", 1, "9.54MiB 0:00:01 [9.54MiB/s] [===============>                 ] 50% ETA 0:00:01",
     ),
     Style(
         "pv without a size",
-        re.compile(r"(?:^|\s)(?P<done>" + _SIZE + r")\s+\d+:\d\d:\d\d\s+\[\s*[\d.]+\s?[KMGTP]?i?B/s\]"),
+        re.compile(r"(?:^|\s)(?P<done>" + _SIZE + r")\s+\d+:\d\d:\d\d\s+\[\s*[\d.,]+\s?[KMGTP]?i?[BO]/s\]"),
         "bytes", 1, "12.0MiB 0:00:01 [9.98MiB/s] [ <=>               ]",
     ),
     Style(
         "pv -l",
-        re.compile(r"(?:^|\s)(?P<done>\d+(?:\.\d+)?[kMGT]?)\s+\d+:\d\d:\d\d\s+\[\s*[\d.]+\s?[kMGT]?/s\]"),
+        re.compile(r"(?:^|\s)(?P<done>" + _DECIMAL + r"[kMGT]?)\s+\d+:\d\d:\d\d\s+\[\s*[\d.,]+\s?[kMGT]?/s\]"),
         "lines", 1, "28.1k  0:00:01 [20.7k/s] [ <=>                                                  ]",
     ),
     Style(
@@ -176,9 +216,11 @@ STYLES: tuple[Style, ...] = (
     ),
     Style(
         "ffmpeg",
-        re.compile(r"(?:^frame=|\ssize=|^size=).*\stime=(?P<done>\d+:\d\d:\d\d)(?:\.\d+)?\s"),
+        re.compile(
+            r"(?:(?:^frame=|\ssize=|^size=).*\stime=(?=\S+\s)|^out_time=)(?P<done>\d+:\d\d:\d\d)(?:\.\d+)?(?:\s|$)"
+        ),
         "seconds", 1, "frame=  344 fps=0.0 q=23.8 size=     512kB time=00:00:13.76 bitrate= 304.8kbits/s speed=27.4x",
-        announced=re.compile(r"^\s*Duration: (?:(?P<total>\d+:\d\d:\d\d)|N/A)"),
+        announced=re.compile(r"^\s*Duration: (?:(?P<total>\d+:\d\d:\d\d)|N/A)"), grows=True,
     ),
     Style(
         "git",
@@ -192,8 +234,8 @@ STYLES: tuple[Style, ...] = (
         # What it names with / between are the bytes that came out and those that went in.
         "xz",
         re.compile(
-            r"^\s*(?:(?P<percent>\d{1,3}(?:[.,]\d)?)|---) %\s+[\d.,]+ [KMGT]?i?B / (?P<done>\d[\d.]* [KMGT]?i?B) "
-            r"(?:=|>) \d"
+            r"^\s*(?:(?P<percent>\d{1,3}(?:[.,]\d)?)|---) %\s+" + _LOOSE + r" [KMGT]?i?B / "
+            r"(?P<done>" + _LOOSE + r" [KMGT]?i?B) (?:=|>) \d"
         ),
         "bytes", 1, " 16.6 %          9.9 MiB / 10.0 MiB = 0.994   2.5 MiB/s       0:04             ",
     ),
@@ -225,22 +267,22 @@ STYLES: tuple[Style, ...] = (
     ),
     Style(
         "pg_basebackup",
-        re.compile(r"^\s*(?P<done>\d+)/(?P<total>\d+) (?P<scale>kB) \(\d{1,3}%\), \d+/\d+ tablespace"),
+        re.compile(r"^\s*(?P<done>\d+)/(?P<total>\d+) (?P<scale>kB) \(\d{1,3} ?%\), \d+/\d+ [Tt]ablespace"),
         "bytes", 1, "10293/22942 kB (44%), 0/1 tablespace", base=1024, grows=True,
     ),
     Style(
         "sizes",
-        re.compile(r"(?<![\w/.,:-])(?P<done>" + _SIZE + r")\s*(?:/|of)\s*(?P<total>" + _SIZE + r")(?![\w/])"),
+        re.compile(_ALONE + r"(?P<done>" + _SIZE + r")\s*(?:/|of)\s*(?P<total>" + _SIZE + r")(?![\w/])"),
         "bytes", 3, "Downloading torch 1.5 MiB/5.0 MiB",
     ),
     Style(
         "N/M",
-        re.compile(r"(?<![\w/.,:-])(?P<done>" + _N + r")\s?/\s?(?P<total>" + _N + r")(?![\w/:]|[.,-]\d|\s?/)"),
+        re.compile(_ALONE + r"(?P<done>" + _N + r")\s?/\s?(?P<total>" + _N + r")" + _WHOLE),
         "", 3, "[ 9/20] Building CXX object reader.o",
     ),
     Style(
         "N of M",
-        re.compile(r"(?<![\w/.,:-])(?P<done>" + _N + r") (?:out )?of (?P<total>" + _N + r")(?![\w/:]|[.,-]\d)"),
+        re.compile(_ALONE + r"(?P<done>" + _N + r") (?:out )?of (?P<total>" + _N + r")" + _WHOLE),
         "", 3, "Processed 1,200 of 5,000 records",
     ),
     Style(
@@ -264,16 +306,52 @@ def own(expression: str) -> Style:
     return Style("own", pattern, "", 0, "")
 
 
+def in_command(command: Sequence[str]) -> tuple[Style, ...]:
+    """What is recognised in the output of this command: ffmpeg tells how long its inputs are, and not how much
+    of them it was told to take."""
+    line = " ".join(command)
+    start = re.search(r"(?:^|[\s/;|&(])ffmpeg\s", line)
+    if start is None:
+        return STYLES
+    # Of a shell's line: up to the next command.
+    words = re.split(r"[|;&]", line[start.end() :], maxsplit=1)[0].split()
+    lengths = [amount(after.partition(".")[0]) for word, after in pairwise(words) if word == "-t"]
+    cut = bool(_FFMPEG_CUTS.intersection(words)) or len(lengths) > 1 or None in lengths
+    return tuple(
+        style if style.name != "ffmpeg"
+        else replace(style, announced=None) if cut
+        else replace(style, most=lengths[0] if lengths else None)
+        for style in STYLES
+    )  # fmt: skip
+
+
 def amount(text: str, base: int = 1000) -> float | None:
-    """`1,234`, `12.5k`, `4.5MiB` or the clock `0:01:30`, in seconds, as a number; None for anything else."""
-    text = text.replace(",", "").strip()
+    """`1,234`, `12.5k`, `2,86MiB`, `1 234 567` or the clock `0:01:30`, in seconds, as a number; None for anything else,
+    and for what may be read in two ways."""
+    text = text.strip()
     if ":" in text and text.replace(":", "").isdigit():
         seconds = 0.0
         for part in text.split(":"):
             seconds = seconds * 60 + float(part or 0)
         return seconds
     match = _AMOUNT.fullmatch(text)
-    if not match:
+    number = _number(match["number"], bool(match["prefix"] or match["bytes"])) if match else None
+    if match is None or number is None:
         return None
-    factor: int = (1024 if match[3] else base) ** _PREFIXES[match[2].upper()]
-    return float(match[1]) * factor
+    factor: int = (1024 if match["binary"] else base) ** _PREFIXES[match["prefix"].upper()]
+    return number * factor
+
+
+def _number(text: str, has_unit: bool) -> float | None:
+    match = _NUMBER.fullmatch(text)
+    if (
+        match is None
+        or (match["mark"] and match["mark"] == match["point"])
+        or (match["lakh"] and match["point"] == ",")
+    ):
+        return None
+    whole, fraction = re.sub(r"\D", "", match["whole"]), match["fraction"] or ""
+    if match["point"] == "," and len(fraction) == 3 and not match["mark"] and len(whole) <= 3:
+        # Thousands where things are counted; of `1,234 MiB` nobody can say.
+        return None if has_unit else float(whole + fraction)
+    return float(f"{whole}.{fraction or 0}")

@@ -10,7 +10,9 @@ from headway.cli.patterns import Finder
 KEPT = 8192
 """Bytes of a program's latest output that are kept, and so looked at: progress that was passed is of no use."""
 
-_BREAK = re.compile(rb"(?:[\r\n\b\f\v]|\x1b\[[0-9;]*[A-JSTdf])+")
+_BREAK = re.compile(rb"((?:[\r\n\b\f\v]|\x1b\[[0-9;]*[A-JSTdf])+)")
+_UP = re.compile(rb"\x1b\[\d*[AF]")
+"""The cursor goes back to a line above."""
 _INVISIBLE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B]|[=>78])")
 
 
@@ -41,14 +43,14 @@ class Tail:
             finder.line(_visible(self._open))
             self._open = b""
             return
-        lines = _BREAK.split(self._open + kept[-unseen:])
-        if unseen > len(kept):
-            # Something was passed over, so the first line has lost its beginning.
-            lines = _BREAK.split(kept)[1:] or [b""]
+        # Something may have been passed over: then the first line has lost its beginning.
+        whole = unseen <= len(kept)
+        parts = _BREAK.split(self._open + kept[-unseen:] if whole else kept)
+        lines, breaks = parts[::2], parts[1::2]
         self._open = lines.pop()[-KEPT:]
-        for line in lines:
+        for line, after in list(zip(lines, breaks, strict=True))[0 if whole else 1 :]:
             if b"\0" not in line:
-                finder.line(_visible(line))
+                finder.line(_visible(line), below=bool(_UP.match(after)))
 
     def end(self, finder: Finder) -> None:
         """The last look: what is there is complete."""

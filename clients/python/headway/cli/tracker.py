@@ -50,6 +50,15 @@ class End:
     cancelled: bool = False
 
 
+@dataclass(frozen=True)
+class _State:
+    """How far the work is."""
+
+    progress: int
+    size: int
+    unit: str
+
+
 class Tracker:
     """One job, reported in the background. No method waits but `end`, and none raises."""
 
@@ -61,11 +70,9 @@ class Tracker:
         self.id = job
         self._args = args
         self._name = (args.name or name)[:_NAME]
-        self._size: int = args.size
-        self._unit = args.unit or unit
-        self._told = ""
+        self._state = _State(0, args.size, args.unit or unit)
+        self._told = self._state.unit
         """The unit that the server knows of."""
-        self._progress = 0
         self._job: Job | None = None
         self._on_cancel = on_cancel
         self._endings: SimpleQueue[End] = SimpleQueue()
@@ -86,11 +93,9 @@ class Tracker:
 
     def show(self, progress: int, size: int = 0, unit: str = "") -> None:
         """How far it is, in units; `size` and `unit` if the work itself has told them."""
-        self._progress = progress
-        self._size = self.size_given or size
-        self._unit = self._args.unit or unit
-        if self._job is not None:
-            self._apply(self._job)
+        self._state = state = _State(progress, self.size_given or size, self._args.unit or unit)
+        if self._job is not None and state.unit == self._told:
+            self._apply(self._job, state)
 
     @property
     def kill_in(self) -> float | None:
@@ -146,35 +151,58 @@ class Tracker:
         self._over.set()
 
     def _work(self, client: Client) -> None:
-        self._told = self._unit
-        self._job = job = client.job(
+        begun = self._state
+        self._told = begun.unit
+        job = client.job(
             name=self._name,
             job_id=self.id,
             invoker=self._args.invoker,
-            size=self._size,
-            unit=self._told[:_UNIT],
+            size=begun.size,
+            unit=begun.unit[:_UNIT],
             labels=dict(self._args.label),
         )
-        self._apply(job)
+        self._apply(job, begun)
+        self._job = job
         ending = None
         while ending is None:
             try:
                 ending = self._endings.get(timeout=PACE)
             except Empty:
                 self._look_around(job)
+                self._follow_unit(job)
+        if not self._follow_unit(job):
+            # The server does not answer. What is kept for it has no reader before all of it is there.
+            self._apply(job, self._state)
+            job._update("unit", self._state.unit[:_UNIT])
         if ending.message:
             job.fail(ending.message, _CANCELLED if ending.cancelled else _UNKNOWN)
         else:
             job.finish(ending.results)
 
-    def _apply(self, job: Job) -> None:
-        if self._told != self._unit:
-            # What is counted goes before how much of it: a phase in per cent may follow one in files.
-            self._told = self._unit
-            job._update("unit", self._told[:_UNIT])
-        job.progress = self._progress
-        if job.size != self._size:
-            job.size = self._size
+    def _apply(self, job: Job, state: _State) -> None:
+        # Both or neither: one without the other would be a state that never was.
+        with job._lock:
+            job.progress = state.progress
+            if job.size != state.size:
+                job.size = state.size
+
+    def _follow_unit(self, job: Job) -> bool:
+        """Whether the server knows the present unit. The unit does not travel with the numbers that it belongs to, so
+        while they change the job has none: "4/4 files", "4/4", "25/100", "25/100 %"."""
+        state = self._state
+        if state.unit == self._told:
+            return True
+        if self._told:
+            job._update("unit", "")
+            if not job.flush(DELIVERY):
+                return False
+            self._told = ""
+        self._apply(job, state)
+        if not job.flush(DELIVERY):
+            return False
+        job._update("unit", state.unit[:_UNIT])
+        self._told = state.unit
+        return True
 
     def _look_around(self, job: Job) -> None:
         if job.stopped and job.stopped.reason == "JOB_ENDED" and not self._cut_off:

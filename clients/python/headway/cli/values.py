@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
+_ID = re.compile("[0-9a-fA-F]{32}")
 _WHOLE = 2**53
 """Doubles, and so the numbers of variables and results, hold every integer up to here."""
 
@@ -58,6 +59,8 @@ def pair(text: str) -> tuple[str, str]:
     """`key=value`. Raises ArgumentTypeError for anything else."""
     key, equals, value = text.partition("=")
     if not (key and equals):
+        if _ID.fullmatch(text):
+            raise ArgumentTypeError(f"{text!r} is no NAME=VALUE but a job's id, which stands before the options")
         raise ArgumentTypeError(f"{text!r} is no key=value")
     return key, value
 

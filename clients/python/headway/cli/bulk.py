@@ -1,0 +1,72 @@
+"""One command about several jobs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from headway.cli import choice, refusal, text
+from headway.cli.caller import Caller
+from headway.cli.safe import notice
+from headway.errors import from_rpc_error
+from headway.v1 import job_service_pb2 as pb
+
+UNENDED = ("PENDING", "RUNNING", "LOST")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+def with_whole_ids(args: Namespace, hw: Caller) -> None:
+    """Puts whole ids in the place of beginnings. As `choice.whole_id`."""
+    if getattr(args, "job", None):
+        args.job = choice.whole_id(hw.stub, hw.session, args.job, hw.call_timeout)
+    if getattr(args, "jobs", None):
+        args.jobs = [choice.whole_id(hw.stub, hw.session, job, hw.call_timeout) for job in args.jobs]
+
+
+def each(args: Namespace, hw: Caller, one: Callable[[str], None], done: str, statuses: Sequence[str]) -> int:
+    """Does `one` to each job that the command line names, or that its filters mean; of these, where no status is asked
+    for, to those with one of `statuses`. `done`: what has then been done to them.
+
+    Returns 0, or of several jobs the highest exit status. RpcError for a single job, or if the server does not answer.
+    """
+    by_filter = choice.are_given(args)
+    if bool(args.jobs) == by_filter:
+        raise ArgumentTypeError("name jobs by their ids, or by options such as --status, and not by both")
+    if args.jobs and not args.dry_run and len(args.jobs) == 1:
+        one(args.jobs[0])
+        return 0
+    if by_filter:
+        if not (args.status or args.all):
+            args.status = list(statuses)
+        request = choice.filters(args, hw.session)
+        # All of them first: what is removed or ended meanwhile moves no page.
+        jobs = list(choice.listed(hw.stub, request, hw.call_timeout))
+    else:
+        jobs = [
+            hw.stub.GetJob(pb.GetJobRequest(session_id=hw.session, job_id=job_id), timeout=hw.call_timeout)
+            for job_id in (args.jobs if args.dry_run else ())
+        ]
+    if args.dry_run:
+        hw.show(pb.ListJobsResponse(jobs=jobs), "\n".join(text.table(jobs)) if jobs else "")
+        notice(f"{_jobs(len(jobs))} would be {done}")
+        return 0
+    ids = [job.id for job in jobs] if by_filter else args.jobs
+    worst, count = 0, 0
+    for job_id in ids:
+        try:
+            one(job_id)
+            count += 1
+        except grpc.RpcError as error:
+            fault = from_rpc_error(error)
+            if fault.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                notice(f"{_jobs(count)} of {len(ids)} {done}")
+                raise
+            worst = max(worst, refusal.tell(fault, hw.address, as_json=hw.json, job_id=job_id))
+    notice(f"{_jobs(count)}{f' of {len(ids)}' if count < len(ids) else ''} {done}")
+    return worst
+
+
+def _jobs(count: int) -> str:
+    return f"{text.number(count)} job{'s' * (count != 1)}"

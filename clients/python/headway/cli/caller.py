@@ -1,0 +1,67 @@
+"""What the commands call the server with, and how they show its replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from headway.channel import Target
+from headway.cli import text
+from headway.cli.keep import Keeper, Kept
+from headway.cli.safe import notice
+from headway.v1 import job_pb2
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+
+CALL_TIMEOUT = 10.0
+"""Seconds."""
+LONGEST_TIMEOUT = 30 * 86400.0
+"""Seconds; gRPC takes much longer ones for none at all."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The server, and what every call to it has in common."""
+
+    target: Target
+    address: str
+    """The target's, for people."""
+    stub: JobServiceStub
+    session: str
+    timeout: float | None
+    """Seconds, or None if the command line does not say."""
+    json: bool
+    keeper: Keeper | None = None
+    """Keeps what the server cannot be told; None if that is an error."""
+
+    @property
+    def call_timeout(self) -> float:
+        return CALL_TIMEOUT if self.timeout is None else min(self.timeout, LONGEST_TIMEOUT)
+
+    def tell(self, call: Callable[[float], Answer], request: Kept) -> Answer | None:
+        """The answer to `call`, which gets the seconds that it may take; None if `request` is kept instead."""
+        return self.keeper.tell(call, request) if self.keeper else call(self.call_timeout)
+
+    def show_kept(self) -> None:
+        if self.json:
+            print('{"kept": true}')
+
+    def show(self, reply: Message, otherwise: str = "", *, if_empty: str = "") -> None:
+        """Prints the reply as JSON if that was asked for, else `otherwise`; if there is none, a notice."""
+        if self.json:
+            print(text.to_json(reply, indent=2))
+        elif otherwise:
+            print(otherwise)
+        elif if_empty:
+            notice(if_empty)
+
+    def show_job(self, job: job_pb2.Job | None) -> None:
+        if job is None:
+            self.show_kept()
+        else:
+            self.show(job, text.line(job, datetime.now(UTC)))
