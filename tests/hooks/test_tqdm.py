@@ -157,7 +157,7 @@ asyncio.run(main())
 def test_how_a_loop_was_left_tells_how_the_job_ends(environment: Environment, jobs: Jobs) -> None:
     done = run(
         """
-import asyncio, threading
+import asyncio
 
 def broken(n):
     raise OSError(f"no disk {n}")
@@ -247,28 +247,347 @@ for attempt in (by_break, by_return, by_raise, in_with, in_finally, of_source, i
         attempt()
     except BaseException as error:
         del error
-threading.Event().wait(1.2)
 """,
         environment,
     )
     assert done.returncode == 0, done.stderr
-    seen = {name: (job.status, job.error.message) for name, job in jobs().items()}
+    seen = {name: (job.status, job.error.message or job.message) for name, job in jobs().items()}
     assert seen == {
-        "break": (COMPLETED, ""),
-        "return": (COMPLETED, ""),
-        "raise": (FAILED, "an exception left the loop (script.py, line 6)"),
+        "break": (COMPLETED, "left at 3 of 9"),
+        "return": (COMPLETED, "left at 0 of 9"),
+        # The script goes on after it, so that it is no failure of the script.
+        "raise": (COMPLETED, "left at 3 of 9"),
         "with": (FAILED, "OSError: no disk 0"),
         "finally": (FAILED, "OSError: no disk 1"),
         "source": (FAILED, "LookupError: dry"),
         "interrupted": (CANCELLED, "KeyboardInterrupt"),
         "forgotten": (FAILED, "the bar was let go at 2 of 9"),
-        "zipped": (COMPLETED, ""),
+        "zipped": (COMPLETED, "left at 2 of 9"),
         "while handling": (COMPLETED, ""),
-        "passed on": (COMPLETED, ""),
-        "async break": (COMPLETED, ""),
-        "async raise": (FAILED, "an exception left the loop (script.py, line 6)"),
+        "passed on": (COMPLETED, "left at 0 of 9"),
+        "async break": (COMPLETED, "left at 4 of 9"),
+        "async raise": (COMPLETED, "left at 1 of 9"),
     }
     assert jobs()["break"].progress == 3
+
+
+def test_a_loop_that_was_left_ends_while_the_script_goes_on(environment: Environment, jobs: Jobs) -> None:
+    script = """
+import headway.tqdm
+headway.tqdm.DECISION_DELAY = 0
+for n in tqdm(range(9), desc="left"):
+    if n == 3:
+        break
+input()
+"""
+    with spawn(script, environment) as process:
+        until(lambda: "left" in jobs() and jobs()["left"].status == COMPLETED, 20)
+        process.communicate("\n", timeout=20)
+    assert (jobs()["left"].progress, jobs()["left"].message) == (3, "left at 3 of 9")
+
+
+def test_what_is_handled_around_a_loop_is_not_its_end(environment: Environment, jobs: Jobs) -> None:
+    """joblib takes from the iterable while it handles `queue.Empty`."""
+    done = run(
+        """
+import asyncio, queue
+loop, moved = iter(tqdm(range(20), desc="loop")), tqdm(total=5, desc="moved", job=True)
+bar = tqdm(range(5), desc="async", job=True)
+async def main():
+    async for _ in bar:
+        pass
+try:
+    queue.Queue().get_nowait()
+except queue.Empty:
+    for _ in loop:
+        moved.update(moved.n < 5)
+    moved.close()
+    asyncio.run(main())
+""",
+        environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {name: (job.status, job.progress) for name, job in jobs().items()} == {
+        "loop": (COMPLETED, 20),
+        "moved": (COMPLETED, 5),
+        "async": (COMPLETED, 5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "returned", "end"),
+    [("0", 0, (COMPLETED, "")), ("", 0, (COMPLETED, "")), ("3", 3, (FAILED, "SystemExit: 3"))],
+)
+def test_the_exit_status_of_the_script_ends_its_job(
+    status: str, returned: int, end: object, environment: Environment, jobs: Jobs
+) -> None:
+    done = run(
+        f"""
+import sys
+moved = tqdm(total=9, desc="moved", job=True)
+done = tqdm(total=2, desc="done", job=True)
+done.update(2)
+for n in tqdm(range(10), desc="loop", job=True):
+    moved.update(n == 0)
+    if n == 3:
+        sys.exit({status})
+""",
+        environment,
+    )
+    assert done.returncode == returned
+    seen = {name: ((job.status, job.error.message), job.progress) for name, job in jobs().items()}
+    assert seen == {"moved": (end, 1), "loop": (end, 3), "done": ((COMPLETED, ""), 2)}
+
+
+def test_the_exit_status_of_a_process_of_a_pool_ends_its_job(environment: Environment, jobs: Jobs) -> None:
+    done = run(
+        """
+import multiprocessing, sys
+
+def work():
+    for n in tqdm(range(10), desc="child"):
+        if n == 3:
+            sys.exit(3)
+
+process = multiprocessing.get_context("fork").Process(target=work)
+process.start()
+process.join()
+print(process.exitcode)
+""",
+        environment,
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+    assert (jobs()["child"].status, jobs()["child"].error.message) == (FAILED, "SystemExit: 3")
+
+
+def test_a_task_that_is_cancelled_cancels(environment: Environment, jobs: Jobs) -> None:
+    done = run(
+        """
+import asyncio
+
+async def one(n):
+    await asyncio.sleep(0 if n < 3 else 60)
+    return n
+
+async def broken():
+    raise OSError("no disk")
+
+async def gather():
+    await tqdm.gather(*map(one, range(6)), desc="gather")
+
+async def as_completed():
+    for future in tqdm.as_completed([one(n) for n in range(6)], desc="as completed"):
+        await future
+
+async def body_of_async_for():
+    async for _ in tqdm(range(6), desc="body of async for"):
+        await one(9)
+
+async def body_of_for():
+    for _ in tqdm(range(6), desc="body of for"):
+        await one(9)
+
+async def timed_out():
+    async with asyncio.timeout(0.05):
+        await tqdm.gather(*map(one, range(6)), desc="timed out")
+
+async def broken_gather():
+    await tqdm.gather(one(0), broken(), desc="broken gather")
+
+async def broken_and_handled():
+    for future in tqdm.as_completed([broken(), broken()], desc="handled"):
+        try:
+            await future
+        except OSError:
+            pass
+
+async def main():
+    for attempt in (gather, as_completed, body_of_async_for, body_of_for):
+        task = asyncio.create_task(attempt())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+    for attempt in (timed_out, broken_gather, broken_and_handled):
+        await asyncio.wait([asyncio.create_task(attempt())])
+
+asyncio.run(main())
+""",
+        environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {name: (job.status, job.error.message) for name, job in jobs().items()} == {
+        "gather": (CANCELLED, "CancelledError"),
+        "as completed": (CANCELLED, "CancelledError"),
+        "body of async for": (CANCELLED, "CancelledError"),
+        "body of for": (CANCELLED, "CancelledError"),
+        "timed out": (CANCELLED, "CancelledError"),
+        "broken gather": (FAILED, "OSError: no disk"),
+        "handled": (COMPLETED, ""),
+    }
+
+
+def test_a_source_that_raises_under_async_for_prints_one_traceback(environment: Environment, jobs: Jobs) -> None:
+    done = run(
+        """
+import asyncio
+
+async def source():
+    yield 1
+    raise LookupError("dry")
+
+async def main():
+    async for _ in tqdm(source(), desc="source"):
+        pass
+
+asyncio.run(main())
+""",
+        environment,
+    )
+    assert (done.returncode, done.stderr.count("Traceback"), done.stderr.count("Exception ignored")) == (1, 1, 0)
+    assert (jobs()["source"].status, jobs()["source"].error.message) == (FAILED, "LookupError: dry")
+
+
+def test_numbers_that_no_job_can_have_do_no_harm(environment: Environment, jobs: Jobs) -> None:
+    done = run(
+        """
+from math import inf, nan
+numbers = [(3, inf), (nan, 9), (-2, -1), (2**70, 2**70), (3, nan), (2.5, 9.5), (nan, 9)]
+for number, (n, total) in enumerate(numbers):
+    bar = tqdm(total=9, desc=str(number), disable=0 < number < 6)
+    bar.update(4)
+    bar.total, bar.n = total, n
+    try:
+        bar.close()
+    except ValueError as error:
+        # tqdm itself cannot draw this one.
+        assert number == 6, number
+bar = tqdm(total=9, desc="text", disable=True)
+bar.n, bar.total = "three", "nine"
+bar.close()
+""",
+        environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {name: (job.status, job.progress, job.size) for name, job in jobs().items()} == {
+        "0": (COMPLETED, 3, 0),
+        "1": (COMPLETED, 0, 9),
+        "2": (COMPLETED, 0, 0),
+        "3": (COMPLETED, 2**63 - 1, 2**63 - 1),
+        "4": (COMPLETED, 3, 0),
+        "5": (COMPLETED, 2, 9),
+        "6": (COMPLETED, 0, 9),
+        "text": (COMPLETED, 0, 0),
+    }
+
+
+def test_copies_of_a_bar_are_as_those_of_tqdm(environment: Environment, jobs: Jobs) -> None:
+    script = """
+import copy, io, pickle, sys
+from tqdm import tqdm as plain
+def what(attempt):
+    try:
+        twin = attempt()
+    except Exception as error:
+        return type(error)
+    twin.update(2)
+    return twin.n, twin.total, getattr(twin, "desc", None), bool(twin.disable)
+for options in ({"disable": True}, {"file": io.StringIO()}, {}):
+    bars = tqdm(total=9, desc="bar", **options), plain(total=9, desc="bar", **options)
+    for way in (lambda bar: pickle.loads(pickle.dumps(bar)), copy.deepcopy, copy.copy):
+        mine, its = (what(lambda: way(bar)) for bar in bars)
+        assert mine == its, (options, mine, its)
+    bars[0].update(9)
+    bars[0].close()
+"""
+    done = run(script, environment)
+    assert done.returncode == 0, done.stderr
+    assert len(jobs()) == 1 and jobs()["bar"].status == COMPLETED
+
+
+def test_a_bar_of_ones_own_class_is_called_and_counted(environment: Environment, jobs: Jobs) -> None:
+    done = run(
+        """
+class Twice(tqdm):
+    def update(self, n=1):
+        print("update", n)
+        return super().update(2 * n)
+class Further(Twice):
+    def update(self, n=1):
+        return super().update(n + 1)
+for number, options in enumerate([{"disable": True}, {}]):
+    for kind in (Twice, Further):
+        with kind(total=8, desc=f"{kind.__name__} {number}", **options) as bar:
+            bar.update(3)
+""",
+        environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "update 3\nupdate 4\n" * 2
+    assert {name: job.progress for name, job in jobs().items()} == {
+        "Twice 0": 6,
+        "Further 0": 8,
+        "Twice 1": 6,
+        "Further 1": 8,
+    }
+
+
+def test_the_unit_is_found_wherever_it_is_given(environment: Environment, jobs: Jobs) -> None:
+    done = run(
+        """
+by_position = None, None, 0.1, 10.0, None, None
+for disable in (False, True):
+    tqdm(range(2), f"by position {disable}", 2, True, *by_position, disable, " rows", 1000).close()
+    with tqdm(total=2, desc=f"bytes {disable}", unit="B", unit_scale=True, disable=disable) as bar:
+        bar.update(2)
+    tqdm(total=2, desc=f"none {disable}", disable=disable).close()
+""",
+        environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {name: (job.unit, job.size) for name, job in jobs().items()} == {
+        "by position False": ("rows", 2000),
+        "by position True": ("rows", 2000),
+        "bytes False": ("B", 2),
+        "bytes True": ("B", 2),
+        "none False": ("", 2),
+        "none True": ("", 2),
+    }
+
+
+def test_bars_of_several_threads_and_tasks_are_jobs_each(environment: Environment, jobs: Jobs) -> None:
+    done = run(
+        """
+import asyncio, threading
+meeting = threading.Barrier(3)
+def in_thread(number):
+    for n in tqdm(range(4), desc=f"thread {number}"):
+        meeting.wait()
+        for _ in tqdm(range(2), desc=f"inside {number}"):
+            pass
+threads = [threading.Thread(target=in_thread, args=(number,)) for number in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+
+async def in_task(number):
+    async for n in tqdm(range(4), desc=f"task {number}"):
+        await asyncio.sleep(0)
+async def main():
+    await asyncio.gather(*map(in_task, range(3)))
+asyncio.run(main())
+""",
+        environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {name: (job.status, job.progress) for name, job in jobs().items()} == {
+        f"{kind} {number}": (COMPLETED, 4) for kind in ("thread", "task") for number in range(3)
+    }
+
+
+def test_a_bar_that_was_done_has_no_part_in_what_comes_after(environment: Environment, jobs: Jobs) -> None:
+    done = run("bar = tqdm(total=5, desc='done')\nbar.update(5)\nraise ValueError('later')", environment)
+    assert done.returncode == 1
+    assert (jobs()["done"].status, jobs()["done"].progress) == (COMPLETED, 5)
 
 
 @pytest.mark.parametrize(
@@ -341,6 +660,9 @@ async def one(n):
 
 async def main():
     seen = [n async for n in tqdm(numbers(), desc="async for", total=4)]
+    bar = tqdm(numbers(), desc="anext", total=4)
+    assert [await anext(bar) for _ in range(4)] == await tqdm.gather(*map(one, range(4)), job=False)
+    bar.close()
     seen += await tqdm.gather(*map(one, range(5)), desc="gather")
     seen += [await f for f in tqdm.as_completed([one(7), one(7)], desc="as completed")]
     print(seen)
@@ -352,6 +674,7 @@ asyncio.run(main())
     assert (done.returncode, done.stdout) == (0, "[0, 1, 2, 3, 0, 1, 2, 3, 4, 7, 7]\n"), done.stderr
     assert {name: (job.status, job.progress, job.size) for name, job in jobs().items()} == {
         "async for": (COMPLETED, 4, 4),
+        "anext": (COMPLETED, 4, 4),
         "gather": (COMPLETED, 5, 5),
         "as completed": (COMPLETED, 2, 2),
     }

@@ -5,7 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -36,6 +37,7 @@ _ending_thread = 0
 """Which one tells the end of the process, as long as it does."""
 _said: Promise[None] = Promise()
 """Done once the end is told."""
+_before_end: list[Callable[[], None]] = []
 
 
 class Connection:
@@ -129,6 +131,11 @@ def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> bool:
     return all(course.over or not course.given_up for course in courses)
 
 
+def before_end(callback: Callable[[], None]) -> None:
+    """Calls this when the process ends, before that is told for the jobs that nobody has ended."""
+    _before_end.append(callback)
+
+
 def end_process(timeout: float | None = None) -> bool:
     """Ends what this process still works on, and delivers or writes down all that is left to say. Once. Waits at most
     `timeout` seconds, EXIT_TIMEOUT by default. False if that is under way, in what a signal has interrupted."""
@@ -147,6 +154,9 @@ def end_process(timeout: float | None = None) -> bool:
 def _say_all(timeout: float | None) -> None:
     deadline = time.monotonic() + (EXIT_TIMEOUT if timeout is None else timeout)
     everything = True
+    for callback in _before_end:
+        with suppress(Exception):
+            callback()
     for engine in list(_engines.values()):
         try:
             jobs = engine.jobs()

@@ -5,28 +5,30 @@
 The job is named by the bar's first description, else by the script. Its progress, size and unit are the bar's; its
 message is the postfix, and the description once that has changed. The session is HEADWAY_SESSION.
 
-Only a bar that no other is open beside becomes a job, `job=True` or `job=False` decides otherwise. A disabled bar is a
-job as well. Under `headway run`, or without a session, bars are just bars. What happens to the server neither raises
-nor waits: the script alone is held up, for a second at its end, if something could not be delivered.
+A bar that is opened inside another one is no job, `job=True` or `job=False` decides otherwise. Each thread and each
+asyncio task has its own bars. A disabled bar is a job as well. Under `headway run`, or without a session, bars are just
+bars. What happens to the server neither raises nor waits: the script alone is held up, for a second at its end, if
+something could not be delivered.
 """
 
-import atexit
-import gc
+import asyncio
 import inspect
 import logging
 import os
 import sys
 import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 from weakref import ReferenceType, ref
 
 from google.rpc import status_pb2
 
-from headway import requests
+from headway import process, requests
 from headway.client import Client, connect
 from headway.contact import log
 from headway.errors import failure, verdict_of
@@ -36,6 +38,7 @@ from headway.v1 import job_service_pb2 as rpc
 
 try:
     from tqdm.asyncio import tqdm_asyncio
+    from tqdm.std import tqdm as std_tqdm
 except ImportError as error:
     raise ImportError("headway.tqdm needs tqdm: pip install 'headway[tqdm]'", name=error.name) from None
 
@@ -44,11 +47,14 @@ __all__ = ["tqdm", "trange"]
 DELIVERY = 1.0
 """Seconds that a script waits at its end for what was not delivered yet."""
 
-_LAST_WORDS = 1.0
-"""Seconds that a script has to end because of an exception that left a loop; then the job ends without its name."""
+DECISION_DELAY = 5.0
+"""Seconds after a loop was left early in which the end of the script can still tell why."""
+
 _NAME, _UNIT = 256, 32
 _UNNAMED_UNIT = "it"
-_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_INT64 = 2**63 - 1
+_PARAMETERS = dict(inspect.signature(std_tqdm.__init__).parameters)
+_AFTER_TOTAL = list(_PARAMETERS)[list(_PARAMETERS).index("total") + 1 :]
 
 Item = TypeVar("Item")
 
@@ -66,10 +72,10 @@ else:
 class tqdm(_Bar[Item]):
     """`tqdm.tqdm`, with `async for`, `as_completed` and `gather` as `tqdm.asyncio` has them.
 
-    The job ends with the bar: COMPLETED, or with the exception that left the `with` block or came from the iterable,
-    or that was being handled when the bar was closed, FAILED; CANCELLED if that is KeyboardInterrupt. A loop that an
-    exception leaves FAILS, one that `break` leaves is COMPLETED. A bar that is never closed is judged by the script's
-    end: by its exception, else by whether all was done.
+    The job ends with the bar: COMPLETED; FAILED with the exception that left the `with` block, that came from the
+    iterable, or that was being handled when the unfinished bar was closed; CANCELLED if that is KeyboardInterrupt or
+    CancelledError. A loop without `with` is not told why it is left early. If the script ends within DECISION_DELAY,
+    the job ends as the script does, else it is COMPLETED with the message "left at 3 of 10".
     """
 
     job: Job | None = None
@@ -77,7 +83,19 @@ class tqdm(_Bar[Item]):
     and message are the bar's to set."""
     _inside = False
     _silent = False
+    _looping = False
+    """Whether a `for` loop over the bar is under way, which tells its end itself."""
     _looped = False
+    """Whether the bar is one of an `async for`, which has no generator that could tell its end."""
+    _awaited_failure: status_pb2.Status | None = None
+    """How the awaitable failed that `as_completed` handed out last."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Not for every bar: an update of a plain one shall cost what it costs with tqdm.
+        if "_Counting" in globals() and not issubclass(cls, _Counting):
+            bases = tuple(_Counting if base is tqdm else base for base in cls.__bases__)
+            cls.__bases__ = bases if _Counting in bases else (*bases, _Counting)
 
     def __init__(
         self,
@@ -88,20 +106,45 @@ class tqdm(_Bar[Item]):
         job: bool | None = None,
         **options: Any,
     ) -> None:
-        """`job`: whether to make a job of the bar; by default, unless another is open. All else is tqdm's."""
+        """`job`: whether to make a job of the bar; by default, unless it is opened inside another. All else is
+        tqdm's."""
         # tqdm.asyncio asks for an iterator here already; tqdm when the loop begins.
         # Its types do not know that it takes what `async for` does.
         plain = cast("Iterable[Item]", iterable)
         super(tqdm_asyncio, self).__init__(plain, desc, total, *args, **options)
-        self._silent = bool(self.disable)
-        if self._silent:
-            # tqdm counts nothing there. Only this one bar has it, so that an update of others is as quick as tqdm's.
-            vars(self)["update"] = _counter(ref(self))
-        if job or (job is None and not _open):
-            self.job = _begin(self, desc or "", str(options.get("unit", "")))
+        if job or (job is None and not _is_inside_another()):
+            self.job = _begin(self, {"desc": desc, **dict(zip(_AFTER_TOTAL, args, strict=False)), **options})
+        if self.disable and self.job is not None:
+            self._silent = True
+            if type(self) is tqdm:
+                self.__class__ = _Counting
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy, in this process or another, is just a bar."""
+        own = {"job", "_inside", "_silent", "_looping", "_looped", "_awaited_failure"}
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __iter__(self) -> Iterator[Item]:
-        return self._count() if self._silent else super().__iter__()
+        return super().__iter__() if self._mirror() is None else self._tracked()
+
+    def _tracked(self) -> Iterator[Item]:
+        self._looping = True
+        error: BaseException | None = None
+        try:
+            yield from self._counted() if self._silent else super().__iter__()
+        except BaseException as reason:
+            error = reason
+            raise
+        finally:
+            self._looping = False
+            self._leave(error)
+            error = None
+
+    def _counted(self) -> Iterator[Item]:
+        """tqdm counts nothing where a bar is disabled."""
+        for item in self.iterable:
+            yield item
+            self.n += 1
 
     def __aiter__(self) -> "tqdm[Item]":
         self._looped = True
@@ -112,6 +155,55 @@ class tqdm(_Bar[Item]):
         else:
             self.iterable_next = iter(source).__next__
         return self
+
+    async def __anext__(self) -> Item:
+        if not self._looped:
+            aiter(self)
+        try:
+            item = self.iterable_next()
+            if self.iterable_awaitable:
+                item = await cast("Awaitable[Item]", item)
+            self.update()
+        except (StopIteration, StopAsyncIteration):
+            self._end_loop(None)
+            raise StopAsyncIteration from None
+        except BaseException as error:
+            self._end_loop(error)
+            raise
+        return cast("Item", item)
+
+    def _end_loop(self, error: BaseException | None) -> None:
+        self._leave(error)
+        self.close()
+
+    def _leave(self, error: BaseException | None) -> None:
+        """The loop over the bar has ended: by GeneratorExit if it was left."""
+        if (mirror := self._mirror()) and not self._inside:
+            mirror.over(self, error)
+
+    @classmethod
+    def as_completed(
+        cls,
+        fs: Any,
+        *,
+        loop: Any = None,
+        timeout: float | None = None,
+        total: int | None = None,
+        **options: Any,
+    ) -> Generator[Any, None, None]:
+        """As `tqdm.asyncio` has it. A loop that an awaitable's exception leaves, ends with that exception."""
+        awaitables: Iterable[Any] = asyncio.as_completed(fs, timeout=timeout)
+        bar = cls(awaitables, total=len(fs) if total is None else total, **options)
+        for awaitable in bar:
+            bar._awaited_failure = None
+            yield bar._watched(awaitable)
+
+    async def _watched(self, awaitable: Any) -> Any:
+        try:
+            return await awaitable
+        except BaseException as error:
+            self._awaited_failure = verdict_of(error)
+            raise
 
     def __enter__(self) -> "tqdm[Item]":
         self._inside = True
@@ -126,34 +218,33 @@ class tqdm(_Bar[Item]):
 
     def __del__(self) -> None:
         if (mirror := self._mirror()) and not self._inside:
-            # An `async for` that is left has no generator that could tell.
-            if self._looped:
-                mirror.left(self, sys._getframe(1))
-            else:
-                mirror.dropped(self)
+            mirror.dropped(self)
+        # tqdm closes it, which is not the script's word.
+        self.job = None
         super().__del__()
 
     def close(self) -> None:
         error = sys.exc_info()[1]
-        super().close()
-        if (mirror := self._mirror()) and not self._inside:
-            if isinstance(error, GeneratorExit):
-                # From here to tqdm's generator, and on to the frame that has let go of it.
-                mirror.left(self, sys._getframe(1).f_back)
-            else:
-                mirror.over(self, error)
+        try:
+            super().close()
+        finally:
+            # What happens inside a `with` block or a loop is told at its end.
+            if (mirror := self._mirror()) and not self._inside and not self._looping:
+                mirror.closed(self, error)
 
     def _mirror(self) -> "_Mirror | None":
         """The job, where it is this process's to end, and not that of a parent that has forked."""
         return self.job if isinstance(self.job, _Mirror) and self.job.is_here else None
 
-    def _count(self) -> Iterator[Item]:
-        try:
-            for item in self.iterable:
-                yield item
-                self.n += 1
-        finally:
-            self.close()
+
+class _Counting(tqdm[Item]):
+    """A disabled bar, which tqdm does not count, and the class before `tqdm` in each that is derived from it."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        if self._silent:
+            self.n += n or 0
+            return None
+        return super().update(n)
 
 
 def trange(*bounds: int, **options: Any) -> tqdm[int]:
@@ -161,102 +252,120 @@ def trange(*bounds: int, **options: Any) -> tqdm[int]:
     return tqdm(range(*bounds), **options)
 
 
-def _counter(silent: "ReferenceType[tqdm[Item]]") -> Callable[[float | None], None]:
-    def update(n: float | None = 1) -> None:
-        bar = silent()
-        if bar is not None:
-            bar.n += n or 0
-
-    return update
-
-
 class _Mirror(Job):
     """The job of one bar. The engine looks at the bar when it is time for a report, so that an update of the bar costs
     nothing more."""
 
-    def __init__(self, client: Client, request: rpc.CreateJobRequest, bar: tqdm[Item], desc: str) -> None:
+    def __init__(
+        self, client: Client, request: rpc.CreateJobRequest, bar: tqdm[Item], desc: str, scale: object
+    ) -> None:
         described = requests.described(request)
         super().__init__(client, request.session_id, described, heartbeat=requests.heartbeat(request), started=False)
         self._watched = ref(bar)
         self._first_desc = desc
+        self._scale = scale
         self._text = ""
         self._around = sys.exc_info()[1]
         """What was being handled already when the bar began."""
-        self._presumed: status_pb2.Status | None = None
-        """How a loop ended that an exception has left, as long as nobody says what exception it was."""
+        self._printed = _last_printed()
+        self._left_at: float | None = None
+        """When the loop was left early, as long as nobody has told why."""
         self.look(bar)
         _open.add(self)
+        _opened_here.set((*(bar for bar in _opened_here.get() if bar() in _open), ref(self)))
         self._begin_with(request)
 
     def _sample(self, room: int) -> Sample:
-        bar = self._watched()
-        if bar is not None and self.is_here:
-            self.look(bar)
-        return super()._sample(room)
+        with self._lock:
+            bar = self._watched()
+            if self.is_here and self._left_at is not None:
+                if time.monotonic() > self._left_at + DECISION_DELAY:
+                    self._finish(None, verdict_of(self._uncaught()))
+            elif self.is_here and bar is not None:
+                self.look(bar)
+            return super()._sample(room)
 
     @property
     def is_here(self) -> bool:
         """Whether this is the bar's process, and not one that was forked from it."""
         return os.getpid() == self._pid
 
-    def look(self, bar: tqdm[Item]) -> None:
+    def look(self, bar: tqdm[Item], *remarks: str) -> None:
         """Takes over how far the bar is. What a disabled bar does not have stays as it was."""
-        scale = getattr(bar, "unit_scale", 1)
-        scale = 1 if isinstance(scale, bool) else scale or 1
-        self.progress = int(bar.n * scale)
-        self.size = int((bar.total or 0) * scale)
+        progress, size = _units(bar.n, self._scale), _units(bar.total or 0, self._scale)
+        if progress is not None:
+            self.progress = progress
+        self.size = size or 0
         desc = str(getattr(bar, "desc", "") or "").removesuffix(": ")
-        news = [desc if desc != self._first_desc else "", str(getattr(bar, "postfix", "") or "")]
+        news = [desc if desc != self._first_desc else "", str(getattr(bar, "postfix", "") or ""), *remarks]
         text = ", ".join(filter(None, news))
         if text != self._text:
             self._text = self.message = text
 
     def over(self, bar: tqdm[Item], error: BaseException | None) -> None:
         """The bar has ended, because of this exception if there is one."""
-        # Leaving a generator, or coming to the end of the iterable, is no failure.
-        harmless = isinstance(error, GeneratorExit | StopIteration | StopAsyncIteration) or error is self._around
-        if self not in _undecided:
-            self._finish(bar, None if harmless else verdict_of(error))
+        if isinstance(error, GeneratorExit):
+            self.left(bar)
+        else:
+            self._finish(bar, verdict_of(error))
 
-    def left(self, bar: tqdm[Item], frame: FrameType | None) -> None:
-        """The loop in this frame was left before its end."""
-        trace = _underway(frame) if frame is not None else None
-        if trace is None or frame is None or self._ended:
-            self._finish(bar, None)
-            return
-        self.look(bar)
-        # A generator may only have been told to end, which is no failure.
-        if not frame.f_code.co_flags & _GENERATOR:
-            self._presumed = failure(f"an exception left the loop ({_place(trace)})")
-        _open.discard(self)
-        _undecided.add(self)
-        timer = threading.Timer(_LAST_WORDS, self._finish, (bar, self._presumed))
-        timer.daemon = True
-        timer.start()
+    def closed(self, bar: tqdm[Item], error: BaseException | None) -> None:
+        """The bar was closed by hand, while this exception was being handled."""
+        harmless = error is self._around or isinstance(error, StopIteration | StopAsyncIteration) or _is_done(bar)
+        self.over(bar, None if harmless else error)
+
+    def left(self, bar: tqdm[Item]) -> None:
+        """The loop was left before its end."""
+        with self._lock:
+            if self._ended or self._left_at is not None:
+                return
+            if _task_is_cancelled():
+                self._finish(bar, verdict_of(asyncio.CancelledError()))
+            elif bar._awaited_failure is not None or _is_done(bar):
+                self._finish(bar, bar._awaited_failure)
+            else:
+                self._left_at = time.monotonic()
+                self.look(bar, f"left at {_place(bar)}")
+                _open.discard(self)
+                _undecided.add(self)
 
     def dropped(self, bar: tqdm[Item]) -> None:
         """Nobody has closed the bar, and nobody can any more."""
-        done = not bar.total or bar.n >= bar.total
-        self._finish(bar, None if done else failure(f"the bar was let go at {bar.n:g} of {bar.total:g}"))
-
-    def exit(self, error: BaseException | None) -> None:
-        """The script ends, because of this exception if there is one."""
-        bar = self._watched()
-        if bar is None or not self.is_here:
+        if bar._looping or bar._looped:
+            self.left(bar)
+        if self._left_at is not None:
             return
-        if error is not None:
-            self._finish(bar, verdict_of(error))
-        elif self in _undecided:
-            self._finish(bar, self._presumed)
-        else:
-            self.dropped(bar)
+        done = not bar.total or _is_done(bar)
+        self._finish(bar, None if done else failure(f"the bar was let go at {_place(bar)}"))
 
-    def _finish(self, bar: tqdm[Item], verdict: status_pb2.Status | None) -> None:
-        _open.discard(self)
-        _undecided.discard(self)
-        if not self._ended:
-            self.look(bar)
-            self._end(verdict)
+    def exit(self, leaving: SystemExit | None) -> None:
+        """The process ends, because of this exception if sys.exit was called."""
+        if not self.is_here:
+            return
+        bar, error = self._watched(), self._uncaught() or leaving
+        with self._lock:
+            if bar is not None and error is not None and not _is_done(bar) and self._left_at is None:
+                self.over(bar, error)
+            elif bar is not None:
+                self.dropped(bar)
+            if self._left_at is not None:
+                lately = time.monotonic() < self._left_at + DECISION_DELAY
+                self._finish(None, verdict_of(error) if lately else None)
+
+    def _uncaught(self) -> BaseException | None:
+        """The exception whose traceback the interpreter has printed since the bar began, be it at the end of the script
+        or of a cell."""
+        printed = _last_printed()
+        return printed if printed is not self._printed else None
+
+    def _finish(self, bar: tqdm[Item] | None, verdict: status_pb2.Status | None) -> None:
+        with self._lock:
+            _open.discard(self)
+            _undecided.discard(self)
+            if not self._ended:
+                if bar is not None and self._left_at is None:
+                    self.look(bar)
+                self._end(verdict)
 
 
 class _AboveTheBar(logging.Handler):
@@ -269,20 +378,33 @@ class _AboveTheBar(logging.Handler):
 
 _open: set[_Mirror] = set()
 _undecided: set[_Mirror] = set()
+_opened_here: "ContextVar[tuple[ReferenceType[_Mirror], ...]]" = ContextVar("_opened_here", default=())
+"""The bars of this thread or asyncio task."""
+_exit_status: list[object] = []
+"""What the main thread has called sys.exit with, since the last bar began: the interpreter does not tell."""
 
 
-def _begin(bar: tqdm[Item], desc: str, unit: str) -> Job | None:
+def _is_inside_another() -> bool:
+    return any(bar() in _open for bar in _opened_here.get())
+
+
+def _begin(bar: tqdm[Item], given: Mapping[str, object]) -> Job | None:
     try:
         client = _connection()
         if client is None:
             return None
-        unit = unit.strip()
+        # A disabled bar has no more than its count and total.
+        unit, desc, scale = (
+            getattr(bar, name, given.get(name, _PARAMETERS[name].default)) for name in ("unit", "desc", "unit_scale")
+        )
+        unit, desc = str(unit or "").strip(), str(desc or "")
         request = requests.create(
             client._in(None),
             (desc or _script())[:_NAME],
             {"unit": "" if unit == _UNNAMED_UNIT else unit[:_UNIT]},
         )
-        return _Mirror(client, request, bar, desc)
+        _exit_status.clear()
+        return _Mirror(client, request, bar, desc, scale)
     except Exception:
         log.warning("headway: a bar is not tracked", exc_info=True)
         return None
@@ -299,32 +421,64 @@ def _connection() -> Client | None:
     except ValueError as error:
         log.warning("headway: not tracked: %s", error)
         return None
-    atexit.register(_at_exit, client)
+    sys.exit = _noting(sys.exit)
+    process.before_end(lambda: _end(client))
     return client
 
 
-def _at_exit(client: Client) -> None:
-    # The interpreter leaves here what it has printed, be it the end of the script or not.
-    error = getattr(sys, "last_value", None)
+def _noting(leave: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    def exit(status: Any = None, /) -> NoReturn:
+        """Exit the interpreter by raising SystemExit(status)."""
+        if threading.current_thread() is threading.main_thread():
+            _exit_status[:] = [status]
+        leave(status)
+
+    return exit
+
+
+def _end(client: Client) -> None:
+    """The process ends."""
+    leaving = SystemExit(*_exit_status) if _exit_status else None
     for mirror in [*_open, *_undecided]:
-        mirror.exit(error)
+        mirror.exit(leaving)
     client.close()
+
+
+def _last_printed() -> BaseException | None:
+    return getattr(sys, "last_value", None)
+
+
+def _task_is_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and task.cancelling() > 0
+
+
+def _units(number: Any, scale: Any) -> int | None:
+    """A bar's number as a job's; None if it is none."""
+    try:
+        whole = int(number if isinstance(scale, bool) else number * (scale or 1))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(whole, 0), _INT64)
+
+
+def _is_done(bar: tqdm[Item]) -> bool:
+    try:
+        return bool(bar.total and bar.n >= bar.total)
+    except (TypeError, ValueError):
+        return False
+
+
+def _place(bar: tqdm[Item]) -> str:
+    """How far the bar is, for people."""
+    try:
+        return f"{bar.n:g} of {bar.total:g}" if bar.total else f"{bar.n:g}"
+    except (TypeError, ValueError):
+        return f"{bar.n} of {bar.total}"
 
 
 def _script() -> str:
     return Path(sys.argv[0] if sys.argv else "").name.removeprefix("-c") or "python"
-
-
-def _underway(frame: FrameType) -> TracebackType | None:
-    """The traceback of an exception that is on its way out of what this frame does right now. No other can point to
-    this very instruction, and Python has no other way to ask while it unwinds."""
-    for holder in gc.get_referrers(frame):
-        if isinstance(holder, TracebackType) and holder.tb_lasti == frame.f_lasti:
-            return holder
-    return None
-
-
-def _place(trace: TracebackType) -> str:
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}"
