@@ -78,9 +78,9 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	}
 	request := spec.request(session)
 	if spec.Key != "" || spec.Continues != "" {
-		state, err := c.findOrCreate(ctx, request)
+		job, err := c.findOrCreate(ctx, session, request)
 		if err == nil {
-			return c.attach(ctx, session, state)
+			return job, nil
 		}
 		if told := (*Error)(nil); errors.As(err, &told) && (judge(told) == gone || judge(told) == refused) {
 			return nil, err
@@ -117,19 +117,22 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 }
 
 // findOrCreate makes the call at once, as the worker must know how far the job has come before it begins.
-func (c *Client) findOrCreate(ctx context.Context, request *headwayv1.CreateJobRequest) (*headwayv1.Job, error) {
-	ctx, cancel := context.WithTimeout(ctx, createPatience)
+func (c *Client) findOrCreate(ctx context.Context, session string, request *headwayv1.CreateJobRequest) (*Job, error) {
+	soon, cancel := context.WithTimeout(ctx, createPatience)
 	defer cancel()
 	for {
-		state, err := once(ctx, c.connection, request, headwayv1.JobServiceClient.CreateJob)
-		if err != nil || request.GetPending() || state.GetId() == request.GetJobId() {
-			return state, err
+		state, err := once(soon, c.connection, request, headwayv1.JobServiceClient.CreateJob)
+		if err == nil && !request.GetPending() && state.GetId() != request.GetJobId() {
+			state, err = c.takeOver(soon, session, state.GetId())
 		}
-		state, err = c.takeOver(ctx, request.GetSessionId(), state.GetId())
-		if !hasReason(err, "JOB_ENDED", "JOB_NOT_FOUND") {
-			return state, err
+		if hasReason(err, "JOB_ENDED") {
+			// Just now.
+			continue
 		}
-		// It ended just now.
+		if err != nil {
+			return nil, err
+		}
+		return c.attach(ctx, session, state)
 	}
 }
 
