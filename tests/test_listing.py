@@ -22,6 +22,9 @@ SESSIONS = 30
 MANY = 30_000
 
 
+KEYS = 5_000
+
+
 @pytest.fixture(scope="module", params=ENGINES)
 def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A database with many jobs of many sessions, and as many removals."""
@@ -32,6 +35,8 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         copied = "INSERT INTO removed (session_hash, job_id, remove_time) SELECT session_hash, id, create_time FROM job"
         with store.transaction():
             store.database.execute_sql(copied)
+            keyed = "INSERT INTO open_key (session_hash, key, job_id) SELECT session_hash, id, id FROM job LIMIT "
+            store.database.execute_sql(keyed + str(KEYS))
         store.database.execute_sql("ANALYZE")
         store.prepare_for_lists(60_000)
         yield store
@@ -56,8 +61,30 @@ FILTERS: dict[str, dict[str, Any]] = {
 }
 
 
+def test_no_key_is_looked_for_in_a_whole_table(large: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, key = large.database.execute_sql("SELECT session_hash, key FROM open_key").fetchall()[KEYS // 2]
+    (plan,) = explained(large, monkeypatch, lambda: large.ids_by_key([(session, key)]))
+    assert large.ids_by_key([(session, key), (session, "absent")]) == {(session, key): key}
+    wanted = "open_key_pkey" if large.engine.shared else "SEARCH t1 USING INDEX"
+    assert wanted in plan.replace('"', ""), plan
+
+
 def plans(store: Store, monkeypatch: pytest.MonkeyPatch, scan: str, session: str | None) -> list[str]:
     """How the engine runs each statement of a scan: one text a statement."""
+
+    def run() -> None:
+        if scan == "removals":
+            store.listing.removals(session, (BEGAN, "", ""), 256)
+        else:
+            wanted = Filter(session, **FILTERS[scan])
+            middle = BEGAN + MANY * 500
+            store.listing.jobs(wanted, (middle, "8", "8"), 50, until=OLDEST, stop=lambda: True)
+
+    return explained(store, monkeypatch, run)
+
+
+def explained(store: Store, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[str]:
+    """How the engine runs each statement: one text a statement."""
     statements: list[tuple[str, object]] = []
     execute: Callable[..., Any] = store.database.execute_sql
 
@@ -67,12 +94,7 @@ def plans(store: Store, monkeypatch: pytest.MonkeyPatch, scan: str, session: str
 
     with monkeypatch.context() as patched:
         patched.setattr(store.database, "execute_sql", record)
-        if scan == "removals":
-            store.listing.removals(session, (BEGAN, "", ""), 256)
-        else:
-            wanted = Filter(session, **FILTERS[scan])
-            middle = BEGAN + MANY * 500
-            store.listing.jobs(wanted, (middle, "8", "8"), 50, until=OLDEST, stop=lambda: True)
+        run()
     explain = "EXPLAIN " if store.engine.shared else "EXPLAIN QUERY PLAN "
     assert statements
     return ["\n".join(str(row[-1]) for row in execute(explain + sql, params).fetchall()) for sql, params in statements]

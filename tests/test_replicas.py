@@ -73,6 +73,34 @@ def test_one_id_chosen_at_both_servers_at_once_is_one_job(
         assert made[0] == made[1]
 
 
+def test_one_key_at_both_servers_at_once_is_one_job(replicas: tuple[RunningApp, RunningApp], session: str) -> None:
+    for number in range(20):
+        request = pb.CreateJobRequest(session_id=session, key=f"night {number}")
+        calls = [replica.stub.CreateJob.future(request) for replica in replicas * 2]
+        ids = {call.result(timeout=10).id for call in calls}
+        assert len(ids) == 1
+        # It ends at the one while the other is asked for the key: that finds it, or makes the next one.
+        ended = replicas[0].stub.FinishJob.future(pb.FinishJobRequest(session_id=session, job_id=min(ids)))
+        again = replicas[1].stub.CreateJob.future(request)
+        assert ended.result(timeout=10).status == job_pb2.JOB_STATUS_COMPLETED
+        ids.add(again.result(timeout=10).id)
+        now = replicas[0].stub.CreateJob(request).id
+        assert (now in ids) == (len(ids) == 2)
+
+
+def test_a_job_continued_at_both_servers_at_once_is_continued_once(
+    replicas: tuple[RunningApp, RunningApp], session: str
+) -> None:
+    for _ in range(20):
+        job = replicas[0].stub.CreateJob(pb.CreateJobRequest(session_id=session))
+        replicas[0].stub.FinishJob(pb.FinishJobRequest(session_id=session, job_id=job.id))
+        request = pb.CreateJobRequest(session_id=session, continues=job.id)
+        calls = [replica.stub.CreateJob.future(request) for replica in replicas * 2]
+        made = [call.result(timeout=10).id for call in calls if call.exception(timeout=10) is None]
+        seen = replicas[1].stub.GetJob(pb.GetJobRequest(session_id=session, job_id=job.id))
+        assert made == [seen.continued_by]
+
+
 def test_reports_from_both_servers_all_count(replicas: tuple[RunningApp, RunningApp], session: str) -> None:
     job = replicas[0].stub.CreateJob(pb.CreateJobRequest(session_id=session))
     failures: list[grpc.RpcError] = []

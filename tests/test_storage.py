@@ -1,16 +1,18 @@
 """What is written is read back the same, on every engine; tokens and hashes give nothing away."""
 
 import base64
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from playhouse.migrations import Runner
 
 from headway_server import facts, rows
 from headway_server.change import Change, Rules
-from headway_server.database import StartError, migrate, open_engine, session_key
+from headway_server.database import MIGRATIONS, StartError, migrate, open_engine, session_key
 from headway_server.estimate import Pace
 from headway_server.job import Cancellation, Error, Job, Status, StatusChange
 from headway_server.limits import INT64_MAX, MICROSECONDS
@@ -56,6 +58,9 @@ JOBS = st.builds(
     ),
     attempt=st.integers(1, 2**31 - 1),
     history=st.lists(st.builds(StatusChange, st.sampled_from(Status), NUMBER, NUMBER, TEXT), max_size=3).map(tuple),
+    continues=st.sampled_from(["", "c" * 32]),
+    continued_by=st.sampled_from(["", "d" * 32]),
+    key=TEXT,
     revision=NUMBER,
 )
 
@@ -137,6 +142,30 @@ def test_the_schema_of_the_models_is_the_schema_of_the_migrations(store: Store) 
     for model in TABLES:
         columns = {column.name for column in store.database.get_columns(model._meta.table_name)}
         assert columns == set(model._meta.columns)
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_jobs_of_an_earlier_release_are_there_after_a_migration(
+    request: pytest.FixtureRequest, engine_name: str, tmp_path: Path
+) -> None:
+    engine = open_engine(empty_database(engine_name, request, tmp_path))
+    old = Job("a" * 32, "f" * 32, name="old", labels={"a": "b"}, create_time=1, update_time=1, wake_time=1, revision=1)
+    added = {"continues", "continued_by", "key"}
+    try:
+        shutil.copytree(MIGRATIONS, tmp_path / "released", ignore=shutil.ignore_patterns("0006*", "__pycache__"))
+        Runner(engine.database, str(tmp_path / "released")).up()
+        columns = {name: value for name, value in rows.to_row(old).items() if name not in added}
+        names = ", ".join(f'"{name}"' for name in columns)
+        marks = ", ".join([engine.database.param] * len(columns))
+        engine.database.execute_sql(f"INSERT INTO job ({names}) VALUES ({marks})", [*columns.values()])
+        assert "0006_continuations" in migrate(engine)
+        store = Store(engine)
+        assert store.get(("a" * 32, "f" * 32)) == old
+        with store.transaction():
+            store.save([Change(Job("a" * 32, "e" * 32, key="k", wake_time=1), created=True)])
+        assert store.ids_by_key([("a" * 32, "k")]) == {("a" * 32, "k"): "e" * 32}
+    finally:
+        engine.close()
 
 
 def test_a_database_asks_for_the_session_key_that_it_was_written_with(store: Store, tmp_path: Path) -> None:

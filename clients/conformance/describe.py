@@ -29,6 +29,9 @@ def state(job: job_pb2.Job) -> Described:
         "attempt": job.attempt,
         "revision": job.revision,
         "stalled": job.stalled,
+        "continues": job.continues,
+        "continued_by": job.continued_by,
+        "key": job.key,
     }
 
 

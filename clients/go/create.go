@@ -2,6 +2,8 @@ package headway
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -44,13 +46,22 @@ type Spec struct {
 	// Pending: the job waits for a worker, who calls [Client.Resume]. Its creator gives it no heartbeats, and need not
 	// close it; the context of its creator's Job does not end with the one given to Create.
 	Pending bool
+	// Continues is the id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit,
+	// labels, progress, counters and variables, the checkpoint. What is set here wins.
+	Continues string
+	// Key finds the unfinished job of the session that has it, and takes it over from its worker; if there is none, the
+	// job is created with it. So Create can be called at every start: "nightly-2026-11"; at most 256 characters. A key
+	// is no lock: a former worker that is still at work learns of it by [Job.Stopped].
+	Key string
 }
 
 // Create creates a job and begins to work on it. The job's context is made from ctx.
 //
 // If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-// refused connection, or at most a second. [ErrNoSession] without a session. An [*Error] if the server answers at once
-// that this cannot be: ErrInvalid for a malformed request, or the codes AlreadyExists, Unauthenticated, PermissionDenied.
+// refused connection, or at most a second. One with a Key or that Continues another begins anew then; should an unfinished
+// job have the key, it is created without it. [ErrNoSession] without a session. An [*Error] if the server answers at once
+// that this cannot be: ErrInvalid for a malformed request, or the codes AlreadyExists, Unauthenticated, PermissionDenied;
+// of Continues ErrNotFound, or ErrState with the reason JOB_NOT_ENDED or JOB_ALREADY_CONTINUED.
 func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	session, err := c.in()
 	if err != nil {
@@ -59,13 +70,24 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if !utf8.ValidString(session) || !utf8.ValidString(spec.ID) {
-		return nil, &Error{Code: codes.InvalidArgument, Message: "The session and the job's id must be UTF-8."}
+	if !utf8.ValidString(session) || !utf8.ValidString(spec.ID+spec.Continues) {
+		return nil, &Error{Code: codes.InvalidArgument, Message: "The session and the jobs' ids must be UTF-8."}
 	}
 	if spec.ID != "" {
 		c.catchUp(ctx, spec.ID, createPatience)
 	}
 	request := spec.request(session)
+	if spec.Key != "" || spec.Continues != "" {
+		job, err := c.findOrCreate(ctx, session, request)
+		if err == nil {
+			return job, nil
+		}
+		if told := (*Error)(nil); errors.As(err, &told) && (judge(told) == gone || judge(told) == refused) {
+			return nil, err
+		}
+		// Nobody could be asked in time: the worker begins, and its work is a job of its own.
+		request.KeyIfFree = true
+	}
 	heartbeat, work := request.GetHeartbeatTimeout().AsDuration(), ctx
 	if spec.Pending {
 		// It need not be closed, so nothing may wait for that.
@@ -94,26 +116,80 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	return job, nil
 }
 
-// Resume takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and
-// its variables, the checkpoint, can be read with [Job.Get]. Reports of the former worker are refused from now on.
+// findOrCreate makes the call at once, as the worker must know how far the job has come before it begins.
+func (c *Client) findOrCreate(ctx context.Context, session string, request *headwayv1.CreateJobRequest) (*Job, error) {
+	soon, cancel := context.WithTimeout(ctx, createPatience)
+	defer cancel()
+	for {
+		state, err := once(soon, c.connection, request, headwayv1.JobServiceClient.CreateJob)
+		if err == nil && !request.GetPending() && state.GetId() != request.GetJobId() {
+			state, err = c.takeOver(soon, session, state.GetId())
+		}
+		if hasReason(err, "JOB_ENDED") {
+			// Just now.
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c.attach(ctx, session, state)
+	}
+}
+
+func (c *Client) takeOver(ctx context.Context, session, id string) (*headwayv1.Job, error) {
+	request := &headwayv1.StartJobRequest{SessionId: session, JobId: id, TakeOver: true}
+	return once(ctx, c.connection, request, headwayv1.JobServiceClient.StartJob)
+}
+
+func hasReason(err error, reasons ...string) bool {
+	told := (*Error)(nil)
+	return errors.As(err, &told) && slices.Contains(reasons, told.Reason)
+}
+
+// Resume carries a job on. It takes one that goes on over from a worker that is gone, and starts a PENDING one; reports of
+// the former worker are refused from now on. One that has ended is continued by a new job, as with Spec.Continues; if it
+// was continued already, the last of those that continue it is carried on. The progress goes on where it stood, and the
+// variables, the checkpoint, can be read with [Job.Get].
 //
-// ErrNotFound; ErrState if it has ended.
+// ErrNotFound; [Error] if the server does not answer.
 func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
 	session, err := c.in()
 	if err != nil {
 		return nil, err
 	}
-	c.catchUp(ctx, id, DefaultExitTimeout)
-	request := &headwayv1.StartJobRequest{SessionId: session, JobId: id, TakeOver: true}
-	state, err := once(ctx, c.connection, request, headwayv1.JobServiceClient.StartJob)
+	create := Spec{}.request(session)
+	for {
+		c.catchUp(ctx, id, DefaultExitTimeout)
+		state, err := c.takeOver(ctx, session, id)
+		if hasReason(err, "JOB_ENDED") {
+			create.Continues = id
+			state, err = once(ctx, c.connection, create, headwayv1.JobServiceClient.CreateJob)
+		}
+		if hasReason(err, "JOB_ALREADY_CONTINUED") {
+			if state, err = c.Get(ctx, id); err == nil {
+				id = state.GetContinuedBy()
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c.attach(ctx, session, state)
+	}
+}
+
+// attach works on a job that the server has given to this worker.
+func (c *Client) attach(ctx context.Context, session string, state *headwayv1.Job) (*Job, error) {
+	known, err := c.variables(ctx, state.GetId())
 	if err != nil {
 		return nil, err
 	}
-	known, err := c.variables(ctx, id)
-	if err != nil {
-		return nil, err
+	heartbeat, started := state.GetHeartbeatTimeout().AsDuration(), state.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
+	if !started {
+		// It waits for another worker, and need not be closed.
+		heartbeat, ctx = -1, context.WithoutCancel(ctx)
 	}
-	job := c.newJob(ctx, session, state, state.GetHeartbeatTimeout().AsDuration(), true)
+	job := c.newJob(ctx, session, state, heartbeat, started)
 	job.known = known
 	if !c.engine.submit(job.course) {
 		job.course.wake(nil)
@@ -163,6 +239,8 @@ func (s Spec) request(session string) *headwayv1.CreateJobRequest {
 		Unit:      clean(s.Unit, anyLimit),
 		Labels:    cleanLabels(s.Labels),
 		Pending:   s.Pending,
+		Continues: s.Continues,
+		Key:       clean(s.Key, anyLimit),
 	}
 	if request.JobId == "" {
 		request.JobId = newID()

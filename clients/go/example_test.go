@@ -153,6 +153,13 @@ func ExampleClient_Resume() {
 	var client *headway.Client
 	ctx := context.Background()
 	job, err := client.Resume(ctx, "0190b5a1c8d07b2a9c3e5f60718293a4")
+	fmt.Println("going on at", job.Progress(), err)
+}
+
+func ExampleClient_Create_key() {
+	var client *headway.Client
+	ctx := context.Background()
+	job, err := client.Create(ctx, headway.Spec{Name: "Nightly import", Key: "nightly-2026-11"})
 	if err != nil {
 		log.Fatal(err)
 	}

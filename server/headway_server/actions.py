@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headway_server.gaps import Gap
-from headway_server.job import Error
+from headway_server.job import Error, Key
 from headway_server.limits import INT64_MAX
 from headway_server.report import Report
 
@@ -23,6 +23,11 @@ class Create:
     heartbeat_timeout: int = 0
     stall_timeout: int = 0
     retention: int = 0
+    continues: str = ""
+    """The id of the job of the session whose work this one carries on."""
+    key: str = ""
+    key_if_free: bool = False
+    """The job is made in any case, without its key if another job has that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,13 @@ class Tick:
 
 
 Action = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick
+
+
+def concerned(key: Key, action: Action) -> tuple[Key, ...]:
+    """The jobs that an action on this one may change."""
+    if isinstance(action, Create) and action.continues:
+        return key, (key[0], action.continues)
+    return (key,)
 
 
 def touches_variables(action: Action) -> bool:

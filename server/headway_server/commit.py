@@ -1,12 +1,13 @@
 """What one commit does to jobs: the steps of all calls that share it, applied to copies of their own."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from headway_server import machine
-from headway_server.actions import Action, Create, touches_variables
+from headway_server.actions import Action, Create, concerned, touches_variables
 from headway_server.change import Change, Rules
 from headway_server.committed import Committed
-from headway_server.errors import JobError, JobNotFound, SessionJobsLimit
+from headway_server.errors import JobAlreadyContinued, JobAlreadyExists, JobError, JobNotFound, SessionJobsLimit
 from headway_server.job import Job, Key
 from headway_server.report import Report, Variables
 from headway_server.store import Store
@@ -44,9 +45,17 @@ class Commit:
         self._removed = False
         keys: set[Key] = set()
         touched: set[Key] = set()
+        named: set[tuple[str, str]] = set()
         for of_a_call in steps:
             keys.update([key for key, _ in of_a_call])
             touched.update([key for key, action in of_a_call if touches_variables(action)])
+            for key, create in [(key, action) for key, action in of_a_call if isinstance(action, Create)]:
+                keys.update(concerned(key, create))
+                touched.update(concerned(key, create)[1:])
+                named.update([(key[0], create.key)] if create.key else ())
+        self._ids = store.ids_by_key(sorted(named)) if named else {}
+        """Of keys, by (session_hash, key): the job that had it last, so far as is known."""
+        keys.update([(session_hash, job_id) for (session_hash, _), job_id in self._ids.items()])
         self._changes = self._copies(keys)
         touched &= self._changes.keys()
         if touched:
@@ -75,7 +84,7 @@ class Commit:
             try:
                 change = self._changes.get(key)
                 if change is None:
-                    change = self._create(key, action)
+                    change = self._find_or_create(key, action)
                 elif change.removed:
                     raise JobNotFound
                 else:
@@ -90,9 +99,30 @@ class Commit:
                 outcomes.append(error)
         return outcomes
 
-    def _create(self, key: Key, action: Action) -> Change:
+    def _find_or_create(self, key: Key, action: Action) -> Change:
         if not isinstance(action, Create):
             raise JobNotFound
+        holder = self._holder(key[0], action.key)
+        if holder is None or holder.job.id == action.continues:
+            change = self._create(key, action)
+        elif action.key_if_free:
+            change = self._create(key, replace(action, key=""))
+        elif action.continues not in ("", holder.job.continues):
+            raise JobAlreadyExists(
+                f"The unfinished job {holder.job.id} has this key, and does not continue the job that you named.",
+                {"job_id": holder.job.id},
+            )
+        else:
+            change = holder
+        change.answered = action
+        return change
+
+    def _holder(self, session_hash: str, key: str) -> Change | None:
+        """The unfinished job that has this key."""
+        change = self._changes.get((session_hash, self._ids.get((session_hash, key), "")))
+        return None if change is None or change.removed or change.job.ended else change
+
+    def _create(self, key: Key, action: Create) -> Change:
         session_hash, job_id = key
         if session_hash not in self._counts:
             self._counts[session_hash] = self._count(session_hash)
@@ -101,14 +131,36 @@ class Commit:
             raise SessionJobsLimit
         new_sessions = self.new_sessions + (count == 0)
         self._totals.check(self._created + 1, new_sessions)
+        before = self._to_continue((session_hash, action.continues)) if action.continues else None
+        change = machine.create(session_hash, job_id, action, self._now, self._rules, before)
         self._counts[session_hash] += 1
         self._created += 1
         self.new_sessions = new_sessions
-        change = machine.create(session_hash, job_id, action, self._now, self._rules)
-        change.variables = Variables()
-        change.answered = action
         self._changes[key] = change
+        if action.key:
+            self._ids[session_hash, action.key] = job_id
         return change
+
+    def _to_continue(self, key: Key) -> Change:
+        """The job that a new one shall carry on."""
+        change = self._changes.get(key)
+        if change is None or change.removed:
+            raise JobNotFound("There is no job in this session that has the id in `continues`.")
+        successor = change.job.continued_by
+        if successor and self._exists((key[0], successor)):
+            raise JobAlreadyContinued(
+                f"The job {successor} continues this one already; take that over, or continue it.",
+                {"job_id": successor},
+            )
+        if change.answered is not None:
+            change.job, change.answered = change.job.copy(), None
+        return change
+
+    def _exists(self, key: Key) -> bool:
+        change = self._changes.get(key)
+        if change is not None:
+            return not change.removed
+        return (self._committed.get(key) or self._store.get(key)) is not None
 
     def _count(self, session_hash: str) -> int:
         """How many jobs the session has; counting ends at the limit."""

@@ -3,6 +3,7 @@
 The reasons are those of protos/headway/v1/error_reason.proto, letter for letter; replies.py gives each its gRPC code.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,8 +25,10 @@ class JobError(Exception):
     """Seconds after which a retry makes sense, for errors that pass by themselves. Each caller is told a little more,
     so that they do not all return at once."""
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, metadata: Mapping[str, str] | None = None) -> None:
         self.message = message or self.default
+        self.metadata = metadata or {}
+        """What a program may want to know, by name: ids of jobs."""
         super().__init__(self.message)
 
 
@@ -68,9 +71,21 @@ class JobAlreadyExists(JobError):
     default = "The session has a job with this id and other parameters; choose another id."
 
 
+class JobNotEnded(JobError):
+    reason = "JOB_NOT_ENDED"
+    default = "The job to continue has not ended; call StartJob, with take_over if a worker has it."
+
+
+class JobAlreadyContinued(JobError):
+    """The metadata names the job that does."""
+
+    reason = "JOB_ALREADY_CONTINUED"
+    default = "Another job continues this one already; take that over, or continue it."
+
+
 class JobEnded(JobError):
     reason = "JOB_ENDED"
-    default = "The job has ended, and what has ended is never opened again; create a new job."
+    default = "The job has ended, and what has ended is never opened again; continue it with a new job."
 
 
 class JobNotStarted(JobError):

@@ -95,6 +95,11 @@ class Job:
     attempt_time: int | None = None
     history: tuple[StatusChange, ...] = ()
     revision: int = 0
+    continues: str = ""
+    """The id of the job whose work this one carries on; it may be gone."""
+    continued_by: str = ""
+    """The id of the job that carries this one's work on; it may be gone."""
+    key: str = ""
     create_digest: str = ""
     results_digest: str = ""
 
@@ -120,7 +125,7 @@ _values = attrgetter(*[field.name for field in fields(Job)])
 def weight(job: Job) -> int:
     """How many bytes of memory a job takes at most. Reckoned by numbers where the text is short, for speed."""
     # Text can have four bytes a character.
-    text = len(job.name) + len(job.invoker) + len(job.message)
+    text = len(job.name) + len(job.invoker) + len(job.message) + len(job.key)
     text += sum([len(key) + len(value) for key, value in job.labels.items()])
     text += sum([len(change.reason) for change in job.history])
     if job.cancellation is not None:

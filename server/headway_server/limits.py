@@ -33,6 +33,7 @@ class Limits:
     unit_length: int = _limit(32, "length of a job's unit, in characters", 256)
     message_length: int = _limit(1024, "length of a message or reason, in characters", 65_536)
     part_length: int = _limit(128, "length of the name of a part, counter or variable, in characters", 1024)
+    key_length: int = _limit(256, "length of a job's key, in characters", 512)
     labels: int = _limit(64, "labels of a job", 1000)
     label_key_length: int = _limit(63, "length of a label's key, in characters", 255)
     label_value_length: int = _limit(256, "length of a label's value, in characters", 1024)

@@ -25,6 +25,7 @@ from headway_server.errors import (
     JobAlreadyExists,
     JobAlreadyStarted,
     JobEnded,
+    JobNotEnded,
     JobNotStarted,
     RevisionMismatch,
     StaleAttempt,
@@ -33,6 +34,7 @@ from headway_server.job import ENDED, Cancellation, Error, Job, Status, StatusCh
 from headway_server.limits import MICROSECONDS
 from headway_server.report import (
     Report,
+    Variables,
     add_counters,
     apply_amount,
     check_part,
@@ -44,6 +46,7 @@ HISTORY_KEPT = 32
 
 CODE_CANCELLED = 1
 CODE_DEADLINE_EXCEEDED = 4
+CODE_ABORTED = 10
 """Numbers of google.rpc.Code."""
 
 LOOK_AGAIN = MICROSECONDS // 2
@@ -64,8 +67,10 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 }
 
 
-def create(session_hash: str, job_id: str, action: Create, now: int, rules: Rules) -> Change:
-    """A new job: RUNNING at once, or PENDING if asked for."""
+def create(
+    session_hash: str, job_id: str, action: Create, now: int, rules: Rules, before: Change | None = None
+) -> Change:
+    """A new job: RUNNING at once, or PENDING if asked for. `before`: the job that it carries on, with its variables."""
     job = Job(
         session_hash=session_hash,
         id=job_id,
@@ -78,17 +83,49 @@ def create(session_hash: str, job_id: str, action: Create, now: int, rules: Rule
         heartbeat_timeout=action.heartbeat_timeout,
         stall_timeout=action.stall_timeout,
         retention=action.retention,
+        continues=action.continues,
+        key=action.key,
         create_digest=action.digest,
     )
-    change = Change(job, created=True, relabelled=bool(action.labels))
+    change = Change(job, created=True, variables=Variables())
+    reason = "created"
+    if before is not None:
+        _carry_on(change, before, now, rules)
+        reason = f"continues {job.continues}"
+    change.relabelled = bool(job.labels)
     if action.pending:
-        job.history = (StatusChange(Status.PENDING, now, 1, "created"),)
-        _seal(change, now, rules)
+        _note(change, reason, now)
     else:
         job.start_time = job.attempt_time = job.last_contact_time = now
-        _move(change, Status.RUNNING, "created", now)
-        _seal(change, now, rules)
+        _move(change, Status.RUNNING, reason, now)
+    _seal(change, now, rules)
     return change
+
+
+def _carry_on(change: Change, before: Change, now: int, rules: Rules) -> None:
+    """Let a new job begin where another one ended, and let that one say so."""
+    job, former = change.job, before.job
+    if former.status is not Status.LOST and not former.ended:
+        raise JobNotEnded
+    now = max(now, former.update_time)
+    former.continued_by = job.id
+    reason = f"continued by {job.id}"
+    if former.ended:
+        _note(before, reason, now)
+        _seal(before, now, rules)
+    else:
+        error = Error(CODE_ABORTED, "Its worker was lost, and another job carries its work on.", reason="CONTINUED")
+        _end(before, Status.FAILED, reason, error, now, rules)
+    job.name = job.name or former.name
+    job.invoker = job.invoker or former.invoker
+    job.size = job.size or former.size
+    job.unit = job.unit or former.unit
+    job.labels = job.labels or former.labels
+    job.parts, job.progress, job.counters = former.parts, former.progress, former.counters
+    job.pace = former.pace and estimate.resume(former.pace, estimate.UNSAID, now)
+    assert before.variables is not None
+    change.variables = before.variables
+    change.variables_changed = bool(before.variables.texts)
 
 
 def step(change: Change, action: Action, now: int, rules: Rules) -> None:
@@ -119,7 +156,7 @@ def step(change: Change, action: Action, now: int, rules: Rules) -> None:
                 change.variables, change.variables_changed = merged, True
                 _seal(change, now, rules)
         case Create():
-            if job.create_digest != action.digest:
+            if job.create_digest != action.digest or (job.key and job.key != action.key):
                 raise JobAlreadyExists
         case Clear():
             _remove(change, now)
@@ -227,8 +264,11 @@ def _start(change: Change, action: Start, now: int, rules: Rules) -> None:
         job.pace = job.pace and estimate.resume(job.pace, estimate.UNSAID, now)
         if job.cancellation is not None:
             job.cancellation = Cancellation(job.cancellation.reason, job.cancellation.deadline)
+        taken_over = f"taken over, attempt {job.attempt}"
         if job.status is Status.LOST:
-            _move(change, Status.RUNNING, f"taken over, attempt {job.attempt}", now)
+            _move(change, Status.RUNNING, taken_over, now)
+        else:
+            _note(change, taken_over, now)
     job.last_contact_time = job.attempt_time = now
     job.stalled = False
     change.rewritten = True
@@ -353,7 +393,13 @@ def _move(change: Change, status: Status, reason: str, now: int) -> None:
     job = change.job
     assert status in TRANSITIONS[job.status], f"{job.status} to {status}"
     job.status = status
-    entry = StatusChange(status, now, job.revision + 1, reason)
+    _note(change, reason, now)
+
+
+def _note(change: Change, reason: str, now: int) -> None:
+    """Let the history tell of something that happened in the status that the job has."""
+    job = change.job
+    entry = StatusChange(job.status, now, job.revision + 1, reason)
     history = (*job.history, entry)
     if len(history) > 2 * HISTORY_KEPT:
         history = history[:HISTORY_KEPT] + history[-HISTORY_KEPT:]

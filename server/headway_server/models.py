@@ -87,6 +87,12 @@ class JobRow(_Table):
     """JSON array of StatusChange in job.py. By every transition."""
     revision = BigIntegerField()
     """By every change that callers can see."""
+    continues = TextField()
+    """The id of the job that it carries on, or "". By creation."""
+    continued_by = TextField()
+    """The id of the job that carries it on, or "". By that one's creation."""
+    key = TextField()
+    """By the caller, at creation, or "". It stays after the end; open_key says whose it is now."""
     create_digest = CharField(64)
     """Hash of CreateJob's parameters, to tell a repeat from another job. By creation."""
     results_digest = CharField(64)
@@ -113,6 +119,19 @@ class LabelRow(_Table):
     class Meta:
         table_name = "label"
         primary_key = CompositeKey("session_hash", "job_id", "key")
+
+
+class OpenKeyRow(_Table):
+    """The key of a job that has not ended: no two of a session have the same, whichever servers create them. By
+    creation; gone with the end."""
+
+    session_hash = CharField(32)
+    key = TextField()
+    job_id = CharField(32)
+
+    class Meta:
+        table_name = "open_key"
+        primary_key = CompositeKey("session_hash", "key")
 
 
 class VariablesRow(_Table):
@@ -239,6 +258,7 @@ class FactRow(_Table):
 TABLES: tuple[type[Model], ...] = (
     JobRow,
     LabelRow,
+    OpenKeyRow,
     VariablesRow,
     ResultsRow,
     RecordErrorRow,

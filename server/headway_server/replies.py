@@ -39,6 +39,8 @@ CODES: dict[str, int] = {
     "JOB_NOT_STARTED": code_pb2.FAILED_PRECONDITION,
     "JOB_ALREADY_STARTED": code_pb2.FAILED_PRECONDITION,
     "STALE_ATTEMPT": code_pb2.FAILED_PRECONDITION,
+    "JOB_NOT_ENDED": code_pb2.FAILED_PRECONDITION,
+    "JOB_ALREADY_CONTINUED": code_pb2.FAILED_PRECONDITION,
     "JOB_ID_AMBIGUOUS": code_pb2.FAILED_PRECONDITION,
     "RESUME_TOKEN_EXPIRED": code_pb2.FAILED_PRECONDITION,
     "REVISION_MISMATCH": code_pb2.ABORTED,
@@ -82,7 +84,7 @@ class Room:
 def status(error: JobError) -> status_pb2.Status:
     """An error as AIP-193 has it: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply."""
     answer = status_pb2.Status(code=CODES[error.reason], message=error.message)
-    answer.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    answer.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     if isinstance(error, InvalidRequest):
         violations = [
             error_details_pb2.BadRequest.FieldViolation(field=fault.field, description=fault.description)
@@ -146,6 +148,9 @@ def job(source: Job) -> job_pb2.Job:
         stalled=source.stalled,
         attempt=source.attempt,
         revision=source.revision,
+        continues=source.continues,
+        continued_by=source.continued_by,
+        key=source.key,
         history=[
             job_pb2.StatusChange(
                 status=STATUSES[change.status],

@@ -61,6 +61,8 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
     limits = checks.limits
     if request.job_id:
         checks.job_id(request.job_id)
+    if request.continues:
+        checks.job_id(request.continues, "continues")
     action = Create(
         digest="",
         pending=request.pending,
@@ -72,8 +74,12 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
         heartbeat_timeout=checks.span("heartbeat_timeout", request.heartbeat_timeout),
         stall_timeout=checks.span("stall_timeout", request.stall_timeout),
         retention=checks.span("retention", request.retention),
+        continues=request.continues,
+        key=checks.text("key", request.key, limits.key_length),
+        key_if_free=request.key_if_free,
     )
-    parameters = [
+    # The key is looked at by itself: a job may have been made without it.
+    parameters: list[object] = [
         action.pending,
         action.name,
         action.invoker,
@@ -83,6 +89,8 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
         action.heartbeat_timeout,
         action.stall_timeout,
         action.retention,
+        # Left out where there is none, so that a call can be repeated that was first made before there was this.
+        *([action.continues] if action.continues else ()),
     ]
     return replace(action, digest=_digest(json.dumps(parameters)))
 

@@ -97,6 +97,9 @@ def to_row(job: Job) -> dict[str, SqlValue]:
         "attempt": job.attempt,
         "attempt_time": job.attempt_time,
         "history": _encode([[str(h.status), h.time, h.revision, h.reason] for h in job.history]),
+        "continues": job.continues,
+        "continued_by": job.continued_by,
+        "key": job.key,
         "create_digest": job.create_digest,
         "results_digest": job.results_digest,
     }

@@ -22,9 +22,18 @@ from headway_server.database_errors import DATABASE_ERRORS
 from headway_server.job import Job, Key
 from headway_server.limits import MICROSECONDS
 from headway_server.listing import Listing, Removal
-from headway_server.models import FactRow, JobRow, NoticeRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
+from headway_server.models import (
+    FactRow,
+    JobRow,
+    NoticeRow,
+    OpenKeyRow,
+    RecordErrorRow,
+    RemovedRow,
+    ResultsRow,
+    VariablesRow,
+)
 from headway_server.report import RecordError
-from headway_server.statements import Statement, any_of, belongs, fetch, is_key, to_power_of_two
+from headway_server.statements import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
 from headway_server.writes import Writes
 
 KEYS_A_QUERY = 128
@@ -53,6 +62,12 @@ class Store:
         self._select_job = Statement(self.database, JobRow.select().where(is_key(JobRow, "id")))
         self._select_variables = Statement(
             self.database, VariablesRow.select(VariablesRow.variables).where(is_key(VariablesRow, "job_id"))
+        )
+        self._select_by_key = Statement(
+            self.database,
+            OpenKeyRow.select(OpenKeyRow.job_id).where(
+                (OpenKeyRow.session_hash == named("session_hash")) & (OpenKeyRow.key == named("key"))
+            ),
         )
         self._by_count: dict[int, Statement] = {}
         self._removed = cache(self._compile_removed)
@@ -168,6 +183,15 @@ class Store:
                 job = rows.from_row(row)
                 jobs[job.session_hash, job.id] = job
         return jobs
+
+    def ids_by_key(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """The jobs that have not ended and have these keys: (session_hash, key) to id."""
+        found: dict[tuple[str, str], str] = {}
+        for session_hash, key in keys:
+            parameters = self._select_by_key.parameters({"session_hash": session_hash, "key": key})
+            for (job_id,) in self._fetch_sql(self._select_by_key.sql, parameters):
+                found[session_hash, key] = job_id
+        return found
 
     def _select_by_keys(self, count: int) -> Statement:
         if count not in self._by_count:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from headway_server.actions import Action
+from headway_server.actions import Action, concerned
 from headway_server.change import Change, Rules
 from headway_server.clock import Clock
 from headway_server.commit import Commit, Outcome, Step
@@ -292,7 +292,7 @@ class Writer:
                 return self._transact(batch)
             except CommitFailed as failed:
                 assert isinstance(failed.__cause__, Exception)
-                self._uncertain |= {key for call in batch for key, _ in call.steps}
+                self._uncertain |= {key for call in batch for step in call.steps for key in concerned(*step)}
                 return self._fail(batch, failed.__cause__)
             except DATABASE_ERRORS as error:
                 # Nothing is committed yet.

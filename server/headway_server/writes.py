@@ -12,7 +12,7 @@ from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[at
 from headway_server import rows
 from headway_server.change import Change
 from headway_server.database import Engine
-from headway_server.models import JobRow, LabelRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
+from headway_server.models import JobRow, LabelRow, OpenKeyRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
 from headway_server.statements import Statement, is_key, named, to_power_of_two
 
 RECORD_ERRORS_KEPT = 100
@@ -50,6 +50,14 @@ class Writes:
             LabelRow.insert(
                 session_hash=named("session_hash"), job_id=named("id"), key=named("key"), value=named("value")
             ),
+        )
+        self._insert_key = Statement(
+            compiled,
+            OpenKeyRow.insert(session_hash=named("session_hash"), key=named("key"), job_id=named("id")),
+        )
+        self._free_key = Statement(
+            compiled,
+            OpenKeyRow.delete().where(is_key(OpenKeyRow, "job_id") & (OpenKeyRow.key == named("key"))),
         )
         self._insert_results = Statement(
             compiled,
@@ -137,6 +145,11 @@ class Writes:
             for statement in (*self._removals, self._note_removal):
                 self._run_many(statement, gone)
         kept = [change for change in changes if not change.removed]
+        keyed = [change for change in changes if change.job.key]
+        freed = [c for c in keyed if not c.created and (c.removed or c.job.ended)]
+        self._run_many(self._free_key, [{**_key(c), "key": c.job.key} for c in freed])
+        taken = [c for c in keyed if c.created and not (c.removed or c.job.ended)]
+        self._run_many(self._insert_key, [{**_key(c), "key": c.job.key} for c in taken])
         self._run_many(self._insert_job, [rows.to_row(c.job) for c in kept if c.created])
         stored = [c for c in kept if not c.created]
         self._run_many(self._update_all, [rows.to_row(c.job) for c in stored if c.rewritten])

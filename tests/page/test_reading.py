@@ -55,6 +55,23 @@ def test_order_filter_and_search(visit: Visit, worker: Worker) -> None:
     expect(tab.names().first).to_have_text("First import")
 
 
+def test_jobs_that_continue_each_other_lead_to_each_other(visit: Visit, worker: Worker) -> None:
+    failed = worker.create("Nightly import", key="nightly")
+    worker.fail(failed, "no space left")
+    job = worker.create("Second try", continues=failed)
+    tab = visit()
+    tab.open_job("Second try")
+    facts = tab.section("Facts")
+    expect(facts.get_by_role("link")).to_have_count(1)
+    facts.get_by_role("link", name=failed).click()
+    expect(tab.page).to_have_url(re.compile(rf"#/job/{failed}$"))
+    expect(facts).to_contain_text("nightly")
+    expect(facts.get_by_role("link")).to_have_count(1)
+    expect(tab.section("What happened")).to_contain_text(f"Failed continued by {job}")
+    facts.get_by_role("link", name=job).click()
+    expect(tab.page).to_have_url(re.compile(rf"#/job/{job}$"))
+
+
 def test_a_jobs_own_page(visit: Visit, worker: Worker) -> None:
     labels = {"kind": "import", "branch": "CPL"}
     job = worker.create("Stage MARC records", invoker="alice", size=1000, unit="records", labels=labels)

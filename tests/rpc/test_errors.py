@@ -19,6 +19,7 @@ NEVER_ANSWERED = {
     "ERROR_REASON_UNSPECIFIED": "never sent",
     "ABANDONED": "in Job.error",
     "CANCELLED_BY_SERVER": "in Job.error",
+    "CONTINUED": "in Job.error",
 }
 """Reasons that no RPC is refused with, and why there is neither an exception nor a code."""
 

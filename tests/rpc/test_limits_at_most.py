@@ -27,6 +27,8 @@ def test_the_longest_texts(widest: RunningApp, session: str) -> None:
     labels = {f"{n:03}" + "k" * (limits.label_key_length - 3): WIDE * limits.label_value_length for n in range(3)}
     name, invoker = WIDE * limits.name_length, WIDE * limits.invoker_length
     job = caller.create(name=name, invoker=invoker, unit=WIDE * limits.unit_length, labels=labels)
+    key = WIDE * limits.key_length
+    assert caller.create(key=key).id == caller.create(key=key).id
     part = WIDE * limits.part_length
     caller.report(job.id, part=part, progress=1, counters={part: 1}, message=WIDE * limits.message_length)
     assert [found.id for found in caller.list(page_size=9, labels=labels, name=name, invoker=invoker).jobs] == [job.id]

@@ -160,7 +160,7 @@ func state(job *headwayv1.Job) map[string]any {
 		"progress": job.GetProgress(), "size": job.GetSize(), "unit": job.GetUnit(), "message": job.GetMessage(),
 		"labels": orEmpty(job.GetLabels()), "parts": orEmpty(job.GetParts()), "counters": orEmpty(job.GetCounters()),
 		"error_count": job.GetErrorCount(), "error": ended, "attempt": job.GetAttempt(), "revision": job.GetRevision(),
-		"stalled": job.GetStalled(),
+		"stalled": job.GetStalled(), "continues": job.GetContinues(), "continued_by": job.GetContinuedBy(), "key": job.GetKey(),
 	}
 }
 

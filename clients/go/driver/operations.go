@@ -32,6 +32,8 @@ type arguments struct {
 	Retention *float64
 	Pending   bool
 	JobID     string `json:"job_id"`
+	Continues string
+	Key       string
 
 	Part       string
 	Value      any
@@ -145,6 +147,7 @@ func (d *driver) do(a *arguments) (any, error) {
 		job, err := client.Create(ctx, headway.Spec{
 			ID: a.JobID, Name: a.name(), Invoker: a.Invoker, Size: a.Size, Unit: a.Unit, Labels: a.Labels,
 			HeartbeatTimeout: orNever(a.Heartbeat), StallTimeout: span(a.Stall), Retention: span(a.Retention), Pending: a.Pending,
+			Continues: a.Continues, Key: a.Key,
 		})
 		return d.keep(a, job, err)
 	case "resume":

@@ -36,7 +36,8 @@ const (
 	ErrorReason_MALFORMED_MESSAGE ErrorReason = 2
 	// NOT_FOUND. There is no such job in this session. The answer is the same whether it exists elsewhere or nowhere.
 	ErrorReason_JOB_NOT_FOUND ErrorReason = 3
-	// ALREADY_EXISTS. CreateJob with an id that the session has already, with other parameters than these.
+	// ALREADY_EXISTS. CreateJob with an id that the session has already, with other parameters than these; or with a key
+	// whose unfinished job does not continue the job that `continues` names: ErrorInfo.metadata has its `job_id`.
 	ErrorReason_JOB_ALREADY_EXISTS ErrorReason = 4
 	// FAILED_PRECONDITION. The job has ended, and not in just this way. Example: ReportProgress after FinishJob.
 	ErrorReason_JOB_ENDED ErrorReason = 5
@@ -103,6 +104,13 @@ const (
 	// RESOURCE_EXHAUSTED, with RetryInfo. Requests, answers or open calls that the server holds in memory are at their bound,
 	// or this connection has its share of them. Read the answers that are on their way, then send the request again.
 	ErrorReason_MEMORY_LIMIT ErrorReason = 33
+	// FAILED_PRECONDITION. CreateJob cannot continue a job that is PENDING or RUNNING: StartJob starts it or takes it over.
+	ErrorReason_JOB_NOT_ENDED ErrorReason = 34
+	// FAILED_PRECONDITION. CreateJob cannot continue a job that another one continues already: ErrorInfo.metadata has that
+	// one's `job_id`, and Job.continued_by names it too.
+	ErrorReason_JOB_ALREADY_CONTINUED ErrorReason = 35
+	// In Job.error of FAILED jobs. The job was LOST, and CreateJob(continues) made another that carries its work on.
+	ErrorReason_CONTINUED ErrorReason = 36
 )
 
 // Enum value maps for ErrorReason.
@@ -142,6 +150,9 @@ var (
 		31: "SERVER_SESSIONS_LIMIT",
 		32: "CONNECTIONS_LIMIT",
 		33: "MEMORY_LIMIT",
+		34: "JOB_NOT_ENDED",
+		35: "JOB_ALREADY_CONTINUED",
+		36: "CONTINUED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -178,6 +189,9 @@ var (
 		"SERVER_SESSIONS_LIMIT":    31,
 		"CONNECTIONS_LIMIT":        32,
 		"MEMORY_LIMIT":             33,
+		"JOB_NOT_ENDED":            34,
+		"JOB_ALREADY_CONTINUED":    35,
+		"CONTINUED":                36,
 	}
 )
 
@@ -213,7 +227,7 @@ var File_headway_v1_error_reason_proto protoreflect.FileDescriptor
 const file_headway_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x1dheadway/v1/error_reason.proto\x12\n" +
-	"headway.v1*\xe8\x05\n" +
+	"headway.v1*\xa5\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fINVALID_REQUEST\x10\x01\x12\x15\n" +
@@ -250,7 +264,10 @@ const file_headway_v1_error_reason_proto_rawDesc = "" +
 	"\x11SERVER_JOBS_LIMIT\x10\x1e\x12\x19\n" +
 	"\x15SERVER_SESSIONS_LIMIT\x10\x1f\x12\x15\n" +
 	"\x11CONNECTIONS_LIMIT\x10 \x12\x10\n" +
-	"\fMEMORY_LIMIT\x10!B7\n" +
+	"\fMEMORY_LIMIT\x10!\x12\x11\n" +
+	"\rJOB_NOT_ENDED\x10\"\x12\x19\n" +
+	"\x15JOB_ALREADY_CONTINUED\x10#\x12\r\n" +
+	"\tCONTINUED\x10$B7\n" +
 	"\x0edev.headway.v1P\x01Z#headway.dev/go/headway/v1;headwayv1b\x06proto3"
 
 var (

@@ -115,7 +115,7 @@ func (JobStatus) EnumDescriptor() ([]byte, []int) {
 //	       │  └───────────┘   └────────┘      └───────────┘
 //	       └────────────────────────────────────────▲
 //
-// What has ended is never opened again.
+// What has ended is never opened again: CreateJob(continues) carries its work on in a new job, and ends a LOST one for that.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 lower-case hexadecimal digits, unique within its session. A UUIDv7 (RFC 9562), so that ids sort by time, unless
@@ -144,7 +144,8 @@ type Job struct {
 	Counters map[string]int64 `protobuf:"bytes,11,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// How many record errors were reported, exactly. ListRecordErrors shows the first and the last 100 of them.
 	ErrorCount int64 `protobuf:"varint,12,opt,name=error_count,json=errorCount,proto3" json:"error_count,omitempty"`
-	// Why it ended. Set on FAILED and CANCELLED jobs alone.
+	// Why it ended. Set on FAILED and CANCELLED jobs alone. Of a LOST job that CreateJob(continues) ended: FAILED with code
+	// ABORTED, reason CONTINUED.
 	Error *status.Status `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
 	// The wish to cancel, absent while nobody wished it.
 	Cancellation *Cancellation `protobuf:"bytes,14,opt,name=cancellation,proto3" json:"cancellation,omitempty"`
@@ -171,10 +172,17 @@ type Job struct {
 	Estimate *Estimate `protobuf:"bytes,24,opt,name=estimate,proto3" json:"estimate,omitempty"`
 	// Which worker has it: 1, and one more each time StartJob(take_over) hands it to another.
 	Attempt int32 `protobuf:"varint,25,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// Each change of status, oldest first: the first 32 and the last 32 of them.
+	// Each change of status, each take-over and each continuation, oldest first: the first 32 and the last 32 of them.
 	History []*StatusChange `protobuf:"bytes,26,rep,name=history,proto3" json:"history,omitempty"`
 	// Grows with every change of this job. 1 after CreateJob.
-	Revision      int64 `protobuf:"varint,27,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,27,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The job whose work this one carries on, as CreateJob named it. Empty: none. It stays when that job is cleared.
+	Continues string `protobuf:"bytes,28,opt,name=continues,proto3" json:"continues,omitempty"`
+	// The job that carries this one's work on. Empty: none yet. It stays when that job is cleared; until another continues
+	// this one, which CreateJob then allows.
+	ContinuedBy string `protobuf:"bytes,29,opt,name=continued_by,json=continuedBy,proto3" json:"continued_by,omitempty"`
+	// The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none.
+	Key           string `protobuf:"bytes,30,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +406,27 @@ func (x *Job) GetRevision() int64 {
 	return 0
 }
 
+func (x *Job) GetContinues() string {
+	if x != nil {
+		return x.Continues
+	}
+	return ""
+}
+
+func (x *Job) GetContinuedBy() string {
+	if x != nil {
+		return x.ContinuedBy
+	}
+	return ""
+}
+
+func (x *Job) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
 // The wish that a job may end early. Its worker learns of it in the reply to its next report, and ends the job with
 // FailJob, code CANCELLED.
 type Cancellation struct {
@@ -554,16 +583,16 @@ func (x *Estimate) GetAsOf() *timestamppb.Timestamp {
 	return nil
 }
 
-// One change of a job's status.
+// One change of a job's status, one take-over or one continuation.
 type StatusChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The status that it changed to.
+	// The status that it changed to, or in which it was taken over or continued.
 	Status JobStatus `protobuf:"varint,1,opt,name=status,proto3,enum=headway.v1.JobStatus" json:"status,omitempty"`
 	// When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// The job's revision with that change.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2".
+	// Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2", "continues 0190…", "continued by 0190…".
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -696,7 +725,7 @@ var File_headway_v1_job_proto protoreflect.FileDescriptor
 const file_headway_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"\x14headway/v1/job.proto\x12\n" +
-	"headway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe9\v\n" +
+	"headway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xce\f\n" +
 	"\x03Job\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xe2A\x01\bR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -728,7 +757,10 @@ const file_headway_v1_job_proto_rawDesc = "" +
 	"\bestimate\x18\x18 \x01(\v2\x14.headway.v1.EstimateB\x04\xe2A\x01\x03R\bestimate\x12\x1e\n" +
 	"\aattempt\x18\x19 \x01(\x05B\x04\xe2A\x01\x03R\aattempt\x128\n" +
 	"\ahistory\x18\x1a \x03(\v2\x18.headway.v1.StatusChangeB\x04\xe2A\x01\x03R\ahistory\x12 \n" +
-	"\brevision\x18\x1b \x01(\x03B\x04\xe2A\x01\x03R\brevision\x1a9\n" +
+	"\brevision\x18\x1b \x01(\x03B\x04\xe2A\x01\x03R\brevision\x12\"\n" +
+	"\tcontinues\x18\x1c \x01(\tB\x04\xe2A\x01\x03R\tcontinues\x12'\n" +
+	"\fcontinued_by\x18\x1d \x01(\tB\x04\xe2A\x01\x03R\vcontinuedBy\x12\x16\n" +
+	"\x03key\x18\x1e \x01(\tB\x04\xe2A\x01\x03R\x03key\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +

@@ -33,7 +33,8 @@ type CreateJobRequest struct {
 	// The session, 1 to 256 bytes; not "-".
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// An id of the caller's choice (AIP-133): 32 lower-case hexadecimal digits, best a UUIDv7. The same id with the same
-	// parameters gives the same job. Default: assigned by the server.
+	// parameters gives the same job, also after its end; of `key` it is enough that the job has this one or none. Default:
+	// assigned by the server.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Job.name; at most 256 characters.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
@@ -52,7 +53,28 @@ type CreateJobRequest struct {
 	// Job.retention; 0 or absent = the server's setting. 0 to 3,650 days.
 	Retention *durationpb.Duration `protobuf:"bytes,10,opt,name=retention,proto3" json:"retention,omitempty"`
 	// True: the job waits as PENDING for StartJob. Default: RUNNING at once.
-	Pending       bool `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending bool `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`
+	// The id of a job of the session whose work this one carries on; it has ended, however, or is LOST. The new job begins
+	// with its name, invoker, size, unit, labels, parts (and so progress), counters and variables; a field that this request
+	// gives wins, labels as a whole. All else begins anew: error_count at 0 and without record errors, message, results,
+	// timeouts, key. A LOST job ends as FAILED by this, reason CONTINUED, so that its former worker, should it come back, is
+	// answered JOB_ENDED and spoils nothing. Both jobs name each other (`continues`, `continued_by`), also in their histories.
+	//
+	// A job is continued once: of calls that do so at the same time, at any servers, one makes the job, and the others get
+	// JOB_ALREADY_CONTINUED, which names it. Once that one was cleared, the job can be continued again. Default: none.
+	Continues string `protobuf:"bytes,12,opt,name=continues,proto3" json:"continues,omitempty"`
+	// What the work is, for finding its job again: "nightly-2026-11". At most 256 characters, unique among the unfinished
+	// (PENDING, RUNNING, LOST) jobs of the session. If one of these has this key, the call creates nothing and answers that
+	// job as it stands; all other parameters are ignored then, but for `job_id`, which is looked for first, and `continues`,
+	// which must be that job's (or name that job itself, which is LOST: it is continued, and the new job has the key).
+	//
+	// To tell a new job from one that was found, choose a `job_id`: a new job has it. A job that was found has a worker, had
+	// one, or waits for one: StartJob(take_over) makes the caller its worker. A key is no lock: if the former worker is still
+	// at work, its further reports are refused (STALE_ATTEMPT). Default: none, nothing is looked for.
+	Key string `protobuf:"bytes,13,opt,name=key,proto3" json:"key,omitempty"`
+	// True: the job is made in any case, without its key if an unfinished job of the session has that. For a worker who had
+	// begun before a server could be asked: its work is a job of its own. Default: that job is the answer.
+	KeyIfFree     bool `protobuf:"varint,14,opt,name=key_if_free,json=keyIfFree,proto3" json:"key_if_free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +182,27 @@ func (x *CreateJobRequest) GetRetention() *durationpb.Duration {
 func (x *CreateJobRequest) GetPending() bool {
 	if x != nil {
 		return x.Pending
+	}
+	return false
+}
+
+func (x *CreateJobRequest) GetContinues() string {
+	if x != nil {
+		return x.Continues
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetKeyIfFree() bool {
+	if x != nil {
+		return x.KeyIfFree
 	}
 	return false
 }
@@ -2001,7 +2044,7 @@ var File_headway_v1_job_service_proto protoreflect.FileDescriptor
 const file_headway_v1_job_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1cheadway/v1/job_service.proto\x12\n" +
-	"headway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x14headway/v1/job.proto\"\xfc\x03\n" +
+	"headway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x14headway/v1/job.proto\"\xcc\x04\n" +
 	"\x10CreateJobRequest\x12#\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\tsessionId\x12\x15\n" +
@@ -2015,7 +2058,10 @@ const file_headway_v1_job_service_proto_rawDesc = "" +
 	"\rstall_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\fstallTimeout\x127\n" +
 	"\tretention\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\tretention\x12\x18\n" +
-	"\apending\x18\v \x01(\bR\apending\x1a9\n" +
+	"\apending\x18\v \x01(\bR\apending\x12\x1c\n" +
+	"\tcontinues\x18\f \x01(\tR\tcontinues\x12\x10\n" +
+	"\x03key\x18\r \x01(\tR\x03key\x12\x1e\n" +
+	"\vkey_if_free\x18\x0e \x01(\bR\tkeyIfFree\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +

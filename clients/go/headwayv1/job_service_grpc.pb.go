@@ -60,8 +60,11 @@ const (
 // such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
 // server can be set otherwise.
 type JobServiceClient interface {
-	// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-	// ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+	// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+	// safe to repeat. With `continues` the job carries on another one's work.
+	// ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+	// that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+	// already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*Job, error)
 	// Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
 	// FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
@@ -331,8 +334,11 @@ type JobService_WatchJobsClient = grpc.ServerStreamingClient[WatchJobsResponse]
 // such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
 // server can be set otherwise.
 type JobServiceServer interface {
-	// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-	// ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+	// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+	// safe to repeat. With `continues` the job carries on another one's work.
+	// ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+	// that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+	// already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
 	CreateJob(context.Context, *CreateJobRequest) (*Job, error)
 	// Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
 	// FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.

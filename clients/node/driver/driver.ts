@@ -47,6 +47,8 @@ interface Arguments extends Omit<ListOptions, "signal" | "pageSize"> {
   retention?: number;
   pending?: boolean;
   job_id?: string;
+  continues?: string;
+  key?: string;
 }
 
 const ms = (seconds: number) => seconds * 1000;
@@ -80,8 +82,8 @@ function keep(name: string, found: Job): object {
   return view(name);
 }
 
-function state({ errorCount, ...rest }: JobState): object {
-  return { ...rest, error_count: errorCount };
+function state({ errorCount, continuedBy, ...rest }: JobState): object {
+  return { ...rest, error_count: errorCount, continued_by: continuedBy };
 }
 
 /** Waits until the signal is aborted, at most so many seconds; its reason. */
@@ -104,9 +106,9 @@ const operations: { [op: string]: (about: Arguments) => unknown } = {
   },
   close: () => client.close(),
   async create(about) {
-    const { session, invoker, size, unit, labels, pending, job_id: jobId } = about;
+    const { session, invoker, size, unit, labels, pending, continues, key, job_id: jobId } = about;
     const options = {
-      ...{ session, invoker, size, unit, labels, pending, jobId },
+      ...{ session, invoker, size, unit, labels, pending, continues, key, jobId },
       heartbeatTimeout: optional(about.heartbeat_timeout),
       stallTimeout: optional(about.stall_timeout),
       retention: optional(about.retention),

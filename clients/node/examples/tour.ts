@@ -52,6 +52,14 @@ export async function resuming(client: Client, id: string): Promise<void> {
   });
 }
 
+export async function starting(client: Client): Promise<void> {
+  const job = await client.create("Nightly import", { key: "nightly-2026-11" });
+  const offset = (await job.get("offset")) ?? 0;
+  await job.run(async () => {
+    job.message = `begins at ${offset}`;
+  });
+}
+
 export async function reading(client: Client, id: string): Promise<void> {
   const { progress, size, status, estimate } = await client.get(id);
   for await (const state of client.watch(id, { timeout: 60_000 })) console.log(state.progress, state.status);

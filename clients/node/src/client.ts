@@ -5,7 +5,7 @@ import { type Logger, toStandardError, unfailing } from "./contact.js";
 import { Course, ENDED, Step } from "./course.js";
 import { type Deliverer, forget, remember } from "./ends.js";
 import { Engine, within } from "./engine.js";
-import { failed, fromGrpc, invalid, NotFoundError } from "./errors.js";
+import { failed, fromGrpc, HeadwayError, invalid, NotFoundError } from "./errors.js";
 import { type Job as JobMessage, JobStatus } from "./gen/headway/v1/job.js";
 import {
   CancelJobRequest,
@@ -14,7 +14,6 @@ import {
   GetResultsRequest,
   GetVariablesRequest,
   ListRecordErrorsRequest,
-  StartJobRequest,
   JobServiceService as service,
   WatchJobRequest,
   WatchJobsRequest,
@@ -32,13 +31,13 @@ import {
   type Options,
 } from "./requests.js";
 import { duration, type JobState, type RecordFault, span, toState } from "./state.js";
+import { CREATE_PATIENCE, findOrCreate, hasReason, takeOver } from "./taking.js";
 import { Target } from "./target.js";
 import { clean, type Json } from "./values.js";
+import { judge, Verdict } from "./verdict.js";
 
 const EXIT_TIMEOUT = 10_000;
 const CALL_TIMEOUT = 10_000;
-// How long a new job waits for a server that neither answers nor refuses the connection.
-const CREATE_PATIENCE = 1_000;
 const POST_PATIENCE = 1_000;
 
 /** Where a client connects to, and how long it waits. */
@@ -110,13 +109,23 @@ export class Client implements AsyncDisposable, Deliverer {
    * Creates a job and starts to work on it.
    *
    * If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-   * refused connection, or at most a second. Rejects if the server answers at once that this can not be: InvalidError,
-   * ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
+   * refused connection, or at most a second. One with a `key` or that `continues` another begins anew then; should an
+   * unfinished job have the key, it is created without it. Rejects if the server answers at once that this can not be:
+   * InvalidError, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of `continues` NotFoundError or StateError.
    */
   async create(name = "", options: CreateOptions = {}): Promise<Job> {
     const session = this.#in(options.session);
     const message = createRequest(session, name, options);
     if (options.jobId) await this.#catchUp(message.jobId, CREATE_PATIENCE);
+    if (message.key || message.continues) {
+      try {
+        return await this.#attach(session, await findOrCreate(this.#open(), message, this.#limits({})));
+      } catch (error) {
+        if (!(error instanceof HeadwayError) || [Verdict.Gone, Verdict.Refused].includes(judge(error))) throw error;
+        // Nobody could be asked in time: the worker begins, and its work is a job of its own.
+        message.keyIfFree = true;
+      }
+    }
     const course = new Course(session, described(message), {
       heartbeat: message.pending ? -1 : span(message.heartbeatTimeout),
       started: false,
@@ -136,20 +145,46 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   /**
-   * Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and its
-   * variables, the checkpoint, can be read with `get`. Reports of the former worker are refused from now on.
+   * Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started; reports of the
+   * former worker are refused from now on. One that has ended is continued by a new job, as by `create` with `continues`;
+   * if it was continued already, the last of those that continue it is carried on. The progress goes on where it stood, and
+   * the variables, the checkpoint, can be read with `get`.
    *
-   * NotFoundError; StateError if it has ended.
+   * NotFoundError; UnavailableError if the server is away.
    */
   async resume(jobId: string, options: Options = {}): Promise<Job> {
     const session = this.#in(options.session);
-    await this.#catchUp(jobId, this.exitTimeout);
-    const request = StartJobRequest.fromPartial({ sessionId: session, jobId, takeOver: true });
-    const state = await this.#open().unary(service.startJob, request, this.#limits(options));
-    const course = new Course(session, state, { heartbeat: span(state.heartbeatTimeout), started: true });
+    const create = createRequest(session, "", {});
+    for (;;) {
+      await this.#catchUp(jobId, this.exitTimeout);
+      try {
+        return await this.#attach(
+          session,
+          await takeOver(this.#open(), session, jobId, this.#limits(options)),
+          options,
+        );
+      } catch (error) {
+        if (!hasReason(error, "JOB_ENDED")) throw error;
+      }
+      try {
+        create.continues = jobId;
+        const state = await this.#open().unary(service.createJob, create, this.#limits(options));
+        return await this.#attach(session, state, options);
+      } catch (error) {
+        if (!hasReason(error, "JOB_ALREADY_CONTINUED")) throw error;
+      }
+      jobId = (await this.get(jobId, { ...options, session })).continuedBy;
+    }
+  }
+
+  /** Works on a job that the server has given to this worker. */
+  async #attach(session: string, state: JobMessage, options: Options = {}): Promise<Job> {
+    const pending = state.status === JobStatus.PENDING;
+    const heartbeat = pending ? -1 : span(state.heartbeatTimeout);
+    const course = new Course(session, state, { heartbeat, started: !pending });
     course.describe(state);
-    const job = this.#work(course).adopt(await this.variables(jobId, [], { ...options, session }), undefined);
-    course.tally.touch();
+    const job = this.#work(course).adopt(await this.variables(state.id, [], { ...options, session }), undefined);
+    if (!pending) course.tally.touch();
     return job;
   }
 

@@ -40,6 +40,13 @@ export interface CreateOptions {
   retention?: number | undefined;
   /** It waits for a worker, who calls `resume`. Its creator gives it no heartbeats, and need not end it. */
   pending?: boolean | undefined;
+  /** The id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit, labels, progress,
+   * counters and variables, the checkpoint. What is given here wins. */
+  continues?: string | undefined;
+  /** Finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none, the
+   * job is created with it. So `create` can be called at every start: "nightly-2026-11"; at most 256 characters. A key is no
+   * lock: a former worker that is still at work learns of it by `stopSignal`. */
+  key?: string | undefined;
 }
 
 /** Which jobs of a session to list: those that pass all of these. */
@@ -74,6 +81,8 @@ export function createRequest(session: string, name: string, options: CreateOpti
     stallTimeout: options.stallTimeout === undefined ? undefined : duration(options.stallTimeout),
     retention: options.retention === undefined ? undefined : duration(options.retention),
     pending: options.pending ?? false,
+    continues: options.continues ?? "",
+    key: clean(options.key ?? ""),
   });
 }
 

@@ -56,10 +56,16 @@ export interface JobState {
   } | null;
   /** Which worker has it: 1, and one more after each take-over. */
   attempt: number;
-  /** Each change of status, oldest first: the first 32 and the last 32 of them. */
+  /** Each change of status, take-over and continuation, oldest first: the first 32 and the last 32 of them. */
   history: { status: Status; time: Date | null; revision: number; reason: string }[];
   /** Grows with every change of this job. */
   revision: number;
+  /** The id of the job whose work this one carries on, or "". */
+  continues: string;
+  /** The id of the job that carries this one's work on, or "". */
+  continuedBy: string;
+  /** By which `create` finds it until it has ended, or "". */
+  key: string;
 }
 
 /** A record that could not be worked on. */
@@ -135,6 +141,9 @@ export function toState(job: Job): JobState {
       reason,
     })),
     revision: Number(job.revision),
+    continues: job.continues,
+    continuedBy: job.continuedBy,
+    key: job.key,
   };
 }
 

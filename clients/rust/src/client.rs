@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use crate::calls::{PATIENCE, within};
+use crate::calls::PATIENCE;
 use crate::course::{Course, Heartbeat, heartbeat};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -16,13 +16,14 @@ use crate::meter::Meter;
 use crate::options::{JobOptions, described};
 use crate::postman::{self, SpoolFlush};
 use crate::promise::{Answer, Arrival};
-use crate::proto::headway::v1::{self, JobStatus, StartJobRequest};
+use crate::proto::headway::v1::{self, JobStatus};
 use crate::step::{Request, Step};
 use crate::target::{Target, variable};
+use crate::verdict::{Verdict, judge};
 
 /// What a new job waits for a server that neither answers nor refuses the connection; then the work begins, and the job is
 /// created in the background.
-const CREATE_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const CREATE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the engine has beyond `exit_timeout` to take down what is left.
 const WRITING: Duration = Duration::from_secs(5);
@@ -187,17 +188,18 @@ impl Client {
     /// Creates a job and begins to work on it.
     ///
     /// If the server does not answer, the job is created in the background, under the id that it has already; that takes
-    /// a refused connection, or at most a second.
+    /// a refused connection, or at most a second. One with a key or that continues another begins anew then; should an
+    /// unfinished job have the key, it is created without it.
     ///
     /// # Errors
     /// Without a session. If the server answers at once that this cannot be: `InvalidArgument` for what is malformed,
-    /// `AlreadyExists`, `Unauthenticated`, `PermissionDenied`.
+    /// `AlreadyExists`, `Unauthenticated`, `PermissionDenied`; of what it continues `NotFound` or `FailedPrecondition`.
     pub fn create(&self, options: impl Into<JobOptions>) -> Answer<Result<Job, Error>> {
         self.begin(options.into())
     }
 
     fn begin(&self, options: JobOptions) -> Answer<Result<Job, Error>> {
-        let connection = Arc::clone(&self.connection);
+        let (connection, client) = (Arc::clone(&self.connection), self.clone());
         let session = self.session();
         Answer::new(async move {
             let engine = &connection.engine;
@@ -205,7 +207,16 @@ impl Client {
             if let Some(id) = options.chosen_id() {
                 catch_up(engine, id, CREATE_PATIENCE).await;
             }
-            let request = options.request(&session);
+            let mut request = options.request(&session);
+            if !request.key.is_empty() || !request.continues.is_empty() {
+                match client.find_or_create(&session, &request).await {
+                    Err(error) if !matches!(judge(&error), Verdict::Gone | Verdict::Refused) => {
+                        // Nobody could be asked in time: the worker begins, and its work is a job of its own.
+                        request.key_if_free = true;
+                    }
+                    answer => return answer,
+                }
+            }
             let state = described(&request);
             let pending = request.pending;
             // The heartbeats of one that waits for a worker are that worker's.
@@ -226,29 +237,16 @@ impl Client {
         })
     }
 
-    /// Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and its
-    /// variables, the checkpoint, can be read with [`Job::get`]. Reports of the former worker are refused from now on.
+    /// Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started; reports of
+    /// the former worker are refused from now on. One that has ended is continued by a new job, as by
+    /// [`JobOptions::continues`]; if it was continued already, the last of those that continue it is carried on. The
+    /// progress goes on where it stood, and the variables, the checkpoint, can be read with [`Job::get`].
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` if it has ended; others if the server does not answer.
+    /// `NotFound`; others if the server does not answer.
     pub fn resume(&self, job_id: &str) -> Answer<Result<Job, Error>> {
-        let (connection, client) = (Arc::clone(&self.connection), self.clone());
-        let (session, job_id) = (self.session(), job_id.to_owned());
-        Answer::new(async move {
-            let session = session?;
-            catch_up(&connection.engine, &job_id, connection.exit_timeout).await;
-            let request = StartJobRequest { session_id: session.clone(), job_id: job_id.clone(), take_over: true };
-            let state =
-                client.ask(async move |mut stub, patience| within(patience, stub.start_job(request)).await).await?;
-            let known = client.with_session(&session).variables(&job_id, &[]).await?;
-            let meter = Arc::new(Meter::new("", state.parts.get("").copied().unwrap_or(0)));
-            let beat = heartbeat(state.heartbeat_timeout.as_ref());
-            let course = Course::new(session, state, Arc::clone(&meter), beat, true);
-            connection.engine.submit(&course, None);
-            let job = Job::new(connection, course, meter, true, true);
-            job.know(known);
-            Ok(job)
-        })
+        let (session, client, job_id) = (self.session(), self.clone(), job_id.to_owned());
+        Answer::new(async move { client.carry_on(session?, job_id).await })
     }
 
     /// The job, to look at it, to change it, or to report a part of it; none if it is not in this session.
@@ -299,7 +297,7 @@ impl Client {
 }
 
 /// A job that is taken up again goes on from the last word of its former worker, wherever that is.
-async fn catch_up(engine: &Engine, job_id: &str, patience: Duration) {
+pub(crate) async fn catch_up(engine: &Engine, job_id: &str, patience: Duration) {
     let sending = Box::pin(postman::catch_up(engine.target.clone(), job_id.to_owned()));
     let sent = engine.spawn((), async move {
         let _ = tokio::time::timeout(patience, sending).await;

@@ -25,6 +25,7 @@ mod scope;
 mod spool;
 mod step;
 mod stream;
+mod taking;
 mod target;
 mod track;
 mod values;

@@ -32,6 +32,8 @@ pub struct JobOptions {
     stall_timeout: Option<Duration>,
     retention: Option<Duration>,
     pending: bool,
+    continues: String,
+    key: String,
 }
 
 impl JobOptions {
@@ -48,6 +50,8 @@ impl JobOptions {
             stall_timeout: None,
             retention: None,
             pending: false,
+            continues: String::new(),
+            key: String::new(),
         }
     }
 
@@ -105,6 +109,21 @@ impl JobOptions {
         self
     }
 
+    /// The id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit, labels, progress,
+    /// counters and variables, the checkpoint. What is set here wins.
+    pub fn continues(mut self, job_id: impl Into<String>) -> Self {
+        self.continues = job_id.into();
+        self
+    }
+
+    /// Finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none, the
+    /// job is created with it. So a job can be created at every start: "nightly-2026-11"; at most 256 characters. A key is
+    /// no lock: a former worker that is still at work learns of it by [`stopped`](crate::Job::stopped).
+    pub fn key(mut self, key: impl Display) -> Self {
+        self.key = clean_text(key, ANY_LENGTH);
+        self
+    }
+
     pub(crate) fn chosen_id(&self) -> Option<&str> {
         self.job_id.as_deref()
     }
@@ -122,6 +141,9 @@ impl JobOptions {
             stall_timeout: self.stall_timeout.map(to_duration),
             retention: self.retention.map(to_duration),
             pending: self.pending,
+            continues: self.continues,
+            key: self.key,
+            key_if_free: false,
         }
     }
 }

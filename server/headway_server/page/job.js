@@ -136,6 +136,9 @@ export class JobPage {
       ["Stalled after", job.stallTimeout && span(job.stallTimeout)],
       ["Removed", job.retention && `${span(job.retention)} after its end`],
       ["Labels", Object.entries(job.labels).sort().map(([key, value]) => `${key}=${value}`).join(", ")],
+      ["Key", job.key],
+      ["Continues", job.continues && jobLink(job.continues)],
+      ["Continued by", job.continuedBy && jobLink(job.continuedBy)],
       ["Id", h("span", { class: "id" }, job.id)],
     ];
     for (const [position, [name, fact]] of facts.entries()) {
@@ -185,6 +188,11 @@ export class JobPage {
   async #askToCancel() {
     if (this.#job) await askToCancel(this.#caller, this.#job);
   }
+}
+
+/** @param {string} id */
+function jobLink(id) {
+  return h("a", { class: "id", href: `#/job/${id}` }, id);
 }
 
 /** @param {string} title @param {...HTMLElement} content */

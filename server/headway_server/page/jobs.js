@@ -30,6 +30,9 @@
  * @property {number} retention
  * @property {{rate: number, low: number, high: number, asOf: number} | null} estimate rate in units a second
  * @property {number} attempt
+ * @property {string} key
+ * @property {string} continues the id of a job, or ""
+ * @property {string} continuedBy
  * @property {{status: Status, time: number, reason: string}[]} history
  * @property {string} revision
  */
@@ -81,6 +84,9 @@ export function readJob(raw) {
         }
       : null,
     attempt: raw.attempt ?? 0,
+    key: raw.key ?? "",
+    continues: raw.continues ?? "",
+    continuedBy: raw.continuedBy ?? "",
     history: (raw.history ?? []).map((/** @type {any} */ change) => ({
       status: readStatus(change.status),
       time: time(change.time),

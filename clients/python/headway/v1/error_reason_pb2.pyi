@@ -40,6 +40,9 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SERVER_SESSIONS_LIMIT: _ClassVar[ErrorReason]
     CONNECTIONS_LIMIT: _ClassVar[ErrorReason]
     MEMORY_LIMIT: _ClassVar[ErrorReason]
+    JOB_NOT_ENDED: _ClassVar[ErrorReason]
+    JOB_ALREADY_CONTINUED: _ClassVar[ErrorReason]
+    CONTINUED: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_REQUEST: ErrorReason
 MALFORMED_MESSAGE: ErrorReason
@@ -74,3 +77,6 @@ SERVER_JOBS_LIMIT: ErrorReason
 SERVER_SESSIONS_LIMIT: ErrorReason
 CONNECTIONS_LIMIT: ErrorReason
 MEMORY_LIMIT: ErrorReason
+JOB_NOT_ENDED: ErrorReason
+JOB_ALREADY_CONTINUED: ErrorReason
+CONTINUED: ErrorReason

@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateJobRequest(_message.Message):
-    __slots__ = ("session_id", "job_id", "name", "invoker", "size", "unit", "labels", "heartbeat_timeout", "stall_timeout", "retention", "pending")
+    __slots__ = ("session_id", "job_id", "name", "invoker", "size", "unit", "labels", "heartbeat_timeout", "stall_timeout", "retention", "pending", "continues", "key", "key_if_free")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,9 @@ class CreateJobRequest(_message.Message):
     STALL_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
+    CONTINUES_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    KEY_IF_FREE_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     job_id: str
     name: str
@@ -46,7 +49,10 @@ class CreateJobRequest(_message.Message):
     stall_timeout: _duration_pb2.Duration
     retention: _duration_pb2.Duration
     pending: bool
-    def __init__(self, session_id: _Optional[str] = ..., job_id: _Optional[str] = ..., name: _Optional[str] = ..., invoker: _Optional[str] = ..., size: _Optional[int] = ..., unit: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pending: _Optional[bool] = ...) -> None: ...
+    continues: str
+    key: str
+    key_if_free: bool
+    def __init__(self, session_id: _Optional[str] = ..., job_id: _Optional[str] = ..., name: _Optional[str] = ..., invoker: _Optional[str] = ..., size: _Optional[int] = ..., unit: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pending: _Optional[bool] = ..., continues: _Optional[str] = ..., key: _Optional[str] = ..., key_if_free: _Optional[bool] = ...) -> None: ...
 
 class StartJobRequest(_message.Message):
     __slots__ = ("session_id", "job_id", "take_over")

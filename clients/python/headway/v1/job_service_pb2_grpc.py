@@ -159,8 +159,11 @@ class JobServiceServicer:
     """
 
     def CreateJob(self, request, context):
-        """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-        ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+        """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+        safe to repeat. With `continues` the job carries on another one's work.
+        ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+        that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+        already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

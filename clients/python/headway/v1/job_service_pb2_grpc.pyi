@@ -52,8 +52,11 @@ class JobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_pb2.Job]
-    """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-    ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+    """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+    safe to repeat. With `continues` the job carries on another one's work.
+    ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+    that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+    already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
     """
     StartJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.StartJobRequest, _job_pb2.Job]
     """Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
@@ -133,8 +136,11 @@ class JobServiceAsyncStub(JobServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-    ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+    """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+    safe to repeat. With `continues` the job carries on another one's work.
+    ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+    that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+    already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
     """
     StartJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.StartJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
@@ -217,8 +223,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CreateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-        ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+        """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+        safe to repeat. With `continues` the job carries on another one's work.
+        ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+        that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+        already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
         """
 
     @_abc_1.abstractmethod

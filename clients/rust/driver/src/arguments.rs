@@ -58,6 +58,12 @@ impl<'a> Arguments<'a> {
         if self.value("pending") == Some(&Value::Bool(true)) {
             options = options.pending();
         }
+        if let Some(id) = self.text("continues") {
+            options = options.continues(id);
+        }
+        if let Some(key) = self.text("key") {
+            options = options.key(key);
+        }
         options
     }
 

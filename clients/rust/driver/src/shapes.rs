@@ -70,6 +70,9 @@ pub fn state(job: &v1::Job) -> Value {
         "attempt": job.attempt,
         "revision": job.revision,
         "stalled": job.stalled,
+        "continues": job.continues,
+        "continued_by": job.continued_by,
+        "key": job.key,
     })
 }
 

@@ -22,7 +22,7 @@
 ///         └────────────────────────────────────────▲
 /// ```
 ///
-/// What has ended is never opened again.
+/// What has ended is never opened again: CreateJob(continues) carries its work on in a new job, and ends a LOST one for that.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Job {
     /// 32 lower-case hexadecimal digits, unique within its session. A UUIDv7 (RFC 9562), so that ids sort by time, unless
@@ -72,7 +72,8 @@ pub struct Job {
     /// How many record errors were reported, exactly. ListRecordErrors shows the first and the last 100 of them.
     #[prost(int64, tag = "12")]
     pub error_count: i64,
-    /// Why it ended. Set on FAILED and CANCELLED jobs alone.
+    /// Why it ended. Set on FAILED and CANCELLED jobs alone. Of a LOST job that CreateJob(continues) ended: FAILED with code
+    /// ABORTED, reason CONTINUED.
     #[prost(message, optional, tag = "13")]
     pub error: ::core::option::Option<super::super::google::rpc::Status>,
     /// The wish to cancel, absent while nobody wished it.
@@ -112,12 +113,22 @@ pub struct Job {
     /// Which worker has it: 1, and one more each time StartJob(take_over) hands it to another.
     #[prost(int32, tag = "25")]
     pub attempt: i32,
-    /// Each change of status, oldest first: the first 32 and the last 32 of them.
+    /// Each change of status, each take-over and each continuation, oldest first: the first 32 and the last 32 of them.
     #[prost(message, repeated, tag = "26")]
     pub history: ::prost::alloc::vec::Vec<StatusChange>,
     /// Grows with every change of this job. 1 after CreateJob.
     #[prost(int64, tag = "27")]
     pub revision: i64,
+    /// The job whose work this one carries on, as CreateJob named it. Empty: none. It stays when that job is cleared.
+    #[prost(string, tag = "28")]
+    pub continues: ::prost::alloc::string::String,
+    /// The job that carries this one's work on. Empty: none yet. It stays when that job is cleared; until another continues
+    /// this one, which CreateJob then allows.
+    #[prost(string, tag = "29")]
+    pub continued_by: ::prost::alloc::string::String,
+    /// The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none.
+    #[prost(string, tag = "30")]
+    pub key: ::prost::alloc::string::String,
 }
 /// The wish that a job may end early. Its worker learns of it in the reply to its next report, and ends the job with
 /// FailJob, code CANCELLED.
@@ -155,10 +166,10 @@ pub struct Estimate {
     #[prost(message, optional, tag = "5")]
     pub as_of: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// One change of a job's status.
+/// One change of a job's status, one take-over or one continuation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusChange {
-    /// The status that it changed to.
+    /// The status that it changed to, or in which it was taken over or continued.
     #[prost(enumeration = "JobStatus", tag = "1")]
     pub status: i32,
     /// When.
@@ -167,7 +178,7 @@ pub struct StatusChange {
     /// The job's revision with that change.
     #[prost(int64, tag = "3")]
     pub revision: i64,
-    /// Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2".
+    /// Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2", "continues 0190…", "continued by 0190…".
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
 }
@@ -240,7 +251,8 @@ pub struct CreateJobRequest {
     #[prost(string, tag = "1")]
     pub session_id: ::prost::alloc::string::String,
     /// An id of the caller's choice (AIP-133): 32 lower-case hexadecimal digits, best a UUIDv7. The same id with the same
-    /// parameters gives the same job. Default: assigned by the server.
+    /// parameters gives the same job, also after its end; of `key` it is enough that the job has this one or none. Default:
+    /// assigned by the server.
     #[prost(string, tag = "2")]
     pub job_id: ::prost::alloc::string::String,
     /// Job.name; at most 256 characters.
@@ -273,6 +285,30 @@ pub struct CreateJobRequest {
     /// True: the job waits as PENDING for StartJob. Default: RUNNING at once.
     #[prost(bool, tag = "11")]
     pub pending: bool,
+    /// The id of a job of the session whose work this one carries on; it has ended, however, or is LOST. The new job begins
+    /// with its name, invoker, size, unit, labels, parts (and so progress), counters and variables; a field that this request
+    /// gives wins, labels as a whole. All else begins anew: error_count at 0 and without record errors, message, results,
+    /// timeouts, key. A LOST job ends as FAILED by this, reason CONTINUED, so that its former worker, should it come back, is
+    /// answered JOB_ENDED and spoils nothing. Both jobs name each other (`continues`, `continued_by`), also in their histories.
+    ///
+    /// A job is continued once: of calls that do so at the same time, at any servers, one makes the job, and the others get
+    /// JOB_ALREADY_CONTINUED, which names it. Once that one was cleared, the job can be continued again. Default: none.
+    #[prost(string, tag = "12")]
+    pub continues: ::prost::alloc::string::String,
+    /// What the work is, for finding its job again: "nightly-2026-11". At most 256 characters, unique among the unfinished
+    /// (PENDING, RUNNING, LOST) jobs of the session. If one of these has this key, the call creates nothing and answers that
+    /// job as it stands; all other parameters are ignored then, but for `job_id`, which is looked for first, and `continues`,
+    /// which must be that job's (or name that job itself, which is LOST: it is continued, and the new job has the key).
+    ///
+    /// To tell a new job from one that was found, choose a `job_id`: a new job has it. A job that was found has a worker, had
+    /// one, or waits for one: StartJob(take_over) makes the caller its worker. A key is no lock: if the former worker is still
+    /// at work, its further reports are refused (STALE_ATTEMPT). Default: none, nothing is looked for.
+    #[prost(string, tag = "13")]
+    pub key: ::prost::alloc::string::String,
+    /// True: the job is made in any case, without its key if an unfinished job of the session has that. For a worker who had
+    /// begun before a server could be asked: its work is a job of its own. Default: that job is the answer.
+    #[prost(bool, tag = "14")]
+    pub key_if_free: bool,
 }
 /// Request of StartJob.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -779,8 +815,11 @@ pub mod job_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-        /// ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+        /// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+        /// safe to repeat. With `continues` the job carries on another one's work.
+        /// ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+        /// that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+        /// already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
         pub async fn create_job(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateJobRequest>,
@@ -1211,7 +1250,8 @@ pub enum ErrorReason {
     MalformedMessage = 2,
     /// NOT_FOUND. There is no such job in this session. The answer is the same whether it exists elsewhere or nowhere.
     JobNotFound = 3,
-    /// ALREADY_EXISTS. CreateJob with an id that the session has already, with other parameters than these.
+    /// ALREADY_EXISTS. CreateJob with an id that the session has already, with other parameters than these; or with a key
+    /// whose unfinished job does not continue the job that `continues` names: ErrorInfo.metadata has its `job_id`.
     JobAlreadyExists = 4,
     /// FAILED_PRECONDITION. The job has ended, and not in just this way. Example: ReportProgress after FinishJob.
     JobEnded = 5,
@@ -1278,6 +1318,13 @@ pub enum ErrorReason {
     /// RESOURCE_EXHAUSTED, with RetryInfo. Requests, answers or open calls that the server holds in memory are at their bound,
     /// or this connection has its share of them. Read the answers that are on their way, then send the request again.
     MemoryLimit = 33,
+    /// FAILED_PRECONDITION. CreateJob cannot continue a job that is PENDING or RUNNING: StartJob starts it or takes it over.
+    JobNotEnded = 34,
+    /// FAILED_PRECONDITION. CreateJob cannot continue a job that another one continues already: ErrorInfo.metadata has that
+    /// one's `job_id`, and Job.continued_by names it too.
+    JobAlreadyContinued = 35,
+    /// In Job.error of FAILED jobs. The job was LOST, and CreateJob(continues) made another that carries its work on.
+    Continued = 36,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1320,6 +1367,9 @@ impl ErrorReason {
             Self::ServerSessionsLimit => "SERVER_SESSIONS_LIMIT",
             Self::ConnectionsLimit => "CONNECTIONS_LIMIT",
             Self::MemoryLimit => "MEMORY_LIMIT",
+            Self::JobNotEnded => "JOB_NOT_ENDED",
+            Self::JobAlreadyContinued => "JOB_ALREADY_CONTINUED",
+            Self::Continued => "CONTINUED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1359,6 +1409,9 @@ impl ErrorReason {
             "SERVER_SESSIONS_LIMIT" => Some(Self::ServerSessionsLimit),
             "CONNECTIONS_LIMIT" => Some(Self::ConnectionsLimit),
             "MEMORY_LIMIT" => Some(Self::MemoryLimit),
+            "JOB_NOT_ENDED" => Some(Self::JobNotEnded),
+            "JOB_ALREADY_CONTINUED" => Some(Self::JobAlreadyContinued),
+            "CONTINUED" => Some(Self::Continued),
             _ => None,
         }
     }

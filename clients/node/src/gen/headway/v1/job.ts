@@ -55,7 +55,7 @@ export enum JobStatus {
  *            │  └───────────┘   └────────┘      └───────────┘
  *            └────────────────────────────────────────▲
  *
- * What has ended is never opened again.
+ * What has ended is never opened again: CreateJob(continues) carries its work on in a new job, and ends a LOST one for that.
  */
 export interface Job {
   /**
@@ -88,7 +88,10 @@ export interface Job {
   counters: Map<string, bigint>;
   /** How many record errors were reported, exactly. ListRecordErrors shows the first and the last 100 of them. */
   errorCount: bigint;
-  /** Why it ended. Set on FAILED and CANCELLED jobs alone. */
+  /**
+   * Why it ended. Set on FAILED and CANCELLED jobs alone. Of a LOST job that CreateJob(continues) ended: FAILED with code
+   * ABORTED, reason CONTINUED.
+   */
   error:
     | Status
     | undefined;
@@ -139,10 +142,19 @@ export interface Job {
     | undefined;
   /** Which worker has it: 1, and one more each time StartJob(take_over) hands it to another. */
   attempt: number;
-  /** Each change of status, oldest first: the first 32 and the last 32 of them. */
+  /** Each change of status, each take-over and each continuation, oldest first: the first 32 and the last 32 of them. */
   history: StatusChange[];
   /** Grows with every change of this job. 1 after CreateJob. */
   revision: bigint;
+  /** The job whose work this one carries on, as CreateJob named it. Empty: none. It stays when that job is cleared. */
+  continues: string;
+  /**
+   * The job that carries this one's work on. Empty: none yet. It stays when that job is cleared; until another continues
+   * this one, which CreateJob then allows.
+   */
+  continuedBy: string;
+  /** The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none. */
+  key: string;
 }
 
 export interface Job_LabelsEntry {
@@ -197,9 +209,9 @@ export interface Estimate {
   asOf: Date | undefined;
 }
 
-/** One change of a job's status. */
+/** One change of a job's status, one take-over or one continuation. */
 export interface StatusChange {
-  /** The status that it changed to. */
+  /** The status that it changed to, or in which it was taken over or continued. */
   status: JobStatus;
   /** When. */
   time:
@@ -207,7 +219,7 @@ export interface StatusChange {
     | undefined;
   /** The job's revision with that change. */
   revision: bigint;
-  /** Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2". */
+  /** Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2", "continues 0190…", "continued by 0190…". */
   reason: string;
 }
 
@@ -250,6 +262,9 @@ function createBaseJob(): Job {
     attempt: 0,
     history: [],
     revision: 0n,
+    continues: "",
+    continuedBy: "",
+    key: "",
   };
 }
 
@@ -347,6 +362,15 @@ export const Job: MessageFns<Job> = {
         throw new globalThis.Error("value provided for field message.revision of type int64 too large");
       }
       writer.uint32(216).int64(message.revision);
+    }
+    if (message.continues !== "") {
+      writer.uint32(226).string(message.continues);
+    }
+    if (message.continuedBy !== "") {
+      writer.uint32(234).string(message.continuedBy);
+    }
+    if (message.key !== "") {
+      writer.uint32(242).string(message.key);
     }
     return writer;
   },
@@ -589,6 +613,30 @@ export const Job: MessageFns<Job> = {
             message.revision = reader.int64() as bigint;
             continue;
           }
+          case 28: {
+            if (tag !== 226) {
+              break;
+            }
+
+            message.continues = reader.string();
+            continue;
+          }
+          case 29: {
+            if (tag !== 234) {
+              break;
+            }
+
+            message.continuedBy = reader.string();
+            continue;
+          }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -671,6 +719,9 @@ export const Job: MessageFns<Job> = {
     message.attempt = object.attempt ?? 0;
     message.history = object.history?.map((e) => StatusChange.fromPartial(e)) || [];
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    message.continues = object.continues ?? "";
+    message.continuedBy = object.continuedBy ?? "";
+    message.key = object.key ?? "";
     return message;
   },
 };

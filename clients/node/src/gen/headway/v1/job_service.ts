@@ -39,7 +39,8 @@ export interface CreateJobRequest {
   sessionId: string;
   /**
    * An id of the caller's choice (AIP-133): 32 lower-case hexadecimal digits, best a UUIDv7. The same id with the same
-   * parameters gives the same job. Default: assigned by the server.
+   * parameters gives the same job, also after its end; of `key` it is enough that the job has this one or none. Default:
+   * assigned by the server.
    */
   jobId: string;
   /** Job.name; at most 256 characters. */
@@ -66,6 +67,33 @@ export interface CreateJobRequest {
     | undefined;
   /** True: the job waits as PENDING for StartJob. Default: RUNNING at once. */
   pending: boolean;
+  /**
+   * The id of a job of the session whose work this one carries on; it has ended, however, or is LOST. The new job begins
+   * with its name, invoker, size, unit, labels, parts (and so progress), counters and variables; a field that this request
+   * gives wins, labels as a whole. All else begins anew: error_count at 0 and without record errors, message, results,
+   * timeouts, key. A LOST job ends as FAILED by this, reason CONTINUED, so that its former worker, should it come back, is
+   * answered JOB_ENDED and spoils nothing. Both jobs name each other (`continues`, `continued_by`), also in their histories.
+   *
+   * A job is continued once: of calls that do so at the same time, at any servers, one makes the job, and the others get
+   * JOB_ALREADY_CONTINUED, which names it. Once that one was cleared, the job can be continued again. Default: none.
+   */
+  continues: string;
+  /**
+   * What the work is, for finding its job again: "nightly-2026-11". At most 256 characters, unique among the unfinished
+   * (PENDING, RUNNING, LOST) jobs of the session. If one of these has this key, the call creates nothing and answers that
+   * job as it stands; all other parameters are ignored then, but for `job_id`, which is looked for first, and `continues`,
+   * which must be that job's (or name that job itself, which is LOST: it is continued, and the new job has the key).
+   *
+   * To tell a new job from one that was found, choose a `job_id`: a new job has it. A job that was found has a worker, had
+   * one, or waits for one: StartJob(take_over) makes the caller its worker. A key is no lock: if the former worker is still
+   * at work, its further reports are refused (STALE_ATTEMPT). Default: none, nothing is looked for.
+   */
+  key: string;
+  /**
+   * True: the job is made in any case, without its key if an unfinished job of the session has that. For a worker who had
+   * begun before a server could be asked: its work is a job of its own. Default: that job is the answer.
+   */
+  keyIfFree: boolean;
 }
 
 export interface CreateJobRequest_LabelsEntry {
@@ -433,6 +461,9 @@ function createBaseCreateJobRequest(): CreateJobRequest {
     stallTimeout: undefined,
     retention: undefined,
     pending: false,
+    continues: "",
+    key: "",
+    keyIfFree: false,
   };
 }
 
@@ -473,6 +504,15 @@ export const CreateJobRequest: MessageFns<CreateJobRequest> = {
     }
     if (message.pending !== false) {
       writer.uint32(88).bool(message.pending);
+    }
+    if (message.continues !== "") {
+      writer.uint32(98).string(message.continues);
+    }
+    if (message.key !== "") {
+      writer.uint32(106).string(message.key);
+    }
+    if (message.keyIfFree !== false) {
+      writer.uint32(112).bool(message.keyIfFree);
     }
     return writer;
   },
@@ -581,6 +621,30 @@ export const CreateJobRequest: MessageFns<CreateJobRequest> = {
             message.pending = reader.bool();
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.continues = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.keyIfFree = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -623,6 +687,9 @@ export const CreateJobRequest: MessageFns<CreateJobRequest> = {
       ? Duration.fromPartial(object.retention)
       : undefined;
     message.pending = object.pending ?? false;
+    message.continues = object.continues ?? "";
+    message.key = object.key ?? "";
+    message.keyIfFree = object.keyIfFree ?? false;
     return message;
   },
 };
@@ -3140,8 +3207,11 @@ export const WatchJobsResponse: MessageFns<WatchJobsResponse> = {
 export type JobServiceService = typeof JobServiceService;
 export const JobServiceService = {
   /**
-   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-   * ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+   * safe to repeat. With `continues` the job carries on another one's work.
+   * ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+   * that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+   * already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
    */
   createJob: {
     path: "/headway.v1.JobService/CreateJob" as const,
@@ -3355,8 +3425,11 @@ export const JobServiceService = {
 
 export interface JobServiceServer extends UntypedServiceImplementation {
   /**
-   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-   * ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+   * safe to repeat. With `continues` the job carries on another one's work.
+   * ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+   * that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+   * already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
    */
   createJob: handleUnaryCall<CreateJobRequest, Job>;
   /**
@@ -3427,8 +3500,11 @@ export interface JobServiceServer extends UntypedServiceImplementation {
 
 export interface JobServiceClient extends Client {
   /**
-   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own the call is safe to repeat.
-   * ALREADY_EXISTS: that id with other parameters. RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
+   * safe to repeat. With `continues` the job carries on another one's work.
+   * ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
+   * that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
+   * already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
    */
   createJob(request: CreateJobRequest, callback: (error: ServiceError | null, response: Job) => void): ClientUnaryCall;
   createJob(

@@ -104,6 +104,15 @@ final class Tour {
                 });
     }
 
+    static void starting(HeadwayClient client) {
+        client.run(
+                NewJob.named("Nightly import").key("nightly-2026-11"),
+                job -> {
+                    long line = job.get("line") instanceof Long stood ? stood : 0;
+                    job.message("begins at line " + line);
+                });
+    }
+
     static void reading(HeadwayClient client, String id) {
         dev.headway.v1.Job state = client.get(id);
         Object results = client.results(id);

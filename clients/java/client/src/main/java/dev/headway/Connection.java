@@ -88,7 +88,8 @@ final class Connection {
         }
     }
 
-    private <A> A attempt(Function<JobServiceBlockingStub, A> call, long nanos) {
+    /** Makes a call that is to be answered within so many nanoseconds. */
+    <A> A attempt(Function<JobServiceBlockingStub, A> call, long nanos) {
         try {
             return call.apply(
                     JobServiceGrpc.newBlockingStub(channel())

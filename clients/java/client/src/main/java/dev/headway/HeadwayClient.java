@@ -13,7 +13,6 @@ import dev.headway.v1.ListJobsRequest;
 import dev.headway.v1.ListJobsResponse;
 import dev.headway.v1.ListRecordErrorsRequest;
 import dev.headway.v1.ListRecordErrorsResponse;
-import dev.headway.v1.StartJobRequest;
 import dev.headway.v1.WatchJobsResponse;
 
 import java.nio.file.Path;
@@ -213,11 +212,14 @@ public final class HeadwayClient implements AutoCloseable {
      * Creates a job and begins to work on it.
      *
      * <p>If the server does not answer, the job is created in the background, under the id that it
-     * has already; that takes a refused connection, or at most a second.
+     * has already; that takes a refused connection, or at most a second. One with a key or that
+     * continues another begins anew then; should an unfinished job have the key, it is created
+     * without it.
      *
      * <p>IllegalStateException without a session, or after {@link #close()}. HeadwayException if
      * the server answers at once that this can not be: {@link InvalidRequestException},
-     * ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
+     * ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of what it continues {@link
+     * NotFoundException} or {@link JobStateException}.
      */
     public Job create(NewJob job) {
         connection.requireOpen();
@@ -225,30 +227,34 @@ public final class HeadwayClient implements AutoCloseable {
         if (job.hasId()) {
             catchUp(request.getJobId(), CREATE_PATIENCE);
         }
+        if (!request.getKey().isEmpty() || !request.getContinues().isEmpty()) {
+            try {
+                return new Taking(this).findOrCreate(request, CREATE_PATIENCE);
+            } catch (HeadwayException error) {
+                Verdict verdict = Verdict.of(error);
+                if (verdict == Verdict.GONE || verdict == Verdict.REFUSED) {
+                    throw error;
+                }
+                // Nobody could be asked in time: the worker begins with a job of its own.
+                request = request.toBuilder().setKeyIfFree(true).build();
+            }
+        }
         Job created = Job.created(this, request);
         created.begin(request, CREATE_PATIENCE);
         return created;
     }
 
     /**
-     * Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on
-     * where it stood, and its variables, the checkpoint, can be read with {@code get}. Reports of
-     * the former worker are refused from now on.
+     * Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is
+     * started; reports of the former worker are refused from now on. One that has ended is
+     * continued by a new job, as by {@link NewJob#continues}; if it was continued already, the last
+     * of those that continue it is carried on. The progress goes on where it stood, and the
+     * variables, the checkpoint, can be read with {@code get}.
      *
-     * <p>{@link NotFoundException}; {@link JobStateException} if it has ended; HeadwayException if
-     * the server does not answer.
+     * <p>{@link NotFoundException}; HeadwayException if the server does not answer.
      */
     public Job resume(String jobId) {
-        catchUp(jobId, connection.exitNanos());
-        StartJobRequest request =
-                StartJobRequest.newBuilder()
-                        .setSessionId(session())
-                        .setJobId(jobId)
-                        .setTakeOver(true)
-                        .build();
-        Job job = Job.inHand(this, connection.once(stub -> stub.startJob(request)));
-        job.begin(variables(jobId));
-        return job;
+        return new Taking(this).carryOn(jobId);
     }
 
     /**
@@ -439,7 +445,7 @@ public final class HeadwayClient implements AutoCloseable {
      * A job that is taken up again goes on from the last word of its former worker, wherever that
      * is.
      */
-    private void catchUp(String jobId, long patience) {
+    void catchUp(String jobId, long patience) {
         Postman.catchUp(connection.target, connection.credentials, jobId, patience);
     }
 }

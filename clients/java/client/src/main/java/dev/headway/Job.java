@@ -44,7 +44,9 @@ public final class Job extends Meter implements AutoCloseable {
 
     /** A job of a worker: it gives heartbeats. */
     static Job inHand(HeadwayClient client, dev.headway.v1.Job state) {
-        Job job = new Job(client, state, Time.nanos(state.getHeartbeatTimeout()), true);
+        boolean pending = state.getStatus() == JobStatus.JOB_STATUS_PENDING;
+        long heartbeat = pending ? -1 : Time.nanos(state.getHeartbeatTimeout());
+        Job job = new Job(client, state, heartbeat, !pending);
         job.joined.set(true);
         return job;
     }

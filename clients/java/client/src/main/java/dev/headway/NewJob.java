@@ -92,6 +92,27 @@ public final class NewJob {
         return this;
     }
 
+    /**
+     * Carries on the work of a job that has ended, or is LOST: this one begins with its name,
+     * invoker, size, unit, labels, progress, counters and variables, the checkpoint. What is set
+     * here wins.
+     */
+    public NewJob continues(String jobId) {
+        request.setContinues(jobId);
+        return this;
+    }
+
+    /**
+     * Finds the unfinished job of the session that has this key, and takes it over from its worker;
+     * if there is none, the job is created with it. So a job can be created at every start: {@code
+     * nightly-2026-11}; at most 256 characters. A key is no lock: a former worker that is still at
+     * work learns of it by {@link Job#stopped()}.
+     */
+    public NewJob key(String key) {
+        request.setKey(clean(key));
+        return this;
+    }
+
     boolean hasId() {
         return !request.getJobId().isEmpty();
     }

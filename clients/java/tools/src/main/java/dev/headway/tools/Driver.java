@@ -177,6 +177,8 @@ final class Driver {
         if (args.flag("pending")) {
             job.pending();
         }
+        args.ifPresent("continues", () -> job.continues(args.text("continues")));
+        args.ifPresent("key", () -> job.key(args.text("key")));
         return job;
     }
 

@@ -49,6 +49,9 @@ final class Views {
         state.put("attempt", job.getAttempt());
         state.put("revision", job.getRevision());
         state.put("stalled", job.getStalled());
+        state.put("continues", job.getContinues());
+        state.put("continued_by", job.getContinuedBy());
+        state.put("key", job.getKey());
         return state;
     }
 

@@ -1,0 +1,82 @@
+package dev.headway;
+
+import dev.headway.v1.CreateJobRequest;
+import dev.headway.v1.StartJobRequest;
+
+/** How a worker comes by a job that may have come some way already. */
+final class Taking {
+    private final HeadwayClient client;
+
+    Taking(HeadwayClient client) {
+        this.client = client;
+    }
+
+    /**
+     * Creates the job, or takes over the one with its key. At once, as its worker must know how far
+     * the job has come before it begins.
+     */
+    Job findOrCreate(CreateJobRequest request, long patience) {
+        long nanos = Math.min(patience, callTimeout());
+        while (true) {
+            dev.headway.v1.Job state = create(request, nanos);
+            if (request.getPending() || state.getId().equals(request.getJobId())) {
+                return attach(state);
+            }
+            try {
+                return attach(takeOver(state.getId(), nanos));
+            } catch (JobStateException error) {
+                requireReason(error, "JOB_ENDED");
+            }
+        }
+    }
+
+    /** Takes over a job that goes on; continues one that has ended, or the last that does. */
+    Job carryOn(String jobId) {
+        CreateJobRequest create = NewJob.named("").request(client.session());
+        while (true) {
+            client.catchUp(jobId, client.connection().exitNanos());
+            try {
+                return attach(takeOver(jobId, callTimeout()));
+            } catch (JobStateException error) {
+                requireReason(error, "JOB_ENDED");
+            }
+            try {
+                return attach(
+                        create(create.toBuilder().setContinues(jobId).build(), callTimeout()));
+            } catch (JobStateException error) {
+                requireReason(error, "JOB_ALREADY_CONTINUED");
+            }
+            jobId = client.get(jobId).getContinuedBy();
+        }
+    }
+
+    private long callTimeout() {
+        return Time.nanos(client.connection().callTimeout);
+    }
+
+    private dev.headway.v1.Job create(CreateJobRequest request, long nanos) {
+        return client.connection().attempt(stub -> stub.createJob(request), nanos);
+    }
+
+    private dev.headway.v1.Job takeOver(String jobId, long nanos) {
+        StartJobRequest request =
+                StartJobRequest.newBuilder()
+                        .setSessionId(client.session())
+                        .setJobId(jobId)
+                        .setTakeOver(true)
+                        .build();
+        return client.connection().attempt(stub -> stub.startJob(request), nanos);
+    }
+
+    private Job attach(dev.headway.v1.Job state) {
+        Job job = Job.inHand(client, state);
+        job.begin(client.variables(state.getId()));
+        return job;
+    }
+
+    private static void requireReason(HeadwayException error, String reason) {
+        if (!error.reason().equals(reason)) {
+            throw error;
+        }
+    }
+}

@@ -1,0 +1,34 @@
+/** How a worker comes by a job that may have come some way already. */
+
+import type { CallOptions, Wire } from "./calls.js";
+import { HeadwayError } from "./errors.js";
+import type { Job } from "./gen/headway/v1/job.js";
+import { type CreateJobRequest, StartJobRequest, JobServiceService as service } from "./gen/headway/v1/job_service.js";
+
+/** How long (ms) a new job waits for a server that neither answers nor refuses the connection. */
+export const CREATE_PATIENCE = 1_000;
+
+/** Creates the job, or takes over the one with its key. At once, as its worker must know how far the job has come before
+ * it begins. */
+export async function findOrCreate(wire: Wire, request: CreateJobRequest, options: CallOptions): Promise<Job> {
+  const limits = { ...options, timeout: Math.min(options.timeout ?? CREATE_PATIENCE, CREATE_PATIENCE) };
+  for (;;) {
+    const state = await wire.unary(service.createJob, request, limits);
+    if (request.pending || state.id === request.jobId) return state;
+    try {
+      return await takeOver(wire, request.sessionId, state.id, limits);
+    } catch (error) {
+      // It ended just now.
+      if (!hasReason(error, "JOB_ENDED", "JOB_NOT_FOUND")) throw error;
+    }
+  }
+}
+
+export async function takeOver(wire: Wire, sessionId: string, jobId: string, options: CallOptions): Promise<Job> {
+  const request = StartJobRequest.fromPartial({ sessionId, jobId, takeOver: true });
+  return await wire.unary(service.startJob, request, options);
+}
+
+export function hasReason(error: unknown, ...reasons: string[]): boolean {
+  return error instanceof HeadwayError && reasons.includes(error.reason);
+}
