@@ -30,7 +30,7 @@ class World:
     def start(self, noted: int) -> SharedClock:
         self.kept = correction_at_start(self.kept, self.database_time, noted)
         now = self.database_time + self.kept.at(self.database_time)
-        server = SharedClock(now, lambda: self.real)
+        server = SharedClock(now, lambda: self.real, self.real)
         self.servers.append(server)
         return server
 
@@ -38,7 +38,7 @@ class World:
         for _ in range(seconds):
             for server in self.servers:
                 self.real += SECOND // len(self.servers)
-                self.kept = server.follow(self.database_time, self.kept) or self.kept
+                self.kept = server.follow(self.database_time, self.kept, self.real) or self.kept
 
 
 @given(jumps=st.lists(JUMPS, min_size=1, max_size=4))
@@ -80,6 +80,26 @@ def test_a_server_that_starts_alone_takes_the_databases_time(jump: int, away: in
     assert started.now() == world.database_time
 
 
+@given(before=st.integers(0, 60 * SECOND), after=st.integers(0, 60 * SECOND))
+def test_a_pause_while_the_database_is_asked_is_no_jump_of_its_clock(before: int, after: int) -> None:
+    world = World()
+    server = world.start(noted=0)
+    asked_at = world.real
+    world.real += before
+    answer = world.database_time
+    world.real += after
+    assert server.follow(answer, world.kept, asked_at) is None
+    assert server.now() == world.database_time
+
+
+def test_a_start_that_takes_long_is_no_jump_either() -> None:
+    world = World()
+    read_at, now = world.real, world.database_time
+    world.real += 30 * SECOND
+    server = SharedClock(now, lambda: world.real, read_at)
+    assert server.now() == world.database_time
+
+
 @given(steps=st.lists(st.tuples(st.integers(0, 5 * SECOND), st.integers(-3 * JUMP, 3 * JUMP)), max_size=20))
 def test_the_clock_never_runs_backwards(steps: list[tuple[int, int]]) -> None:
     world = World()
@@ -88,7 +108,7 @@ def test_the_clock_never_runs_backwards(steps: list[tuple[int, int]]) -> None:
     for passed, jump in steps:
         world.real += passed
         world.database_offset += jump
-        world.kept = server.follow(world.database_time, world.kept) or world.kept
+        world.kept = server.follow(world.database_time, world.kept, world.real) or world.kept
         assert server.now() >= before
         before = server.now()
 

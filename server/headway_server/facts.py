@@ -7,7 +7,7 @@ during which no server ran, and a clock that was ahead leaves no times in the fu
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headway_server.change import Change, Rules
 from headway_server.clock import Clock, SteadyClock
@@ -58,6 +58,8 @@ class Start:
     """By how much (µs) that is ahead of the time of day, and has to be given back."""
     gaps: tuple[Gap, ...] = ()
     """When no server ran."""
+    read_at: int = 0
+    """What `SteadyClock.elapsed` gave (µs) when that was the time, where servers share the database."""
 
 
 def start(store: Store, now: int) -> Start:
@@ -125,6 +127,7 @@ def _day(moment: int) -> str:
 def start_shared(store: Store) -> Start:
     """The same where servers share the database, and with it the correction of its time."""
     kept, now = Correction.parse(store.fact(CORRECTION)), store.now()
+    read_at = SteadyClock.elapsed()
     correction = correction_at_start(kept, now, int(store.fact(TIME) or 0))
     corrected = now + correction.at(now)
     begin = start(store, corrected)
@@ -133,13 +136,13 @@ def start_shared(store: Store) -> Start:
     if correction != kept:
         with store.transaction():
             store.remember(CORRECTION, str(correction))
-    return begin
+    return replace(begin, read_at=read_at)
 
 
 def running_clock(begin: Start, *, shared: bool) -> Clock:
     """The clock of a server that has started so."""
     if shared:
-        return SharedClock(begin.time, SteadyClock.elapsed)
+        return SharedClock(begin.time, SteadyClock.elapsed, begin.read_at)
     return SteadyClock(begin.time, begin.ahead)
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 from headway_server.change_log import ChangeLog, Snapshot
-from headway_server.clock import Clock
+from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import JobError
 from headway_server.limits import INT64_MAX, MICROSECONDS
 from headway_server.readers import Readers, within_timeout
@@ -85,10 +85,11 @@ class OtherServers:
         """Tell the others what this server has heard, and learn it of them; follow the clock that all share."""
         # One round late: what arrived while the event loop stood still has been read by then.
         tell_until, self._told_until = self._told_until, self._committed_until
+        asked_at = SteadyClock.elapsed()
         beat = await within_timeout(self._readers.sweep(partial(self._servers.beat, tell_until)))
         self.heard_until = INT64_MAX if beat.heard_until is None else beat.heard_until
         if isinstance(self._clock, SharedClock):
-            correction = self._clock.follow(beat.database_time, beat.correction)
+            correction = self._clock.follow(beat.database_time, beat.correction, asked_at)
             if correction is not None:
                 log.warning("the database's clock was set by %.0f s", -correction.amount / MICROSECONDS)
                 await self._writer.chore(partial(self._servers.agree, beat.correction, correction))

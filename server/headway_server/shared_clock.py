@@ -16,7 +16,7 @@ JUMP = MICROSECONDS
 """A difference (µs) that no drift of clocks explains between two looks a second apart."""
 
 TOLERANCE = 20_000
-"""Differences (µs) that may come from the time the query took."""
+"""Differences (µs) that are not worth a change."""
 
 SHRINKS = 100
 """The correction shrinks by 1 µs in so many: too slow to make a timeout early or late by more than a hundredth."""
@@ -62,9 +62,10 @@ def correction_at_start(kept: Correction, database_time: int, noted: int) -> Cor
 class SharedClock:
     """This server's view of the clock. It runs evenly, and never backwards, and `follow` keeps it with the others."""
 
-    def __init__(self, now: int, elapsed: Callable[[], int]) -> None:
+    def __init__(self, now: int, elapsed: Callable[[], int], read_at: int) -> None:
+        """It was `now` (µs since the epoch) when `elapsed` gave `read_at`."""
         self._elapsed = elapsed
-        self._offset = now - elapsed()
+        self._offset = now - read_at
         self._last = now
 
     def now(self) -> int:
@@ -72,10 +73,15 @@ class SharedClock:
         self._last = max(self._offset + self._elapsed(), self._last)
         return self._last
 
-    def follow(self, database_time: int, kept: Correction) -> Correction | None:
-        """Compare with the database's time now; the correction that all should use, if it must change."""
-        ours = self._offset + self._elapsed()
-        difference = database_time + kept.at(database_time) - ours
+    def follow(self, database_time: int, kept: Correction, asked_at: int) -> Correction | None:
+        """Compare with the time that the database gave; the correction that all should use, if it must change.
+
+        `elapsed` gave `asked_at` when the database was asked. Its time is of a moment between then and now: this
+        process, the database or the network may have paused before it or after it.
+        """
+        expected = database_time + kept.at(database_time)
+        ours = min(max(expected, self._offset + asked_at), self._offset + self._elapsed())
+        difference = expected - ours
         if abs(difference) >= JUMP:
             return Correction(ours - database_time, database_time)
         if abs(difference) > TOLERANCE:
