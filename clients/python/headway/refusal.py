@@ -52,7 +52,8 @@ def ended(course: Course) -> None:
 def kept(course: Course) -> None:
     """The results of an end that came too late are stored."""
     log.warning(
-        "headway: job %s had ended before its worker finished, and its results are in its variable 'results'", course.job.id
+        "headway: job %s had ended before its worker finished, and its results are in its variable 'results'",
+        course.job.id,
     )
 
 
