@@ -73,6 +73,7 @@ def test_whatever_a_worker_counts_it_goes_on_and_ends(
     [
         ([1.5, 1.5], 3),
         ([0.1] * 10, 1),
+        ([1 / 9] * 9, 1),
         ([0.25] * 3, 0),
         ([5, math.nan, math.inf, 1], 6),
         ([-5], 0),

@@ -1,7 +1,9 @@
 """Loops that count: lengths that are none, loops that are run again, and work that is for nothing."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,27 @@ def test_a_length_that_was_too_short_is_given_up(hw: headway.Client) -> None:
         for _ in later.track(Items(lambda: 2)):
             later.size = 5
     assert hw.get(None, later.id).size == 5
+
+
+def test_nested_loops_are_more_than_the_length_of_the_outer_one(hw: headway.Client) -> None:
+    with hw.job() as job:
+        for _ in job.track(range(3)):
+            list(job.track(range(4)))
+    seen = hw.get(None, job.id)
+    assert (seen.progress, seen.size) == (15, 0)
+
+
+def test_threads_can_share_one_loop(hw: headway.Client) -> None:
+    with hw.job() as job, ThreadPoolExecutor(2) as pool:
+        items = iter(job.track(range(20_000)))
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            shares = list(pool.map(lambda _: list(items), range(2)))
+        finally:
+            sys.setswitchinterval(before)
+    assert sorted(shares[0] + shares[1]) == list(range(20_000))
+    assert hw.get(None, job.id).progress == 20_000
 
 
 def test_a_loop_that_is_run_again_counts_again(hw: headway.Client, caplog: pytest.LogCaptureFixture) -> None:
