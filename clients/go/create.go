@@ -233,10 +233,10 @@ func (s Spec) request(session string) *headwayv1.CreateJobRequest {
 	request := &headwayv1.CreateJobRequest{
 		SessionId: session,
 		JobId:     s.ID,
-		Name:      clean(s.Name, anyLimit),
-		Invoker:   clean(s.Invoker, anyLimit),
-		Size:      s.Size,
-		Unit:      clean(s.Unit, anyLimit),
+		Name:      clean(s.Name, lettersName),
+		Invoker:   clean(s.Invoker, lettersName),
+		Size:      max(s.Size, 0),
+		Unit:      clean(s.Unit, lettersUnit),
 		Labels:    cleanLabels(s.Labels),
 		Pending:   s.Pending,
 		Continues: s.Continues,
@@ -268,7 +268,7 @@ func cleanLabels(labels map[string]string) map[string]string {
 	}
 	result := make(map[string]string, len(labels))
 	for key, value := range labels {
-		result[clean(key, anyLimit)] = clean(value, anyLimit)
+		result[clean(key, anyLimit)] = clean(value, lettersLabel)
 	}
 	return result
 }

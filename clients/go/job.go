@@ -120,15 +120,15 @@ func (j *Job) Message() string {
 	return ""
 }
 
-// SetName says what the job is, for people; at most 256 characters.
+// SetName says what the job is, for people: the first 256 characters.
 func (j *Job) SetName(name string) {
-	name = clean(name, lettersMessage)
+	name = clean(name, lettersName)
 	j.update("name", &headwayv1.Job{Id: j.ID(), Name: name}, func(job *headwayv1.Job) { job.Name = name })
 }
 
-// SetInvoker says who or what started it; at most 256 characters.
+// SetInvoker says who or what started it: the first 256 characters.
 func (j *Job) SetInvoker(invoker string) {
-	invoker = clean(invoker, lettersMessage)
+	invoker = clean(invoker, lettersName)
 	j.update("invoker", &headwayv1.Job{Id: j.ID(), Invoker: invoker}, func(job *headwayv1.Job) { job.Invoker = invoker })
 }
 

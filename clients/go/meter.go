@@ -20,6 +20,9 @@ const (
 	lettersRecord  = 256
 	lettersCode    = 64
 	lettersMessage = 1024
+	lettersName    = 256
+	lettersUnit    = 32
+	lettersLabel   = 256
 )
 
 // Meter is one part of a job: what goroutines or processes that share the job move on their own. A [Job] is itself the

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any  # arguments, as they stand in the cases
 
@@ -99,10 +100,11 @@ class Driver:
 
     def track(self, job: str, items: int, stop_before: int = 0) -> int:
         seen = 0
-        for number in self._jobs[job].track(range(1, items + 1)):
-            seen += 1
-            if number == stop_before:
-                break
+        with suppress(headway.JobCancelled):
+            for number in self._jobs[job].track(range(1, items + 1)):
+                seen += 1
+                if number == stop_before:
+                    break
         return seen
 
     def count(self, job: str, counter: str, part: str = "", by: int = 1, times: int = 1) -> None:

@@ -11,7 +11,23 @@ from headway.meter import Meter
 from headway.v1 import job_pb2
 
 MOST = 2**63 - 1
+
+
+class Whole:
+    """A whole number that is no int, as those of NumPy are."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __index__(self) -> int:
+        return self._number
+
+    def __float__(self) -> float:
+        return float(self._number)
+
+
 STRANGE = [
+    Decimal("sNaN"),
     math.nan,
     math.inf,
     -math.inf,
@@ -57,12 +73,15 @@ def test_whatever_a_worker_counts_it_goes_on_and_ends(
     [
         ([1.5, 1.5], 3),
         ([0.1] * 10, 1),
+        ([1 / 9] * 9, 1),
         ([0.25] * 3, 0),
         ([5, math.nan, math.inf, 1], 6),
         ([-5], 0),
         ([2**64 - 1], MOST),
         ([2**64 - 1, math.inf, 0.5], MOST),
         ([3, Fraction(1, 2), Decimal("0.5"), True], 5),
+        # As a float it would be rounded.
+        ([2**60, *[Whole(1)] * 3, Decimal("sNaN")], 2**60 + 3),
     ],
 )
 def test_what_becomes_of_amounts(given: list[float], progress: int) -> None:

@@ -1,7 +1,9 @@
 """Loops that count: lengths that are none, loops that are run again, and work that is for nothing."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,43 @@ def test_a_length_that_cannot_be_had_is_not_known(hw: headway.Client, length: Ca
     assert (seen.status, seen.size, seen.progress) == (job_pb2.JOB_STATUS_COMPLETED, 0, 6)
 
 
+class Hinted:
+    def __init__(self, hint: Callable[[], int]) -> None:
+        self._hint = hint
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("abc")
+
+    def __length_hint__(self) -> int:
+        return self._hint()
+
+
+def test_a_length_hint_is_a_size_too(hw: headway.Client) -> None:
+    for items in (Hinted(lambda: 3), reversed("abc"), iter("abc")):
+        with hw.job() as job:
+            list(job.track(items))
+        assert hw.get(None, job.id).size == 3
+    for hint in (unknown(TypeError), unknown(RuntimeError), lambda: -1):
+        with hw.job() as job:
+            assert len(list(job.track(Hinted(hint)))) == 3
+        assert (hw.get(None, job.id).size, hw.get(None, job.id).progress) == (0, 3)
+
+
+def test_a_source_is_asked_for_its_items_once_a_loop(hw: headway.Client) -> None:
+    begun = []
+
+    class Query:
+        def __iter__(self) -> Iterator[int]:
+            begun.append("a query that takes long")
+            return iter([1, 2])
+
+    with hw.job() as job:
+        items = job.track(Query())
+        assert begun == []
+        assert list(items) == list(items) == [1, 2]
+    assert len(begun) == 2
+
+
 def test_a_length_that_was_too_short_is_given_up(hw: headway.Client) -> None:
     with hw.job() as short, hw.job(size=2) as told:
         assert list(short.track(Items(lambda: 2))) == list(told.track(Items(lambda: 2))) == ["a", "b", "c"]
@@ -59,6 +98,27 @@ def test_a_length_that_was_too_short_is_given_up(hw: headway.Client) -> None:
         for _ in later.track(Items(lambda: 2)):
             later.size = 5
     assert hw.get(None, later.id).size == 5
+
+
+def test_nested_loops_are_more_than_the_length_of_the_outer_one(hw: headway.Client) -> None:
+    with hw.job() as job:
+        for _ in job.track(range(3)):
+            list(job.track(range(4)))
+    seen = hw.get(None, job.id)
+    assert (seen.progress, seen.size) == (15, 0)
+
+
+def test_threads_can_share_one_loop(hw: headway.Client) -> None:
+    with hw.job() as job, ThreadPoolExecutor(2) as pool:
+        items = iter(job.track(range(20_000)))
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            shares = list(pool.map(lambda _: list(items), range(2)))
+        finally:
+            sys.setswitchinterval(before)
+    assert sorted(shares[0] + shares[1]) == list(range(20_000))
+    assert hw.get(None, job.id).progress == 20_000
 
 
 def test_a_loop_that_is_run_again_counts_again(hw: headway.Client, caplog: pytest.LogCaptureFixture) -> None:

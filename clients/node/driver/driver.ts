@@ -7,7 +7,7 @@ import {
   connect,
   HeadwayError,
   type Job,
-  type JobCancelled,
+  JobCancelled,
   type JobState,
   type Json,
   type ListOptions,
@@ -139,9 +139,13 @@ const operations: { [op: string]: (about: Arguments) => unknown } = {
   },
   async track({ job: name, items, stop_before }) {
     let seen = 0;
-    for await (const number of job(name).track(Array.from({ length: items }, (_, index) => index + 1))) {
-      seen += 1;
-      if (number === stop_before) break;
+    try {
+      for await (const number of job(name).track(Array.from({ length: items }, (_, index) => index + 1))) {
+        seen += 1;
+        if (number === stop_before) break;
+      }
+    } catch (error) {
+      if (!(error instanceof JobCancelled)) throw error;
     }
     return seen;
   },

@@ -131,6 +131,7 @@ export class Course {
     if (!reporter) {
       const progress = this.job.parts.get(name) ?? 0n;
       reporter = new Reporter(new Tally(name, Number(progress)), progress, size);
+      reporter.tally.signal = this.cancelled.signal;
       this.#reporters.set(name, reporter);
     }
     return reporter.tally;

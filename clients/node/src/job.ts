@@ -13,7 +13,7 @@ import { FailJobRequest, FinishJobRequest, UpdateJobRequest } from "./gen/headwa
 import { Meter } from "./meter.js";
 import type { FollowOptions } from "./requests.js";
 import { type JobState, type Status as StatusName, statusName, toState } from "./state.js";
-import { clean, inWords, type Json, toJson, toRecord } from "./values.js";
+import { asSize, clean, inWords, type Json, NAME_LENGTH, toJson, toRecord } from "./values.js";
 
 /**
  * A job in the hands of its worker; made by `Client.create`, `run`, `resume` and `fetch`. It is the meter of its part "".
@@ -93,14 +93,14 @@ export class Job extends Meter implements AsyncDisposable {
     this.#update("invoker", text);
   }
 
-  /** How much there is to do, in units; 0 = not known. Can be set. */
+  /** How much there is to do, in units; 0 = not known. Can be set: NaN, infinity and what is negative mean the same. */
   get size(): number {
     return sizeOf(this.#course);
   }
 
   set size(units: number) {
     this.#course.tally.touch();
-    this.#course.tally.size = Math.max(units, 0);
+    this.#course.tally.size = asSize(units);
   }
 
   /**
@@ -116,8 +116,8 @@ export class Job extends Meter implements AsyncDisposable {
   }
 
   /**
-   * Aborted once somebody wants the job to end early; its reason is a JobCancelled. Hand it to all that takes a signal,
-   * and to `track`.
+   * Aborted once somebody wants the job to end early; its reason is a JobCancelled. Hand it to all that takes a signal;
+   * `track` heeds it by itself.
    */
   get signal(): AbortSignal {
     return this.#course.cancelled.signal;
@@ -281,7 +281,7 @@ export class Job extends Meter implements AsyncDisposable {
   }
 
   #update(field: "name" | "invoker", text: string): void {
-    const value = clean(text, 1024);
+    const value = clean(text, NAME_LENGTH);
     this.#course.tally.touch();
     this.#course.job[field] = value;
     const job = JobMessage.fromPartial({ id: this.id, [field]: value });

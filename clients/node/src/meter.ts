@@ -2,7 +2,7 @@
 
 import type { Tally } from "./tally.js";
 import { type Items, lengthOf, Track, type TrackOptions, trackSync } from "./track.js";
-import { clean } from "./values.js";
+import { amount, clean } from "./values.js";
 
 /**
  * One part of a job: what a worker that shares the job moves on its own.
@@ -28,7 +28,7 @@ export class Meter {
   set progress(done: number) {
     const tally = this.#tally;
     if (tally.woken) tally.touch();
-    tally.done = Number(done) || 0;
+    tally.done = amount(done, tally.done);
   }
 
   /** Counts more units as done; 1 by default. */
@@ -36,13 +36,13 @@ export class Meter {
     const tally = this.#tally;
     if (tally.woken) tally.touch();
     // One slip must not undo all that was counted.
-    tally.done += Number(by) || 0;
+    tally.done += amount(by, 0);
   }
 
   /**
    * Yields the items and counts each as done when the next is asked for, for `for await`. An item during which the
    * loop breaks or throws is not counted. If the job's size is not known yet and the items have a length, that becomes
-   * the size.
+   * the size. Throws JobCancelled before the next item once somebody wants the job to end early, unless `signal` is null.
    *
    * Takes iterables of both kinds, a `Readable` for example, and gives the event loop its turn now and then, so that
    * reports leave even if neither the items nor the loop ever wait.

@@ -108,7 +108,7 @@ export class Reporter {
       report.message = this.#message = sample.message;
     }
     for (const [name, total] of sample.counters) {
-      const delta = whole(total) - whole(this.#counters.get(name) ?? 0);
+      const delta = whole(whole(total) - whole(this.#counters.get(name) ?? 0));
       if (delta !== 0n) report.counters.set(name, delta);
     }
     this.#counters = sample.counters;

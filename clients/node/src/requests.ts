@@ -6,9 +6,11 @@ import { Job, JobStatus } from "./gen/headway/v1/job.js";
 import { CreateJobRequest, ListJobsRequest } from "./gen/headway/v1/job_service.js";
 import { chance, uuid7 } from "./ids.js";
 import { duration, type Status } from "./state.js";
-import { clean, whole } from "./values.js";
+import { asSize, clean, NAME_LENGTH, whole } from "./values.js";
 
 const HEARTBEAT_TIMEOUT = 60_000;
+const UNIT_LENGTH = 32;
+const LABEL_LENGTH = 256;
 
 /** Which session, and what breaks the call off. */
 export interface Options {
@@ -72,11 +74,13 @@ export function createRequest(session: string, name: string, options: CreateOpti
   return CreateJobRequest.fromPartial({
     sessionId: session,
     jobId: options.jobId || uuid7(),
-    name: clean(name),
-    invoker: clean(options.invoker ?? ""),
-    size: whole(options.size ?? 0),
-    unit: clean(options.unit ?? ""),
-    labels: new Map(Object.entries(options.labels ?? {}).map(([key, value]) => [clean(key), clean(value)])),
+    name: clean(name, NAME_LENGTH),
+    invoker: clean(options.invoker ?? "", NAME_LENGTH),
+    size: whole(asSize(options.size)),
+    unit: clean(options.unit ?? "", UNIT_LENGTH),
+    labels: new Map(
+      Object.entries(options.labels ?? {}).map(([key, value]) => [clean(key), clean(value, LABEL_LENGTH)]),
+    ),
     heartbeatTimeout: duration(options.heartbeatTimeout ?? HEARTBEAT_TIMEOUT),
     stallTimeout: options.stallTimeout === undefined ? undefined : duration(options.stallTimeout),
     retention: options.retention === undefined ? undefined : duration(options.retention),

@@ -4,7 +4,7 @@
  */
 
 import { RecordError } from "./gen/headway/v1/job.js";
-import { clean, type Json, toRecord } from "./values.js";
+import { amount, clean, type Json, toRecord } from "./values.js";
 
 const COUNTERS = 64;
 const ERRORS_AT_MOST = 1000;
@@ -35,6 +35,8 @@ export class Tally {
   done: number;
   message: string | undefined;
   size: number | undefined;
+  /** Aborted once somebody wants the job to end early. */
+  signal: AbortSignal | undefined;
   /** Called at the first change, if it is there. */
   woken: (() => void) | undefined;
   readonly #counters = new Map<string, number>();
@@ -61,7 +63,7 @@ export class Tally {
       name = clean(counter, 128) || "?";
       if (!this.#counters.has(name) && this.#counters.size === COUNTERS) return;
     }
-    this.#counters.set(name, (this.#counters.get(name) ?? 0) + (Number(by) || 0));
+    this.#counters.set(name, (this.#counters.get(name) ?? 0) + amount(by, 0));
   }
 
   recordError(record: unknown, message: unknown, code: unknown): void {

@@ -5,8 +5,11 @@ import type { Tally } from "./tally.js";
 
 /** How a tracked loop can be left early. */
 export interface TrackOptions {
-  /** The loop throws the signal's reason before the next item once it is aborted: `job.signal`, for example. */
-  signal?: AbortSignal | undefined;
+  /**
+   * The loop throws the signal's reason before the next item once it is aborted. By default that of the job: JobCancelled
+   * once somebody wants it to end early. With null the loop goes on.
+   */
+  signal?: AbortSignal | null | undefined;
 }
 
 // How long a source that never waits may keep the event loop, in milliseconds.
@@ -36,7 +39,7 @@ export class Track<T> implements AsyncIterableIterator<T> {
     this.#source = asynchronous
       ? items[Symbol.asyncIterator]()
       : (items as Iterable<T | PromiseLike<T>>)[Symbol.iterator]();
-    this.#signal = signal;
+    this.#signal = signal === undefined ? tally.signal : (signal ?? undefined);
   }
 
   [Symbol.asyncIterator](): this {
@@ -79,7 +82,7 @@ function isPromise<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
 export function* trackSync<T>(
   tally: Tally,
   items: Iterable<T>,
-  { signal }: TrackOptions,
+  { signal = tally.signal }: TrackOptions,
 ): Generator<T, void, undefined> {
   for (const item of items) {
     if (signal?.aborted) throw signal.reason;

@@ -32,8 +32,22 @@ export function toRecord(values: object): { [key: string]: Json } {
   return json !== null && typeof json === "object" && !Array.isArray(json) ? json : {};
 }
 
+/** Characters of a job's name and of its invoker. */
+export const NAME_LENGTH = 256;
+
+/** A number of units, or `otherwise` for what is none: NaN, infinity, a text that is no number. */
+export function amount<Otherwise>(value: unknown, otherwise: Otherwise): number | Otherwise {
+  const number = Number(value);
+  return Number.isFinite(number) ? number : otherwise;
+}
+
+/** How much there is to do: 0, not known, for what is no amount or negative. */
+export function asSize(value: unknown): number {
+  return Math.max(amount(value ?? 0, 0), 0);
+}
+
 /** The number as it can be sent. What cannot is 0: a worker's slip must not stop all reports. */
-export function whole(value: number): bigint {
+export function whole(value: number | bigint): bigint {
   if (typeof value === "bigint") return clamp(value);
   if (typeof value !== "number" || Number.isNaN(value)) return 0n;
   if (!Number.isFinite(value)) return value > 0 ? INT64 : -INT64;

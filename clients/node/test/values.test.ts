@@ -1,12 +1,25 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { clean, inWords, toJson } from "#dist/values.js";
+import { amount, asSize, clean, inWords, toJson, whole } from "#dist/values.js";
 
 test("texts are cut by characters, and hold neither U+0000 nor half characters", () => {
   assert.equal(clean("𝄞𝄞𝄞", 2), "𝄞𝄞");
   assert.equal(clean("abc", 2), "ab");
   assert.equal(clean("a\0b\ud800"), "a\ufffdb\ufffd");
   assert.equal(clean(Object.create(null)), "[object Object]");
+});
+
+test("what is no amount is passed over, and no size is not known", () => {
+  for (const strange of [Number.NaN, Number.POSITIVE_INFINITY, "twelve", undefined]) {
+    assert.equal(amount(strange, 7), 7);
+    assert.equal(asSize(strange), 0);
+  }
+  assert.deepEqual(
+    [1.5, "12", 3n].map((value) => amount(value, 7)),
+    [1.5, 12, 3],
+  );
+  assert.deepEqual([null, -1, 3.7, 5n].map(asSize), [0, 0, 3.7, 5]);
+  assert.deepEqual([3.7, 2 ** 64, 2n ** 64n, -1].map(whole), [3n, 2n ** 63n - 1n, 2n ** 63n - 1n, -1n]);
 });
 
 test("any value becomes JSON, and nothing throws", () => {

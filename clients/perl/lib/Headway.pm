@@ -13,7 +13,7 @@ use Headway::Error   ();
 use Headway::Http    ();
 use Headway::Ids     qw(chance now uuid7);
 use Headway::Job     ();
-use Headway::Json    qw(clean job_state perlish span whole);
+use Headway::Json    qw(clean job_state perlish size_of span);
 use Headway::Session ();
 use Headway::Spool   ();
 use Headway::Target  ();
@@ -22,6 +22,10 @@ our $VERSION = '0.1.0';
 
 # Seconds: until all is delivered, for a call that somebody waits for, for a new job, and for one long poll.
 my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $POLL ) = ( 10, 10, 1, 30 );
+
+# Characters.
+my %LENGTH       = ( name => 256, invoker => 256, unit => 32 );
+my $LABEL_LENGTH = 256;
 
 my %ENDED = map { $_ => 1 } qw(COMPLETED FAILED CANCELLED);
 my %open;
@@ -51,14 +55,14 @@ sub create {
     my $id      = $about{job_id};
     my $session = $self->_session( \%about );
     my %request = ( session_id => $session, job_id => $id || uuid7() );
-    $request{$_}             = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
-    $request{size}           = whole( $about{size} ) if defined $about{size};
-    $request{pending}        = JSON::PP::true()      if $about{pending};
+    $request{$_}             = clean( $about{$_}, $LENGTH{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
+    $request{size}           = size_of( $about{size} ) if defined $about{size};
+    $request{pending}        = JSON::PP::true()        if $about{pending};
     $request{"${_}_timeout"} = span( $about{"${_}_timeout"} )
         for grep { defined $about{"${_}_timeout"} } qw(heartbeat stall);
     $request{retention} = span( $about{retention} ) if defined $about{retention};
     my $labels = $about{labels} || {};
-    $request{labels} = { map { clean($_) => clean( $labels->{$_} ) } keys %{$labels} } if %{$labels};
+    $request{labels} = { map { clean($_) => clean( $labels->{$_}, $LABEL_LENGTH ) } keys %{$labels} } if %{$labels};
     $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
     my $course = Headway::Course->new(
         session   => $session,

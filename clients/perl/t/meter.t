@@ -34,6 +34,22 @@ subtest 'Of many record errors those at either end keep their texts' => sub {
     is_deeply [ @sent[ 0, 499, 500, 1_999, 2_000, 2_499 ] ], [ 1, 500, q{?}, q{?}, 2_001, 2_500 ], 'which are named';
 };
 
+subtest 'What is no amount is passed over' => sub {
+    my $meter = Headway::Meter->new( q{}, 0 );
+    my $inf   = 9**9**9;
+    $meter->progress(4);
+    for my $strange ( $inf, -$inf, $inf - $inf ) {
+        $meter->advance($strange);
+        $meter->progress($strange);
+        $meter->count( 'added', $strange );
+    }
+    $meter->advance($_) for 0.5, 0.5;
+    $meter->count('added');
+    my $sample = $meter->sample(1_000);
+    is $sample->{progress}, 5, 'the progress';
+    is_deeply $sample->{counters}, { added => 1 }, 'the counters';
+};
+
 subtest 'A checkpoint goes with its moment' => sub {
     my $meter = Headway::Meter->new( q{}, 0 );
     $meter->advance(3);

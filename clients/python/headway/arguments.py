@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, TypeVar, get_args
@@ -51,11 +52,12 @@ def checked(function: Callable[P, Result]) -> Callable[P, Result]:
     at the call, also if it is a generator. Says which one may have been meant."""
     known: set[str] = set()
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-            known.add(parameter.name)
-        for options in get_args(parameter.annotation):
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            # Unpack[Options]
+            for options in get_args(parameter.annotation):
                 known.update(options.__annotations__)
+        else:
+            known.add(parameter.name)
     known -= {"self"}
 
     @wraps(function)
@@ -64,6 +66,8 @@ def checked(function: Callable[P, Result]) -> Callable[P, Result]:
             raise unknown_argument(function.__name__, next(name for name in kwargs if name not in known), known)
         return function(*args, **kwargs)
 
+    if sys.version_info >= (3, 12) and inspect.iscoroutinefunction(function):
+        inspect.markcoroutinefunction(call)
     return call
 
 

@@ -5,7 +5,7 @@ goes along, and a loop is ended early by changing what that iterator yields.
 """
 
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import chain, compress, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -23,9 +23,10 @@ Check = Callable[[], object]
 
 
 def length(items: object) -> int:
-    """What `len` says, 0 if that cannot be had: a length is no more than a hint, and its error not the worker's."""
+    """What `len` says, or else the length hint, 0 if neither can be had: it is no more than a hint, and its error not
+    the worker's."""
     try:
-        return len(items) if isinstance(items, Sized) else 0
+        return length_hint(items, 0)
     except Exception:
         return 0
 
@@ -48,7 +49,7 @@ class Tracked(Iterable[Item], AsyncIterable[Item]):
             raise TypeError(
                 f"track() needs something to loop over, and {type(items).__name__!r} is nothing of the kind."
             )
-        if self._lap is not None and self._lap.finished and iter(items) is items:
+        if self._lap is not None and self._lap.finished and isinstance(items, Iterator):
             log.warning("headway: an iterator gives its items once, so a second loop over this track() has none")
         self._lap = lap = Lap(self._check)
         counted = lap.around(items)

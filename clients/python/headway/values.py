@@ -7,6 +7,7 @@ made to fit. Only what is no number at all, where there must be one, is an error
 import math
 import numbers
 from collections.abc import Mapping
+from operator import index
 from typing import TypeAlias
 
 from google.protobuf import struct_pb2
@@ -40,17 +41,22 @@ def clean(text: object, limit: int) -> str:
 def amount(number: float) -> float | None:
     """A number of units, between -2⁶³+1 and 2⁶³-1; None for NaN and infinity, which are no amounts. TypeError if it is
     none."""
-    if isinstance(number, str | bytes | bytearray) or not hasattr(number, "__float__"):
-        raise TypeError(f"This must be a number, not {type(number).__name__}: {number!r}.")
-    if not isinstance(number, int):
+    if hasattr(number, "__index__"):
+        # Not only int: the whole numbers of NumPy stay exact too.
+        fitting: float = index(number)
+    elif hasattr(number, "__float__"):
         try:
-            number = float(number)
+            fitting = float(number)
         except OverflowError:
-            number = int(number)
-        else:
-            if not math.isfinite(number):
-                return None
-    return min(max(number, -_INT64), _INT64)
+            fitting = int(number)
+        except ValueError:
+            # A signalling NaN.
+            return None
+        if isinstance(fitting, float) and not math.isfinite(fitting):
+            return None
+    else:
+        raise TypeError(f"This must be a number, not {type(number).__name__}: {number!r}.")
+    return min(max(fitting, -_INT64), _INT64)
 
 
 def whole(number: float) -> int:

@@ -15,6 +15,7 @@ use crate::client::{Client, Connection, State};
 use crate::course::Course;
 use crate::error::Error;
 use crate::meter::Meter;
+use crate::options::NAME_LENGTH;
 use crate::part::Part;
 use crate::promise::{Answer, lock};
 use crate::proto::google::rpc;
@@ -187,7 +188,7 @@ impl Job {
         self.course().state().job.name.clone()
     }
 
-    /// Changes its name, at most 256 characters.
+    /// Changes its name: the first 256 characters.
     pub fn set_name(&self, name: impl Display) {
         self.update(name, "name", |job| &mut job.name);
     }
@@ -352,7 +353,7 @@ impl Job {
     }
 
     fn update(&self, text: impl Display, field: &str, of: impl Fn(&mut v1::Job) -> &mut String) {
-        let text = clean_text(text, 1024);
+        let text = clean_text(text, NAME_LENGTH);
         let mut change = v1::Job { id: self.id().to_owned(), ..v1::Job::default() };
         of(&mut change).clone_from(&text);
         *of(&mut self.course().state().job) = text;

@@ -11,6 +11,10 @@ use crate::values::{clean_text, to_duration};
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The server says which texts are too long for it.
 const ANY_LENGTH: usize = 10_000;
+/// Characters of a job's name and of its invoker.
+pub(crate) const NAME_LENGTH: usize = 256;
+const UNIT_LENGTH: usize = 32;
+const LABEL_LENGTH: usize = 256;
 
 /// What a job can be created with. A plain `&str` will do: it is the name.
 ///
@@ -37,10 +41,10 @@ pub struct JobOptions {
 }
 
 impl JobOptions {
-    /// A job of that name, for people; at most 256 characters.
+    /// A job of that name, for people: the first 256 characters.
     pub fn new(name: impl Display) -> Self {
         Self {
-            name: clean_text(name, ANY_LENGTH),
+            name: clean_text(name, NAME_LENGTH),
             job_id: None,
             invoker: String::new(),
             size: 0,
@@ -61,27 +65,27 @@ impl JobOptions {
         self
     }
 
-    /// Who or what starts it; at most 256 characters.
+    /// Who or what starts it: the first 256 characters.
     pub fn invoker(mut self, invoker: impl Display) -> Self {
-        self.invoker = clean_text(invoker, ANY_LENGTH);
+        self.invoker = clean_text(invoker, NAME_LENGTH);
         self
     }
 
     /// How much there is to do, in units. Default: 0, not known yet.
     pub fn size(mut self, units: i64) -> Self {
-        self.size = units;
+        self.size = units.max(0);
         self
     }
 
-    /// What is counted: "records". At most 32 characters.
+    /// What is counted: "records". The first 32 characters.
     pub fn unit(mut self, unit: impl Display) -> Self {
-        self.unit = clean_text(unit, ANY_LENGTH);
+        self.unit = clean_text(unit, UNIT_LENGTH);
         self
     }
 
-    /// A label to filter by; at most 64, keys of at most 63 and values of at most 256 characters.
+    /// A label to filter by; at most 64, keys of at most 63 characters, the first 256 of each value.
     pub fn label(mut self, key: impl Display, value: impl Display) -> Self {
-        self.labels.insert(clean_text(key, ANY_LENGTH), clean_text(value, ANY_LENGTH));
+        self.labels.insert(clean_text(key, ANY_LENGTH), clean_text(value, LABEL_LENGTH));
         self
     }
 

@@ -239,10 +239,11 @@ sub die_if_cancelled {
     return;
 }
 
+# That a job is not tracked any more for another reason than somebody's decision is no reason to end the work.
 sub die_if_unwanted {
     my ($self) = @_;
     $self->die_if_cancelled;
-    die $self->{error} if $self->{error};
+    die $self->{error} if $self->{error} && $self->{error}->reason =~ /\A(?:JOB_ENDED|STALE_ATTEMPT)\z/;
     return;
 }
 

@@ -11,10 +11,11 @@ use Headway::Cancelled ();
 use Headway::Course    ();
 use Headway::Engine    ();
 use Headway::Error     ();
-use Headway::Json      qw(clean plain whole);
+use Headway::Json      qw(clean plain size_of);
 use Headway::Scope     ();
 
-my %CODES = map { $Headway::Error::CODES[$_] => $_ } 0 .. $#Headway::Error::CODES;
+my $NAME_LENGTH = 256;
+my %CODES       = map { $Headway::Error::CODES[$_] => $_ } 0 .. $#Headway::Error::CODES;
 
 sub new {
     my ( $class, $client, $course ) = @_;
@@ -106,8 +107,7 @@ sub size {
     my $meter = $self->{meter};
     return $meter->{size} // $self->{course}{job}{size} // 0 if !@set;
     Headway::Engine->forked                                  if $$ != $Headway::Engine::PROCESS;
-    my $units = whole( $set[0] );
-    $meter->{size} = $units > 0 ? $units : 0;
+    $meter->{size} = size_of( $set[0] );
     $meter->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $meter->{due} };
     return;
 }
@@ -119,7 +119,7 @@ sub _described {
     my ( $self, $field, @set ) = @_;
     my $job = $self->{course}{job};
     return $job->{$field} // q{} if !@set;
-    my $text = $job->{$field} = clean( $set[0], 1_024 );
+    my $text = $job->{$field} = clean( $set[0], $NAME_LENGTH );
     $self->_step( UpdateJob => { job => { id => $self->id, $field => $text }, update_mask => $field } );
     return;
 }

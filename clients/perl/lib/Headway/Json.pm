@@ -14,7 +14,7 @@ use Scalar::Util qw(blessed looks_like_number reftype);
 
 use Headway::Error ();
 
-our @EXPORT_OK = qw(clean decode encode is_number job_state perlish plain seconds span whole);
+our @EXPORT_OK = qw(clean decode encode is_number job_state perlish plain seconds size_of span whole);
 
 my $EXACT  = 9_007_199_254_740_992;
 my $DEPTH  = 32;
@@ -63,6 +63,13 @@ sub whole {
     my ($number) = @_;
     return 0 if !defined $number || !looks_like_number($number) || $number != $number;
     return $number > $EXACT ? $EXACT : $number < -$EXACT ? -$EXACT : int $number;
+}
+
+# How much there is to do: 0, not known, for what is no number, infinite or negative.
+sub size_of {
+    my ($number) = @_;
+    my $units = whole($number);
+    return $units > 0 && $number - $number == 0 ? $units : 0;
 }
 
 # Any data as JSON has it. What JSON has no word for (code, globs, whole numbers beyond 2**53, infinity) becomes its text.

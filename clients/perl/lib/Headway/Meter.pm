@@ -38,11 +38,12 @@ sub _fresh {
 sub part_name { return $_[0]{part} }
 
 # These two are what a worker calls for each record, so they are written out: what they have in common would cost half as
-# much again as a call. Only the process id tells that this is a forked child, whose count begins anew.
+# much again as a call. What minus itself is not 0, NaN and infinity, is no amount. Only the process id tells that this is a forked child, whose count begins anew.
 sub advance {
     my ( $self, $n ) = @_;
     Headway::Engine->forked if $$ != $Headway::Engine::PROCESS;
-    $self->{done} += defined $n ? $n : 1;
+    my $by = defined $n ? $n + 0 : 1;
+    $self->{done} += $by  if $by - $by == 0;
     $self->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
     return;
 }
@@ -51,7 +52,8 @@ sub progress {
     my ( $self, @set ) = @_;
     Headway::Engine->forked if $$ != $Headway::Engine::PROCESS;
     return $self->{done}    if !@set;
-    $self->{done} = defined $set[0] ? $set[0] + 0 : 0;
+    my $done = defined $set[0] ? $set[0] + 0 : 0;
+    $self->{done} = $done if $done - $done == 0;
     $self->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
     return;
 }
@@ -59,7 +61,8 @@ sub progress {
 sub count {
     my ( $self, $counter, $n ) = @_;
     $self->_mine;
-    $self->{counters}{$counter} += $n // 1;
+    my $by = ( $n // 1 ) + 0;
+    $self->{counters}{$counter} += $by - $by == 0 ? $by : 0;
     return $self->_said;
 }
 
@@ -106,7 +109,7 @@ sub track {
     croak 'track wants a reference to a list, or to a sub that gives the next item'
         if $kind ne 'ARRAY' && $kind ne 'CODE';
     $self->_expect( scalar @{$source} ) if $kind eq 'ARRAY';
-    my $course = $options{cancellable} ? $self->{course} : undef;
+    my $course = $options{cancellable} // 1 ? $self->{course} : undef;
     my ( $index, $begun ) = ( 0, 0 );
     return sub {
         $self->advance           if $begun;
@@ -226,8 +229,9 @@ An iterator that counts an item as done when the next one is asked for, so that 
 counted. The source is a reference to a list, whose length becomes the job's size if that is not known yet, or a sub that
 gives the next item, and undef at the end. At the end the iterator gives the empty list, undef in scalar context.
 
-With C<< cancellable => 1 >> it dies before the next item once the work is for nothing: with L<Headway::Cancelled> if
-somebody wants the job to end early, or with what C<stopped> says.
+It dies before the next item once the work is for nothing: with L<Headway::Cancelled> if somebody wants the job to end early,
+or with what C<stopped> says if it has ended otherwise or another worker has taken it over. With C<< cancellable => 0 >> it
+goes on.
 
 =head2 count($counter, $n)
 

@@ -104,9 +104,9 @@ public final class Job extends Meter implements AutoCloseable {
         return course.state().getName();
     }
 
-    /** Names it anew: at most 256 characters. */
+    /** Names it anew: the first 256 characters. */
     public void name(String text) {
-        String name = Values.clean(text, 1024);
+        String name = Values.clean(text, NewJob.NAME_LENGTH);
         course.change(job -> job.setName(name));
         update(dev.headway.v1.Job.newBuilder().setName(name), "name");
     }
@@ -116,9 +116,9 @@ public final class Job extends Meter implements AutoCloseable {
         return course.state().getInvoker();
     }
 
-    /** Says anew who or what started it: at most 256 characters. */
+    /** Says anew who or what started it: the first 256 characters. */
     public void invoker(String text) {
-        String invoker = Values.clean(text, 1024);
+        String invoker = Values.clean(text, NewJob.NAME_LENGTH);
         course.change(job -> job.setInvoker(invoker));
         update(dev.headway.v1.Job.newBuilder().setInvoker(invoker), "invoker");
     }

@@ -17,15 +17,19 @@ public final class NewJob {
     /** Without contact for so long a job counts as LOST, unless it asks for another span. */
     public static final Duration HEARTBEAT_TIMEOUT = Duration.ofSeconds(60);
 
+    static final int NAME_LENGTH = 256;
+    private static final int UNIT_LENGTH = 32;
+    private static final int LABEL_LENGTH = 256;
+
     private final CreateJobRequest.Builder request =
             CreateJobRequest.newBuilder().setHeartbeatTimeout(Time.proto(HEARTBEAT_TIMEOUT));
 
     private NewJob() {}
 
-    /** A job with this name, for people: at most 256 characters. */
+    /** A job with this name, for people: the first 256 characters. */
     public static NewJob named(String name) {
         NewJob job = new NewJob();
-        job.request.setName(clean(name));
+        job.request.setName(Values.clean(name, NAME_LENGTH));
         return job;
     }
 
@@ -38,30 +42,30 @@ public final class NewJob {
         return this;
     }
 
-    /** Who or what starts it: at most 256 characters. */
+    /** Who or what starts it: the first 256 characters. */
     public NewJob invoker(String invoker) {
-        request.setInvoker(clean(invoker));
+        request.setInvoker(Values.clean(invoker, NAME_LENGTH));
         return this;
     }
 
     /** How much there is to do, in units; 0 = not known yet. */
     public NewJob size(long units) {
-        request.setSize(units);
+        request.setSize(Math.max(units, 0));
         return this;
     }
 
-    /** What is counted: {@code records}, {@code bytes}; at most 32 characters. */
+    /** What is counted: {@code records}, {@code bytes}; the first 32 characters. */
     public NewJob unit(String unit) {
-        request.setUnit(clean(unit));
+        request.setUnit(Values.clean(unit, UNIT_LENGTH));
         return this;
     }
 
     /**
-     * One more label to filter by: at most 64, keys of 1 to 63 and values of at most 256
-     * characters.
+     * One more label to filter by: at most 64, keys of 1 to 63 characters, the first 256 of each
+     * value.
      */
     public NewJob label(String key, String value) {
-        request.putLabels(clean(key), clean(value));
+        request.putLabels(clean(key), Values.clean(value, LABEL_LENGTH));
         return this;
     }
 
