@@ -105,6 +105,8 @@ export function percent(job) {
 
 /** 50 of 200 records · 3.40 of 10.2 GB · 25 % @param {Job} job */
 export function count(job) {
+  // Nothing is said of what nobody counts.
+  if (!job.size && !job.progress && !job.unit) return "";
   return amounts(job, job.size ? [job.progress, job.size] : [job.progress]);
 }
 
