@@ -56,6 +56,7 @@ def test_axe_finds_no_fault(visit: Visit, all_kinds: str, look: str) -> None:
     tab.picture(f"job-{look}", whole=True)
     assert faults(tab) == []
     tab.page.get_by_role("button", name="Cancel this job").click()
+    tab.picture(f"cancel-{look}")
     assert faults(tab) == []
     tab.page.keyboard.press("Escape")
     tab.page.get_by_role("button", name="Switch session").click()
