@@ -83,6 +83,8 @@ function title() {
 function empty() {
   const shown = complete && jobs.size === 0;
   byId("empty").hidden = !shown;
+  // There is nothing to search or sort.
+  byId("toolbar").hidden = shown;
   showFirstJob(shown && who && who.session !== "-" ? who.session : "");
 }
 
