@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Protocol, Unpack
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import missing
-from tests.page.tab import CHROMIUM, Tab, TabOptions, launch
+from tests.page.tab import CHROMIUM, LIVE_WITHIN, Tab, TabOptions, launch
 from tests.page.worker import Worker
 from tests.support.server import ServerProcess
 
@@ -17,6 +17,7 @@ from tests.support.server import ServerProcess
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         missing("Chromium (Debian: apt-get install chromium)")
+    expect.set_options(timeout=LIVE_WITHIN)
     with sync_playwright() as playwright:
         running = launch(playwright)
         yield running

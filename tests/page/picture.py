@@ -33,7 +33,7 @@ def main() -> int:
         worker = Worker(server, SESSION)
         browser = launch(playwright)
         tab = Tab(browser)
-        tab.page.set_viewport_size({"width": 1160, "height": 632})
+        tab.page.set_viewport_size({"width": 1160, "height": 1000})
         ended(worker)
         run(worker)
         tab.open(f"http://{server.http_address}/#session={SESSION}")

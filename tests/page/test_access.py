@@ -56,6 +56,7 @@ def test_axe_finds_no_fault(visit: Visit, all_kinds: str, look: str) -> None:
     tab.picture(f"job-{look}", whole=True)
     assert faults(tab) == []
     tab.page.get_by_role("button", name="Cancel this job").click()
+    tab.picture(f"cancel-{look}")
     assert faults(tab) == []
     tab.page.keyboard.press("Escape")
     tab.page.get_by_role("button", name="Switch session").click()
@@ -75,6 +76,41 @@ def test_on_a_phone_nothing_is_cut_off(visit: Visit, all_kinds: str) -> None:
     tab.open_job("Stage MARC records: Hathi, part 3")
     expect(tab.section("Variables")).to_be_visible()
     assert tab.page.evaluate(overflow) == 0
+
+
+WORDS_IN_LINES = """cells => cells.map(cell => {
+  const words = [];
+  for (const found of cell.textContent.matchAll(/\\S+/g)) {
+    const range = document.createRange();
+    range.setStart(cell.firstChild, found.index);
+    range.setEnd(cell.firstChild, found.index + found[0].length);
+    if (range.getClientRects().length > 1) words.push(found[0]);
+  }
+  return words;
+}).flat()"""
+
+
+def test_a_table_on_a_phone_wraps_by_word(visit: Visit, worker: Worker) -> None:
+    job = worker.create("Stage MARC records")
+    message = "the leader says that the record has 02105 bytes, and the directory ends at byte 01988"
+    endless = "x" * 200
+    errors = [
+        job_pb2.RecordError(record="hathi.umn.31951d004", code="BAD_LEADER_LENGTH", message=message),
+        job_pb2.RecordError(record="ocm00001", message=endless),
+    ]
+    worker.report(job, record_errors=errors)
+    tab = visit(phone=True)
+    tab.open_job("Stage MARC records")
+    section = tab.section("Record errors")
+    rows = section.get_by_role("row")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(1).get_by_role("cell")).to_have_text(["1", "hathi.umn.31951d004", "BAD_LEADER_LENGTH", message])
+    assert section.locator("td").evaluate_all(WORDS_IN_LINES) == [endless]
+    region = section.get_by_role("region")
+    assert region.evaluate("element => element.scrollWidth - element.clientWidth") == 0
+    assert tab.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    tab.picture("errors-phone", whole=True)
+    assert faults(tab) == []
 
 
 def test_all_of_it_by_keyboard(visit: Visit, worker: Worker) -> None:

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Request, expect
 
 from headway.v1 import job_service_pb2 as pb
 from tests.page.conftest import Visit
-from tests.page.tab import Tab
+from tests.page.tab import LIVE_WITHIN, Tab
 from tests.page.worker import Worker
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
@@ -84,7 +84,7 @@ def test_two_thousand_jobs_stay_smooth(browser: Browser, crowd: tuple[ServerProc
         tab.page.mouse.wheel(0, 20_000)
         return tab.rows().count() == CROWD
 
-    until(all_there)
+    until(all_there, LIVE_WITHIN / 1000)
     tab.picture("crowd")
     tab.close()
     assert tab.faults == []

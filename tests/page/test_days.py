@@ -60,13 +60,13 @@ def test_times_and_days(tab: Tab) -> None:
         "this morning | 08:01 to 08:11",
         "overnight | 25 Mar, 22:10 to 26 Mar, 00:15",
         "Yesterday | ",
-        "yesterday, early | 25 Mar, 03:30",
+        "yesterday, early | 03:30",
         "Wednesday 21 March | ",
-        "last week | 21 Mar, 10:00 to 11:00",
+        "last week | 10:00 to 11:00",
         "Sunday 26 February | ",
-        "last month | 26 Feb, 10:00 to 11:00",
+        "last month | 10:00 to 11:00",
         "Friday, 28 October 2039 | ",
-        "last year | 28 Oct 2039, 10:00 to 11:00",
+        "last year | 10:00 to 11:00",
     ]
     tab.picture("days")
     assert [violation["id"] for violation in Axe().run(tab.page).response["violations"]] == []
@@ -77,6 +77,9 @@ def test_times_and_days(tab: Tab) -> None:
     expect(tab.headings().nth(1)).to_have_text("Yesterday")
     sort.select_option("name")
     expect(tab.headings()).to_have_count(0)
+    # Without headings each row tells its day.
+    expect(tab.row("last week").locator(".times")).to_have_text("21 Mar, 10:00 to 11:00")
+    expect(tab.row("last year").locator(".times")).to_have_text("28 Oct 2039, 10:00 to 11:00")
 
 
 def test_a_list_of_what_runs_has_no_headings(tab: Tab) -> None:

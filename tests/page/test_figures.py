@@ -103,7 +103,7 @@ def test_a_worker_that_says_nothing_is_plain_to_see(visit: Visit, worker: Worker
     worker.report(job, progress=100)
     tab = visit()
     row = tab.row("Export patrons").locator(".facts")
-    expect(row).to_contain_text("no report for", timeout=30_000)
+    expect(row).to_contain_text("no report for")
     expect(row).to_contain_text("100 of 10,000 patrons")
     tab.picture("late")
     tab.open_job("Export patrons")

@@ -70,7 +70,7 @@ def test_the_first_job(visit: Visit, server: ServerProcess, session: str) -> Non
     environment = {name: text for name, text in os.environ.items() if not name.startswith("HEADWAY_")}
     running = subprocess.Popen(["sh", "-c", copied], env={**environment, "PATH": path}, start_new_session=True)
     try:
-        expect(tab.row("First job")).to_contain_text("Running", timeout=30_000)
+        expect(tab.row("First job")).to_contain_text("Running")
         expect(tab.page.get_by_text(EMPTY)).to_be_hidden()
         expect(commands).to_be_hidden()
     finally:

@@ -126,7 +126,7 @@ def test_a_reader_cancels_and_the_worker_stops(visit: Visit, own_server: ServerP
     dialog = tab.page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"Cancel “{IMPORT}”?")
     dialog.get_by_label("Reason").fill("wrong file")
-    dialog.get_by_label("Time to end it").select_option("10 minutes")
+    dialog.get_by_label("Time to stop").select_option("10 minutes")
     tab.picture("cancel")
     dialog.get_by_role("button", name="Cancel the job").click()
     expect(dialog).to_be_hidden()
@@ -135,7 +135,7 @@ def test_a_reader_cancels_and_the_worker_stops(visit: Visit, own_server: ServerP
     assert "wrong file" in complaints
     expect(tab.page.locator(".head")).to_contain_text("Cancelled")
     expect(tab.page.get_by_role("button", name="Cancel this job")).to_be_hidden()
-    expect(tab.section("What happened")).to_contain_text("Cancelled")
+    expect(tab.section("History")).to_contain_text("Cancelled")
 
 
 def test_the_wish_to_cancel_is_shown_until_the_worker_heeds_it(visit: Visit, worker: Worker) -> None:
@@ -162,7 +162,7 @@ def test_a_cancel_that_comes_too_late_says_so(visit: Visit, worker: Worker) -> N
     worker.finish(job)
     tab.page.get_by_role("button", name="Cancel the job").click()
     expect(tab.page.get_by_role("alert").filter(has_text="ended")).to_be_visible()
-    tab.page.get_by_role("button", name="Let it go on").click()
+    tab.page.get_by_role("button", name="Keep running").click()
     expect(tab.page.get_by_role("dialog")).to_be_hidden()
 
 

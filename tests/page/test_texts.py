@@ -44,7 +44,7 @@ def test_markup_is_text(visit: Visit, worker: Worker) -> None:
     expect(tab.page).to_have_title(f"25 % · {SCRIPT} · Headway")
     expect(tab.section("Facts")).to_contain_text(f"<i>={LINK}")
     expect(tab.section("Parts")).to_contain_text("<s>part</s>")
-    expect(tab.section("Counted")).to_contain_text("<u>added</u>")
+    expect(tab.section("Counters")).to_contain_text("<u>added</u>")
     expect(tab.section("Record errors")).to_contain_text(IMAGE)
     variables = tab.section("Variables")
     variables.get_by_text(SCRIPT).click()

@@ -83,6 +83,8 @@ function title() {
 function empty() {
   const shown = complete && jobs.size === 0;
   byId("empty").hidden = !shown;
+  // There is nothing to search or sort.
+  byId("toolbar").hidden = shown;
   showFirstJob(shown && who && who.session !== "-" ? who.session : "");
 }
 
@@ -187,7 +189,7 @@ function oldToken(typed) {
     : wasLive
       ? "The server was started again."
       : "This link is from an earlier start of the server.";
-  const where = "Open the link that `headway serve` printed when it last started, or read the token in the file that it named.";
+  const where = "Open the link that “headway serve” printed when it last started, or read the token in the file that it named.";
   return `${fault} Each start makes a new admin token. ${where}`;
 }
 

@@ -49,7 +49,7 @@ export class JobPage {
     this.#sections = {
       trace: h("section", { class: "panel" }, h("div", { class: "bar" }, h("h2", {}, "Traceback"), this.#traceAll), this.#trace),
       curve: section("Progress over time", this.#curve.element),
-      counters: section("Counted", this.#counters),
+      counters: section("Counters", this.#counters),
       parts: section("Parts", this.#parts),
     };
     this.element = h("div", { class: "job-page", hidden: true },
@@ -58,7 +58,7 @@ export class JobPage {
         h("div", {}, this.#sections.trace, this.#sections.curve, this.#errors.element, this.#results.element, this.#variables.element),
         h("div", {},
           section("Facts", this.#facts), this.#sections.counters, this.#sections.parts,
-          section("What happened", this.#history),
+          section("History", this.#history),
         ),
       ),
     );
@@ -180,7 +180,7 @@ export class JobPage {
     this.#history.replaceChildren(
       ...job.history.map((change) =>
         h("li", {}, timeElement(change.time, moment(change.time)), " ",
-          h("strong", {}, statusWord(change.status)), " ", h("span", { class: "said" }, change.reason)),
+          h("strong", {}, statusWord(change.status)), " ", h("span", { class: "said" }, reason(change))),
       ),
     );
   }
@@ -193,6 +193,11 @@ export class JobPage {
 /** @param {string} id */
 function jobLink(id) {
   return h("a", { class: "id", href: `#/job/${id}` }, id);
+}
+
+/** Why it changed, unless that is what the status says. @param {Job["history"][number]} change */
+function reason(change) {
+  return change.reason.toLowerCase() === statusWord(change.status).toLowerCase() ? "" : change.reason;
 }
 
 /** @param {string} title @param {...HTMLElement} content */
@@ -251,7 +256,7 @@ class Reader {
 class Errors {
   #title = h("h2", {}, "Record errors");
   #note = h("p", { class: "quiet" });
-  #rows = h("tbody");
+  #rows = h("tbody", { role: "rowgroup" });
   #search = h("input", { type: "search", placeholder: "Search", "aria-label": "Search record errors", input: () => this.#show() });
   #reader;
   /** @type {RecordError[]} */
@@ -264,13 +269,14 @@ class Errors {
       const rows = this.#errors.map((error) => [error.number, error.record, error.code, error.message]);
       save(`record-errors-${id}.csv`, csv([["number", "record", "code", "message"], ...rows]), "text/csv");
     };
-    const head = ["No.", "Record", "Code", "Message"].map((name) => h("th", { scope: "col" }, name));
+    const head = ["No.", "Record", "Code", "Message"].map((name) => h("th", { scope: "col", role: "columnheader" }, name));
     this.element = h("section", { class: "panel errors-panel", hidden: true },
       h("div", { class: "bar" }, this.#title, this.#search,
         h("button", { type: "button", click: download }, "Download CSV")),
       this.#note,
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Record errors" },
-        h("table", {}, h("thead", {}, h("tr", {}, ...head)), this.#rows)),
+        // The roles are said: on a phone the table is laid out as blocks.
+        h("table", { role: "table" }, h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...head)), this.#rows)),
     );
     this.#reader = new Reader(caller, id, "ListRecordErrors", (reply) => this.#take(reply), (error) => say(this.#note, error.message));
   }
@@ -310,7 +316,8 @@ class Errors {
     say(this.#note, kept + (words.length ? `${number(found.length)} found.` : ""));
     this.#rows.replaceChildren(
       ...found.map((error) =>
-        h("tr", {}, h("td", {}, number(error.number)), ...[error.record, error.code, error.message].map((text) => h("td", { class: "said" }, text))),
+        h("tr", { role: "row" }, h("td", { role: "cell" }, number(error.number)),
+          ...[error.record, error.code, error.message].map((text) => h("td", { role: "cell", class: "told" }, text))),
       ),
     );
   }

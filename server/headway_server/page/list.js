@@ -36,17 +36,24 @@ function stage(job, now) {
 }
 
 /**
- * `heading`: what a job stands under.
+ * `heading`: what a job stands under; `day`: the day that this says, which its times need not repeat.
  * @type {Record<string, {
- *   compare: (now: number) => (a: Job, b: Job) => number, moves: boolean, heading?: (job: Job, now: number) => string
+ *   compare: (now: number) => (a: Job, b: Job) => number, moves: boolean,
+ *   heading?: (job: Job, now: number) => string, day?: (job: Job, now: number) => number
  * }>}
  */
 const ORDERS = {
-  status: { compare: () => byStatus, moves: false, heading: stage },
+  status: {
+    compare: () => byStatus,
+    moves: false,
+    heading: stage,
+    day: (job, now) => (job.ended ? job.endTime : now),
+  },
   newest: {
     compare: () => (a, b) => b.createTime - a.createTime,
     moves: false,
     heading: (job, now) => dayName(job.createTime, now),
+    day: (job) => job.createTime,
   },
   name: { compare: () => (a, b) => collator.compare(a.name || a.id, b.name || b.id), moves: false },
   progress: { compare: () => (a, b) => (share(b) ?? -1) - (share(a) ?? -1), moves: true },
@@ -73,14 +80,18 @@ class Row {
     this.link = h("a", { href: `#/job/${id}` });
     this.#bar = new Bar(this.link);
     this.#bar.element.append(this.#times);
+    this.#bar.element.classList.add("dated");
     this.item = h("li", {}, this.#bar.element);
   }
 
-  /** @param {Job} job @param {number} now @param {number} [usual] ms between its reports */
-  show(job, now, usual) {
+  /**
+   * @param {Job} job @param {number} now @param {number | undefined} usual ms between its reports
+   * @param {number} day a time of the day that its heading says
+   */
+  show(job, now, usual, day) {
     this.shown = true;
     this.#bar.show(job, now, usual);
-    say(this.#times, times(job, now));
+    say(this.#times, times(job, day));
     const [begun, ended] = [job.startTime || job.createTime, job.endTime];
     mark(this.#times, "title", ended ? `${moment(begun)} to ${moment(ended)}` : moment(begun));
   }
@@ -101,6 +112,8 @@ export class List {
   #limit = STEP;
   #filter = "all";
   #sort = "status";
+  /** The order that the rows stand in. */
+  #placed = "";
   #words = /** @type {string[]} */ ([]);
   #stale = true;
   #ordered = 0;
@@ -168,7 +181,8 @@ export class List {
     }
     for (const id of changed) {
       const job = this.#jobs.get(id);
-      if (job) this.#rows.get(id)?.show(job, now, this.#seen.get(id)?.usual);
+      const row = this.#rows.get(id);
+      if (job && row) this.#show(row, job, now);
     }
   }
 
@@ -177,13 +191,14 @@ export class List {
     if (this.#today !== startOfDay(now)) this.#place(now);
     for (const [id, row] of this.#rows) {
       const job = this.#jobs.get(id);
-      if (job && !job.ended) row.show(job, now, this.#seen.get(id)?.usual);
+      if (job && !job.ended) this.#show(row, job, now);
     }
   }
 
   /** Finds the order, and makes the rows stand in it. @param {number} now */
   #place(now) {
-    const midnight = this.#today !== startOfDay(now);
+    const otherDays = this.#today !== startOfDay(now) || this.#placed !== this.#sort;
+    this.#placed = this.#sort;
     this.#stale = false;
     this.#today = startOfDay(now);
     this.#ordered = performance.now();
@@ -217,16 +232,21 @@ export class List {
     let place = this.#list.firstElementChild;
     let position = 0;
     let under = "";
+    /** @type {Row | null} */
+    let above = null;
     const stand = (/** @type {Element} */ item) => {
       if (item === place) place = place.nextElementSibling;
       else this.#list.insertBefore(item, place);
     };
     for (const job of shown.slice(0, this.#limit)) {
       const name = heading?.(job, now) ?? "";
-      if (name !== under && headings.has(name)) stand(this.#heading((under = name)));
+      const begins = name !== under && headings.has(name);
+      if (begins) stand(this.#heading((under = name)));
+      if (above) mark(above.item, "class", begins ? "last" : null);
       const row = this.#rows.get(job.id) ?? this.#row(job);
-      if (midnight || !row.shown) row.show(job, now, this.#seen.get(job.id)?.usual);
+      if (otherDays || !row.shown) this.#show(row, job, now);
       stand(row.item);
+      above = row;
       mark(row.item, "aria-posinset", String(++position));
       mark(row.item, "aria-setsize", String(shown.length));
     }
@@ -236,6 +256,11 @@ export class List {
     }
     mark(this.#end, "hidden", this.#limit >= shown.length ? "" : null);
     byId("none").hidden = shown.length > 0 || this.#jobs.size === 0;
+  }
+
+  /** @param {Row} row @param {Job} job @param {number} now */
+  #show(row, job, now) {
+    row.show(job, now, this.#seen.get(job.id)?.usual, ORDERS[this.#sort].day?.(job, now) ?? now);
   }
 
   /** @param {Job} job */

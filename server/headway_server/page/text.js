@@ -72,19 +72,22 @@ export function startOfDay(time, days = 0) {
   return new Date(date.getFullYear(), date.getMonth(), date.getDate() + days).getTime();
 }
 
-/** 14:03 to 14:13 · since 14:03 · created 14:03: with the day, if it is not today. @param {Job} job @param {number} now */
-export function times(job, now) {
+/**
+ * 14:03 to 14:13 · since 14:03 · created 14:03: with the day, unless it is this one.
+ * @param {Job} job @param {number} day a time of it
+ */
+export function times(job, day) {
   const begin = job.startTime || job.createTime;
-  if (!job.ended) return `${job.startTime ? "since" : "created"} ${shortTime(begin, now)}`;
+  if (!job.ended) return `${job.startTime ? "since" : "created"} ${shortTime(begin, day)}`;
   if (startOfDay(begin) !== startOfDay(job.endTime)) return `${shortTime(begin, 0)} to ${shortTime(job.endTime, 0)}`;
   const [from, to] = [hourAndMinute.format(begin), hourAndMinute.format(job.endTime)];
-  return from === to ? shortTime(begin, now) : `${shortTime(begin, now)} to ${to}`;
+  return from === to ? shortTime(begin, day) : `${shortTime(begin, day)} to ${to}`;
 }
 
-/** @param {number} time @param {number} now 0: the day is told in any case */
-function shortTime(time, now) {
-  if (startOfDay(time) === startOfDay(now)) return hourAndMinute.format(time);
-  return (!now || sameYear(time, now) ? dayAndTime : yearAndTime).format(time);
+/** @param {number} time @param {number} known a time of the day that need not be told; 0: none */
+function shortTime(time, known) {
+  if (startOfDay(time) === startOfDay(known)) return hourAndMinute.format(time);
+  return (!known || sameYear(time, known) ? dayAndTime : yearAndTime).format(time);
 }
 
 /** @param {number} time @param {number} now */
@@ -105,6 +108,8 @@ export function percent(job) {
 
 /** 50 of 200 records · 3.40 of 10.2 GB · 25 % @param {Job} job */
 export function count(job) {
+  // Nothing is said of what nobody counts.
+  if (!job.size && !job.progress && !job.unit) return "";
   return amounts(job, job.size ? [job.progress, job.size] : [job.progress]);
 }
 
