@@ -9,6 +9,7 @@ import pytest
 
 from headway_server import listing, rows
 from headway_server.change import Change
+from headway_server.change_log import ChangeLog, Snapshot
 from headway_server.job import Job, Status
 from headway_server.listing import NEWEST, OLDEST, Filter, Position, Removal, position
 from headway_server.store import Store
@@ -22,25 +23,25 @@ SESSIONS = 30
 MANY = 30_000
 
 
-KEYS = 5_000
-
-
 @pytest.fixture(scope="module", params=ENGINES)
 def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A database with many jobs of many sessions, and as many removals."""
+    """A database with many jobs of many sessions, as many removals, and as many commits noted."""
     job = Job("a" * 32, "f" * 32, name="x", status=Status.RUNNING, create_time=BEGAN, update_time=BEGAN, revision=1)
     job.wake_time = 2**62
     with opened(empty_database(request.param, request, tmp_path_factory.mktemp("large"))) as store:
         multiply(store, job, MANY, SESSIONS)
-        copied = "INSERT INTO removed (session_hash, job_id, remove_time) SELECT session_hash, id, create_time FROM job"
         with store.transaction():
-            store.database.execute_sql(copied)
-            keyed = "INSERT INTO open_key (session_hash, key, job_id) SELECT session_hash, id, id FROM job LIMIT "
-            store.database.execute_sql(keyed + str(KEYS))
+            for copied in (
+                "removed (session_hash, job_id, remove_time) SELECT session_hash, id, create_time FROM job",
+                f"change_log (xid, server, jobs) SELECT (create_time - {BEGAN}) / 1000, 'x', '[]' FROM job",
+                "open_key (session_hash, key, job_id) SELECT session_hash, id, id FROM job",
+            ):
+                store.database.execute_sql(f"INSERT INTO {copied}")
         store.database.execute_sql("ANALYZE")
-        store.prepare_for_lists(60_000)
         yield store
 
+
+UNSEEN = Snapshot(MANY - 100, (5, MANY - 200))
 
 FILTERS: dict[str, dict[str, Any]] = {
     "no filter": {},
@@ -60,31 +61,52 @@ FILTERS: dict[str, dict[str, Any]] = {
     },
 }
 
+SHARED_FILTERS: dict[str, dict[str, Any]] = {
+    "unseen": {"unseen_by": UNSEEN},
+    "unseen of all": {**FILTERS["all"], "unseen_by": UNSEEN},
+}
+"""Of databases that servers share."""
 
-def test_no_key_is_looked_for_in_a_whole_table(large: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    session, key = large.database.execute_sql("SELECT session_hash, key FROM open_key").fetchall()[KEYS // 2]
-    (plan,) = explained(large, monkeypatch, lambda: large.ids_by_key([(session, key)]))
-    assert large.ids_by_key([(session, key), (session, "absent")]) == {(session, key): key}
-    wanted = "open_key_pkey" if large.engine.shared else "SEARCH t1 USING INDEX"
-    assert wanted in plan.replace('"', ""), plan
+Scan = Callable[[Store, str | None], object]
 
 
-def plans(store: Store, monkeypatch: pytest.MonkeyPatch, scan: str, session: str | None) -> list[str]:
+def list_of(wanted: dict[str, Any]) -> Scan:
+    middle = (BEGAN + MANY * 500, "8", "8")
+    return lambda store, session: store.listing.jobs(
+        Filter(session, **wanted), middle, 50, until=OLDEST, stop=lambda: True
+    )
+
+
+LISTS: dict[str, Scan] = {
+    **{name: list_of(wanted) for name, wanted in FILTERS.items()},
+    "removals": lambda store, session: store.listing.removals(session, (BEGAN, "", ""), 256),
+}
+
+SHARED_LISTS: dict[str, Scan] = {
+    **{name: list_of(wanted) for name, wanted in SHARED_FILTERS.items()},
+    "unseen removals": lambda store, session: store.listing.removals(session, (BEGAN, "", ""), 256, UNSEEN),
+}
+
+KEY = (f"{7:032x}", f"{1000:032x}")
+
+LOOKS: dict[str, Scan] = {
+    "states": lambda store, _: store.states_of([KEY] * 5),
+    "one job": lambda store, _: store.get(KEY),
+    "a key": lambda store, _: store.ids_by_key([KEY]),
+    "its sessions": lambda store, _: store.sessions_with(KEY[1]),
+    "due": lambda store, _: store.due(BEGAN, 100),
+    "next keys": lambda store, _: store.keys_after(KEY, 100),
+    "to write": lambda store, _: store.load([KEY] * 5),
+}
+"""What watches of one job, reads and the sweep ask for."""
+
+SHARED_LOOKS: dict[str, Scan] = {
+    "news": lambda store, _: ChangeLog(store.database, "me").look(UNSEEN),
+}
+
+
+def plans(store: Store, monkeypatch: pytest.MonkeyPatch, scan: Scan, session: str | None) -> list[str]:
     """How the engine runs each statement of a scan: one text a statement."""
-
-    def run() -> None:
-        if scan == "removals":
-            store.listing.removals(session, (BEGAN, "", ""), 256)
-        else:
-            wanted = Filter(session, **FILTERS[scan])
-            middle = BEGAN + MANY * 500
-            store.listing.jobs(wanted, (middle, "8", "8"), 50, until=OLDEST, stop=lambda: True)
-
-    return explained(store, monkeypatch, run)
-
-
-def explained(store: Store, monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[str]:
-    """How the engine runs each statement: one text a statement."""
     statements: list[tuple[str, object]] = []
     execute: Callable[..., Any] = store.database.execute_sql
 
@@ -94,26 +116,53 @@ def explained(store: Store, monkeypatch: pytest.MonkeyPatch, run: Callable[[], o
 
     with monkeypatch.context() as patched:
         patched.setattr(store.database, "execute_sql", record)
-        run()
+        scan(store, session)
     explain = "EXPLAIN " if store.engine.shared else "EXPLAIN QUERY PLAN "
     assert statements
     return ["\n".join(str(row[-1]) for row in execute(explain + sql, params).fetchall()) for sql, params in statements]
 
 
+def assert_walks(store: Store, plan: str) -> None:
+    """Nothing is read but ranges of indexes, nothing is sorted, and nothing is compiled to machine code first."""
+    if store.engine.shared:
+        assert not re.search("Seq Scan on (job|removed|label|change_log|open_key)", plan), plan
+        assert "JIT" not in plan, plan
+    else:
+        # What is scanned there is a range of an index, and labels are looked up by their key.
+        assert all(line.startswith(("SEARCH", "CORRELATED", "MULTI-INDEX", "INDEX")) for line in plan.splitlines()), (
+            plan
+        )
+
+
 @pytest.mark.parametrize("session", [None, f"{7:032x}"], ids=["all", "session"])
-@pytest.mark.parametrize("scan", [*FILTERS, "removals"])
+@pytest.mark.parametrize("scan", [*LISTS, *SHARED_LISTS])
 def test_no_list_reads_a_whole_table_or_sorts(
     large: Store, monkeypatch: pytest.MonkeyPatch, scan: str, session: str | None
 ) -> None:
-    for plan in plans(large, monkeypatch, scan, session):
-        if large.engine.shared:
-            assert "Seq Scan" not in plan, plan
-            assert "Sort" not in plan, plan
-        else:
-            # What is scanned there is a range of an index, and labels are looked up by their key.
-            assert all(line.startswith(("SEARCH", "CORRELATED")) for line in plan.splitlines()), plan
-            assert "USE TEMP B-TREE" not in plan, plan
+    if scan in SHARED_LISTS and not large.engine.shared:
+        return
+    large.prepare_for_lists(60_000)
+    for plan in plans(large, monkeypatch, {**LISTS, **SHARED_LISTS}[scan], session):
+        assert_walks(large, plan)
+        assert "Sort" not in plan, plan
+        assert "USE TEMP B-TREE" not in plan, plan
         assert re.search(r"(job|removed)_\w*time\w*", plan), plan
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("scan", [*LOOKS, *SHARED_LOOKS])
+def test_no_look_at_some_jobs_reads_a_whole_table(
+    large: Store, monkeypatch: pytest.MonkeyPatch, scan: str, prepared: bool
+) -> None:
+    """Also where the connection is prepared for lists, as that of a look at what other servers wrote is."""
+    if scan in SHARED_LOOKS and not large.engine.shared:
+        return
+    large.disconnect()
+    large.connect()
+    if prepared:
+        large.prepare_for_lists(60_000)
+    for plan in plans(large, monkeypatch, {**LOOKS, **SHARED_LOOKS}[scan], None):
+        assert_walks(large, plan)
 
 
 @pytest.fixture(scope="module", params=ENGINES)

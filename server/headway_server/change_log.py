@@ -25,10 +25,16 @@ FORGOTTEN = "change_log_forgotten"
 
 _INSERT = "INSERT INTO change_log (xid, server, jobs) VALUES (pg_current_xact_id()::text::bigint, %s, %s)"
 
+# Two ranges of the primary key, which do not overlap: of one condition with OR, PostgreSQL makes a scan of the table.
 _LOOK = f"""
-SELECT pg_current_snapshot()::text, (SELECT value FROM fact WHERE name = '{FORGOTTEN}'), change_log.jobs
+WITH entry AS (
+  SELECT server, jobs FROM change_log WHERE xid >= %s
+  UNION ALL
+  SELECT server, jobs FROM change_log WHERE xid = ANY(%s::bigint[])
+)
+SELECT pg_current_snapshot()::text, (SELECT value FROM fact WHERE name = '{FORGOTTEN}'), entry.jobs
 FROM (SELECT 1) AS once
-LEFT JOIN change_log ON (change_log.xid >= %s OR change_log.xid = ANY(%s::bigint[])) AND change_log.server <> %s
+LEFT JOIN entry ON entry.server <> %s
 LIMIT {ENTRIES_MAX + 1}
 """  # noqa: S608  # constants alone
 

@@ -2,9 +2,11 @@
 
 import fcntl
 import hmac
+import logging
 import os
 import secrets
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +28,9 @@ NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", 
 MIGRATION_LOCK = 0x48454144
 """PostgreSQL advisory lock that keeps two servers from migrating one database at once."""
 
+MIGRATION_WAIT = 1.0
+"""Seconds of waiting for that lock after which the log says so: a start that only waits looks like one that hangs."""
+
 HEADER = b"SQLite format 3\0"
 """How a file of SQLite begins, unless it is empty."""
 
@@ -33,6 +38,8 @@ KEY_FILE_BYTES_MAX = 1024
 
 MESSAGE_MAX = 1000
 """Characters of a message that stops the start: it may quote a setting of any length."""
+
+log = logging.getLogger(__name__)
 
 Identity = tuple[int, int]
 """Device and inode: what a file is, whatever its path."""
@@ -218,12 +225,17 @@ def _lock(path: Path) -> int:
     return lock
 
 
+SQLITE_PAGES_KIB = 4096
+"""KiB of the file that each connection keeps: of the ten, each would come to hold most of an index that it walks along.
+The system's own cache has the rest: commits of many jobs in a large file take as long with sixteen times as much."""
+
 SQLITE_PRAGMAS: dict[str, str | int] = {
     "journal_mode": "wal",
     # NORMAL lost acknowledged commits in most simulated power cuts.
     "synchronous": "full",
     "journal_size_limit": 64 * 1024 * 1024,
-    "cache_size": -65_536,
+    # Negative: KiB, not pages.
+    "cache_size": -SQLITE_PAGES_KIB,
     "foreign_keys": 0,
 }
 
@@ -295,12 +307,30 @@ def _only_migration(engine: Engine) -> Iterator[None]:
         # Another server may be migrating: that can take its time, and so may this.
         database.execute_sql("SET lock_timeout = 0")
         database.execute_sql("SET statement_timeout = 0")
-        database.execute_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        with _told_of_wait(engine.name):
+            database.execute_sql("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
         yield
         database.execute_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
     finally:
         # The next connection has its timeouts again; and a lock that could not be released goes with this one.
         database.close()
+
+
+@contextmanager
+def _told_of_wait(name: str) -> Iterator[None]:
+    """Log it if the migration lock is not given within MIGRATION_WAIT."""
+    text = (
+        "the start waits until another server has migrated %s; if no server does, find who holds the lock with "
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %d AND granted, and end that session "
+        "with pg_terminate_backend(pid)"
+    )
+    told = threading.Timer(MIGRATION_WAIT, log.warning, (text, name, MIGRATION_LOCK))
+    told.daemon = True
+    told.start()
+    try:
+        yield
+    finally:
+        told.cancel()
 
 
 def session_key(engine: Engine, setting: str, folder: Path) -> bytes:

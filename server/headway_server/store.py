@@ -88,13 +88,14 @@ class Store:
         """Let this thread's statements walk along indexes alone, for `timeout` ms at most.
 
         PostgreSQL guesses what a filter leaves of the range that it is given, and would sometimes rather read and sort
-        all of that. SQLite does as it is told.
+        all of that. And it would compile statements that it takes to be expensive, as those without a better plan are
+        now: that takes a second, and they are not. SQLite does as it is told.
         """
         if not self.engine.shared:
             return
         connection = self.database.connection()
         if getattr(self._prepared, "connection", None) is not connection:
-            for setting in ("enable_seqscan = off", "enable_bitmapscan = off", "enable_sort = off"):
+            for setting in ("enable_seqscan = off", "enable_bitmapscan = off", "enable_sort = off", "jit = off"):
                 self.database.execute_sql(f"SET {setting}")
             self.database.execute_sql(f"SET statement_timeout = {timeout}")
             self._prepared.connection = connection

@@ -2,20 +2,23 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server.database import StartError, migrate, open_engine
+from headway_server.database import MIGRATION_LOCK, StartError, migrate, open_engine
 from headway_server.errors import DatabaseUnavailable
 from headway_server.facts import note_time
 from tests.conftest import missing
 from tests.support.app import RunningApp
 from tests.support.postgres import Postgres, find_binaries
 from tests.support.refusals import outcome
+from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
 SESSION = "failover"
@@ -187,3 +190,25 @@ def test_a_migration_that_is_cut_holds_no_lock(primary: Postgres) -> None:
     engine = open_engine(database)
     assert migrate(engine)
     engine.close()
+
+
+def test_a_start_that_waits_for_a_migration_says_so_once(primary: Postgres, tmp_path: Path) -> None:
+    database = primary.database()
+    server = ServerProcess(tmp_path, database=database)
+    with psycopg.connect(database, autocommit=True) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        starting = pool.submit(server.start)
+        try:
+            log = tmp_path / "server.log"
+            until(lambda: log.exists() and "waits until another server" in log.read_text(), patience=60)
+            assert not starting.done()
+            advice = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
+            assert advice % MIGRATION_LOCK in log.read_text()
+            assert other.execute(advice, (MIGRATION_LOCK,)).fetchone() == (other.info.backend_pid,)
+        finally:
+            other.execute("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
+        try:
+            starting.result(timeout=60)
+            assert server.log.count("waits until another server") == 1
+        finally:
+            server.kill()
