@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,6 +71,31 @@ def until_cancelled() -> None:
     while True:
         job.raise_if_cancelled()
         time.sleep(0.01)
+
+
+@app.task(bind=True)
+def replaced(self: "Task[..., object]", size: int) -> object:
+    current_job().advance(3)
+    delivery = self.request.delivery_info
+    assert delivery is not None
+    raise self.replace(stage.s(size).set(queue=str(delivery["routing_key"])))
+
+
+@app.task
+def from_threads(size: int) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: current_job().advance(), range(size)))
+
+
+@app.task
+def leave(status: int) -> None:
+    current_job().advance(2)
+    sys.exit(status)
+
+
+@app.task(acks_late=True)
+def wait_for_late(path: str) -> None:
+    wait_for(path)
 
 
 @app.task

@@ -20,15 +20,22 @@ def decline(course: Course, step: Step, error: HeadwayError) -> None:
     elif isinstance(request, rpc.UpdateJobRequest) and judge(error) is not Verdict.GONE:
         _notice("a change of job %s was refused: %s", course, error)
         course.answered(step, None)
+    elif error.code == grpc.StatusCode.ALREADY_EXISTS and not step.tried.done():
+        # Whoever creates the job waits for the answer, and is told by the exception.
+        course.stop(error)
     else:
         stop(course, error)
 
 
 def stop(course: Course, error: HeadwayError) -> None:
     """The server takes no more of this job."""
-    if not course.over:
+    if course.over:
+        return
+    # Whoever lets a job go for another worker expects that one to take it over.
+    let_go = any(step.release for step in course.waiting())
+    if not (let_go and error.reason == "STALE_ATTEMPT"):
         _notice("job %s is no longer reported: %s", course, error)
-        course.stop(error)
+    course.stop(error)
 
 
 def refuse(course: Course, reporter: Reporter | None, error: HeadwayError) -> None:
