@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from celery import Celery, Task
+from celery import Celery, Task, group
 
 from headway.celery import current_job, track
 
@@ -79,6 +79,15 @@ def replaced(self: "Task[..., object]", size: int) -> object:
     delivery = self.request.delivery_info
     assert delivery is not None
     raise self.replace(stage.s(size).set(queue=str(delivery["routing_key"])))
+
+
+@app.task(bind=True)
+def replaced_by_group(self: "Task[..., object]", sizes: list[int]) -> object:
+    delivery = self.request.delivery_info
+    assert delivery is not None
+    queue = str(delivery["routing_key"])
+    collect = app.tasks["celery.accumulate"].s(index=0).set(queue=queue)
+    raise self.replace(group(stage.s(size).set(queue=queue) for size in sizes) | collect)
 
 
 @app.task

@@ -200,6 +200,13 @@ def test_a_task_that_replaces_another_goes_on_with_its_job(worker: Worker, jobs:
     assert "headway: " not in worker.log
 
 
+def test_a_group_that_replaces_a_task_ends_its_job(worker: Worker, jobs: headway.Client) -> None:
+    result = worker.send("replaced_by_group", [2, 3])
+    job = end(jobs, result)
+    assert (job.name, job.status) == ("celery_app.replaced_by_group", COMPLETED)
+    assert jobs.results(None, job.id) == [{"added": 2}, {"added": 3}]
+
+
 def test_an_id_can_be_used_again_by_another_task(worker: Worker, jobs: headway.Client) -> None:
     first = worker.send("stage", 5)
     end(jobs, first)

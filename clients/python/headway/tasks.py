@@ -30,6 +30,8 @@ DELIVERY = 1.0
 
 _RESULTS = 1024 * 1024
 _NAME, _LABEL = 256, 256
+_BUILT_IN = "celery."
+"""A task of Celery's own that replaces another, to collect what a group returns, says less of the work."""
 _IDS = uuid.UUID("8f4c1f0e-6a5b-4d0e-9a43-3b1f6f0b7c52")
 
 Parameters = ParamSpec("Parameters")
@@ -97,7 +99,9 @@ class Runs:
                 job.progress = 0
                 if job.name != name[:_NAME]:
                     # Another function has begun the task, which this one has replaced.
-                    job.name, job.size = name[:_NAME], 0
+                    job.size = 0
+                    if not name.startswith(_BUILT_IN):
+                        job.name = name[:_NAME]
                 _label(job, labels)
         except Exception as error:
             self._complain(error)
