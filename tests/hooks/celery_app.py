@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from celery import Celery, Task
+from celery import Celery, Task, group
 
 from headway.celery import current_job, track
 
@@ -69,6 +71,40 @@ def until_cancelled() -> None:
     while True:
         job.raise_if_cancelled()
         time.sleep(0.01)
+
+
+@app.task(bind=True)
+def replaced(self: "Task[..., object]", size: int) -> object:
+    current_job().advance(3)
+    delivery = self.request.delivery_info
+    assert delivery is not None
+    raise self.replace(stage.s(size).set(queue=str(delivery["routing_key"])))
+
+
+@app.task(bind=True)
+def replaced_by_group(self: "Task[..., object]", sizes: list[int]) -> object:
+    delivery = self.request.delivery_info
+    assert delivery is not None
+    queue = str(delivery["routing_key"])
+    collect = app.tasks["celery.accumulate"].s(index=0).set(queue=queue)
+    raise self.replace(group(stage.s(size).set(queue=queue) for size in sizes) | collect)
+
+
+@app.task
+def from_threads(size: int) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: current_job().advance(), range(size)))
+
+
+@app.task
+def leave(status: int) -> None:
+    current_job().advance(2)
+    sys.exit(status)
+
+
+@app.task(acks_late=True)
+def wait_for_late(path: str) -> None:
+    wait_for(path)
 
 
 @app.task

@@ -1,6 +1,7 @@
 """Workers of other libraries, in processes of their own, that report to a real server."""
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ from tests.support.server import ServerProcess
 Jobs = Callable[[], dict[str, job_pb2.Job]]
 
 
-def end_process(process: "subprocess.Popen[bytes]") -> None:
+def end_process(process: "subprocess.Popen[bytes]", number: int = signal.SIGTERM) -> None:
     """Asks a worker to end, and makes it if a test has left it at work."""
-    process.terminate()
+    process.send_signal(number)
     try:
         process.wait(timeout=10)
     except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rq import Retry
@@ -61,6 +62,11 @@ def until_cancelled() -> None:
     while True:
         job.raise_if_cancelled()
         time.sleep(0.01)
+
+
+def from_threads(size: int) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: current_job().advance(), range(size)))
 
 
 def killed() -> None:

@@ -47,7 +47,7 @@ class Worker:
         }
 
     @contextmanager
-    def running(self, pool: str) -> Iterator["Worker"]:
+    def running(self, pool: str, end_with: int = signal.SIGTERM) -> Iterator["Worker"]:
         command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--pool", pool, "-c", "2"]
         options = ["-Q", self.queue, "-n", self.queue, "-l", "INFO"]
         quick = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -59,7 +59,7 @@ class Worker:
             until(lambda: " ready." in self.log, 30)
             yield self
         finally:
-            end_process(process)
+            end_process(process, end_with)
 
     @property
     def log(self) -> str:
@@ -190,6 +190,44 @@ def test_a_task_that_ran_once_more_has_a_job_for_each_run(worker: Worker, jobs: 
     assert {job.progress for job in jobs.list(labels={"task": second.id})} == {5, 6}
 
 
+def test_a_task_that_replaces_another_goes_on_with_its_job(worker: Worker, jobs: headway.Client) -> None:
+    result = worker.send("replaced", 40)
+    assert result.get(timeout=20) == {"added": 40}
+    job = end(jobs, result)
+    assert (job.name, job.status, job.progress, job.size) == ("celery_app.stage", COMPLETED, 40, 40)
+    assert jobs.results(None, job.id) == {"added": 40}
+    assert [job.id for job in jobs.list(labels={"task": result.id})] == [job.id]
+    assert "headway: " not in worker.log
+
+
+def test_a_group_that_replaces_a_task_ends_its_job(worker: Worker, jobs: headway.Client) -> None:
+    result = worker.send("replaced_by_group", [2, 3])
+    job = end(jobs, result)
+    assert (job.name, job.status) == ("celery_app.replaced_by_group", COMPLETED)
+    assert jobs.results(None, job.id) == [{"added": 2}, {"added": 3}]
+
+
+def test_an_id_can_be_used_again_by_another_task(worker: Worker, jobs: headway.Client) -> None:
+    first = worker.send("stage", 5)
+    end(jobs, first)
+    worker.send("fail", task_id=first.id)
+    until(lambda: len(list(jobs.list(labels={"task": first.id}, statuses=[headway.Status.FAILED]))) == 1, 20)
+
+
+def test_what_was_cancelled_can_be_sent_again(worker: Worker, jobs: headway.Client) -> None:
+    first = worker.send("until_cancelled")
+    until(lambda: state(jobs, first) is not None, 20)
+    with watched(jobs, job_id(first.id)):
+        jobs.cancel(None, job_id(first.id))
+    worker.send("stage", 7, task_id=first.id)
+    until(lambda: len(list(jobs.list(labels={"task": first.id}, statuses=[headway.Status.COMPLETED]))) == 1, 20)
+
+
+def test_threads_of_a_task_count_for_its_job(worker: Worker, jobs: headway.Client) -> None:
+    job = end(jobs, worker.send("from_threads", 30))
+    assert (job.status, job.progress) == (COMPLETED, 30)
+
+
 def test_a_revoked_task_is_cancelled(worker: Worker, jobs: headway.Client) -> None:
     task = str(uuid4())
     worker.app.control.revoke(task, reply=True, limit=1, timeout=20, destination=[f"celery@{worker.queue}"])
@@ -228,11 +266,44 @@ def test_a_task_that_exceeds_its_time_limit_has_failed(worker: Worker, jobs: hea
 
 
 @only_prefork
+def test_a_run_with_an_id_that_was_used_before_is_ended_too(worker: Worker, jobs: headway.Client) -> None:
+    first = worker.send("stage", 5)
+    end(jobs, first)
+    worker.send("wait_for", "/nowhere", task_id=first.id, time_limit=1)
+    until(lambda: len(list(jobs.list(labels={"task": first.id}, statuses=[headway.Status.FAILED]))) == 1, 20)
+
+
+@only_prefork
 def test_another_delivery_takes_the_job_over(worker: Worker, jobs: headway.Client, tmp_path: Path) -> None:
     result = worker.send("killed_once", str(tmp_path / "mark"))
     assert result.get(timeout=20) == "done"
     job = end(jobs, result)
     assert (job.status, job.attempt, job.progress) == (COMPLETED, 2, 1)
+
+
+def test_a_worker_that_shuts_down_cold_cancels_what_it_stops(
+    redis: RedisServer, server: ServerProcess, session: str, tmp_path: Path
+) -> None:
+    environment = {"HEADWAY_TARGET": server.address, "HEADWAY_SESSION": session}
+    with headway.connect(server.address, session=session) as jobs:
+        with Worker(redis, tmp_path, environment).running("prefork", signal.SIGQUIT) as worker:
+            sent = [worker.send("wait_for", "/nowhere"), worker.send("wait_for_late", "/nowhere")]
+            until(lambda: [job.progress for job in jobs.list()] == [3, 3], 20)
+        job = end(jobs, sent[0])
+        assert (job.status, job.error.message, job.progress) == (CANCELLED, "the worker was shut down", 3)
+        # It is delivered again, to another worker.
+        late = state(jobs, sent[1])
+        assert late is not None and late.status == RUNNING
+
+
+def test_a_task_that_exits_where_no_process_ends_has_failed(
+    redis: RedisServer, server: ServerProcess, session: str, tmp_path: Path
+) -> None:
+    environment = {"HEADWAY_TARGET": server.address, "HEADWAY_SESSION": session}
+    running = Worker(redis, tmp_path, environment).running("threads")
+    with headway.connect(server.address, session=session) as jobs, running as worker:
+        job = end(jobs, worker.send("leave", 3))
+        assert (job.status, job.error.message, job.progress) == (FAILED, "SystemExit: 3", 2)
 
 
 def test_tasks_are_done_while_the_server_is_away(

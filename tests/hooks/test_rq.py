@@ -43,6 +43,7 @@ class Worker:
         self.connection = Redis(port=redis.port)
         self.queue = Queue(f"queue-{uuid4().hex[:8]}", connection=self.connection)
         self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HEADWAY_")},
             "PYTHONPATH": str(Path(__file__).parent),
@@ -54,7 +55,7 @@ class Worker:
         command = [sys.executable, "-m", "rq.cli", "worker", "--worker-class", kind, "--url", self._redis.url]
         options = ["--name", f"worker of {self.queue.name}", "--with-scheduler", self.queue.name]
         with (self.folder / "worker.log").open("wb") as log:
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 [*command, *options], env=self.environment, cwd=self.folder, stdout=log, stderr=log
             )
         try:
@@ -63,6 +64,10 @@ class Worker:
         finally:
             end_process(process)
             self.connection.close()
+
+    def interrupt(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
 
     @property
     def log(self) -> str:
@@ -198,6 +203,37 @@ def test_what_is_queued_once_more_gets_a_job_of_its_own(worker: Worker, jobs: he
     until(lambda: len(list(jobs.list(labels={"task": sent.id}, statuses=[headway.Status.FAILED]))) == 2, 20)
 
 
+def test_threads_of_a_run_count_for_its_job(worker: Worker, jobs: headway.Client) -> None:
+    job = end(jobs, worker.send("from_threads", 30))
+    assert (job.status, job.progress) == (COMPLETED, 30)
+
+
+def test_an_id_that_is_used_again_gets_a_job_for_each_run(worker: Worker, jobs: headway.Client) -> None:
+    id = f"nightly-{uuid4().hex}"
+
+    def ended(status: headway.Status) -> int:
+        return len(list(jobs.list(labels={"task": id}, statuses=[status])))
+
+    first = worker.send("until_cancelled", id=id, retry=Retry(max=2))
+    until(lambda: state(jobs, first) is not None, 20)
+    with watched(jobs, job_id(id)):
+        jobs.cancel(None, job_id(id))
+    until(lambda: worker.status(first) == JobStatus.FAILED, 20)
+    worker.send("stage", 5, id=id)
+    until(lambda: ended(headway.Status.COMPLETED) == 1, 20)
+    worker.send("fail", id=id)
+    until(lambda: ended(headway.Status.FAILED) == 1, 20)
+    assert ended(headway.Status.CANCELLED) == 1
+
+
+@only_forking
+def test_a_run_with_an_id_that_was_used_before_is_ended_too(worker: Worker, jobs: headway.Client) -> None:
+    first = worker.send("stage", 5)
+    end(jobs, first)
+    worker.send("killed", id=first.id)
+    until(lambda: len(list(jobs.list(labels={"task": first.id}, statuses=[headway.Status.FAILED]))) == 1, 20)
+
+
 @only_forking
 def test_what_is_stopped_is_cancelled(worker: Worker, jobs: headway.Client) -> None:
     sent = worker.send("wait_for", "/nowhere")
@@ -220,6 +256,25 @@ def test_what_is_killed_has_failed(worker: Worker, jobs: headway.Client) -> None
 def test_a_retry_after_a_kill_takes_the_job_over(worker: Worker, jobs: headway.Client, tmp_path: Path) -> None:
     job = end(jobs, worker.send("killed_once", str(tmp_path / "mark"), retry=Retry(max=1)))
     assert (job.status, job.attempt, job.progress) == (COMPLETED, 2, 1)
+
+
+@pytest.mark.parametrize("kind", ["headway.rq.Worker", "headway.rq.SimpleWorker"])
+def test_a_worker_that_shuts_down_cold_cancels_its_work(
+    kind: str, redis: RedisServer, server: ServerProcess, session: str, tmp_path: Path
+) -> None:
+    environment = {"HEADWAY_TARGET": server.address, "HEADWAY_SESSION": session}
+    with headway.connect(server.address, session=session) as jobs:
+        with Worker(redis, tmp_path, environment).running(kind) as worker:
+            sent = worker.send("wait_for", "/nowhere")
+            until(lambda: (job := state(jobs, sent)) is not None and job.progress == 3, 20)
+            worker.interrupt()
+            until(lambda: "warm shut down" in worker.log, 20)
+            # RQ passes over another one within a second.
+            time.sleep(1.05)
+            worker.interrupt()
+            until(lambda: "cold shut down" in worker.log, 20)
+        job = end(jobs, sent)
+        assert (job.status, job.error.message, job.progress) == (CANCELLED, "the worker was shut down", 3)
 
 
 @pytest.mark.parametrize("kind", ["headway.rq.Worker", "headway.rq.SimpleWorker"])

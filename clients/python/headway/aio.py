@@ -306,6 +306,7 @@ class Job(BaseJob):
     async def _created(self) -> Self:
         if self._creation is not None:
             await _tried(self._creation, CREATE_PATIENCE)
+            self._creation.give_up_waiting()
             if self._creation.answer.done():
                 self._creation.answer.result()
         return self

@@ -12,9 +12,10 @@
 
 A task that a worker runs becomes a job of the same name, RUNNING from its first run on; its id is that of the task,
 without the dashes. It ends COMPLETED with what the task returns, FAILED with the task's exception, or CANCELLED if that
-is JobCancelled, or if the task was revoked. A retry, or a delivery after a worker was lost, takes the job over as its
-next attempt: it counts from 0 again, and finds the variables of the attempt before. While it waits for that, the job
-is LOST as soon as its heartbeats have been missing for 60 s.
+is JobCancelled, if the task was revoked, or if the worker shut down cold. A retry, a task that replaces it, or a
+delivery after a worker was lost, takes the job over as its next attempt: it counts from 0 again, and finds the
+variables of the attempt before. While it waits for that, the job is LOST as soon as its heartbeats have been missing
+for 60 s.
 
 Whether the server is there changes nothing for the task. A run waits a second at most, where the server hangs, before
 it begins and after its result is stored; what could not be delivered then is sent later.
@@ -22,14 +23,15 @@ it begins and after its result is stored; what could not be delivered then is se
 
 import os
 import signal
-from collections.abc import Container
+import sys
+from collections.abc import Container, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from headway.errors import JobCancelled
 from headway.job import Job
 from headway.process import end_process
-from headway.tasks import DELIVERY, Runs, complete, fail, pause, untracked
+from headway.tasks import DELIVERY, Runs, complete, current, fail, pause, suggesting, tell
 
 try:
     from celery import signals, states
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = ["current_job", "track"]
 
+_REPLACED = ("Replaced by new task",)
+"""What Celery says with Ignore where the task is to run on as another one."""
+
 _running: dict[str, Job] = {}
 _current: ContextVar[Job | None] = ContextVar("_current", default=None)
 
@@ -50,12 +55,14 @@ _current: ContextVar[Job | None] = ContextVar("_current", default=None)
 def current_job() -> Job:
     """The job of the task that runs here: to advance, to set variables, to ask whether it shall end early.
 
-    A task that this one calls as a function shares its job. Where nothing is tracked, outside of a worker for example,
-    it is a job that only this process knows.
+    A task that this one calls as a function shares its job. So do the threads that it starts, as long as the process
+    runs no other task. Where nothing is tracked, outside of a worker for example, it is a job that only this process
+    knows.
     """
-    return _current.get() or untracked()
+    return current(_current.get(), _running)
 
 
+@suggesting
 def track(
     app: "Celery",
     *,
@@ -74,8 +81,10 @@ def track(
     for event, receiver in (
         (signals.celeryd_after_setup, tracker.is_ready),
         (signals.task_prerun, tracker.begins),
+        (signals.before_task_publish, tracker.is_sent),
         (signals.task_postrun, tracker.ends),
         (signals.task_failure, tracker.fails),
+        (signals.task_retry, tracker.is_stopped),
         (signals.task_revoked, tracker.is_revoked),
         (signals.worker_process_shutdown, tracker.leaves),
     ):
@@ -89,15 +98,26 @@ class _Tracker:
         self._app = app
         self._runs = runs
         self._tasks = tasks
+        self._main = 0
+        """The main process of this worker."""
 
     def is_ready(self, **_: object) -> None:
         """Sent in the main process of a worker, before it has others."""
+        self._main = os.getpid()
         self._runs.check()
 
     def begins(self, sender: "Task[..., object]", task_id: str, **_: object) -> None:
         if self._is_tracked(sender):
-            job = _running[task_id] = self._runs.begin(task_id, sender.name, _labels(sender.request))
+            request = sender.request
+            job = self._runs.begin(task_id, sender.name, _labels(request), lambda: _is_repeat(request))
+            _running[task_id] = job
             _current.set(job)
+
+    def is_sent(self, headers: Mapping[str, object] | None = None, **_: object) -> None:
+        """Sent before a task is queued: the one that runs here, if it is retried or replaced."""
+        job = _running.get(str((headers or {}).get("id")))
+        if job is not None:
+            tell(job)
 
     def ends(self, task_id: str, state: str | None, retval: object, **_: object) -> None:
         job = _running.pop(task_id, None)
@@ -109,6 +129,8 @@ class _Tracker:
                 complete(job, retval)
             case states.FAILURE:
                 fail(job, retval)
+            case states.IGNORED if getattr(retval, "args", ()) == _REPLACED:
+                pause(job, "Replaced by another task")
             case states.IGNORED:
                 job.finish()
             case states.REJECTED if not getattr(retval, "requeue", False):
@@ -118,6 +140,9 @@ class _Tracker:
                 fail(job, reason)
             case states.RETRY | states.REJECTED:
                 pause(job, str(retval))
+            case _ if os.getpid() == self._main:
+                # No task's failure for Celery, as of SystemExit, and nobody else tells of it.
+                fail(job, sys.exc_info()[1] or "the task was broken off")
             case _:
                 # The process is about to end, and only the one that has forked it will know how.
                 pause(job, job.message)
@@ -126,6 +151,13 @@ class _Tracker:
         """Sent in the main process of a worker too: when the one that ran the task was lost, or had to be killed."""
         if task_id not in _running and not isinstance(exception, Reject) and self._is_tracked(sender):
             self._runs.end(task_id, sender.name, _labels(sender.request), exception)
+
+    def is_stopped(self, sender: "Task[..., object]", request: "Context", **_: object) -> None:
+        """Sent where a task is retried, and in the main process where it stops a task as it shuts down cold. Celery
+        calls that a retry too, but nobody runs it again who was told already that the task was received."""
+        elsewhere = os.getpid() == self._main and request.id not in _running
+        if request.id and elsewhere and self._is_tracked(sender) and not sender.acks_late:
+            self._runs.end(request.id, sender.name, _labels(request), "the worker was shut down", cancelled=True)
 
     def is_revoked(
         self,
@@ -149,6 +181,10 @@ class _Tracker:
     def _is_tracked(self, task: "Task[..., object]") -> bool:
         wanted = self._tasks is None or task.name in self._tasks
         return wanted and task.app is self._app and not task.request.is_eager
+
+
+def _is_repeat(request: "Context") -> bool:
+    return bool(request.retries or (request.delivery_info or {}).get("redelivered"))
 
 
 def _labels(request: "Context") -> dict[str, str]:

@@ -133,6 +133,7 @@ class Client(Connection):
         )
         step = job._begin_with(request)
         step.tried.wait(CREATE_PATIENCE)
+        step.give_up_waiting()
         if step.answer.done():
             step.answer.result()
         if on_stopped is not None:

@@ -22,6 +22,9 @@ def decline(course: Course, step: Step, error: HeadwayError) -> None:
     elif isinstance(request, rpc.UpdateJobRequest) and judge(error) is not Verdict.GONE:
         _notice("a change of job %s was refused: %s", course, error)
         course.answered(step, None)
+    elif error.code == grpc.StatusCode.ALREADY_EXISTS and not step.tried.done():
+        # Whoever creates the job waits for the answer, and is told by the exception.
+        course.stop(error)
     else:
         stop(course, error)
 
@@ -30,7 +33,9 @@ def stop(course: Course, error: HeadwayError) -> None:
     """The server takes no more of this job."""
     if course.over or (error.reason == "JOB_ENDED" and course.ask_how_it_ended(error)):
         return
-    if course.error is None:
+    # Whoever lets a job go for another worker expects that one to take it over.
+    let_go = error.reason == "STALE_ATTEMPT" and any(step.release for step in course.waiting())
+    if course.error is None and not let_go:
         _notice("job %s is no longer reported: %s", course, error)
     course.stop(error)
 

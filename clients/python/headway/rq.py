@@ -9,10 +9,11 @@
             ...
 
 What such a worker runs becomes a job with the name of the function; its id is RQ's, without the dashes. It ends
-COMPLETED with what the function returns, FAILED with its exception, or CANCELLED if that is headway.JobCancelled, or if
-the job was stopped with RQ's means. A retry takes the job over as its next attempt: it counts from 0 again, and finds
-the variables of the attempt before. While it waits for that, the job is LOST as soon as its heartbeats have been
-missing for 60 s. A job that has ended and is run once more, by `rq requeue` or as a repetition, gets another job.
+COMPLETED with what the function returns, FAILED with its exception, or CANCELLED if that is headway.JobCancelled, if
+the job was stopped with RQ's means, or if the worker shut down cold. A retry takes the job over as its next attempt: it
+counts from 0 again, and finds the variables of the attempt before. While it waits for that, the job is LOST as soon as
+its heartbeats have been missing for 60 s. A job that has ended and is run once more, by `rq requeue`, as a repetition
+or since its id is used again, gets another job. What was cancelled is not retried.
 
 The session is HEADWAY_SESSION, without it nothing is tracked. Whether the server is there changes nothing for the work:
 a run waits a second at most, where the server hangs, before it begins, and two after its result is stored; what could
@@ -25,7 +26,7 @@ from typing import Any
 from headway.errors import JobCancelled
 from headway.job import Job
 from headway.process import end_process
-from headway.tasks import DELIVERY, Runs, complete, fail, pause, untracked
+from headway.tasks import DELIVERY, Runs, complete, current, fail, pause, tell
 
 try:
     import rq
@@ -36,16 +37,19 @@ except ImportError as error:
 
 __all__ = ["Runs", "SimpleWorker", "Tracked", "Worker", "current_job"]
 
+_SHUT_DOWN = "the worker was shut down"
+
 _running: dict[str, Job] = {}
 
 
 def current_job() -> Job:
     """Headway's job of what RQ runs here: to advance, to set variables, to ask whether it shall end early.
 
-    Where nothing is tracked, outside of a worker for example, it is a job that only this process knows.
+    The threads that it starts share it. Where nothing is tracked, outside of a worker for example, it is a job that
+    only this process knows.
     """
-    current = rq.get_current_job()
-    return _running.get(current.id if current else "") or untracked()
+    running = rq.get_current_job()
+    return current(_running.get(running.id) if running else None, _running)
 
 
 class Tracked(BaseWorker):
@@ -59,11 +63,16 @@ class Tracked(BaseWorker):
     def execute_job(self, job: rq.job.Job, queue: rq.Queue) -> None:
         """Runs in the worker's main process."""
         self.runs.check()
-        super().execute_job(job, queue)
+        try:
+            super().execute_job(job, queue)
+        except SystemExit:
+            # A second Ctrl-C: RQ has killed the process that did the work, and says no more of the job.
+            self.runs.end(job.id, _name(job), self._labels(queue), _SHUT_DOWN, cancelled=True)
+            raise
 
     def perform_job(self, job: rq.job.Job, queue: rq.Queue, *args: Any, **more: Any) -> bool:
         """Runs in the process that does the work."""
-        _running[job.id] = self.runs.begin(job.id, _name(job), self._labels(queue))
+        _running[job.id] = self.runs.begin(job.id, _name(job), self._labels(queue), lambda: _is_repeat(job))
         try:
             return super().perform_job(job, queue, *args, **more)
         finally:
@@ -79,15 +88,20 @@ class Tracked(BaseWorker):
 
     def handle_job_failure(self, job: rq.job.Job, queue: rq.Queue, *args: Any, **more: Any) -> None:
         """Runs in the worker's main process too, if the one that did the work was killed, or stopped by RQ's means."""
-        again = bool(job.retries_left)
+        error = sys.exc_info()[1] or str(more.get("exc_string", "")).strip("; ")
+        if isinstance(error, JobCancelled):
+            # What was cancelled is not tried again.
+            job.retries_left = 0
+        again, run = bool(job.retries_left), _running.get(job.id)
+        if again and run is not None:
+            # Before RQ queues it, and another worker may begin.
+            pause(run, f"Retry after {error!r}")
         super().handle_job_failure(job, queue, *args, **more)
         stopped = job.get_status(refresh=False) == JobStatus.STOPPED
-        error = sys.exc_info()[1] or str(more.get("exc_string", "")).strip("; ")
-        run = _running.get(job.id)
-        # What was cancelled has ended, and the runs that RQ may still begin are told so.
-        if again and not stopped and not isinstance(error, JobCancelled):
-            if run is not None:
-                pause(run, f"Retry after {error!r}")
+        if again and not stopped:
+            return
+        if run is not None and isinstance(error, SystemExit) and self._stop_requested:
+            fail(run, _SHUT_DOWN, cancelled=True)
         elif run is not None:
             fail(run, error)
         else:
@@ -95,6 +109,7 @@ class Tracked(BaseWorker):
 
     def handle_job_retry(self, job: rq.job.Job, queue: rq.Queue, *args: Any, **more: Any) -> None:
         """For a function that returns a Retry."""
+        tell(_running[job.id])
         super().handle_job_retry(job, queue, *args, **more)
         if job.get_status(refresh=False) == JobStatus.FAILED:
             fail(_running[job.id], "no retry is left")
@@ -111,6 +126,12 @@ class Worker(Tracked, rq.Worker):
 
 class SimpleWorker(Tracked, rq.SimpleWorker):
     """`rq.SimpleWorker`, whose work is tracked."""
+
+
+def _is_repeat(job: rq.job.Job) -> bool:
+    """Whether RQ runs it again by itself: there is no failure that somebody could have queued it again after."""
+    last = job.latest_result()
+    return last is None or last.type is last.Type.RETRIED
 
 
 def _name(job: rq.job.Job) -> str:

@@ -2,21 +2,25 @@
 the task."""
 
 import atexit
+import difflib
+import inspect
 import json
 import os
 import uuid
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
 
+import grpc
 from google.rpc import code_pb2
 
 from headway.channel import Target
 from headway.client import Client, connect
 from headway.contact import log
 from headway.course import Step
-from headway.errors import JobCancelled
-from headway.job import UNSET, Job
-from headway.requests import CREATE_PATIENCE, ENDED
+from headway.errors import HeadwayError, JobCancelled
+from headway.job import UNSET, Job, Status
+from headway.requests import CREATE_PATIENCE, ENDED, heartbeat
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.values import Json, clean
@@ -26,13 +30,35 @@ DELIVERY = 1.0
 
 _RESULTS = 1024 * 1024
 _NAME, _LABEL = 256, 256
+_BUILT_IN = "celery."
+"""A task of Celery's own that replaces another, to collect what a group returns, says less of the work."""
 _IDS = uuid.UUID("8f4c1f0e-6a5b-4d0e-9a43-3b1f6f0b7c52")
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def suggesting(call: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Adds to the TypeError about an unknown option which one may be meant."""
+    known = list(inspect.signature(call).parameters)
+
+    @wraps(call)
+    def checked(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{call.__qualname__} has no option {name!r}.{hint}")
+        return call(*args, **options)
+
+    return checked
 
 
 class Runs:
     """Makes the jobs of one application's tasks. No method raises; each waits for the server for some seconds at most,
     and not at all while it is known to be away."""
 
+    @suggesting
     def __init__(
         self,
         session: str | None = None,
@@ -53,21 +79,30 @@ class Runs:
         except Exception as error:
             self._complain(error)
 
-    def begin(self, task: str, name: str, labels: Mapping[str, str]) -> Job:
+    def begin(self, task: str, name: str, labels: Mapping[str, str], is_repeat: Callable[[], bool]) -> Job:
         """The job of a run that begins. A further run of the same task takes the job over from the one before; if the
-        job has ended with that, it gets one of its own. The labels are those of this run.
+        job has ended with that, it gets one of its own. The labels are those of this run. `is_repeat`: whether the
+        queue itself has the task run again, so that what was cancelled stays cancelled.
 
         A run that cannot be tracked gets a job that only this process knows."""
+        labels = {**labels, "task": task}
         try:
             job = self._open(task, name)
             if job.snapshot.status in ENDED:
                 job._abandon()
-                if job.snapshot.status == job_pb2.JOB_STATUS_CANCELLED:
+                if job.cancellation is not None and is_repeat():
                     return untracked(job.snapshot)
-                job = self._connect().job(name=name[:_NAME])
-            elif _is_old(job):
-                _take_over(job)
-            _label(job, {**labels, "task": task})
+                job = self._connect().job(name=name[:_NAME], labels=_clean(labels))
+            else:
+                if _is_old(job):
+                    _take_over(job)
+                job.progress = 0
+                if job.name != name[:_NAME]:
+                    # Another function has begun the task, which this one has replaced.
+                    job.size = 0
+                    if not name.startswith(_BUILT_IN):
+                        job.name = name[:_NAME]
+                _label(job, labels)
         except Exception as error:
             self._complain(error)
             return untracked()
@@ -78,9 +113,12 @@ class Runs:
     def end(self, task: str, name: str, labels: Mapping[str, str], error: object, *, cancelled: bool = False) -> None:
         """Ends the job of a run whose process cannot do that any more, or that will never begin."""
         try:
-            job = self._open(task, name)
-            if job.snapshot.status in ENDED:
-                job._abandon()
+            first = self._open(task, name)
+            job: Job | None = first
+            if first.snapshot.status in ENDED:
+                first._abandon()
+                job = self._find_later(task)
+            if job is None:
                 return
             if _is_old(job):
                 # Whatever that process may still say, it comes too late.
@@ -98,7 +136,22 @@ class Runs:
             client.close()
 
     def _open(self, task: str, name: str) -> Job:
-        return self._connect().job(name=name[:_NAME], job_id=job_id(task))
+        try:
+            return self._connect().job(name=name[:_NAME], job_id=job_id(task))
+        except HeadwayError as error:
+            if error.code is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+        # Another function has begun the task, which this one has replaced, or whose id was used again.
+        return self._attach(self._connect().get(None, job_id(task)))
+
+    def _find_later(self, task: str) -> Job | None:
+        """The job of a run of this task that came after its first job had ended."""
+        unfinished = [Status.RUNNING, Status.LOST]
+        return next(map(self._attach, self._connect().list(labels=_clean({"task": task}), statuses=unfinished)), None)
+
+    def _attach(self, state: job_pb2.Job) -> Job:
+        client = self._connect()
+        return Job(client, client._in(None), state, heartbeat=heartbeat(state), started=True)
 
     def _connect(self) -> Client:
         if self._client is None:
@@ -121,6 +174,26 @@ def job_id(task: str) -> str:
         return uuid.uuid5(_IDS, task).hex
 
 
+def current(own: Job | None, running: Mapping[str, Job]) -> Job:
+    """The job of a run. In a thread that a run has started: the only job that runs in this process."""
+    if own is not None:
+        return own
+    candidates = list(running.values())
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        _warn_of_stray_thread()
+    return untracked()
+
+
+@cache
+def _warn_of_stray_thread() -> None:
+    log.warning(
+        "headway: current_job() was called in a thread that no task runs in, while several tasks run: nothing is"
+        " counted there. Call it in the task, and pass the job to the thread."
+    )
+
+
 def complete(job: Job, result: object) -> None:
     """The run has returned this. Results that are no JSON, or more than 1 MiB of it, are left out."""
     job.finish(result if _fits(result) else UNSET)
@@ -136,10 +209,18 @@ def fail(job: Job, error: object, *, cancelled: bool = False) -> None:
         job.fail(type(error).__name__, code)
 
 
+def tell(job: Job) -> None:
+    """Another run of the same task may begin from now on, and shall find what this one has said."""
+    _submit(job, Step(after_reports=True))
+
+
 def pause(job: Job, message: str) -> None:
     """The run has ended, and another of the same task is to come."""
     job.message = message
-    step = Step(after_reports=True, release=True)
+    _submit(job, Step(after_reports=True, release=True))
+
+
+def _submit(job: Job, step: Step) -> None:
     job._engine.submit(job._course, step)
     step.tried.wait(DELIVERY)
 
@@ -182,10 +263,13 @@ def _take_over(job: Job) -> None:
 
 def _label(job: Job, labels: Mapping[str, str]) -> None:
     # Not when the job is created: that must be the same call for every run of the task.
-    known = {name: clean(value, _LABEL) for name, value in labels.items() if value}
-    request = rpc.UpdateJobRequest(session_id=job.session, job=job_pb2.Job(id=job.id, labels=known))
+    request = rpc.UpdateJobRequest(session_id=job.session, job=job_pb2.Job(id=job.id, labels=_clean(labels)))
     request.update_mask.paths.append("labels")
     job._engine.submit(job._course, Step(request))
+
+
+def _clean(labels: Mapping[str, str]) -> dict[str, str]:
+    return {name: clean(value, _LABEL) for name, value in labels.items() if value}
 
 
 def _fits(result: object) -> bool:

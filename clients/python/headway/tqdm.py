@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -351,6 +352,10 @@ class _Mirror(Job):
             if self._left_at is not None:
                 lately = time.monotonic() < self._left_at + DECISION_DELAY
                 self._finish(None, verdict_of(error) if lately else None)
+        if bar is not None:
+            # Else tqdm draws it while the interpreter takes its modules down, which Python 3.13 may not survive.
+            with suppress(Exception):
+                bar.close()
 
     def _uncaught(self) -> BaseException | None:
         """The exception whose traceback the interpreter has printed since the bar began, be it at the end of the script
