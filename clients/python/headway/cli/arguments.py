@@ -181,6 +181,7 @@ def build() -> _Parser:
     add = command("watch", "Follow a job until it ends, or all jobs of the session.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
     add("--plain", action="store_true", help="one line a change, as on a pipe, also on a terminal")
+    _filter(add)
     add = command("open", "Open the server's page in the browser, at a job if one is named.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
     add("--page", metavar="URL", help="where the page is (port 8080 of the server)")
@@ -291,6 +292,7 @@ def _list(add: Callable[..., argparse.Action]) -> None:
 
 
 def _filter(add: Callable[..., argparse.Action], default: str = "") -> None:
+    add("--active", action="store_true", help="not ended: pending, running or lost")
     add("--status", choices=STATUSES, action="append", default=[], type=str.upper, metavar="NAME",
         help=f"in this state ({', '.join(STATUSES).lower()}); may be repeated{default}")  # fmt: skip
     add("--name", default="", help="with exactly this name")
