@@ -184,7 +184,7 @@ def build() -> _Parser:
     _filter(add)
     add = command("open", "Open the server's page in the browser, at a job if one is named.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
-    add("--page", metavar="URL", help="where the page is (port 8080 of the server)")
+    add("--page", metavar="URL", help="where the page is (where the server says)")
     add("--print", action="store_true", help="only print the address; whoever has it sees the session")
     add = command("wait", "Wait until jobs have ended; the exit status tells how.", job=False)
     _complete(add("jobs", metavar="JOB", nargs="+", help="the job's id"))
