@@ -144,7 +144,7 @@ def build() -> _Parser:
         "of wait: how long to wait at all (as long as it takes)",
     )  # fmt: skip
     options.add_argument("--json", action="store_true",
-        help="print the reply as JSON, fields as in the proto; on standard error, why there is none")  # fmt: skip
+        help="print the reply as JSON, named as over HTTP; on standard error, why there is none")  # fmt: skip
 
     parser = _Parser(
         prog="headway",

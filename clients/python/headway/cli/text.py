@@ -34,10 +34,8 @@ ENDED = (job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_ST
 
 
 def to_json(message: Message, *, indent: int | None = None) -> str:
-    """The protobuf JSON mapping, with the proto's field names, and default values printed."""
-    fields = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+    """The protobuf JSON mapping as the HTTP port has it: lowerCamelCase names, and default values printed."""
+    fields = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     return json.dumps(_whole(fields), indent=indent)
 
 
