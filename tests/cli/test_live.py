@@ -137,7 +137,7 @@ def test_a_session_in_an_overview(cli: Cli, new_job: NewJob, watch: Watch) -> No
     ending = new_job("--name", "Old export", "--size", "10", "--unit", "rows")
     cli("cancel", ending, "--reason", "wrong file", "--grace", "1h")
     screen = watch()
-    screen.until("LOST", "STALLED", "ocm7")
+    screen.until("LOST", "STALLED", "ocm7", "Nightly", "Weekly")
     order = ["Rebuild the index", "Stage records", "Old export", "Mirror the photos", "Not yet", "Nightly", "Weekly"]
     names = [line for line in screen.lines if not line.startswith("  ")]
     assert [line.startswith(name) for line, name in zip(names, order, strict=True)] == [True] * len(order), names

@@ -100,7 +100,7 @@ def test_a_session_is_watched_until_ctrl_c(cli: Cli, new_job: NewJob, environmen
     assert json.loads(objects.stdout.readline())["job"]["id"] == second
     cli("clear", first)
     assert lines.stdout.readline().endswith(f"{first} REMOVED\n")
-    assert json.loads(objects.stdout.readline())["removed_job_id"] == first
+    assert json.loads(objects.stdout.readline())["removedJobId"] == first
     for process in (lines, objects):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)
