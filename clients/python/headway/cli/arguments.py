@@ -82,6 +82,8 @@ class _Parser(argparse.ArgumentParser):
         wrong = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
         if wrong and self.commands is not None:
             return f"there is no command {wrong[1]!r}{_meant(wrong[1], self.commands.choices)}"
+        if not message.startswith(("unrecognized arguments", "the following arguments are required")):
+            return message
         # An option that is missing may be there, misspelt.
         for word in self.words:
             option = word.partition("=")[0]

@@ -42,4 +42,4 @@ class Contacts:
         if not intervals or heard is None:
             return text.silence(job, now)
         since = timedelta(seconds=time.monotonic() - heard)
-        return text.silence(job, text.moment(job.last_contact_time) + since, median_low(intervals))
+        return text.silence(job, text.moment(job.last_contact_time) + since, median_low(list(intervals)))

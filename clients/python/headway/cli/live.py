@@ -155,9 +155,12 @@ class _Errors:
             self._changed.wait()
             self._changed.clear()
             for job in list(self._display.jobs.values()):
-                if job.error_count != self._known.get(job.id, 0):
+                if job.error_count == self._known.get(job.id, 0):
+                    continue
+                # None where the server does not answer just now.
+                if found := self._watch.last_errors(job.id, LAST_ERRORS):
                     self._known[job.id] = job.error_count
-                    self._display.errors[job.id] = self._watch.last_errors(job.id, LAST_ERRORS)
+                    self._display.errors[job.id] = found
             end = time.monotonic() + ERRORS_PAUSE
             while not self._over and time.monotonic() < end:
                 time.sleep(0.05)
