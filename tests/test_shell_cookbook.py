@@ -34,6 +34,7 @@ SAID = {
     "Several processes, one job": ["COMPLETED", "4/4 branches"],
     "Going on where another run stopped": ["COMPLETED", "5/5"],
     "Waiting for another script's job": ["COMPLETED", "7", "COMPLETED"],
+    "Many jobs at once": ["2 jobs would be cancelled", "maintenance", "2 jobs cancelled", "2 jobs removed"],
     "When the server is away": ["waiting", "Unseen", "3"],
     "grpcurl": [
         *("2", "2/3 files, 240 rows", "wrong file", "JOB_STATUS_COMPLETED 2", '{"files":2}', 'Nightly "export"'),

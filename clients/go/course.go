@@ -140,7 +140,11 @@ func (c *course) parts() []*reporter {
 }
 
 func (c *course) about() about {
-	return about{c.session, c.id, c.attempt.Load()}
+	var contact int64
+	if time := c.state.Load().GetLastContactTime(); time != nil {
+		contact = time.AsTime().UnixMicro()
+	}
+	return about{c.session, c.id, c.attempt.Load(), contact}
 }
 
 func (c *course) addStep(s *step) {

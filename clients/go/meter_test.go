@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -64,12 +65,12 @@ func TestCheckpointIsSentWithItsOwnMoment(t *testing.T) {
 	meter.SetProgress(9)
 	meter.Count("added", 4)
 	reporter := newReporter(meter, 0, 0)
-	first := reporter.report(about{"s", "j", 1}, true)
+	first := reporter.report(about{"s", "j", 1, 0}, true)
 	if first.GetProgress() != 5 || first.GetCounters()["added"] != 5 || first.GetVariables().GetFields()["records"].GetNumberValue() != 5 {
 		t.Errorf("checkpoint: %v", first)
 	}
 	reporter.settle()
-	second := reporter.report(about{"s", "j", 1}, false)
+	second := reporter.report(about{"s", "j", 1, 0}, false)
 	if second.GetProgress() != 9 || second.GetCounters()["added"] != 4 || second.GetVariables() != nil {
 		t.Errorf("after it: %v", second)
 	}
@@ -79,18 +80,18 @@ func TestReportStaysTheSameUntilItIsSettled(t *testing.T) {
 	meter := newMeter("", 0, nil, nil)
 	reporter := newReporter(meter, 0, 0)
 	meter.Advance(1)
-	first := proto.CloneOf(reporter.report(about{"s", "j", 1}, true))
+	first := proto.CloneOf(reporter.report(about{"s", "j", 1, 0}, true))
 	meter.Advance(1)
-	if again := reporter.report(about{"s", "j", 1}, true); !proto.Equal(first, again) {
+	if again := reporter.report(about{"s", "j", 1, 0}, true); !proto.Equal(first, again) {
 		t.Errorf("%v became %v", first, again)
 	}
 	reporter.settle()
-	next := reporter.report(about{"s", "j", 1}, true)
+	next := reporter.report(about{"s", "j", 1, 0}, true)
 	if next.GetProgress() != 2 || next.GetSequence() <= first.GetSequence() {
 		t.Errorf("after %v came %v", first, next)
 	}
 	reporter.settle()
-	if idle := reporter.report(about{"s", "j", 1}, true); idle != nil {
+	if idle := reporter.report(about{"s", "j", 1, 0}, true); idle != nil {
 		t.Errorf("nothing changed, but %v", idle)
 	}
 }
@@ -100,10 +101,10 @@ func TestRefusedReportGoesOutAgainWithoutVariables(t *testing.T) {
 	meter.Advance(1)
 	meter.Set(map[string]any{"": 1})
 	reporter := newReporter(meter, 0, 0)
-	first := reporter.report(about{"s", "j", 1}, true)
+	first := reporter.report(about{"s", "j", 1, 0}, true)
 	unknown := &Error{Code: codes.InvalidArgument, Fields: []FieldError{{"variables", "no"}}}
 	reporter.refused(unknown)
-	second := reporter.report(about{"s", "j", 1}, true)
+	second := reporter.report(about{"s", "j", 1, 0}, true)
 	if second.GetVariables() != nil || second.GetProgress() != 1 || second.GetSequence() <= first.GetSequence() {
 		t.Errorf("%v became %v", first, second)
 	}
@@ -118,14 +119,14 @@ func TestRefusedReportLosesOnlyWhatIsAtFault(t *testing.T) {
 	reporter := newReporter(meter, 0, 0)
 	refused := func(field string) *headwayv1.ReportProgressRequest {
 		reporter.refused(&Error{Code: codes.InvalidArgument, Fields: []FieldError{{field, "too much"}}})
-		return reporter.report(about{"s", "j", 1}, false)
+		return reporter.report(about{"s", "j", 1, 0}, false)
 	}
 	meter.Advance(1)
 	meter.Count("a", 1)
 	meter.Count("b", 1)
 	meter.RecordError("r", "", "")
 	meter.Set(map[string]any{"x": 1})
-	reporter.report(about{"s", "j", 1}, true)
+	reporter.report(about{"s", "j", 1, 0}, true)
 	if left := refused("counters[a]"); left.GetCounters()["b"] != 1 || len(left.GetCounters()) != 1 || left.GetProgress() != 1 || left.GetVariables() == nil {
 		t.Errorf("a counter at fault: %v", left)
 	}
@@ -200,5 +201,15 @@ func BenchmarkSetProgress(b *testing.B) {
 	meter := newMeter("", 0, nil, nil)
 	for i := range b.N {
 		meter.SetProgress(int64(i))
+	}
+}
+
+func TestSequencesGoOnWhereTheClockWasSetBack(t *testing.T) {
+	meter := newMeter("", 0, nil, func(int64) {})
+	reporter := newReporter(meter, 0, 0)
+	anHourOn := time.Now().Add(time.Hour).UnixMicro()
+	meter.Advance(1)
+	if report := reporter.report(about{"s", "j", 1, anHourOn}, true); report.GetSequence() <= anHourOn {
+		t.Errorf("%d is not above %d", report.GetSequence(), anHourOn)
 	}
 }

@@ -15,6 +15,8 @@ const errorsRoom = 1 << 20
 type about struct {
 	session, id string
 	attempt     int32
+	// contact is when the server was last in contact with a worker, in microseconds by its own clock; 0: not known.
+	contact int64
 }
 
 // reporter turns one meter's state into numbered reports. A report stays the same, and is sent again, until it is
@@ -32,7 +34,6 @@ type reporter struct {
 }
 
 func newReporter(meter *Meter, progress, size int64) *reporter {
-	// Above every sequence of an earlier process that reported this part in the same attempt.
 	return &reporter{meter: meter, sequence: time.Now().UnixMicro(), progress: progress, size: size}
 }
 
@@ -106,6 +107,9 @@ func lighten(report *headwayv1.ReportProgressRequest, faults []FieldError) (ligh
 }
 
 func (r *reporter) freeze(about about) bool {
+	// Above every sequence of an earlier process that reported this part in the same attempt, also where a clock was set
+	// back between the two.
+	r.sequence = max(r.sequence, about.contact)
 	report := r.draft(about)
 	if report != nil {
 		r.number(report)

@@ -212,7 +212,8 @@ class App:
                 f"--http: {settings.http} cannot be had: another program (perhaps another Headway) uses that port, or "
                 "the address is not this machine's; choose another, or do without page and JSON: --http ''"
             ) from None
-        self.http_address = f"{settings.http.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+        self._health.http_port = sockets[0].getsockname()[1]
+        self.http_address = f"{settings.http.rpartition(':')[0]}:{self._health.http_port}"
         metrics = Metrics(
             version("headway"),
             self.engine,

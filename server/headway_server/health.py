@@ -11,6 +11,9 @@ from grpc_health.v1 import health_pb2
 
 from headway_server.open_calls import Context
 
+HTTP_PORT = "headway-http-port"
+"""The trailing metadata of Check: the port of the page, and of JSON over HTTP."""
+
 _Response = health_pb2.HealthCheckResponse
 
 
@@ -21,6 +24,8 @@ class Health:
         self._services = frozenset(services)
         self._serving = False
         self._changed = asyncio.Event()
+        self.http_port = 0
+        """Told with each answer, so that a client of this port finds the page; 0: there is none."""
 
     def set(self, serving: bool) -> None:
         """Tell everybody who watches, if it is news."""
@@ -32,6 +37,7 @@ class Health:
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND)
+        context.set_trailing_metadata(((HTTP_PORT, str(self.http_port)),))
         return self._health()
 
     async def Watch(

@@ -5,10 +5,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.cli.run import Cli
+from tests.support.server import ServerProcess
 
 NewJob = Callable[..., str]
 
@@ -28,7 +30,7 @@ def test_create_takes_all_that_a_job_has(cli: Cli, new_job: NewJob) -> None:
     assert job["status"] == "JOB_STATUS_PENDING"
     assert (job["name"], job["invoker"], job["size"], job["unit"]) == ("Näme 📚", "me", "200", "records")
     assert job["labels"] == {"a": "1", "b": "x=y"}
-    assert (job["heartbeat_timeout"], job["stall_timeout"], job["retention"]) == ("60s", "300s", "604800s")
+    assert (job["heartbeatTimeout"], job["stallTimeout"], job["retention"]) == ("60s", "300s", "604800s")
     assert (job["progress"], job["stalled"], job["counters"]) == ("0", False, {})
     assert new_job(*options, "--id", chosen, "--pending") == chosen
     assert cli("create", "--id", chosen, "--name", "other").status == 1
@@ -56,7 +58,7 @@ def test_report_carries_everything_at_once(cli: Cli, new_job: NewJob) -> None:
         assert (result.status, result.out, result.err) == (0, "", "")
     seen = json.loads(cli("get", job, "--json").out)
     assert (seen["size"], seen["progress"], seen["parts"], seen["message"]) == ("20", "5", {"p": "5"}, "half")
-    assert (seen["counters"], seen["error_count"]) == ({"added": "5", "updated": "1"}, "2")
+    assert (seen["counters"], seen["errorCount"]) == ({"added": "5", "updated": "1"}, "2")
     assert cli("vars", job).out == 'name="text"\nnothing=null\nplace=7\n'
     assert cli("errors", job).out == "r1  BAD  it is: bad\nr2\n"
     reply = json.loads(cli("report", job, "--advance", "2", "--json").out)
@@ -175,6 +177,26 @@ def test_clear(cli: Cli, new_job: NewJob) -> None:
     assert (gone.status, gone.out, gone.err.count("\n")) == (3, "", 1)
     assert cli("clear", job).status == 3
     assert cli("clear", job, "--allow-missing").status == 0
+
+
+def test_json_has_the_names_that_it_has_over_http(
+    cli: Cli, new_job: NewJob, server: ServerProcess, session: str
+) -> None:
+    job = new_job("--heartbeat-timeout", "60s", "--size", "10")
+    cli("report", job, "--part", "a", "--progress", "3", "--count", "files_seen=1", "--error", "r1")
+    asked = Request(
+        f"http://{server.http_address}/headway.v1.JobService/GetJob",
+        json.dumps({"session_id": session, "job_id": job}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urlopen(asked, timeout=30) as answer:
+        over_http = json.load(answer)
+    shown = json.loads(cli("get", job, "--json").out)
+    assert {name: shown[name] for name in over_http} == over_http
+    assert {"errorCount", "createTime", "heartbeatTimeout"} <= shown.keys()
+    assert shown["counters"] == {"files_seen": "1"}
+    listed = json.loads(cli("list", "--json").out)
+    assert listed.keys() == {"jobs", "nextPageToken"}
 
 
 def test_another_session_sees_nothing(cli: Cli, new_job: NewJob) -> None:

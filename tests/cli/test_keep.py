@@ -85,7 +85,7 @@ def test_a_whole_script_without_a_server(script: Script) -> None:
     seen = script.seen(job)
     assert (seen["name"], seen["size"], seen["unit"]) == ("Export of patrons", "3", "files")
     assert (seen["status"], seen["progress"], seen["counters"]) == ("JOB_STATUS_COMPLETED", "3", {"files": "3"})
-    assert seen["error_count"] == "3"
+    assert seen["errorCount"] == "3"
     assert script.says("vars", job) == "place=7"
     assert json.loads(script.says("results", job)) == {"files": 3}
 
@@ -350,7 +350,7 @@ def test_texts_are_cut_where_nobody_would_see_them_refused(script: Script) -> No
     script.says("fail", job, "--message", "f" * 5000)
     script.server.start()
     seen = script.seen(job)
-    assert (seen["progress"], len(seen["message"]), seen["error_count"]) == ("1", 1024, "1")
+    assert (seen["progress"], len(seen["message"]), seen["errorCount"]) == ("1", 1024, "1")
     assert len(seen["error"]["message"]) == 1024
 
 

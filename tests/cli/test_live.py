@@ -6,10 +6,17 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
+import grpc
 import pyte
 import pytest
+from google.rpc.status_pb2 import Status
 
+from headway.cli.contacts import Contacts
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as pb
+from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.cli.run import HEADWAY, Cli, run
 from tests.cli.terminal import PATIENCE, Terminal
 from tests.support.server import ServerProcess
@@ -130,19 +137,19 @@ def test_a_session_in_an_overview(cli: Cli, new_job: NewJob, watch: Watch) -> No
     ending = new_job("--name", "Old export", "--size", "10", "--unit", "rows")
     cli("cancel", ending, "--reason", "wrong file", "--grace", "1h")
     screen = watch()
-    screen.until("LOST", "STALLED", "ocm7")
+    screen.until("LOST", "STALLED", "ocm7", "Nightly", "Weekly")
     order = ["Rebuild the index", "Stage records", "Old export", "Mirror the photos", "Not yet", "Nightly", "Weekly"]
     names = [line for line in screen.lines if not line.startswith("  ")]
     assert [line.startswith(name) for line, name in zip(names, order, strict=True)] == [True] * len(order), names
     assert re.search(r"STALLED .* 25 %  no progress for \d+ s · 20/80$", screen.line("Rebuild"))
     assert re.search(r"LOST .* no contact for \d+ s · 0$", screen.line("Mirror"))
     assert re.search(
-        r"RUNNING .* 0 %  to be cancelled within (59:\d\d|60:00) min: wrong file", screen.line("Old export")
+        r"RUNNING .* 0 %  to be cancelled within (59 min \d+ s|60 min): wrong file", screen.line("Old export")
     )
     assert re.search(r"FAILED .* 0 %  disk full · 0/4 · took \d+ s$", screen.line("Nightly"))
     assert re.search(r"COMPLETED ━+ 100 %  50/50 pages · took \d+ s$", screen.line("Weekly"))
     line = screen.line("Stage records")
-    assert re.search(r"RUNNING .* 30 %  60/200 records", line)
+    assert re.search(r"RUNNING .* 30 %  (no report for \d+ s · )?60/200 records", line)
     assert share(line) == pytest.approx(0.3, abs=0.04)
     below = screen.lines[screen.lines.index(line) + 1 :]
     assert below[0] == "  reading · added 40"
@@ -160,8 +167,100 @@ def test_a_small_terminal_says_what_it_leaves_out(cli: Cli, new_job: NewJob, wat
         cli("finish", new_job("--name", f"Done {number}"))
     screen = watch(columns=60, rows=12)
     screen.until("… and 31 running, 3 completed")
-    assert [line.split("  ")[0].split(" R")[0] for line in screen.lines[:-1]] == [f"Part {n}" for n in range(9)]
-    assert all(line.endswith(" 0 %") for line in screen.lines[:-1])
+    assert [line.partition(" ─")[0].rstrip() for line in screen.lines[:-1]] == [f"Part {n}" for n in range(9)]
+    assert all("  0 %  0/10" in line for line in screen.lines[:-1])
+
+
+@pytest.fixture
+def busy(environment: dict[str, str]) -> None:
+    """A session with 20 running and 300 finished jobs, two of which failed; of the running ones the pace is known."""
+    session = environment["HEADWAY_SESSION"]
+    with grpc.insecure_channel(environment["HEADWAY_TARGET"]) as channel:
+        stub = JobServiceStub(channel)
+
+        def create(name: str, size: int = 0) -> str:
+            return stub.CreateJob(pb.CreateJobRequest(session_id=session, name=name, size=size, unit="records")).id
+
+        for number in range(300):
+            request = pb.FinishJobRequest(session_id=session, job_id=create(f"Done {number}"))
+            if number % 150 == 0:
+                error = Status(code=2, message=f"no disk {number}")
+                stub.FailJob(pb.FailJobRequest(session_id=session, job_id=request.job_id, error=error))
+            else:
+                stub.FinishJob(request)
+        running = [create(f"Stage file number {number:02}", 200_000) for number in range(20)]
+        for progress in (1000, 2000, 3000, 50_000):
+            for job in running:
+                stub.ReportProgress(pb.ReportProgressRequest(session_id=session, job_id=job, progress=progress))
+
+
+@pytest.mark.usefixtures("busy")
+def test_what_runs_keeps_its_facts_where_much_has_ended(watch: Watch) -> None:
+    screen = watch(columns=80, rows=24)
+    screen.until("… and 298 completed, 1 failed", "Stage file number 00")
+    assert all(len(line) <= 80 for line in screen.lines)
+    running = [line for line in screen.lines if line.startswith("Stage")]
+    assert len(running) == 20
+    for line in running:
+        assert re.search(r" 25 %  (no report for \d+ s · )?50,000/200,000 records · ", line), line
+        assert re.search(r"/s|/min|left|running \d+ s", line), line
+    (failed,) = (line for line in screen.lines if line.startswith("Done"))
+    assert re.match(r"Done 150 +FAILED +no disk 150 · ", failed)
+    assert screen.lines[-1] == "… and 298 completed, 1 failed"
+    active = watch("--active", columns=80, rows=24)
+    active.until("Stage file number 00")
+    assert len(active.lines) == 20
+
+
+def test_only_what_is_active(cli: Cli, new_job: NewJob, watch: Watch) -> None:
+    cli("fail", new_job("--name", "Broken"), "--message", "no disk")
+    cli("finish", new_job("--name", "Done"))
+    new_job("--name", "Stage")
+    screen = watch("--active", columns=80, rows=24)
+    screen.until("Stage")
+    other = new_job("--name", "Another", "--label", "kind=other")
+    screen.until("Another")
+    cli("finish", other)
+    screen.until_gone("Another")
+    failed = watch("--status", "failed", columns=80, rows=24)
+    failed.until("no disk")
+    assert failed.line("Broken")
+    assert not [line for shown in (screen, failed) for line in shown.lines if "Done" in line]
+
+
+def test_a_filter_and_a_job_exclude_each_other(cli: Cli, new_job: NewJob) -> None:
+    result = cli("watch", new_job(), "--active")
+    assert result.status == 2
+    assert "--active" in result.err
+
+
+def test_a_worker_that_is_late_is_seen_by_whoever_has_watched_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    # The clock of this machine is an hour behind that of the server.
+    now = datetime.now(UTC)
+    contacts, job = Contacts(), job_pb2.Job(id="a", status=job_pb2.JOB_STATUS_RUNNING, revision=2)
+    for second in range(0, 40, 4):
+        job.last_contact_time.FromDatetime(now + timedelta(hours=1, seconds=second))
+        contacts.hear(job)
+        clock[0] += 4
+        assert contacts.silence(job, now) is None
+    clock[0] += 9
+    assert contacts.silence(job, now) == "no report for 13 s"
+    contacts.forget("a")
+    assert contacts.silence(job, now) is None
+
+
+def test_the_last_error_is_the_last(cli: Cli, new_job: NewJob, watch: Watch) -> None:
+    job = new_job("--name", "Import", "--size", "10")
+    new_job("--name", "Another")
+    screen = watch()
+    screen.until("Another")
+    # All within the second in which errors are fetched once.
+    cli("report", job, "--error", "first:BAD")
+    cli("report", job, "--error", "second:BAD")
+    cli("report", job, "--error", "third:BAD")
+    screen.until("3 record errors, the last: third  BAD")
 
 
 @pytest.mark.parametrize("columns", [40, 60, 90])

@@ -69,7 +69,26 @@ def test_the_session_stands_behind_the_number_sign(cli: Cli, page: str, monkeypa
 def test_where_the_page_is(cli: Cli, monkeypatch: pytest.MonkeyPatch, options: list[str], address: str) -> None:
     monkeypatch.delenv("HEADWAY_PAGE")
     monkeypatch.delenv("HEADWAY_SESSION")
+    if not options:
+        monkeypatch.setenv("HEADWAY_TARGET", "127.0.0.1:1")
     assert cli("open", "--print", *options).out == f"{address}\n"
+
+
+def test_the_server_of_the_target_says_where_its_page_is(cli: Cli, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADWAY_PAGE")
+    monkeypatch.delenv("HEADWAY_SESSION")
+    assert cli("open", "--print").out == f"{page}\n"
+    away = cli("open", "--target", "127.0.0.1:1")
+    assert (away.status, away.out) == (4, "")
+    assert "no server answers at 127.0.0.1:1" in away.err
+
+
+def test_a_server_without_a_page_says_so(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADWAY_PAGE")
+    with ServerProcess(tmp_path, http="") as server:
+        result = cli("open", "--target", server.address)
+    assert (result.status, result.out) == (4, "")
+    assert "has no page" in result.err
 
 
 @pytest.mark.parametrize("wrong", [["--page", "ftp://x/"], ["--page", "http://a@b/"], ["--page", "x"], ["nonsense"]])

@@ -321,6 +321,13 @@ def test_a_bar_within_a_bar_is_a_part_of_it(leave: bool, name: str | None) -> No
     assert found(tqdm_writes(draw)) == [Reading(done, 3, "") for done in range(4)]
 
 
+def test_rich_bars_below_each_other() -> None:
+    rows = [(outer, inner) for outer in range(3) for inner in range(0, 61, 4)]
+    drawn = [f"files ━━━ {outer}/3 \r\nrows ━━━ {inner}/6{outer}" for outer, inner in rows]
+    readings = found("\r\x1b[2K\x1b[1A\x1b[2K".join([*drawn, "files ━━━ 3/3 \r\nrows 60/62\r\n"]).encode(), 100)
+    assert [reading for reading in readings if reading.done > 1] == [Reading(2, 3, ""), Reading(3, 3, "")]
+
+
 def test_counts_within_a_count_that_only_lines_tell_of() -> None:
     lines = ["step 1/9", "step 2/9", "step 3/9"]
     for step, length in enumerate([60, 67, 74], start=4):

@@ -1,6 +1,6 @@
 """Jobs as text."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.struct_pb2 import Value
@@ -44,7 +44,17 @@ def test_whole_numbers_are_printed_as_such() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0 s"), (-3, "0 s"), (42.4, "42 s"), (185, "3:05 min"), (7380, "2:03 h"), (864000, "10 d")],
+    [
+        (0, "0 s"),
+        (-3, "0 s"),
+        (42.4, "42 s"),
+        (185, "3 min 5 s"),
+        (617, "10 min 17 s"),
+        (600, "10 min"),
+        (7380, "2 h 3 min"),
+        (7200, "2 h"),
+        (864000, "10 d"),
+    ],
 )
 def test_spans(seconds: float, shown: str) -> None:
     assert text.span(seconds) == shown
@@ -97,10 +107,10 @@ def test_nothing_is_foretold_of_a_job_that_does_not_move() -> None:
         (15, 15, "15 s left"),
         (41.2, 52.9, "40 to 55 s left"),
         (0.3, 0.9, "up to 1 s left"),
-        (83, 131, "80 s to 2:20 min left"),
-        (397, 427, "6:30 to 7:10 min left"),
+        (83, 131, "80 s to 2 min 20 s left"),
+        (397, 427, "6 min 30 s to 7 min 10 s left"),
         (725, 815, "12 to 14 min left"),
-        (8000, 9000, "2:10 to 2:30 h left"),
+        (8000, 9000, "2 h 10 min to 2 h 30 min left"),
         (30 * 86_400, 40 * 86_400, "30 to 40 d left"),
     ],
 )
@@ -114,7 +124,44 @@ def test_an_estimate_ages() -> None:
     assert text.remaining(estimated(4, 10, 18, age=15), NOW) == "up to 18 s left"
     assert text.remaining(estimated(4, 10, 18, age=19), NOW) is None
     # Units take a minute each: for that long, silence means nothing.
-    assert text.remaining(estimated(1 / 60, 580, 590, age=30), NOW) == "9:10 to 9:20 min left"
+    assert text.remaining(estimated(1 / 60, 580, 590, age=30), NOW) == "9 min 10 s to 9 min 20 s left"
+
+
+def reported(every: float, ago: int) -> job_pb2.Job:
+    """A job of which there was a report every so many seconds, the last one some time ago."""
+    job = estimated(12.34, 15, 25, age=ago)
+    job.MergeFrom(job_pb2.Job(unit="records", progress=50, size=200, revision=101))
+    job.start_time.FromDatetime(NOW - timedelta(seconds=ago + 100 * every))
+    job.last_contact_time.CopyFrom(at(-ago))
+    return job
+
+
+def test_a_worker_that_is_later_than_its_reports_were_is_seen_at_once() -> None:
+    late = text.line(reported(0.2, ago=6), NOW)
+    assert " · no report for 6 s · last 12 records/s" in late
+    assert "left" not in late
+    for every, ago in ((0.2, 4), (10, 20)):
+        in_time = text.line(reported(every, ago), NOW)
+        assert "no report" not in in_time
+        assert "last" not in in_time
+    assert text.silence(reported(10, ago=31), NOW) == "no report for 31 s"
+    # Whoever has seen its latest reports knows better.
+    assert text.silence(reported(10, ago=20), NOW, usual=1) == "no report for 20 s"
+    assert text.silence(reported(1, ago=20), NOW, usual=10) is None
+    assert "status:         RUNNING · no report for 6 s" in list(text.details(reported(0.2, ago=6), NOW))
+    new = reported(0.2, ago=40)
+    new.revision = 1
+    assert text.silence(new, NOW) is None
+    new.heartbeat_timeout.FromSeconds(60)
+    assert text.silence(new, NOW) == "no report for 40 s"
+
+
+def test_a_reason_that_says_the_same_is_not_said_again() -> None:
+    job = running()
+    job.history.add(status=job_pb2.JOB_STATUS_RUNNING, time=at(-60), reason="created")
+    job.history.add(status=job_pb2.JOB_STATUS_FAILED, time=at(0), reason="failed")
+    history = [line for line in text.details(job, NOW) if line.startswith("history")]
+    assert [line.split(maxsplit=3)[3] for line in history] == ["RUNNING created", "FAILED"]
 
 
 @pytest.mark.parametrize(

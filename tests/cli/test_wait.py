@@ -152,6 +152,6 @@ def watched(job: str, environment: dict[str, str], waiting: subprocess.Popen[str
     def seen() -> bool:
         assert waiting.poll() is None
         reply = json.loads(run("report", job, "--json", environment=environment).out)
-        return float(reply["next_report_after"].removesuffix("s")) < 1
+        return float(reply["nextReportAfter"].removesuffix("s")) < 1
 
     until(seen)

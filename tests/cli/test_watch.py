@@ -54,6 +54,29 @@ def test_what_is_no_news_is_no_line(cli: Cli, new_job: NewJob, environment: dict
     watch.communicate(timeout=10)
 
 
+def test_only_some_jobs(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
+    new_job("--name", "Export")
+    job = new_job("--name", "Import", "--label", "kind=import")
+    lines = spawn("watch", "--active", "--label", "kind=import", environment=environment)
+    objects = spawn("watch", "--active", "--label", "kind=import", "--json", environment=environment)
+    assert lines.stdout is not None
+    assert objects.stdout is not None
+    assert " RUNNING   Import" in lines.stdout.readline()
+    assert json.loads(objects.stdout.readline())["job"]["name"] == "Import"
+    new_job("--name", "Another")
+    cli("finish", job)
+    # The end of what was shown is, what comes of it later is not.
+    assert " COMPLETED Import" in lines.stdout.readline()
+    assert json.loads(objects.stdout.readline())["job"]["status"] == "JOB_STATUS_COMPLETED"
+    cli("clear", job)
+    last = new_job("--name", "Last", "--label", "kind=import")
+    assert last in lines.stdout.readline()
+    assert json.loads(objects.stdout.readline())["job"]["name"] == "Last"
+    for process in (lines, objects):
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+
+
 def test_json_is_one_object_a_line(cli: Cli, new_job: NewJob, environment: dict[str, str]) -> None:
     job = new_job("--name", "Import")
     watch = spawn("watch", job, "--json", environment=environment)
@@ -77,7 +100,7 @@ def test_a_session_is_watched_until_ctrl_c(cli: Cli, new_job: NewJob, environmen
     assert json.loads(objects.stdout.readline())["job"]["id"] == second
     cli("clear", first)
     assert lines.stdout.readline().endswith(f"{first} REMOVED\n")
-    assert json.loads(objects.stdout.readline())["removed_job_id"] == first
+    assert json.loads(objects.stdout.readline())["removedJobId"] == first
     for process in (lines, objects):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)

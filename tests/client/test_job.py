@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,6 +23,26 @@ def test_the_example_of_the_documentation(server: ServerProcess, session: str) -
         assert dict(seen.counters) == {"added": 500}
         assert hw.results(session, job.id) == {"added": 412, "updated": 88}
         assert job.status is headway.Status.COMPLETED
+
+
+def test_a_clock_that_is_set_back_between_two_processes_loses_nothing(
+    server: ServerProcess, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, job_id = time.time_ns, "0190b5a1c8d07b2a9c3e5f60718293a4"
+
+    def work(hours_back: int, runs: int) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: now() - hours_back * 3_600_000_000_000)
+        with headway.connect(server.address, session=session) as hw:
+            job = hw.fetch(None, job_id) or hw.job(job_id=job_id)
+            job.advance(1)
+            job.part("other").advance(2)
+            job.count("seen")
+            assert job.flush(20)
+            seen = hw.get(None, job_id)
+            assert (seen.progress, seen.parts["other"], seen.counters["seen"]) == (3 * runs, 2 * runs, runs)
+
+    for hours_back in (0, 1, 2):
+        work(hours_back, hours_back + 1)
 
 
 def test_an_exception_fails_the_job_and_goes_on_unchanged(hw: headway.Client) -> None:

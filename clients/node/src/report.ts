@@ -29,7 +29,6 @@ export function heartbeat({ session, jobId, attempt }: About): Uint8Array {
 /** Turns one tally's state into reports. A report stays the same, and is sent again, until it is settled. */
 export class Reporter {
   readonly tally: Tally;
-  // Above every sequence of an earlier process that reported this part in the same attempt.
   #sequence = microseconds();
   #progress: bigint;
   #size: bigint;
@@ -43,6 +42,16 @@ export class Reporter {
     this.tally = tally;
     this.#progress = progress;
     this.#size = size;
+  }
+
+  /**
+   * The server was in contact with a worker at that time, by its own clock: what is reported from now on is newer. So
+   * its sequences are above those of an earlier process that reported this part in the same attempt, also where a clock
+   * was set back between the two.
+   */
+  numberAbove(contact: Date | undefined): void {
+    // A Date has no microseconds.
+    if (contact) this.#sequence = Math.max(this.#sequence, (contact.getTime() + 1) * 1000);
   }
 
   /** Whether a report is unsettled, or another must follow before its turn. */

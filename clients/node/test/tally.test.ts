@@ -59,6 +59,18 @@ test("a report is the same until it is settled, and its sequence grows", () => {
   assert.deepEqual([first.message.part, first.message.attempt, second.message.progress], ["p", 2, 2n]);
 });
 
+test("sequences go on where the clock was set back", () => {
+  const tally = new Tally("");
+  const reporter = new Reporter(tally);
+  const anHourOn = new Date(Date.now() + 3_600_000);
+  reporter.numberAbove(anHourOn);
+  reporter.numberAbove(undefined);
+  reporter.numberAbove(new Date(0));
+  tally.done = 1;
+  const report = reporter.report(about, true);
+  assert.ok(report && report.message.sequence > BigInt(anHourOn.getTime()) * 1000n + 999n);
+});
+
 test("counters are sent as what they have grown by, and nothing is said twice", () => {
   const tally = new Tally("");
   const reporter = new Reporter(tally, 0n, 7n);

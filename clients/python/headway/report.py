@@ -34,7 +34,6 @@ class Reporter:
         self.meter = meter
         # Other processes have reported this part before: what this one has done is added to that.
         self._shared = shared
-        # Above every sequence of an earlier process that reported this part in the same attempt.
         self._sequence = time.time_ns() // 1000
         self._progress = progress
         self._size = size
@@ -43,6 +42,12 @@ class Reporter:
         self._unsettled: deque[rpc.ReportProgressRequest] = deque()
         self._more = False
         self._pressing = False
+
+    def number_above(self, contact: int) -> None:
+        """The server was in contact with a worker at `contact` (in microseconds since 1970, by its own clock): what is
+        reported from now on is newer. So its sequences are above those of an earlier process that reported this part in
+        the same attempt, also where a clock was set back between the two."""
+        self._sequence = max(self._sequence, contact)
 
     @property
     def busy(self) -> bool:

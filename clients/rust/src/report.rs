@@ -48,7 +48,6 @@ impl Reporter {
     pub(crate) fn new(meter: Arc<Meter>, progress: i64, size: i64) -> Self {
         Self {
             meter,
-            // Above every sequence of an earlier process that reported this part in the same attempt.
             sequence: i64::try_from(since_epoch().as_micros()).unwrap_or(0),
             progress,
             size,
@@ -57,6 +56,15 @@ impl Reporter {
             unsettled: VecDeque::new(),
             more: false,
             pressing: false,
+        }
+    }
+
+    /// The server was in contact with a worker at that time, by its own clock: what is reported from now on is newer. So
+    /// its sequences are above those of an earlier process that reported this part in the same attempt, also where a
+    /// clock was set back between the two.
+    pub(crate) fn number_above(&mut self, contact: Option<&prost_types::Timestamp>) {
+        if let Some(time) = contact {
+            self.sequence = self.sequence.max(time.seconds * 1_000_000 + i64::from(time.nanos) / 1000);
         }
     }
 
@@ -247,5 +255,15 @@ mod tests {
         assert_eq!(left.len(), 2);
         assert_eq!(left[0], sent);
         assert_eq!(reporter.drain(&ABOUT, true), left);
+    }
+
+    #[test]
+    fn sequences_go_on_where_the_clock_was_set_back() {
+        let mut reporter = reporter();
+        reporter.number_above(Some(&prost_types::Timestamp { seconds: 4_071_006_245, nanos: 678_901_234 }));
+        reporter.number_above(None);
+        reporter.meter.advance(1);
+        let report = reporter.report(&ABOUT, true).unwrap();
+        assert_eq!(report.sequence, 4_071_006_245_678_902);
     }
 }

@@ -7,7 +7,7 @@ use 5.016;
 use strict;
 use warnings;
 
-use Headway::Ids  qw(micros);
+use Headway::Ids  qw(micros micros_of);
 use Headway::Json qw(clean);
 
 my $ERRORS_ROOM = 1024 * 1024;
@@ -16,9 +16,7 @@ my $COUNTERS    = 64;
 sub new {
     my ( $class, $meter, $progress, $size ) = @_;
     return bless {
-        meter => $meter,
-
-        # Above every sequence of an earlier process that reported this part in the same attempt.
+        meter     => $meter,
         sequence  => micros(),
         progress  => $progress || 0,
         size      => $size     || 0,
@@ -31,6 +29,16 @@ sub new {
 }
 
 sub meter { return $_[0]{meter} }
+
+# The server was in contact with a worker at that time, by its own clock: what is reported from now on is newer. So its
+# sequences are above those of an earlier process that reported this part in the same attempt, also where a clock was set
+# back between the two.
+sub number_above {
+    my ( $self, $contact ) = @_;
+    my $micros = micros_of($contact);
+    $self->{sequence} = $micros if $micros > $self->{sequence};
+    return;
+}
 
 # Whether a report is unsettled, or another must follow before its turn.
 sub busy {

@@ -82,6 +82,8 @@ class _Parser(argparse.ArgumentParser):
         wrong = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
         if wrong and self.commands is not None:
             return f"there is no command {wrong[1]!r}{_meant(wrong[1], self.commands.choices)}"
+        if not message.startswith(("unrecognized arguments", "the following arguments are required")):
+            return message
         # An option that is missing may be there, misspelt.
         for word in self.words:
             option = word.partition("=")[0]
@@ -144,7 +146,7 @@ def build() -> _Parser:
         "of wait: how long to wait at all (as long as it takes)",
     )  # fmt: skip
     options.add_argument("--json", action="store_true",
-        help="print the reply as JSON, fields as in the proto; on standard error, why there is none")  # fmt: skip
+        help="print the reply as JSON, named as over HTTP; on standard error, why there is none")  # fmt: skip
 
     parser = _Parser(
         prog="headway",
@@ -181,9 +183,10 @@ def build() -> _Parser:
     add = command("watch", "Follow a job until it ends, or all jobs of the session.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
     add("--plain", action="store_true", help="one line a change, as on a pipe, also on a terminal")
+    _filter(add)
     add = command("open", "Open the server's page in the browser, at a job if one is named.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
-    add("--page", metavar="URL", help="where the page is (port 8080 of the server)")
+    add("--page", metavar="URL", help="where the page is (where the server says)")
     add("--print", action="store_true", help="only print the address; whoever has it sees the session")
     add = command("wait", "Wait until jobs have ended; the exit status tells how.", job=False)
     _complete(add("jobs", metavar="JOB", nargs="+", help="the job's id"))
@@ -291,6 +294,7 @@ def _list(add: Callable[..., argparse.Action]) -> None:
 
 
 def _filter(add: Callable[..., argparse.Action], default: str = "") -> None:
+    add("--active", action="store_true", help="not ended: pending, running or lost")
     add("--status", choices=STATUSES, action="append", default=[], type=str.upper, metavar="NAME",
         help=f"in this state ({', '.join(STATUSES).lower()}); may be repeated{default}")  # fmt: skip
     add("--name", default="", help="with exactly this name")

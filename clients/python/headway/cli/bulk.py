@@ -13,7 +13,6 @@ from headway.cli.safe import notice
 from headway.errors import from_rpc_error
 from headway.v1 import job_service_pb2 as pb
 
-UNENDED = ("PENDING", "RUNNING", "LOST")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -38,7 +37,7 @@ def each(args: Namespace, hw: Caller, one: Callable[[str], None], done: str, sta
         one(args.jobs[0])
         return 0
     if by_filter:
-        if not (args.status or args.all):
+        if not (args.status or args.all or args.active):
             args.status = list(statuses)
         request = choice.filters(args, hw.session)
         # All of them first: what is removed or ended meanwhile moves no page.

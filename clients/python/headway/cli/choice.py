@@ -14,6 +14,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 
 PAGE = 1000
 """Jobs in one answer; the server gives no more."""
+UNENDED = ("PENDING", "RUNNING", "LOST")
 CANDIDATES = 5
 """Jobs that are named where the beginning of an id is that of several."""
 
@@ -24,9 +25,10 @@ _BEGINNING = re.compile(r"[0-9a-f]{4,31}")
 
 def filters(args: Namespace, session: str) -> pb.ListJobsRequest:
     """The jobs of the session that the options of `list` mean."""
+    statuses = [*args.status, *(UNENDED if getattr(args, "active", False) else ())]
     return pb.ListJobsRequest(
         session_id=session,
-        statuses=[f"JOB_STATUS_{name}" for name in args.status],
+        statuses=[f"JOB_STATUS_{name}" for name in statuses],
         name=args.name,
         invoker=args.invoker,
         labels=dict(args.label),
@@ -36,7 +38,8 @@ def filters(args: Namespace, session: str) -> pb.ListJobsRequest:
 
 def are_given(args: Namespace) -> bool:
     """Whether any option of `list` is."""
-    return bool(args.all or args.status or args.name or args.invoker or args.label) or args.stalled is not None
+    chosen = getattr(args, "all", False) or getattr(args, "active", False)
+    return bool(chosen or args.status or args.name or args.invoker or args.label) or args.stalled is not None
 
 
 def matches(job: job_pb2.Job, request: pb.ListJobsRequest) -> bool:

@@ -136,7 +136,7 @@ def fail(args: Namespace, hw: Caller) -> int:
         request = pb.FailJobRequest(session_id=hw.session, job_id=job_id, attempt=args.attempt, error=error)
         hw.show_job(hw.tell(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
 
-    return bulk.each(args, hw, one, "ended", bulk.UNENDED)
+    return bulk.each(args, hw, one, "ended", choice.UNENDED)
 
 
 def cancel(args: Namespace, hw: Caller) -> int:
@@ -148,7 +148,7 @@ def cancel(args: Namespace, hw: Caller) -> int:
         request.job_id = job_id
         hw.show_job(hw.stub.CancelJob(request, timeout=hw.call_timeout))
 
-    return bulk.each(args, hw, one, "cancelled", bulk.UNENDED)
+    return bulk.each(args, hw, one, "cancelled", choice.UNENDED)
 
 
 def set_variables(args: Namespace, hw: Caller) -> int:
@@ -222,9 +222,12 @@ def watch_jobs(args: Namespace, hw: Caller) -> int:
     from headway.cli import watch
     from headway.client import Client
 
+    if args.job and choice.are_given(args):
+        raise ArgumentTypeError("--active and filters choose among the jobs of the session: give no id beside them")
+    only = choice.filters(args, hw.session) if choice.are_given(args) else None
     patience = watch.PATIENCE if hw.timeout is None else hw.timeout
     with Client(hw.target) as client:
-        changes = watch.Watch(client, hw.session, args.job, patience=patience)
+        changes = watch.Watch(client, hw.session, args.job, patience=patience, only=only)
         if hw.json:
             return watch.as_json(changes)
         if args.plain or not _on_terminal():

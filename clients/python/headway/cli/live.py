@@ -5,43 +5,35 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from headway.cli import text
-from headway.cli.safe import safe
+from headway.cli import bars, text
+from headway.cli.bars import Columns, Shown
+from headway.cli.contacts import Contacts
 from headway.cli.watch import EXIT, Watch
 from headway.v1 import job_pb2
 
 LAST_ERRORS = 3
 """Record errors shown below a job."""
-MOST_PARTS = 8
-"""Parts with a bar of their own."""
-BESIDE, ENOUGH_BESIDE = 48, 54
-"""Columns of facts beside a bar, at least and if there is room. With fewer they stand below it."""
-SHORTEST_BAR, LONGEST_BAR = 12, 24
-"""Columns of a bar beside facts."""
+ENDED_LINES = 4
+"""Lines that ended jobs keep, if there are so many, before what else there is to say of those that go on."""
 QUIET = 1.0
 """Seconds before a word is said about what does not come: a restart of the server takes less, the first job too."""
+ERRORS_PAUSE = 1.0
+"""Seconds between two calls for the last record errors."""
 TERMINATED = 143
 """Exit status by custom after SIGTERM."""
 _WHOLE_PICTURE = 1 << 18
 """Bytes; more than the largest terminal takes."""
 
-_COLOURS = {
-    job_pb2.JOB_STATUS_PENDING: "bright_black",
-    job_pb2.JOB_STATUS_RUNNING: "cyan",
-    job_pb2.JOB_STATUS_LOST: "yellow",
-    job_pb2.JOB_STATUS_COMPLETED: "green",
-    job_pb2.JOB_STATUS_FAILED: "red",
-    job_pb2.JOB_STATUS_CANCELLED: "magenta",
-}
 _ORDER = {job_pb2.JOB_STATUS_RUNNING: 0, job_pb2.JOB_STATUS_LOST: 1, job_pb2.JOB_STATUS_PENDING: 2}
 
 
@@ -51,7 +43,8 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.jobs: dict[str, job_pb2.Job] = {}
-        self.errors: dict[str, list[job_pb2.RecordError]] = {}
+        self.errors: dict[str, Sequence[job_pb2.RecordError]] = {}
+        self.contacts = Contacts()
         self._begun = time.monotonic()
         self._away_since: float | None = None
 
@@ -66,16 +59,16 @@ class Display:
     def __rich__(self) -> RenderableType:
         now = datetime.now(UTC)
         # Copied in one step: the other thread may add a job meanwhile.
-        jobs = sorted(self.jobs.values(), key=_place)
+        jobs = [self._shown(job, now) for job in sorted(self.jobs.values(), key=_place)]
         # One line is the cursor's, one for what may have to be said below.
         width, height = self.console.width, max(self.console.height - 2, 2)
         if not jobs:
             quiet = time.monotonic() - self._begun < QUIET
             lines = [Text("" if quiet else "no jobs in this session yet", "dim")]
         elif len(jobs) == 1:
-            lines = list(_in_full(jobs[0], self.errors.get(jobs[0].id, []), now, width))[:height]
+            lines = list(bars.in_full(jobs[0], width))[:height]
         else:
-            lines = self._overview(jobs, now, width, height)
+            lines = _overview(jobs, width, height)
         away_since = self._away_since
         if away_since is not None and time.monotonic() - away_since > QUIET:
             lines.append(Text("the server does not answer; trying again", "yellow"))
@@ -83,43 +76,94 @@ class Display:
             line.truncate(width, overflow="ellipsis")
         return Group(*lines)
 
-    def _overview(self, jobs: list[job_pb2.Job], now: datetime, width: int, height: int) -> list[Text]:
-        """A line a job, and more of those that go on while there is room."""
-        shown, hidden = jobs, jobs[:0]
-        if len(jobs) > height:
-            shown, hidden = jobs[: height - 1], jobs[height - 1 :]
-        columns = _Columns(width, max(Text(_name(job)).cell_len for job in shown))
-        room = max(height - len(jobs), 0)
-        blocks = [(job, [_in_line(job, now, columns)]) for job in shown]
-        if columns.narrow:
-            for job, block in blocks[:room]:
-                block.append(Text("  ") + _facts(job, now))
-            room = max(room - len(blocks), 0)
-        for job, block in blocks:
-            if job.status not in text.ENDED:
-                said = list(_details(job, self.errors.get(job.id, [])))
-                parts = list(_parts(job, columns.name + 10, columns.bar))
-                more = next(choice for choice in ([*said, *parts], said, said[:1], []) if len(choice) <= room)
-                room -= len(more)
-                block += more
-        lines = [line for _, block in blocks for line in block]
-        if hidden:
-            kinds = Counter(_status(job)[0].lower() for job in hidden)
-            told = ", ".join(f"{text.number(count)} {kind}" for kind, count in kinds.items())
-            lines.append(Text(f"… and {told}", "dim"))
-        return lines
+    def _shown(self, job: job_pb2.Job, now: datetime) -> Shown:
+        # Without a server nobody knows whether a worker reports.
+        silent = None if self._away_since is not None else self.contacts.silence(job, now)
+        return Shown(job, now, silent, self.errors.get(job.id, ()))
 
 
-class _Columns:
-    """How wide what is: the name, after it 9 columns of status, the bar, 6 of percentage."""
+def _overview(jobs: list[Shown], width: int, height: int) -> list[Text]:
+    """A line a job, and more of those that go on while there is room. Ended jobs give way, those that failed last."""
+    going = [job for job in jobs if not job.ended]
+    ended = [job for job in jobs if job.ended]
+    columns = Columns(width, max(Text(job.name).cell_len for job in jobs))
+    # One line is for how many there are besides.
+    kept = min(len(ended), 1 if len(going) < height else 0)
+    brief = columns.narrow and 2 * len(going) + kept > height
+    blocks = [[bars.in_brief(job, columns)] if brief else bars.with_bar(job, columns) for job in going]
+    room = height - sum(len(block) for block in blocks)
+    spare = room - min(len(ended), ENDED_LINES)
+    for job, block in zip(going, blocks, strict=True):
+        said = list(bars.details(job))
+        parts = list(bars.parts(job, columns.name + 10, columns.bar))
+        more = next(choice for choice in ([*said, *parts], said, said[:1], []) if len(choice) <= max(spare, 0))
+        spare, room = spare - len(more), room - len(more)
+        block += more
+    if room < 0:
+        blocks, hidden = blocks[: height - 1], [*going[height - 1 :], *ended]
+    else:
+        shown = _most_telling(ended, room)
+        two = columns.narrow and not brief and 2 * len(shown) <= room and len(shown) == len(ended)
+        blocks += [
+            bars.with_bar(job, columns) if two or not columns.narrow else [bars.in_brief(job, columns)] for job in shown
+        ]
+        hidden = [job for job in ended if job not in shown]
+    lines = [line for block in blocks for line in block]
+    if hidden:
+        kinds = Counter(job.status.lower() for job in hidden)
+        told = ", ".join(f"{text.number(count)} {kind}" for kind, count in kinds.items())
+        lines.append(Text(f"… and {told}", "dim"))
+    return lines
 
-    def __init__(self, width: int, longest_name: int) -> None:
-        self.name = max(min(longest_name, width // 4, 32), 1)
-        left = width - self.name - 18
-        self.narrow = left < SHORTEST_BAR + BESIDE
-        self.bar = (
-            max(min(left, width // 2), 1) if self.narrow else min(max(left - ENOUGH_BESIDE, SHORTEST_BAR), LONGEST_BAR)
-        )
+
+def _most_telling(ended: list[Shown], room: int) -> list[Shown]:
+    """Of jobs that have ended, as many as there is room for, one line less if not for all: first those that did not end
+    well. They stay in their order."""
+    if len(ended) <= room:
+        return ended
+    badly = [job for job in ended if job.job.status != job_pb2.JOB_STATUS_COMPLETED]
+    well = [job for job in ended if job.job.status == job_pb2.JOB_STATUS_COMPLETED]
+    chosen = {job.job.id for job in [*badly, *well][: max(room - 1, 0)]}
+    return [job for job in ended if job.job.id in chosen]
+
+
+class _Errors:
+    """Fetches the last record errors of jobs, in a thread of its own: not too often, but always once more after the
+    last change."""
+
+    def __init__(self, display: Display, watch: Watch) -> None:
+        self._display = display
+        self._watch = watch
+        self._known: dict[str, int] = {}
+        self._changed = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="headway-errors", daemon=True)
+        self._thread.start()
+
+    def look(self) -> None:
+        """There may be new ones."""
+        self._changed.set()
+
+    def finish(self) -> None:
+        """Fetches the last ones."""
+        self._over = True
+        self._changed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over:
+            self._changed.wait()
+            self._changed.clear()
+            for job in list(self._display.jobs.values()):
+                if job.error_count == self._known.get(job.id, 0):
+                    continue
+                # None where the server does not answer just now.
+                if found := self._watch.last_errors(job.id, LAST_ERRORS):
+                    self._known[job.id] = job.error_count
+                    self._display.errors[job.id] = found
+            end = time.monotonic() + ERRORS_PAUSE
+            while not self._over and time.monotonic() < end:
+                time.sleep(0.05)
 
 
 def as_display(watch: Watch) -> int:
@@ -129,27 +173,22 @@ def as_display(watch: Watch) -> int:
     console = Console(file=stream, markup=False, emoji=False, highlight=False)
     display = Display(console)
     watch.on_away, watch.on_back, watch.on_anew = display.miss, display.meet, display.jobs.clear
-    single = watch.job_id is not None
     # The default action would leave the terminal without its cursor.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    errors_read = 0.0
-    known_errors: dict[str, int] = {}
+    errors = _Errors(display, watch)
     with Live(display, console=console, refresh_per_second=8) as live:
         for change in watch:
-            if not change.HasField("job"):
-                display.jobs.pop(change.removed_job_id, None)
+            if not change.HasField("job") or not watch.means(change.job):
+                gone = change.removed_job_id or change.job.id
+                display.jobs.pop(gone, None)
+                display.contacts.forget(gone)
                 continue
             job = change.job
             display.jobs[job.id] = job
-            status = EXIT.get(job.status) if single else None
-            # At most one call a second for them, but the last ones of a single job always.
-            if job.error_count != known_errors.get(job.id, 0) and (
-                status is not None or time.monotonic() - errors_read > 1
-            ):
-                display.errors[job.id] = watch.last_errors(job.id, LAST_ERRORS)
-                known_errors[job.id] = job.error_count
-                errors_read = time.monotonic()
-            if status is not None:
+            display.contacts.hear(job)
+            errors.look()
+            if watch.job_id is not None and (status := EXIT.get(job.status)) is not None:
+                errors.finish()
                 live.refresh()
                 return status
     return 1
@@ -161,135 +200,3 @@ def _place(job: job_pb2.Job) -> tuple[int, float, str]:
     if job.status in text.ENDED:
         return len(_ORDER), -text.moment(job.end_time).timestamp(), job.id
     return _ORDER.get(job.status, 0), text.moment(job.create_time).timestamp(), job.id
-
-
-def _in_full(job: job_pb2.Job, errors: list[job_pb2.RecordError], now: datetime, width: int) -> Iterator[Text]:
-    word, style = _status(job)
-    status = _joined(word, _attempt(job), style=f"bold {style}")
-    yield _cell(_name(job), width - status.cell_len - 1, "bold") + " " + status
-    yield _bar(job, now, width - 6) + _percent(job)
-    count = None if job.unit == "%" else text.count(job)
-    yield _joined(count, text.rate(job), text.remaining(job, now), _time(job, now))
-    yield from _parts(job, min(width // 4, 32), width - min(width // 4, 32) - 12)
-    if job.counters:
-        yield Text(_counters(job))
-    for warning in _warnings(job, now):
-        yield Text(warning, "bold yellow")
-    if job.error_count:
-        yield Text(_error_count(job), "red")
-        for error in errors:
-            yield Text("  " + text.record_error(error), "red")
-    if reason := text.ending(job):
-        yield Text(reason, f"bold {style}")
-    elif job.message:
-        yield Text(safe(job.message), "dim")
-
-
-def _in_line(job: job_pb2.Job, now: datetime, columns: _Columns) -> Text:
-    word, style = _status(job)
-    name = _cell(_name(job), columns.name, "" if job.status in text.ENDED else "bold")
-    line = Text(" ").join([name, _cell(word, 9, style), _bar(job, now, columns.bar) + _percent(job)])
-    return line if columns.narrow else line + "  " + _facts(job, now)
-
-
-def _details(job: job_pb2.Job, errors: list[job_pb2.RecordError]) -> Iterator[Text]:
-    """What else there is to say of a job that goes on."""
-    if said := _joined(_attempt(job), safe(job.message), _counters(job), style="dim"):
-        yield Text("  ") + said
-    if job.error_count:
-        last = f", the last: {text.record_error(errors[-1])}" if errors else ""
-        yield Text(f"  {_error_count(job)}{last}", "red")
-
-
-def _facts(job: job_pb2.Job, now: datetime) -> Text:
-    """What stands beside a bar and its percentage, the most urgent first."""
-    count = None if job.unit == "%" else text.count(job)
-    if job.status in text.ENDED:
-        reason = Text(text.ending(job) or "", _status(job)[1])
-        return _joined(reason, count, _time(job, now), _counters(job), _error_count(job))
-    if warnings := _warnings(job, now):
-        return _joined(*(Text(warning, "yellow") for warning in warnings), count)
-    return _joined(count, text.rate(job, with_unit=False), text.remaining(job, now) or _time(job, now))
-
-
-def _parts(job: job_pb2.Job, indent: int, width: int) -> Iterator[Text]:
-    """A bar for each part. Parts have no size of their own: full is an even share of the job's, or the longest part."""
-    parts = sorted((name, done) for name, done in job.parts.items() if name)
-    full = max(1, *(done for _, done in parts), job.size // len(parts)) if parts else 1
-    for name, done in parts[:MOST_PARTS]:
-        bar = _drawn(done / full, width, "blue")
-        yield _cell(f"  {safe(name)}", indent) + " " + bar + f" {text.number(done)}"
-    if len(parts) > MOST_PARTS:
-        yield Text(f"  … {len(parts) - MOST_PARTS} more parts", "dim")
-
-
-def _bar(job: job_pb2.Job, now: datetime, width: int) -> Text:
-    _, style = _status(job)
-    if job.size or job.status != job_pb2.JOB_STATUS_RUNNING:
-        done = job.status == job_pb2.JOB_STATUS_COMPLETED
-        return _drawn(job.progress / job.size if job.size else float(done), width, style)
-    # Nobody knows how far it is; what moves says that it goes on.
-    length = max(width // 5, 1)
-    begin = int(now.timestamp() * 8) % (width + length) - length
-    before, after = max(begin, 0), max(width - begin - length, 0)
-    return Text.assemble(
-        ("─" * before, "bright_black"), ("━" * (width - before - after), style), ("─" * after, "bright_black")
-    )
-
-
-def _drawn(share: float, width: int, style: str) -> Text:
-    """A bar that shows its end without colours too."""
-    halves = int(min(max(share, 0.0), 1.0) * width * 2)
-    done = "━" * (halves // 2) + "╾" * (halves % 2)
-    return Text.assemble((done, style), ("─" * (width - len(done)), "bright_black"))
-
-
-def _percent(job: job_pb2.Job) -> Text:
-    share = text.share(job)
-    return Text("      " if share is None else f"{f'{share} %':>6}")
-
-
-def _status(job: job_pb2.Job) -> tuple[str, str]:
-    """The word for where the job stands, and its colour."""
-    if job.stalled:
-        return "STALLED", "yellow"
-    return text.status(job), _COLOURS.get(job.status, "")
-
-
-def _name(job: job_pb2.Job) -> str:
-    return safe(job.name) or job.id
-
-
-def _warnings(job: job_pb2.Job, now: datetime) -> list[str]:
-    # What the status says already is not said again.
-    return [warning.removeprefix("STALLED: ") for warning in text.warnings(job, now)]
-
-
-def _attempt(job: job_pb2.Job) -> str:
-    return f"attempt {job.attempt}" if job.attempt > 1 else ""
-
-
-def _counters(job: job_pb2.Job) -> str:
-    return " · ".join(f"{safe(name)} {text.number(count)}" for name, count in sorted(job.counters.items()))
-
-
-def _error_count(job: job_pb2.Job) -> str:
-    return f"{text.number(job.error_count)} record error{'s' * (job.error_count != 1)}" if job.error_count else ""
-
-
-def _time(job: job_pb2.Job, now: datetime) -> str | None:
-    if not job.HasField("start_time"):
-        return None
-    end = text.moment(job.end_time) if job.HasField("end_time") else now
-    length = text.span((end - text.moment(job.start_time)).total_seconds())
-    return f"took {length}" if job.HasField("end_time") else f"running {length}"
-
-
-def _joined(*facts: str | Text | None, style: str = "") -> Text:
-    return Text(" · ", style).join(fact if isinstance(fact, Text) else Text(fact, style) for fact in facts if fact)
-
-
-def _cell(words: str, width: int, style: str = "") -> Text:
-    cell = Text(words, style)
-    cell.truncate(max(width, 1), overflow="ellipsis", pad=True)
-    return cell

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from urllib.parse import quote, urlencode, urlsplit
 
-from headway.channel import Target
+from headway.channel import Target, open_channel
 from headway.cli.safe import notice
 
 OK, UNAVAILABLE = 0, 4
@@ -22,6 +22,7 @@ OK, UNAVAILABLE = 0, 4
 PORT = 8080
 """Of the page, where nobody says otherwise."""
 CALL_TIMEOUT = 5.0
+"""Seconds for the server, or the page, to answer."""
 PATIENCE = 30.0
 """Seconds in which a browser must have come."""
 
@@ -33,10 +34,25 @@ def open_page(args: Namespace, target: Target, session: str) -> int:
     The session and the token stand in the address behind its #, which no server sees; the page takes them out of there.
     Exit status: 0, or 4 if no page answers. ValueError if the page's address or the job's id is malformed.
     """
-    page = _page(args.page or os.environ.get("HEADWAY_PAGE") or "", target)
     job = (args.job or "").lower()
     if job and not re.fullmatch(r"[0-9a-f]{32}", job):
         raise ArgumentTypeError("a job's id is 32 hexadecimal digits")
+    if given := args.page or os.environ.get("HEADWAY_PAGE"):
+        page = _page(given)
+    else:
+        port = _port(target)
+        if port == 0:
+            notice(f"the server at {target.address} has no page: it was started with --http ''")
+            return UNAVAILABLE
+        if port is None and not args.print:
+            notice(
+                f"no server answers at {target.address}; start one with `headway serve`, or name another with --target"
+            )
+            return UNAVAILABLE
+        if port is None:
+            notice(f"no server answers at {target.address}: it is not sure that its page has port {PORT}")
+        host = target.address.rpartition(":")[0]
+        page = f"{'https' if target.tls else 'http'}://{host}:{port or PORT}/"
     secret = {"session": session, "token": target.token or "", "job": job}
     address = page
     if session or target.token:
@@ -57,11 +73,24 @@ def open_page(args: Namespace, target: Target, session: str) -> int:
     return OK
 
 
-def _page(given: str, target: Target) -> str:
-    """The page's address, with a slash at its end. Without one given, the page is where the server is."""
-    if not given:
-        host = target.address.rpartition(":")[0]
-        return f"{'https' if target.tls else 'http'}://{host}:{PORT}/"
+def _port(target: Target) -> int | None:
+    """The port of the server's page, as it says itself; 0 if it has none, None if no server answers. ValueError if the
+    authorities cannot be read."""
+    import grpc
+
+    with open_channel(target, retry=False) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
+        try:
+            _, call = check.with_call(b"", timeout=CALL_TIMEOUT)
+        except grpc.RpcError:
+            return None
+    told = dict(call.trailing_metadata() or ()).get("headway-http-port", "")
+    # An older server does not say.
+    return int(told) if isinstance(told, str) and told.isdigit() else PORT
+
+
+def _page(given: str) -> str:
+    """The page's address, with a slash at its end. ArgumentTypeError if it is none."""
     parts = urlsplit(given)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in given:
         raise ArgumentTypeError(f"the page's address must be such as http://127.0.0.1:{PORT}/, not {given!r}")

@@ -136,15 +136,18 @@ class Finder:
         chosen, left = self._chosen, self._left
         if chosen and (chosen.goes_on(sighting) or (chosen.style is sighting.style and chosen.style.sightings == 0)):
             chosen.add(sighting)
-            self._rivals.clear()
+            self._rivals = [rival for rival in self._rivals if chosen.below and not rival.below]
         elif chosen and left and left.goes_on(sighting):
             self._choose(left, sighting)
             self._left, self._has_parts = None, True
-        elif chosen is None or self._may_follow(chosen, sighting):
+        elif self._may_follow(sighting):
             self._follow(sighting)
 
-    def _may_follow(self, chosen: _Track, sighting: _Sighting) -> bool:
-        style = sighting.style
+    def _may_follow(self, sighting: _Sighting) -> bool:
+        chosen, style = self._chosen, sighting.style
+        if chosen is None:
+            # What stands above it may begin to move.
+            return not (sighting.below and any(not rival.below and rival.style is style for rival in self._rivals))
         if style.completes or chosen.style.instead_of == style.name:
             return False
         if sighting.below and not chosen.below:

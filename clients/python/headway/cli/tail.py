@@ -10,9 +10,8 @@ from headway.cli.patterns import Finder
 KEPT = 8192
 """Bytes of a program's latest output that are kept, and so looked at: progress that was passed is of no use."""
 
-_BREAK = re.compile(rb"((?:[\r\n\b\f\v]|\x1b\[[0-9;]*[A-JSTdf])+)")
-_UP = re.compile(rb"\x1b\[\d*[AF]")
-"""The cursor goes back to a line above."""
+_BREAK = re.compile(rb"((?:[\r\n\b\f\v]|\x1b\[[0-9;]*[A-KSTdf])+)")
+_MOVE = re.compile(rb"\n|\x1b\[(?P<up>\d*)[AF]")
 _INVISIBLE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B]|[=>78])")
 
 
@@ -50,7 +49,7 @@ class Tail:
         self._open = lines.pop()[-KEPT:]
         for line, after in list(zip(lines, breaks, strict=True))[0 if whole else 1 :]:
             if b"\0" not in line:
-                finder.line(_visible(line), below=bool(_UP.match(after)))
+                finder.line(_visible(line), below=_goes_up(after))
 
     def end(self, finder: Finder) -> None:
         """The last look: what is there is complete."""
@@ -65,6 +64,16 @@ class Tail:
         shown = [_visible(line.rstrip(b"\r").rpartition(b"\r")[2]).rstrip() for line in kept.split(b"\n")]
         text = "\n".join([line for line in shown if line][-lines:])
         return "".join(char for char in text if char.isprintable() or char in "\n\t")[-characters:]
+
+
+def _goes_up(moves: bytes) -> bool:
+    """Whether the cursor goes to a line above the one that it was in."""
+    row = 0
+    for move in _MOVE.finditer(moves):
+        row += 1 if move["up"] is None else -int(move["up"] or 1)
+        if row < 0:
+            return True
+    return False
 
 
 def _visible(line: bytes) -> str:

@@ -23,14 +23,19 @@ _EACH = ((1, "s"), (60, "min"), (3600, "h"))
 _STEPS = ((20, 1), (100, 5), (600, 10), (6000, 60), (360_000, 300))
 """Seconds: up to which length an estimate is told in which steps; finer ones would only flicker."""
 
+SILENT_AFTER = 5.0
+"""Seconds without a report that are nothing to speak of."""
+MOST_BEGINNINGS = 3
+"""Revisions that tell nothing of how often a worker reports."""
+LATE = 3
+"""How many times the usual interval between reports makes one late."""
+
 ENDED = (job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED)
 
 
 def to_json(message: Message, *, indent: int | None = None) -> str:
-    """The protobuf JSON mapping, with the proto's field names, and default values printed."""
-    fields = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+    """The protobuf JSON mapping as the HTTP port has it: lowerCamelCase names, and default values printed."""
+    fields = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     return json.dumps(_whole(fields), indent=indent)
 
 
@@ -70,15 +75,17 @@ def number(value: float) -> str:
 
 
 def span(length: float) -> str:
-    """42 s · 3:05 min · 2:03 h · 5 d: a length of time."""
+    """42 s · 10 min 17 s · 2 h 3 min · 5 d: a length of time."""
     whole = round(max(length, 0))
     if whole < 100:
         return f"{whole} s"
     minutes, left = divmod(whole, 60)
     if minutes < 100:
-        return f"{minutes}:{left:02} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02} h" if hours < 100 else f"{hours // 24} d"
+        return f"{minutes} min {left} s" if left else f"{minutes} min"
+    hours, left = divmod(minutes, 60)
+    if hours < 100:
+        return f"{hours} h {left} min" if left else f"{hours} h"
+    return f"{hours // 24} d"
 
 
 def seconds(duration: Duration) -> float:
@@ -134,7 +141,30 @@ def remaining(job: job_pb2.Job, now: datetime) -> str | None:
     if soonest == "0 s":
         return f"up to {latest} left"
     first, _, unit = soonest.partition(" ")
-    return f"{first if latest.endswith(f' {unit}') else soonest} to {latest} left"
+    shared = latest.split()[1:] == [unit]
+    return f"{first if shared else soonest} to {latest} left"
+
+
+def silence(job: job_pb2.Job, now: datetime, usual: float | None = None) -> str | None:
+    """no report for 30 s: its worker is later than its reports were; None otherwise. `usual`: seconds between them, as
+    the reader has seen them; without it as they were on the whole, or have to be."""
+    if job.status != job_pb2.JOB_STATUS_RUNNING or not job.HasField("last_contact_time"):
+        return None
+    contact = moment(job.last_contact_time)
+    if usual is None and job.revision > MOST_BEGINNINGS:
+        usual = (contact - moment(job.start_time)).total_seconds() / (job.revision - 1)
+    elif usual is None and seconds(job.heartbeat_timeout):
+        usual = seconds(job.heartbeat_timeout) / 2 / LATE
+    elif usual is None:
+        return None
+    length = (now - contact).total_seconds()
+    return f"no report for {span(length)}" if length > max(SILENT_AFTER, LATE * usual) else None
+
+
+def pace(job: job_pb2.Job, silent: str | None, *, with_unit: bool = True) -> str | None:
+    """As `rate`, and `last 120/s` where nobody knows whether it still goes on like that."""
+    now = rate(job, with_unit=with_unit)
+    return f"last {now}" if now and silent else now
 
 
 def rate(job: job_pb2.Job, *, with_unit: bool = True) -> str | None:
@@ -187,10 +217,12 @@ def ending(job: job_pb2.Job) -> str | None:
 def line(job: job_pb2.Job, now: datetime) -> str:
     """A job in one line, for logs."""
     name = f" {safe(job.name)}" if job.name else ""
+    silent = silence(job, now)
     facts = [
         meter(job),
-        rate(job),
-        remaining(job, now),
+        silent,
+        pace(job, silent),
+        None if silent else remaining(job, now),
         ", ".join(tallies(job)),
         f"attempt {job.attempt}" if job.attempt > 1 else None,
         *warnings(job, now),
@@ -210,15 +242,16 @@ def table(jobs: Iterable[job_pb2.Job]) -> Iterator[str]:
 
 def details(job: job_pb2.Job, now: datetime) -> Iterator[str]:
     """All of a job, a fact a line."""
+    silent = silence(job, now)
     facts: list[tuple[str, str | None]] = [
         ("job", job.id),
         ("name", safe(job.name)),
         ("invoker", safe(job.invoker)),
-        ("status", " · ".join([status(job), *warnings(job, now)])),
+        ("status", " · ".join(fact for fact in [status(job), silent, *warnings(job, now)] if fact)),
         ("progress", meter(job)),
         *((f"part {safe(name)!r}", number(done)) for name, done in sorted(job.parts.items()) if name),
-        ("rate", rate(job)),
-        ("remaining", remaining(job, now)),
+        ("rate", pace(job, silent)),
+        ("remaining", None if silent else remaining(job, now)),
         ("counted", ", ".join(tallies(job))),
         ("message", safe(job.message)),
         ("error", ending(job)),
@@ -230,12 +263,18 @@ def details(job: job_pb2.Job, now: datetime) -> Iterator[str]:
         ("last contact", clock(job.last_contact_time) if job.HasField("last_contact_time") else None),
         ("last progress", clock(job.last_progress_time) if job.HasField("last_progress_time") else None),
         *((f"{name} after", span(seconds(length))) for name, length in _limits(job) if seconds(length)),
-        *(("history", f"{clock(c.time)} {status_name(c.status)} {safe(c.reason)}") for c in job.history),
+        *(("history", f"{clock(c.time)} {_change(c)}") for c in job.history),
         ("revision", str(job.revision)),
     ]
     for name, fact in facts:
         if fact:
             yield f"{name + ':':15} {fact}"
+
+
+def _change(change: job_pb2.StatusChange) -> str:
+    name = status_name(change.status)
+    # FAILED for the reason "failed" would say it twice.
+    return name if change.reason.upper() == name else f"{name} {safe(change.reason)}".rstrip()
 
 
 def _limits(job: job_pb2.Job) -> list[tuple[str, Duration]]:
@@ -255,7 +294,7 @@ def _moves(job: job_pb2.Job) -> bool:
 def _rough(length: float, whole: Callable[[float], int]) -> str:
     length = max(length, 0.0)
     step = next((step for most, step in _STEPS if length < most), 86_400)
-    return span(whole(length / step) * step).replace(":00 ", " ")
+    return span(whole(length / step) * step)
 
 
 def _scale(amount: float) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import grpc
 
 from headway.cli import text
+from headway.cli.choice import matches
 from headway.cli.safe import notice
 from headway.client import Client
 from headway.errors import HeadwayError, InvalidError, translated
@@ -44,7 +45,9 @@ class Watch:
         patience: float = PATIENCE,
         timeout: float | None = None,
         met: bool = False,
+        only: pb.ListJobsRequest | None = None,
     ) -> None:
+        """`only`: which jobs of the session are meant, by the filters of a list."""
         self.client = client
         self.session = session
         self.job_id = job_id
@@ -57,6 +60,15 @@ class Watch:
         self._patience = patience
         self._deadline = Deadline(timeout)
         self._met = met
+        self._only = only
+
+    @property
+    def means_all(self) -> bool:
+        return self._only is None
+
+    def means(self, job: job_pb2.Job) -> bool:
+        """Whether the job is among those to be shown, as it stands now."""
+        return self._only is None or matches(job, self._only)
 
     def __iter__(self) -> Iterator[pb.WatchJobsResponse]:
         if not self._met:
@@ -130,14 +142,21 @@ def as_lines(watch: Watch) -> int:
         now = datetime.now(UTC)
         stamp = now.astimezone().isoformat(" ", "seconds")
         if not change.HasField("job"):
+            if change.removed_job_id in shown or watch.means_all:
+                print(f"{stamp} {change.removed_job_id} REMOVED", flush=True)
             shown.pop(change.removed_job_id, None)
-            print(f"{stamp} {change.removed_job_id} REMOVED", flush=True)
+            continue
+        # What was shown is followed to the state in which it no longer belongs here.
+        if not watch.means(change.job) and change.job.id not in shown:
             continue
         line = text.line(change.job, now)
         # What only says that the worker is still there is no news.
         if line != shown.get(change.job.id):
             print(f"{stamp} {line}", flush=True)
-        shown[change.job.id] = line
+        if watch.means(change.job):
+            shown[change.job.id] = line
+        else:
+            shown.pop(change.job.id, None)
         status = EXIT.get(change.job.status)
         if watch.job_id is not None and status is not None:
             return status
@@ -146,7 +165,14 @@ def as_lines(watch: Watch) -> int:
 
 def as_json(watch: Watch) -> int:
     """Prints one JSON object a change: the Job, or the WatchJobsResponse. Returns the exit status."""
+    shown = set[str]()
     for change in watch:
+        if not watch.means_all:
+            about = change.job.id or change.removed_job_id
+            belongs = change.HasField("job") and watch.means(change.job)
+            if not belongs and about not in shown:
+                continue
+            shown ^= {about} if belongs != (about in shown) else set()
         print(text.to_json(change.job if watch.job_id is not None else change), flush=True)
         status = EXIT.get(change.job.status)
         if watch.job_id is not None and status is not None:

@@ -1,5 +1,7 @@
 package dev.headway;
 
+import com.google.protobuf.Timestamp;
+
 import dev.headway.v1.ReportProgressRequest;
 
 import java.time.Instant;
@@ -22,7 +24,6 @@ final class Reporter {
 
     final Meter meter;
 
-    /** Above every sequence of an earlier process that reported this part in the same attempt. */
     private long sequence = ChronoUnit.MICROS.between(Instant.EPOCH, Instant.now());
 
     private long progress;
@@ -37,6 +38,15 @@ final class Reporter {
         this.meter = meter;
         this.progress = progress;
         this.size = size;
+    }
+
+    /**
+     * The server was in contact with a worker at that time, by its own clock: what is reported from
+     * now on is newer. So its sequences are above those of an earlier process that reported this
+     * part in the same attempt, also where a clock was set back between the two.
+     */
+    void numberAbove(Timestamp contact) {
+        sequence = Math.max(sequence, contact.getSeconds() * 1_000_000 + contact.getNanos() / 1000);
     }
 
     /** Whether a report is unsettled, or another must follow before its turn. */

@@ -6,6 +6,8 @@ import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.google.protobuf.Timestamp;
+
 import dev.headway.v1.ReportProgressRequest;
 
 import org.junit.jupiter.api.Test;
@@ -77,6 +79,16 @@ class MeterTest {
         Stream<Integer> failing = meter.track(Stream.of(1, 2, 3)).map(i -> 1 / (i - 2));
         assertThrows(ArithmeticException.class, () -> failing.forEach(i -> {}));
         assertEquals(2001, meter.progress());
+    }
+
+    @Test
+    void sequencesGoOnWhereTheClockWasSetBack() {
+        Reporter reporter = new Reporter(meter, 0, 0);
+        reporter.numberAbove(
+                Timestamp.newBuilder().setSeconds(4_071_006_245L).setNanos(678_901_234).build());
+        reporter.numberAbove(Timestamp.getDefaultInstance());
+        meter.advance(1);
+        assertEquals(4_071_006_245_678_902L, report(reporter).getSequence());
     }
 
     @Test

@@ -1,0 +1,45 @@
+"""How often a reader has heard of each job, and so whether its worker is late."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from datetime import datetime, timedelta
+from statistics import median_low
+
+from headway.cli import text
+from headway.v1 import job_pb2
+
+INTERVALS = 20
+"""Latest ones of each job that are remembered."""
+
+
+class Contacts:
+    """What `text.silence` goes by, where jobs are watched."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, datetime] = {}
+        self._heard: dict[str, float] = {}
+        """When it came, by the clock of this machine that nobody sets: the server's may differ."""
+        self._intervals: dict[str, deque[float]] = {}
+
+    def hear(self, job: job_pb2.Job) -> None:
+        """The server says how the job stands."""
+        contact = text.moment(job.last_contact_time)
+        last = self._last.get(job.id)
+        if last is not None and contact > last:
+            self._heard[job.id] = time.monotonic()
+            self._intervals.setdefault(job.id, deque(maxlen=INTERVALS)).append((contact - last).total_seconds())
+        self._last[job.id] = contact
+
+    def forget(self, job_id: str) -> None:
+        for of_jobs in (self._last, self._heard, self._intervals):
+            of_jobs.pop(job_id, None)
+
+    def silence(self, job: job_pb2.Job, now: datetime) -> str | None:
+        """As `text.silence`."""
+        intervals, heard = self._intervals.get(job.id), self._heard.get(job.id)
+        if not intervals or heard is None:
+            return text.silence(job, now)
+        since = timedelta(seconds=time.monotonic() - heard)
+        return text.silence(job, text.moment(job.last_contact_time) + since, median_low(list(intervals)))
