@@ -51,7 +51,7 @@ sub create {
     my $id      = $about{job_id};
     my $session = $self->_session( \%about );
     my %request = ( session_id => $session, job_id => $id || uuid7() );
-    $request{$_}             = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
+    $request{$_}             = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit key continues);
     $request{size}           = whole( $about{size} ) if defined $about{size};
     $request{pending}        = JSON::PP::true()      if $about{pending};
     $request{"${_}_timeout"} = span( $about{"${_}_timeout"} )
@@ -60,6 +60,14 @@ sub create {
     my $labels = $about{labels} || {};
     $request{labels} = { map { clean($_) => clean( $labels->{$_} ) } keys %{$labels} } if %{$labels};
     $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
+
+    if ( length( $about{key} // q{} ) || length( $about{continues} // q{} ) ) {
+        my $found = $self->_find_or_create( $session, \%request );
+        return $found if $found;
+
+        # Nobody could be asked in time: the worker begins, and its work is a job of its own.
+        $request{key_if_free} = JSON::PP::true();
+    }
     my $course = Headway::Course->new(
         session   => $session,
         engine    => $self->{engine},
@@ -83,14 +91,66 @@ sub create {
 sub resume {
     my ( $self, $id, %how ) = splice @_;
     my $session = $self->_session( \%how );
-    $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
-    my $state     = job_state( $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() } ) );
-    my $variables = $self->variables( $id, session => $session );
+    my $new_id  = uuid7();
+    while (1) {
+        $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
+        my $state = _unless( 'JOB_ENDED', sub { $self->_take_over( $session, $id ) } );
+        $state //= _unless( 'JOB_ALREADY_CONTINUED',
+            sub { job_state( $self->_call( CreateJob => $session, { job_id => $new_id, continues => $id } ) ) } );
+        return $self->_attach( $session, $state ) if $state;
+        $id = $self->get( $id, session => $session )->{continued_by};
+    }
+}
+
+# The job that is found by its key or created: at once, as its worker must know how far it has come before it begins. Nothing
+# if the server does not answer in time.
+sub _find_or_create {
+    my ( $self, $session, $request ) = @_;
+    my $job;
+    local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
+    return $job if eval {
+        while ( !$job ) {
+            my $state = job_state( $self->_call( CreateJob => $session, $request, $CREATE_PATIENCE ) );
+            if ( !$request->{pending} && $state->{id} ne $request->{job_id} ) {
+
+                # It can have ended just now.
+                $state = _unless( 'JOB_ENDED', sub { $self->_take_over( $session, $state->{id}, $CREATE_PATIENCE ) } )
+                    // next;
+            }
+            $job = $self->_attach( $session, $state );
+        }
+        1;
+    };
+    die $@ if !blessed $@ || !$@->isa('Headway::Error') || $@->verdict =~ /\A(?:GONE|REFUSED)\z/;
+    return;
+}
+
+sub _take_over {
+    my ( $self, $session, $id, $seconds ) = @_;
+    return job_state(
+        $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() }, $seconds ) );
+}
+
+# What the call gives; nothing if the server refuses it for this reason.
+sub _unless {
+    my ( $reason, $call ) = @_;
+    local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
+    my $given;
+    return $given if eval { $given = $call->(); 1 };
+    die $@        if !blessed $@ || !$@->isa('Headway::Error') || $@->reason ne $reason;
+    return;
+}
+
+# A job that the server has given to this worker.
+sub _attach {
+    my ( $self, $session, $state ) = @_;
+    my $variables = $self->variables( $state->{id}, session => $session );
     my $course    = Headway::Course->new(
         session   => $session,
         engine    => $self->{engine},
         heartbeat => $state->{heartbeat_timeout},
         job       => $state,
+        $state->{status} eq 'PENDING' ? ( started => 0 ) : (),
     );
     my $job = Headway::Job->new( $self, $course )->knows($variables);
     $self->{engine}->submit($course);
@@ -389,12 +449,20 @@ hexadecimal digits of one's own). C<heartbeat_timeout>: seconds without contact 
 never does: a Perl program gives no sign of life while it calls nothing of this client. Set it if the work calls it often
 enough, three times as often at least.
 
+C<key>: finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none, the job
+is created with it. So C<create> can be called at every start: C<nightly-2026-11>; at most 256 characters. A key is no lock: a
+former worker that is still at work is refused from then on (see C<stopped>). C<continues>: the id of a job that has ended, or is
+LOST; the new one begins with its name, invoker, size, unit, labels, progress, counters and variables, the checkpoint; what is
+given here wins. If the server does not answer, such a job begins anew, without the key if an unfinished job has that.
+
 Dies if the server answers at once that this can not be.
 
 =head2 resume($id)
 
-Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and its variables,
-the checkpoint, can be read with C<get>. Reports of the former worker are refused from now on.
+Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started; reports of the former
+worker are refused from now on. One that has ended is continued by a new job, as by C<create> with C<continues>; if it was
+continued already, the last of those that continue it is carried on. The progress goes on where it stood, and the variables, the
+checkpoint, can be read with C<get>.
 
 =head2 fetch($id)
 
