@@ -73,12 +73,14 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	if !utf8.ValidString(session) || !utf8.ValidString(spec.ID+spec.Continues) {
 		return nil, &Error{Code: codes.InvalidArgument, Message: "The session and the jobs' ids must be UTF-8."}
 	}
+	soon, cancel := context.WithTimeout(ctx, createPatience)
+	defer cancel()
 	if spec.ID != "" {
-		c.catchUp(ctx, spec.ID, createPatience)
+		c.catchUp(soon, spec.ID, createPatience)
 	}
 	request := spec.request(session)
 	if spec.Key != "" || spec.Continues != "" {
-		job, err := c.findOrCreate(ctx, session, request)
+		job, err := c.findOrCreate(ctx, soon, session, request)
 		if err == nil {
 			return job, nil
 		}
@@ -99,12 +101,9 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 		job.course.wake(nil)
 		return nil, ErrClosed
 	}
-	limit := time.NewTimer(createPatience)
-	defer limit.Stop()
 	select {
 	case <-create.tried:
-	case <-limit.C:
-	case <-ctx.Done():
+	case <-soon.Done():
 	}
 	select {
 	case <-create.answered:
@@ -116,10 +115,12 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	return job, nil
 }
 
-// findOrCreate makes the call at once, as the worker must know how far the job has come before it begins.
-func (c *Client) findOrCreate(ctx context.Context, session string, request *headwayv1.CreateJobRequest) (*Job, error) {
-	soon, cancel := context.WithTimeout(ctx, createPatience)
-	defer cancel()
+// findOrCreate makes the call soon, as the worker must know how far the job has come before it begins. First comes what
+// earlier workers left to say: of which job that is, only the server can tell.
+func (c *Client) findOrCreate(
+	ctx, soon context.Context, session string, request *headwayv1.CreateJobRequest,
+) (*Job, error) {
+	c.catchUp(soon, "", createPatience)
 	for {
 		state, err := once(soon, c.connection, request, headwayv1.JobServiceClient.CreateJob)
 		if err == nil && !request.GetPending() && state.GetId() != request.GetJobId() {

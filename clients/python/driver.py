@@ -28,6 +28,8 @@ OPTIONS = (
     "retention",
     "pending",
     "job_id",
+    "continues",
+    "key",
 )
 
 

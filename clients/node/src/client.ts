@@ -116,8 +116,11 @@ export class Client implements AsyncDisposable, Deliverer {
   async create(name = "", options: CreateOptions = {}): Promise<Job> {
     const session = this.#in(options.session);
     const message = createRequest(session, name, options);
+    const end = performance.now() + CREATE_PATIENCE;
     if (options.jobId) await this.#catchUp(message.jobId, CREATE_PATIENCE);
     if (message.key || message.continues) {
+      // What earlier workers left to say: of which job that is, only the server can tell.
+      await this.#catchUp(undefined, CREATE_PATIENCE);
       try {
         return await this.#attach(session, await findOrCreate(this.#open(), message, this.#limits({})));
       } catch (error) {
@@ -134,7 +137,7 @@ export class Client implements AsyncDisposable, Deliverer {
     const step = new Step({ call: { kind: "CreateJobRequest", message } });
     course.tally.woken = undefined;
     this.#engine.submit(course, step);
-    await within(step.tried.promise, CREATE_PATIENCE);
+    await within(step.tried.promise, Math.max(end - performance.now(), 0));
     if (step.answer.done) await step.answer.promise;
     return job;
   }
@@ -390,7 +393,7 @@ export class Client implements AsyncDisposable, Deliverer {
     return new Job(this, this.#engine, course);
   }
 
-  async #catchUp(jobId: string, patience: number): Promise<void> {
+  async #catchUp(jobId: string | undefined, patience: number): Promise<void> {
     const postman = new Postman(this.#target, this.#log);
     await within(
       postman.deliver(jobId).catch(() => {}),

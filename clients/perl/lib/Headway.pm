@@ -49,6 +49,7 @@ sub exit_timeout { return $_[0]{exit_timeout} }
 sub create {
     my ( $self, %about ) = splice @_;
     my $id      = $about{job_id};
+    my $end     = now() + $CREATE_PATIENCE;
     my $session = $self->_session( \%about );
     my %request = ( session_id => $session, job_id => $id || uuid7() );
     $request{$_}             = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit key continues);
@@ -62,7 +63,7 @@ sub create {
     $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
 
     if ( length( $about{key} // q{} ) || length( $about{continues} // q{} ) ) {
-        my $found = $self->_find_or_create( $session, \%request );
+        my $found = $self->_find_or_create( $session, \%request, $end );
         return $found if $found;
 
         # Nobody could be asked in time: the worker begins, and its work is a job of its own.
@@ -83,7 +84,7 @@ sub create {
     my $job  = Headway::Job->new( $self, $course );
     my $step = { method => 'CreateJob', request => \%request };
     $self->{engine}->submit( $course, $step );
-    $self->{engine}->await( $CREATE_PATIENCE, sub { $step->{tried} } );
+    $self->{engine}->await( _left($end), sub { $step->{tried} } );
     die $step->{error} if $step->{error};
     return $job;
 }
@@ -102,19 +103,26 @@ sub resume {
     }
 }
 
+sub _left {
+    my ($end) = @_;
+    return $end > now() ? $end - now() : 0;
+}
+
 # The job that is found by its key or created: at once, as its worker must know how far it has come before it begins. Nothing
-# if the server does not answer in time.
+# if the server does not answer in time. First comes what earlier workers left to say: of which job that is, only the server
+# can tell.
 sub _find_or_create {
-    my ( $self, $session, $request ) = @_;
+    my ( $self, $session, $request, $end ) = @_;
+    $self->{engine}->deliver_letters($CREATE_PATIENCE) if Headway::Spool::letters( $self->{target} );
     my $job;
     local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
     return $job if eval {
         while ( !$job ) {
-            my $state = job_state( $self->_call( CreateJob => $session, $request, $CREATE_PATIENCE ) );
+            my $state = job_state( $self->_call( CreateJob => $session, $request, _left($end) ) );
             if ( !$request->{pending} && $state->{id} ne $request->{job_id} ) {
 
                 # It can have ended just now.
-                $state = _unless( 'JOB_ENDED', sub { $self->_take_over( $session, $state->{id}, $CREATE_PATIENCE ) } )
+                $state = _unless( 'JOB_ENDED', sub { $self->_take_over( $session, $state->{id}, _left($end) ) } )
                     // next;
             }
             $job = $self->_attach( $session, $state );

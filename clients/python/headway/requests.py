@@ -53,6 +53,13 @@ class JobOptions(TypedDict, total=False):
     """Seconds that it is kept after its end; the server's setting by default."""
     pending: bool
     """It waits for a worker, who calls `resume`."""
+    continues: str
+    """The id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit, labels,
+    progress, counters and variables, the checkpoint. What is given here wins."""
+    key: str
+    """Finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none,
+    the job is created with it. So a job can be created at every start: "nightly-2026-11"; at most 256 characters. A key
+    is no lock: a former worker that is still at work learns of it by `Job.on_stopped`."""
 
 
 class JobFilters(TypedDict, total=False):
@@ -82,6 +89,8 @@ def create(session: str, name: str, options: JobOptions) -> rpc.CreateJobRequest
         labels={clean(k, _ANY_LENGTH): clean(v, _ANY_LENGTH) for k, v in options.get("labels", {}).items()},
         heartbeat_timeout=duration(options.get("heartbeat_timeout", HEARTBEAT_TIMEOUT)),
         pending=options.get("pending", False),
+        continues=options.get("continues", ""),
+        key=clean(options.get("key", ""), _ANY_LENGTH),
     )
     if "stall_timeout" in options:
         request.stall_timeout.CopyFrom(duration(options["stall_timeout"]))
@@ -106,6 +115,19 @@ def described(request: rpc.CreateJobRequest) -> job_pb2.Job:
         labels=request.labels,
         status=job_pb2.JOB_STATUS_PENDING if request.pending else job_pb2.JOB_STATUS_RUNNING,
     )
+
+
+class InHand(TypedDict):
+    """What a job object is told of a job that the server has given to its worker."""
+
+    heartbeat: float
+    started: bool
+
+
+def in_hand(state: job_pb2.Job) -> InHand:
+    """A job that is PENDING waits for another worker, who gives its heartbeats."""
+    started = state.status != job_pb2.JOB_STATUS_PENDING
+    return {"heartbeat": heartbeat(state) if started else -1.0, "started": started}
 
 
 def jobs(session: str, page_size: int, filters: JobFilters) -> rpc.ListJobsRequest:

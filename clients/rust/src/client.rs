@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 
@@ -204,12 +204,13 @@ impl Client {
         Answer::new(async move {
             let engine = &connection.engine;
             let session = session?;
+            let end = Instant::now() + CREATE_PATIENCE;
             if let Some(id) = options.chosen_id() {
-                catch_up(engine, id, CREATE_PATIENCE).await;
+                catch_up(engine, Some(id), CREATE_PATIENCE).await;
             }
             let mut request = options.request(&session);
             if !request.key.is_empty() || !request.continues.is_empty() {
-                match client.find_or_create(&session, &request).await {
+                match client.find_or_create(&session, &request, end).await {
                     Err(error) if !matches!(judge(&error), Verdict::Gone | Verdict::Refused) => {
                         // Nobody could be asked in time: the worker begins, and its work is a job of its own.
                         request.key_if_free = true;
@@ -226,7 +227,7 @@ impl Client {
             let step = Step::call(Request::Create(request));
             let answers = step.answers.clone();
             engine.submit(&course, Some(step));
-            let tried = engine.within(CREATE_PATIENCE, &answers.tried);
+            let tried = engine.within(end.saturating_duration_since(Instant::now()), &answers.tried);
             // Now, since a task that is dropped while it waits shall leave nothing behind that nobody ends.
             let job = Job::new(Arc::clone(&connection), course, meter, !pending, true);
             tried.await;
@@ -297,8 +298,8 @@ impl Client {
 }
 
 /// A job that is taken up again goes on from the last word of its former worker, wherever that is.
-pub(crate) async fn catch_up(engine: &Engine, job_id: &str, patience: Duration) {
-    let sending = Box::pin(postman::catch_up(engine.target.clone(), job_id.to_owned()));
+pub(crate) async fn catch_up(engine: &Engine, job_id: Option<&str>, patience: Duration) {
+    let sending = Box::pin(postman::catch_up(engine.target.clone(), job_id.map(str::to_owned)));
     let sent = engine.spawn((), async move {
         let _ = tokio::time::timeout(patience, sending).await;
     });

@@ -126,7 +126,7 @@ def _call(args: argparse.Namespace) -> int:
 
     from headway.channel import Target, open_channel
     from headway.cli.commands import COMMANDS, Caller
-    from headway.cli.keep import Keeper, catch_up
+    from headway.cli.keep import PATIENCE, Keeper, catch_up
     from headway.errors import HeadwayError, from_rpc_error
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -149,8 +149,8 @@ def _call(args: argparse.Namespace) -> int:
             timeout = getattr(args, "timeout", None)
             keeper = Keeper(target, channel, timeout) if keeping else None
             caller = Caller(target, JobServiceStub(channel), session, timeout, as_json, keeper)
-            if not keeping:
-                catch_up(target, channel, _jobs(args), caller.call_timeout)
+            if not keeping or args.command in ("create", "retry"):
+                catch_up(target, channel, _jobs(args), PATIENCE if keeping else caller.call_timeout)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
         return _refused(from_rpc_error(error), address, as_json)
@@ -161,7 +161,9 @@ def _call(args: argparse.Namespace) -> int:
 
 
 def _jobs(args: argparse.Namespace) -> Sequence[str]:
-    """The ids of the jobs that a command is about."""
+    """The ids of the jobs that a command is about; "" for whichever has a key."""
+    if getattr(args, "key", ""):
+        return [""]
     return [*getattr(args, "jobs", ()), *filter(None, [getattr(args, "job", None)])]
 
 

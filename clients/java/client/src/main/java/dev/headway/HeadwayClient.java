@@ -224,12 +224,13 @@ public final class HeadwayClient implements AutoCloseable {
     public Job create(NewJob job) {
         connection.requireOpen();
         CreateJobRequest request = job.request(session());
+        long end = Time.now() + CREATE_PATIENCE;
         if (job.hasId()) {
             catchUp(request.getJobId(), CREATE_PATIENCE);
         }
         if (!request.getKey().isEmpty() || !request.getContinues().isEmpty()) {
             try {
-                return new Taking(this).findOrCreate(request, CREATE_PATIENCE);
+                return new Taking(this).findOrCreate(request, CREATE_PATIENCE, end);
             } catch (HeadwayException error) {
                 Verdict verdict = Verdict.of(error);
                 if (verdict == Verdict.GONE || verdict == Verdict.REFUSED) {
@@ -240,7 +241,7 @@ public final class HeadwayClient implements AutoCloseable {
             }
         }
         Job created = Job.created(this, request);
-        created.begin(request, CREATE_PATIENCE);
+        created.begin(request, Math.max(end - Time.now(), 0));
         return created;
     }
 

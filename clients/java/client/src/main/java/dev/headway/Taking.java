@@ -13,11 +13,13 @@ final class Taking {
 
     /**
      * Creates the job, or takes over the one with its key. At once, as its worker must know how far
-     * the job has come before it begins.
+     * the job has come before it begins. First comes what earlier workers left to say: of which job
+     * that is, only the server can tell.
      */
-    Job findOrCreate(CreateJobRequest request, long patience) {
-        long nanos = Math.min(patience, callTimeout());
+    Job findOrCreate(CreateJobRequest request, long patience, long end) {
+        client.catchUp("", patience);
         while (true) {
+            long nanos = Math.min(Math.max(end - Time.now(), 1), callTimeout());
             dev.headway.v1.Job state = create(request, nanos);
             if (request.getPending() || state.getId().equals(request.getJobId())) {
                 return attach(state);
