@@ -21,6 +21,9 @@ const (
 	Never time.Duration = -1
 
 	createPatience = time.Second
+	// findTimeout is how long a job waits that another one's worker may have begun: without the answer all that work
+	// would be done again.
+	findTimeout = 5 * time.Second
 )
 
 // Spec says what a job is. Everything is optional.
@@ -58,8 +61,8 @@ type Spec struct {
 // Create creates a job and begins to work on it. The job's context is made from ctx.
 //
 // If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-// refused connection, or at most a second. One with a Key or that Continues another begins anew then; should an unfinished
-// job have the key, it is created without it. [ErrNoSession] without a session. An [*Error] if the server answers at once
+// refused connection, or at most a second. One with a Key or that Continues another takes 5 s at most, and begins anew then;
+// should an unfinished job have the key, it is created without it. [ErrNoSession] without a session. An [*Error] if the server answers at once
 // that this cannot be: ErrInvalid for a malformed request, or the codes AlreadyExists, Unauthenticated, PermissionDenied;
 // of Continues ErrNotFound, or ErrState with the reason JOB_NOT_ENDED or JOB_ALREADY_CONTINUED.
 func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
@@ -73,13 +76,17 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	if !utf8.ValidString(session) || !utf8.ValidString(spec.ID+spec.Continues) {
 		return nil, &Error{Code: codes.InvalidArgument, Message: "The session and the jobs' ids must be UTF-8."}
 	}
-	soon, cancel := context.WithTimeout(ctx, createPatience)
+	timeout, mayHaveBegun := createPatience, spec.Key != "" || spec.Continues != ""
+	if mayHaveBegun {
+		timeout = findTimeout
+	}
+	soon, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if spec.ID != "" {
 		c.catchUp(soon, spec.ID, createPatience)
 	}
 	request := spec.request(session)
-	if spec.Key != "" || spec.Continues != "" {
+	if mayHaveBegun {
 		job, err := c.findOrCreate(ctx, soon, session, request)
 		if err == nil {
 			return job, nil
@@ -120,7 +127,7 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 func (c *Client) findOrCreate(
 	ctx, soon context.Context, session string, request *headwayv1.CreateJobRequest,
 ) (*Job, error) {
-	c.catchUp(soon, "", createPatience)
+	c.catchUp(soon, "", findTimeout)
 	for {
 		state, err := once(soon, c.connection, request, headwayv1.JobServiceClient.CreateJob)
 		if err == nil && !request.GetPending() && state.GetId() != request.GetJobId() {

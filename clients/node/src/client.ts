@@ -31,7 +31,7 @@ import {
   type Options,
 } from "./requests.js";
 import { duration, type JobState, type RecordFault, span, toState } from "./state.js";
-import { CREATE_PATIENCE, findOrCreate, hasReason, takeOver } from "./taking.js";
+import { CREATE_PATIENCE, FIND_TIMEOUT, findOrCreate, hasReason, takeOver } from "./taking.js";
 import { Target } from "./target.js";
 import { clean, type Json } from "./values.js";
 import { judge, Verdict } from "./verdict.js";
@@ -109,18 +109,19 @@ export class Client implements AsyncDisposable, Deliverer {
    * Creates a job and starts to work on it.
    *
    * If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-   * refused connection, or at most a second. One with a `key` or that `continues` another begins anew then; should an
-   * unfinished job have the key, it is created without it. Rejects if the server answers at once that this can not be:
+   * refused connection, or at most a second. One with a `key` or that `continues` another takes 5 s at most, and begins
+   * anew then; should an unfinished job have the key, it is created without it. Rejects if the server answers at once that this can not be:
    * InvalidError, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of `continues` NotFoundError or StateError.
    */
   async create(name = "", options: CreateOptions = {}): Promise<Job> {
     const session = this.#in(options.session);
     const message = createRequest(session, name, options);
-    const end = performance.now() + CREATE_PATIENCE;
+    const mayHaveBegun = message.key !== "" || message.continues !== "";
+    const end = performance.now() + (mayHaveBegun ? FIND_TIMEOUT : CREATE_PATIENCE);
     if (options.jobId) await this.#catchUp(message.jobId, CREATE_PATIENCE);
-    if (message.key || message.continues) {
+    if (mayHaveBegun) {
       // What earlier workers left to say: of which job that is, only the server can tell.
-      await this.#catchUp(undefined, CREATE_PATIENCE);
+      await this.#catchUp(undefined, FIND_TIMEOUT);
       try {
         return await this.#attach(session, await findOrCreate(this.#open(), message, this.#limits({})));
       } catch (error) {

@@ -8,10 +8,14 @@ import { type CreateJobRequest, StartJobRequest, JobServiceService as service } 
 /** How long (ms) a new job waits for a server that neither answers nor refuses the connection. */
 export const CREATE_PATIENCE = 1_000;
 
+/** How long (ms) a job waits likewise which another one's worker may have begun: without the answer all that work would be
+ * done again. */
+export const FIND_TIMEOUT = 5_000;
+
 /** Creates the job, or takes over the one with its key. At once, as its worker must know how far the job has come before
  * it begins. */
 export async function findOrCreate(wire: Wire, request: CreateJobRequest, options: CallOptions): Promise<Job> {
-  const limits = { ...options, timeout: Math.min(options.timeout ?? CREATE_PATIENCE, CREATE_PATIENCE) };
+  const limits = { ...options, timeout: Math.min(options.timeout ?? FIND_TIMEOUT, FIND_TIMEOUT) };
   for (;;) {
     const state = await wire.unary(service.createJob, request, limits);
     if (request.pending || state.id === request.jobId) return state;

@@ -20,8 +20,9 @@ use Headway::Target  ();
 
 our $VERSION = '0.1.0';
 
-# Seconds: until all is delivered, for a call that somebody waits for, for a new job, and for one long poll.
-my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $POLL ) = ( 10, 10, 1, 30 );
+# Seconds: until all is delivered, for a call that somebody waits for, for a new job, for one that another worker may have
+# begun (without the answer all that work would be done again), and for one long poll.
+my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $FIND_TIMEOUT, $POLL ) = ( 10, 10, 1, 5, 30 );
 
 my %ENDED = map { $_ => 1 } qw(COMPLETED FAILED CANCELLED);
 my %open;
@@ -49,7 +50,8 @@ sub exit_timeout { return $_[0]{exit_timeout} }
 sub create {
     my ( $self, %about ) = splice @_;
     my $id      = $about{job_id};
-    my $end     = now() + $CREATE_PATIENCE;
+    my $begun   = length( $about{key} // q{} ) || length( $about{continues} // q{} );
+    my $end     = now() + ( $begun ? $FIND_TIMEOUT : $CREATE_PATIENCE );
     my $session = $self->_session( \%about );
     my %request = ( session_id => $session, job_id => $id || uuid7() );
     $request{$_}             = clean( $about{$_} ) for grep { defined $about{$_} } qw(name invoker unit key continues);
@@ -62,7 +64,7 @@ sub create {
     $request{labels} = { map { clean($_) => clean( $labels->{$_} ) } keys %{$labels} } if %{$labels};
     $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
 
-    if ( length( $about{key} // q{} ) || length( $about{continues} // q{} ) ) {
+    if ($begun) {
         my $found = $self->_find_or_create( $session, \%request, $end );
         return $found if $found;
 
@@ -113,7 +115,7 @@ sub _left {
 # can tell.
 sub _find_or_create {
     my ( $self, $session, $request, $end ) = @_;
-    $self->{engine}->deliver_letters($CREATE_PATIENCE) if Headway::Spool::letters( $self->{target} );
+    $self->{engine}->deliver_letters($FIND_TIMEOUT) if Headway::Spool::letters( $self->{target} );
     my $job;
     local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
     return $job if eval {
@@ -461,7 +463,7 @@ C<key>: finds the unfinished job of the session that has this key, and takes it 
 is created with it. So C<create> can be called at every start: C<nightly-2026-11>; at most 256 characters. A key is no lock: a
 former worker that is still at work is refused from then on (see C<stopped>). C<continues>: the id of a job that has ended, or is
 LOST; the new one begins with its name, invoker, size, unit, labels, progress, counters and variables, the checkpoint; what is
-given here wins. If the server does not answer, such a job begins anew, without the key if an unfinished job has that.
+given here wins. If the server does not answer within 5 seconds, such a job begins anew, without the key if an unfinished job has that.
 
 Dies if the server answers at once that this can not be.
 

@@ -30,7 +30,7 @@ from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, f
 from headway.job import UNSET, BaseJob, Status
 from headway.meter import Item
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -316,8 +316,8 @@ class Job(BaseJob):
 
     async def _find_or_create(self, request: rpc.CreateJobRequest) -> None:
         """See `headway.Client._find_or_create`. Until now nothing was said of this job."""
-        deadline = Deadline(CREATE_PATIENCE)
-        await asyncio.to_thread(self._client._catch_up, "", CREATE_PATIENCE)
+        deadline = Deadline(FIND_TIMEOUT)
+        await asyncio.to_thread(self._client._catch_up, "", FIND_TIMEOUT)
         try:
             state = await self._client._make(taking.find_or_create(request), deadline, 0.0)
             variables = await self._client.variables(self.session, state.id)

@@ -14,7 +14,7 @@ from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translat
 from headway.job import Job, Status
 from headway.native import beside_greenlets, has_greenlets
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -99,19 +99,20 @@ class Client(Connection):
         """Creates a job and starts to work on it.
 
         If the server does not answer, the job is created in the background, under the id that it has already; that
-        takes a refused connection, or at most a second. With a `key`, or one that it `continues`, the job begins anew
-        then; should an unfinished job have the key, it is created without it. `on_stopped`: see `Job.on_stopped`. The
-        other options are described at `JobOptions`.
+        takes a refused connection, or at most a second. With a `key`, or one that it `continues`, it takes 5 seconds at
+        most, and the job begins anew then; should an unfinished job have the key, it is created without it.
+        `on_stopped`: see `Job.on_stopped`. The other options are described at `JobOptions`.
 
         ValueError without a session. HeadwayError if the server answers at once that this can not be: InvalidError
         for a malformed request, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of `continues` NotFoundError or
         StateError.
         """
         request = requests.create(self._in(session), name, options)
-        deadline = Deadline(CREATE_PATIENCE)
+        may_have_begun = taking.may_have_begun(request)
+        deadline = Deadline(FIND_TIMEOUT if may_have_begun else CREATE_PATIENCE)
         if options.get("job_id"):
             self._catch_up(request.job_id, CREATE_PATIENCE)
-        job = self._find_or_create(request, deadline) if taking.may_have_begun(request) else None
+        job = self._find_or_create(request, deadline) if may_have_begun else None
         if job is None:
             job = Job(
                 self,
@@ -150,7 +151,7 @@ class Client(Connection):
     def _find_or_create(self, request: rpc.CreateJobRequest, deadline: Deadline) -> Job | None:
         """The job, or None if no server could be asked in time. First what earlier workers left to say: of which job
         that is, only the server can tell."""
-        self._catch_up("", CREATE_PATIENCE)
+        self._catch_up("", FIND_TIMEOUT)
         try:
             state = self._make(taking.find_or_create(request), deadline, 0.0)
             return self._take(request.session_id, state)

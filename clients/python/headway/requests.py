@@ -23,6 +23,10 @@ CREATE_PATIENCE = 1.0
 """Seconds that a new job waits for a server that neither answers nor refuses the connection; then the work begins, and
 the job is created in the background."""
 
+FIND_TIMEOUT = 5.0
+"""Seconds that a job waits likewise which another worker may have begun: without the answer all that work would be done
+again."""
+
 ENDED = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
 
 _ANY_LENGTH = 10_000

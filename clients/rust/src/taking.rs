@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::calls::within;
-use crate::client::{CREATE_PATIENCE, Client, State, catch_up};
+use crate::client::{Client, FIND_TIMEOUT, State, catch_up};
 use crate::course::{Course, Heartbeat, heartbeat};
 use crate::error::Error;
 use crate::job::Job;
@@ -21,7 +21,7 @@ impl Client {
         request: &CreateJobRequest,
         end: Instant,
     ) -> Result<Job, Error> {
-        catch_up(&self.connection.engine, None, CREATE_PATIENCE).await;
+        catch_up(&self.connection.engine, None, FIND_TIMEOUT).await;
         loop {
             let longest = end.saturating_duration_since(Instant::now());
             let mut state = self.place_create(request, longest).await;

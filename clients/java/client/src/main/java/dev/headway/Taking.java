@@ -16,8 +16,8 @@ final class Taking {
      * the job has come before it begins. First comes what earlier workers left to say: of which job
      * that is, only the server can tell.
      */
-    Job findOrCreate(CreateJobRequest request, long patience, long end) {
-        client.catchUp("", patience);
+    Job findOrCreate(CreateJobRequest request, long end) {
+        client.catchUp("", Math.max(end - Time.now(), 0));
         while (true) {
             long nanos = Math.min(Math.max(end - Time.now(), 1), callTimeout());
             dev.headway.v1.Job state = create(request, nanos);
