@@ -137,6 +137,10 @@ func (c *Client) findOrCreate(
 			// Just now.
 			continue
 		}
+		if told := (*Error)(nil); errors.As(err, &told) && judge(told) == later &&
+			sleep(soon, max(told.RetryAfter, firstRetry)) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

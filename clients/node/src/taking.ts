@@ -1,9 +1,11 @@
 /** How a worker comes by a job that may have come some way already. */
 
+import { setTimeout } from "node:timers/promises";
 import type { CallOptions, Wire } from "./calls.js";
 import { HeadwayError } from "./errors.js";
 import type { Job } from "./gen/headway/v1/job.js";
 import { type CreateJobRequest, StartJobRequest, JobServiceService as service } from "./gen/headway/v1/job_service.js";
+import { judge, Verdict } from "./verdict.js";
 
 /** How long (ms) a new job waits for a server that neither answers nor refuses the connection. */
 export const CREATE_PATIENCE = 1_000;
@@ -16,14 +18,20 @@ export const FIND_TIMEOUT = 5_000;
  * it begins. */
 export async function findOrCreate(wire: Wire, request: CreateJobRequest, options: CallOptions): Promise<Job> {
   const limits = { ...options, timeout: Math.min(options.timeout ?? FIND_TIMEOUT, FIND_TIMEOUT) };
+  const end = performance.now() + limits.timeout;
   for (;;) {
-    const state = await wire.unary(service.createJob, request, limits);
-    if (request.pending || state.id === request.jobId) return state;
     try {
+      const state = await wire.unary(service.createJob, request, limits);
+      if (request.pending || state.id === request.jobId) return state;
       return await takeOver(wire, request.sessionId, state.id, limits);
     } catch (error) {
+      if (!(error instanceof HeadwayError)) throw error;
       // It ended just now.
-      if (!hasReason(error, "JOB_ENDED", "JOB_NOT_FOUND")) throw error;
+      if (error.reason === "JOB_ENDED") continue;
+      // A server that is overloaded is asked again.
+      const pause = error.retryAfter ?? 100;
+      if (judge(error) !== Verdict.Later || performance.now() + pause >= end) throw error;
+      await setTimeout(pause);
     }
   }
 }

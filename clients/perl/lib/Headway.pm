@@ -116,22 +116,26 @@ sub _left {
 sub _find_or_create {
     my ( $self, $session, $request, $end ) = @_;
     $self->{engine}->deliver_letters($FIND_TIMEOUT) if Headway::Spool::letters( $self->{target} );
-    my $job;
-    local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
-    return $job if eval {
-        while ( !$job ) {
+    while (1) {
+        local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
+        my $job;
+        return $job if eval {
             my $state = job_state( $self->_call( CreateJob => $session, $request, _left($end) ) );
-            if ( !$request->{pending} && $state->{id} ne $request->{job_id} ) {
-
-                # It can have ended just now.
-                $state = _unless( 'JOB_ENDED', sub { $self->_take_over( $session, $state->{id}, _left($end) ) } )
-                    // next;
-            }
+            $state = $self->_take_over( $session, $state->{id}, _left($end) )
+                if !$request->{pending} && $state->{id} ne $request->{job_id};
             $job = $self->_attach( $session, $state );
-        }
-        1;
-    };
-    die $@ if !blessed $@ || !$@->isa('Headway::Error') || $@->verdict =~ /\A(?:GONE|REFUSED)\z/;
+            1;
+        };
+        my $fault = $@;
+        die $fault if !blessed $fault || !$fault->isa('Headway::Error');
+
+        # It can have ended just now; and a server that is overloaded is asked again.
+        next       if $fault->reason eq 'JOB_ENDED';
+        die $fault if $fault->verdict =~ /\A(?:GONE|REFUSED)\z/;
+        my $pause = $fault->retry_after      || 0.1;
+        return if $fault->verdict ne 'LATER' || $pause >= _left($end);
+        $self->_sleep( $pause, $end );
+    }
     return;
 }
 

@@ -318,15 +318,21 @@ class Job(BaseJob):
         """See `headway.Client._find_or_create`. Until now nothing was said of this job."""
         deadline = Deadline(FIND_TIMEOUT)
         await asyncio.to_thread(self._client._catch_up, "", FIND_TIMEOUT)
-        try:
-            state = await self._client._make(taking.find_or_create(request), deadline, 0.0)
-            variables = await self._client.variables(self.session, state.id)
-        except HeadwayError as error:
-            taking.begin_alone(request, error)
-            self._begin_job(request)
-        else:
-            Job.__init__(self, self._client, self.session, state, **requests.in_hand(state))
-            self._know(variables)
+        while True:
+            try:
+                state = await self._client._make(taking.find_or_create(request), deadline, 0.0)
+                variables = await self._client.variables(self.session, state.id)
+            except HeadwayError as error:
+                pause = taking.pause(error, deadline.left)
+                if pause is None:
+                    taking.begin_alone(request, error)
+                    self._begin_job(request)
+                    return
+                await asyncio.sleep(pause)
+            else:
+                Job.__init__(self, self._client, self.session, state, **requests.in_hand(state))
+                self._know(variables)
+                return
 
     async def _created(self) -> Self:
         wanted, self._wanted = self._wanted, None

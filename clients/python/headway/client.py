@@ -152,12 +152,16 @@ class Client(Connection):
         """The job, or None if no server could be asked in time. First what earlier workers left to say: of which job
         that is, only the server can tell."""
         self._catch_up("", FIND_TIMEOUT)
-        try:
-            state = self._make(taking.find_or_create(request), deadline, 0.0)
-            return self._take(request.session_id, state)
-        except HeadwayError as error:
-            taking.begin_alone(request, error)
-            return None
+        while True:
+            try:
+                state = self._make(taking.find_or_create(request), deadline, 0.0)
+                return self._take(request.session_id, state)
+            except HeadwayError as error:
+                pause = taking.pause(error, deadline.left)
+                if pause is None:
+                    taking.begin_alone(request, error)
+                    return None
+            time.sleep(pause)
 
     def _make(self, calls: taking.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
         """Makes these calls. Before a job is taken over its former worker has its say, for `patience` seconds."""

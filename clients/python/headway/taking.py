@@ -56,6 +56,12 @@ def may_have_begun(request: rpc.CreateJobRequest) -> bool:
     return bool(request.key or request.continues)
 
 
+def pause(error: HeadwayError, left: float | None) -> float | None:
+    """Seconds after which a server that is overloaded is asked again; None if that is too late, or of no use."""
+    seconds = error.retry_after or 0.1
+    return seconds if judge(error) is Verdict.LATER and left is not None and seconds < left else None
+
+
 def begin_alone(request: rpc.CreateJobRequest, error: HeadwayError) -> None:
     """Nobody could be asked in time: the worker begins, and its work is a job of its own. Raises the error if that
     would be refused too."""

@@ -11,6 +11,11 @@ use crate::job::Job;
 use crate::meter::Meter;
 use crate::options::JobOptions;
 use crate::proto::headway::v1::{CreateJobRequest, JobStatus, StartJobRequest};
+use crate::verdict::{Verdict, judge};
+
+fn pause(error: &Error) -> Duration {
+    error.retry_after().unwrap_or(Duration::from_millis(100))
+}
 
 impl Client {
     /// Creates the job, or takes over the one with its key. At once, as its worker must know how far the job has come before
@@ -34,6 +39,11 @@ impl Client {
             match state {
                 // Just now.
                 Err(error) if error.reason() == "JOB_ENDED" => {}
+                // A server that is overloaded is asked again.
+                Err(error) if judge(&error) == Verdict::Later && Instant::now() + pause(&error) < end => {
+                    let pause = pause(&error);
+                    self.connection.engine.spawn((), async move { tokio::time::sleep(pause).await }).await;
+                }
                 state => return self.attach(session, state?).await,
             }
         }
