@@ -5,13 +5,16 @@ import threading
 import time
 from collections.abc import Iterator
 
+import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 import headway
 from headway import aio, requests, spool
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from tests.client.fakes import Proxy
+from tests.client.fakes import FakeServer, Proxy
 from tests.support.server import ServerProcess
 
 
@@ -145,6 +148,26 @@ def test_a_server_that_says_nothing_holds_nobody_up(server: ServerProcess, proxy
         # The limit for a call is 10 s, and there would be two of them.
         assert time.monotonic() - began < 8
         job.advance()
+
+
+@pytest.mark.parametrize("seconds", [0, -(2**62)])
+def test_a_server_that_is_overloaded_is_asked_again(fake: FakeServer, seconds: int) -> None:
+    """To begin at once would be to do all work again."""
+    refusal = status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    refusal.details.add().Pack(error_details_pb2.ErrorInfo(reason="OVERLOADED", domain="headway"))
+    refusal.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=seconds)))
+    refusals = iter([True, True])
+
+    def refuse(context: grpc.ServicerContext) -> None:
+        if next(refusals, False):
+            context.set_trailing_metadata((("grpc-status-details-bin", refusal.SerializeToString()),))
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+
+    fake.service.on_create = refuse
+    with headway.connect(fake.address, session="s", exit_timeout=1) as hw, hw.job(key="k") as job:
+        job.advance()
+    asked = [fake.service.created.get() for _ in range(3)]
+    assert [request.key_if_free for request in asked] == [False, False, False]
 
 
 def test_what_nobody_could_be_asked_for_spoils_no_other_job(hw: headway.Client) -> None:

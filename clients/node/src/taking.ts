@@ -14,6 +14,8 @@ export const CREATE_PATIENCE = 1_000;
  * done again. */
 export const FIND_TIMEOUT = 5_000;
 
+const FIRST_PAUSE = 100;
+
 /** Creates the job, or takes over the one with its key. At once, as its worker must know how far the job has come before
  * it begins. */
 export async function findOrCreate(wire: Wire, request: CreateJobRequest, options: CallOptions): Promise<Job> {
@@ -29,7 +31,7 @@ export async function findOrCreate(wire: Wire, request: CreateJobRequest, option
       // It ended just now.
       if (error.reason === "JOB_ENDED") continue;
       // A server that is overloaded is asked again.
-      const pause = error.retryAfter ?? 100;
+      const pause = Math.max(error.retryAfter ?? 0, FIRST_PAUSE);
       if (judge(error) !== Verdict.Later || performance.now() + pause >= end) throw error;
       await setTimeout(pause);
     }

@@ -24,6 +24,9 @@ our $VERSION = '0.1.0';
 # begun (without the answer all that work would be done again), and for one long poll.
 my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $FIND_TIMEOUT, $POLL ) = ( 10, 10, 1, 5, 30 );
 
+# Seconds, at least, before a server that is overloaded is asked again.
+my $FIRST_PAUSE = 0.1;
+
 my %ENDED = map { $_ => 1 } qw(COMPLETED FAILED CANCELLED);
 my %open;
 
@@ -132,7 +135,8 @@ sub _find_or_create {
         # It can have ended just now; and a server that is overloaded is asked again.
         next       if $fault->reason eq 'JOB_ENDED';
         die $fault if $fault->verdict =~ /\A(?:GONE|REFUSED)\z/;
-        my $pause = $fault->retry_after      || 0.1;
+        my $pause = $fault->retry_after || 0;
+        $pause = $FIRST_PAUSE if $pause < $FIRST_PAUSE;
         return if $fault->verdict ne 'LATER' || $pause >= _left($end);
         $self->_sleep( $pause, $end );
     }

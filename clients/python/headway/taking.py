@@ -18,6 +18,10 @@ Calls: TypeAlias = Generator[Call, job_pb2.Job, job_pb2.Job]
 """Returns the job that its worker has now."""
 
 
+FIRST_PAUSE = 0.1
+"""Seconds, at least, before a server that is overloaded is asked again."""
+
+
 def find_or_create(request: rpc.CreateJobRequest) -> Calls:
     """Creates the job, or takes over the one with its key."""
     while True:
@@ -58,7 +62,7 @@ def may_have_begun(request: rpc.CreateJobRequest) -> bool:
 
 def pause(error: HeadwayError, left: float | None) -> float | None:
     """Seconds after which a server that is overloaded is asked again; None if that is too late, or of no use."""
-    seconds = error.retry_after or 0.1
+    seconds = max(error.retry_after or 0.0, FIRST_PAUSE)
     return seconds if judge(error) is Verdict.LATER and left is not None and seconds < left else None
 
 

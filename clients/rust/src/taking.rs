@@ -13,8 +13,11 @@ use crate::options::JobOptions;
 use crate::proto::headway::v1::{CreateJobRequest, JobStatus, StartJobRequest};
 use crate::verdict::{Verdict, judge};
 
+/// What there is at least before a server that is overloaded is asked again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
 fn pause(error: &Error) -> Duration {
-    error.retry_after().unwrap_or(Duration::from_millis(100))
+    error.retry_after().unwrap_or_default().max(FIRST_PAUSE)
 }
 
 impl Client {
