@@ -33,6 +33,7 @@ SAID = {
     "Cancel": ["to be cancelled", "CANCELLED", "stopped as asked"],
     "Several processes, one job": ["COMPLETED", "4/4 branches"],
     "Going on where another run stopped": ["COMPLETED", "5/5"],
+    "Going on after a failure": ["FAILED", "COMPLETED", "5/5", "COMPLETED", "continues:"],
     "Waiting for another script's job": ["COMPLETED", "7", "COMPLETED"],
     "Many jobs at once": ["2 jobs would be cancelled", "maintenance", "2 jobs cancelled", "2 jobs removed"],
     "When the server is away": ["waiting", "Unseen", "3"],

@@ -21,6 +21,9 @@ const (
 	Never time.Duration = -1
 
 	createPatience = time.Second
+	// findTimeout is how long a job waits that another one's worker may have begun: without the answer all that work
+	// would be done again.
+	findTimeout = 5 * time.Second
 )
 
 // Spec says what a job is. Everything is optional.
@@ -58,8 +61,8 @@ type Spec struct {
 // Create creates a job and begins to work on it. The job's context is made from ctx.
 //
 // If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-// refused connection, or at most a second. One with a Key or that Continues another begins anew then; should an unfinished
-// job have the key, it is created without it. [ErrNoSession] without a session. An [*Error] if the server answers at once
+// refused connection, or at most a second. One with a Key or that Continues another takes 5 s at most, and begins anew then;
+// should an unfinished job have the key, it is created without it. [ErrNoSession] without a session. An [*Error] if the server answers at once
 // that this cannot be: ErrInvalid for a malformed request, or the codes AlreadyExists, Unauthenticated, PermissionDenied;
 // of Continues ErrNotFound, or ErrState with the reason JOB_NOT_ENDED or JOB_ALREADY_CONTINUED.
 func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
@@ -73,12 +76,18 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	if !utf8.ValidString(session) || !utf8.ValidString(spec.ID+spec.Continues) {
 		return nil, &Error{Code: codes.InvalidArgument, Message: "The session and the jobs' ids must be UTF-8."}
 	}
+	timeout, mayHaveBegun := createPatience, spec.Key != "" || spec.Continues != ""
+	if mayHaveBegun {
+		timeout = findTimeout
+	}
+	soon, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	if spec.ID != "" {
-		c.catchUp(ctx, spec.ID, createPatience)
+		c.catchUp(soon, spec.ID, createPatience)
 	}
 	request := spec.request(session)
-	if spec.Key != "" || spec.Continues != "" {
-		job, err := c.findOrCreate(ctx, session, request)
+	if mayHaveBegun {
+		job, err := c.findOrCreate(ctx, soon, session, request)
 		if err == nil {
 			return job, nil
 		}
@@ -99,12 +108,9 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 		job.course.wake(nil)
 		return nil, ErrClosed
 	}
-	limit := time.NewTimer(createPatience)
-	defer limit.Stop()
 	select {
 	case <-create.tried:
-	case <-limit.C:
-	case <-ctx.Done():
+	case <-soon.Done():
 	}
 	select {
 	case <-create.answered:
@@ -116,10 +122,12 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	return job, nil
 }
 
-// findOrCreate makes the call at once, as the worker must know how far the job has come before it begins.
-func (c *Client) findOrCreate(ctx context.Context, session string, request *headwayv1.CreateJobRequest) (*Job, error) {
-	soon, cancel := context.WithTimeout(ctx, createPatience)
-	defer cancel()
+// findOrCreate makes the call soon, as the worker must know how far the job has come before it begins. First comes what
+// earlier workers left to say: of which job that is, only the server can tell.
+func (c *Client) findOrCreate(
+	ctx, soon context.Context, session string, request *headwayv1.CreateJobRequest,
+) (*Job, error) {
+	c.catchUp(soon, "", findTimeout)
 	for {
 		state, err := once(soon, c.connection, request, headwayv1.JobServiceClient.CreateJob)
 		if err == nil && !request.GetPending() && state.GetId() != request.GetJobId() {
@@ -127,6 +135,10 @@ func (c *Client) findOrCreate(ctx context.Context, session string, request *head
 		}
 		if hasReason(err, "JOB_ENDED") {
 			// Just now.
+			continue
+		}
+		if told := (*Error)(nil); errors.As(err, &told) && judge(told) == later &&
+			sleep(soon, max(told.RetryAfter, firstRetry)) {
 			continue
 		}
 		if err != nil {

@@ -29,6 +29,8 @@ OPTIONS = (
     "retention",
     "pending",
     "job_id",
+    "continues",
+    "key",
 )
 
 

@@ -45,6 +45,8 @@ FULL: Mapping[str, dict[str, Any]] = {
         "heartbeat_timeout": "60s",
         "stall_timeout": "60s",
         "retention": "3600s",
+        "key": "k",
+        "key_if_free": True,
     },
     "StartJob": {"session_id": SESSION, "job_id": JOB, "take_over": True},
     "GetJob": {"session_id": SESSION, "job_id": JOB, "after_revision": "1", "wait": "0.001s"},

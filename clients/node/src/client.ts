@@ -31,7 +31,7 @@ import {
   type Options,
 } from "./requests.js";
 import { duration, type JobState, type RecordFault, span, toState } from "./state.js";
-import { CREATE_PATIENCE, findOrCreate, hasReason, takeOver } from "./taking.js";
+import { CREATE_PATIENCE, FIND_TIMEOUT, findOrCreate, hasReason, takeOver } from "./taking.js";
 import { Target } from "./target.js";
 import { clean, type Json } from "./values.js";
 import { judge, Verdict } from "./verdict.js";
@@ -109,15 +109,19 @@ export class Client implements AsyncDisposable, Deliverer {
    * Creates a job and starts to work on it.
    *
    * If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-   * refused connection, or at most a second. One with a `key` or that `continues` another begins anew then; should an
-   * unfinished job have the key, it is created without it. Rejects if the server answers at once that this can not be:
+   * refused connection, or at most a second. One with a `key` or that `continues` another takes 5 s at most, and begins
+   * anew then; should an unfinished job have the key, it is created without it. Rejects if the server answers at once that this can not be:
    * InvalidError, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of `continues` NotFoundError or StateError.
    */
   async create(name = "", options: CreateOptions = {}): Promise<Job> {
     const session = this.#in(options.session);
     const message = createRequest(session, name, options);
+    const mayHaveBegun = message.key !== "" || message.continues !== "";
+    const end = performance.now() + (mayHaveBegun ? FIND_TIMEOUT : CREATE_PATIENCE);
     if (options.jobId) await this.#catchUp(message.jobId, CREATE_PATIENCE);
-    if (message.key || message.continues) {
+    if (mayHaveBegun) {
+      // What earlier workers left to say: of which job that is, only the server can tell.
+      await this.#catchUp(undefined, FIND_TIMEOUT);
       try {
         return await this.#attach(session, await findOrCreate(this.#open(), message, this.#limits({})));
       } catch (error) {
@@ -134,7 +138,7 @@ export class Client implements AsyncDisposable, Deliverer {
     const step = new Step({ call: { kind: "CreateJobRequest", message } });
     course.tally.woken = undefined;
     this.#engine.submit(course, step);
-    await within(step.tried.promise, CREATE_PATIENCE);
+    await within(step.tried.promise, Math.max(end - performance.now(), 0));
     if (step.answer.done) await step.answer.promise;
     return job;
   }
@@ -390,7 +394,7 @@ export class Client implements AsyncDisposable, Deliverer {
     return new Job(this, this.#engine, course);
   }
 
-  async #catchUp(jobId: string, patience: number): Promise<void> {
+  async #catchUp(jobId: string | undefined, patience: number): Promise<void> {
     const postman = new Postman(this.#target, this.#log);
     await within(
       postman.deliver(jobId).catch(() => {}),

@@ -20,8 +20,12 @@ use Headway::Target  ();
 
 our $VERSION = '0.1.0';
 
-# Seconds: until all is delivered, for a call that somebody waits for, for a new job, and for one long poll.
-my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $POLL ) = ( 10, 10, 1, 30 );
+# Seconds: until all is delivered, for a call that somebody waits for, for a new job, for one that another worker may have
+# begun (without the answer all that work would be done again), and for one long poll.
+my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $FIND_TIMEOUT, $POLL ) = ( 10, 10, 1, 5, 30 );
+
+# Seconds, at least, before a server that is overloaded is asked again.
+my $FIRST_PAUSE = 0.1;
 
 # Characters.
 my %LENGTH       = ( name => 256, invoker => 256, unit => 32 );
@@ -53,9 +57,12 @@ sub exit_timeout { return $_[0]{exit_timeout} }
 sub create {
     my ( $self, %about ) = splice @_;
     my $id      = $about{job_id};
+    my $begun   = length( $about{key} // q{} ) || length( $about{continues} // q{} );
+    my $end     = now() + ( $begun ? $FIND_TIMEOUT : $CREATE_PATIENCE );
     my $session = $self->_session( \%about );
     my %request = ( session_id => $session, job_id => $id || uuid7() );
     $request{$_}             = clean( $about{$_}, $LENGTH{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
+    $request{$_}             = clean( $about{$_} )         for grep { defined $about{$_} } qw(key continues);
     $request{size}           = size_of( $about{size} ) if defined $about{size};
     $request{pending}        = JSON::PP::true()        if $about{pending};
     $request{"${_}_timeout"} = span( $about{"${_}_timeout"} )
@@ -64,6 +71,14 @@ sub create {
     my $labels = $about{labels} || {};
     $request{labels} = { map { clean($_) => clean( $labels->{$_}, $LABEL_LENGTH ) } keys %{$labels} } if %{$labels};
     $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
+
+    if ($begun) {
+        my $found = $self->_find_or_create( $session, \%request, $end );
+        return $found if $found;
+
+        # Nobody could be asked in time: the worker begins, and its work is a job of its own.
+        $request{key_if_free} = JSON::PP::true();
+    }
     my $course = Headway::Course->new(
         session   => $session,
         engine    => $self->{engine},
@@ -79,7 +94,7 @@ sub create {
     my $job  = Headway::Job->new( $self, $course );
     my $step = { method => 'CreateJob', request => \%request };
     $self->{engine}->submit( $course, $step );
-    $self->{engine}->await( $CREATE_PATIENCE, sub { $step->{tried} } );
+    $self->{engine}->await( _left($end), sub { $step->{tried} } );
     die $step->{error} if $step->{error};
     return $job;
 }
@@ -87,14 +102,78 @@ sub create {
 sub resume {
     my ( $self, $id, %how ) = splice @_;
     my $session = $self->_session( \%how );
-    $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
-    my $state     = job_state( $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() } ) );
-    my $variables = $self->variables( $id, session => $session );
+    my $new_id  = uuid7();
+    while (1) {
+        $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
+        my $state = _unless( 'JOB_ENDED', sub { $self->_take_over( $session, $id ) } );
+        $state //= _unless( 'JOB_ALREADY_CONTINUED',
+            sub { job_state( $self->_call( CreateJob => $session, { job_id => $new_id, continues => $id } ) ) } );
+        return $self->_attach( $session, $state ) if $state;
+        $id = $self->get( $id, session => $session )->{continued_by};
+    }
+}
+
+sub _left {
+    my ($end) = @_;
+    return $end > now() ? $end - now() : 0;
+}
+
+# The job that is found by its key or created: at once, as its worker must know how far it has come before it begins. Nothing
+# if the server does not answer in time. First comes what earlier workers left to say: of which job that is, only the server
+# can tell.
+sub _find_or_create {
+    my ( $self, $session, $request, $end ) = @_;
+    $self->{engine}->deliver_letters($FIND_TIMEOUT) if Headway::Spool::letters( $self->{target} );
+    while (1) {
+        local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
+        my $job;
+        return $job if eval {
+            my $state = job_state( $self->_call( CreateJob => $session, $request, _left($end) ) );
+            $state = $self->_take_over( $session, $state->{id}, _left($end) )
+                if !$request->{pending} && $state->{id} ne $request->{job_id};
+            $job = $self->_attach( $session, $state );
+            1;
+        };
+        my $fault = $@;
+        die $fault if !blessed $fault || !$fault->isa('Headway::Error');
+
+        # It can have ended just now; and a server that is overloaded is asked again.
+        next       if $fault->reason eq 'JOB_ENDED';
+        die $fault if $fault->verdict =~ /\A(?:GONE|REFUSED)\z/;
+        my $pause = $fault->retry_after || 0;
+        $pause = $FIRST_PAUSE if $pause < $FIRST_PAUSE;
+        return if $fault->verdict ne 'LATER' || $pause >= _left($end);
+        $self->_sleep( $pause, $end );
+    }
+    return;
+}
+
+sub _take_over {
+    my ( $self, $session, $id, $seconds ) = @_;
+    return job_state(
+        $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() }, $seconds ) );
+}
+
+# What the call gives; nothing if the server refuses it for this reason.
+sub _unless {
+    my ( $reason, $call ) = @_;
+    local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
+    my $given;
+    return $given if eval { $given = $call->(); 1 };
+    die $@        if !blessed $@ || !$@->isa('Headway::Error') || $@->reason ne $reason;
+    return;
+}
+
+# A job that the server has given to this worker.
+sub _attach {
+    my ( $self, $session, $state ) = @_;
+    my $variables = $self->variables( $state->{id}, session => $session );
     my $course    = Headway::Course->new(
         session   => $session,
         engine    => $self->{engine},
         heartbeat => $state->{heartbeat_timeout},
         job       => $state,
+        $state->{status} eq 'PENDING' ? ( started => 0 ) : (),
     );
     my $job = Headway::Job->new( $self, $course )->knows($variables);
     $self->{engine}->submit($course);
@@ -393,12 +472,20 @@ hexadecimal digits of one's own). C<heartbeat_timeout>: seconds without contact 
 never does: a Perl program gives no sign of life while it calls nothing of this client. Set it if the work calls it often
 enough, three times as often at least.
 
+C<key>: finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none, the job
+is created with it. So C<create> can be called at every start: C<nightly-2026-11>; at most 256 characters. A key is no lock: a
+former worker that is still at work is refused from then on (see C<stopped>). C<continues>: the id of a job that has ended, or is
+LOST; the new one begins with its name, invoker, size, unit, labels, progress, counters and variables, the checkpoint; what is
+given here wins. If the server does not answer within 5 seconds, such a job begins anew, without the key if an unfinished job has that.
+
 Dies if the server answers at once that this can not be.
 
 =head2 resume($id)
 
-Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood, and its variables,
-the checkpoint, can be read with C<get>. Reports of the former worker are refused from now on.
+Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started; reports of the former
+worker are refused from now on. One that has ended is continued by a new job, as by C<create> with C<continues>; if it was
+continued already, the last of those that continue it is carried on. The progress goes on where it stood, and the variables, the
+checkpoint, can be read with C<get>.
 
 =head2 fetch($id)
 

@@ -10,6 +10,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Generator,
+    Mapping,
     Sequence,
 )
 from contextlib import suppress
@@ -19,14 +20,14 @@ from typing import TYPE_CHECKING, Self, Unpack, overload
 import grpc
 from google.rpc import code_pb2
 
-from headway import requests
+from headway import requests, taking
 from headway.arguments import checked, checked_with_session
 from headway.channel import Target, open_aio_channel
 from headway.course import Step
 from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, from_rpc_error, translated
 from headway.job import UNSET, BaseJob
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.status import Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
@@ -117,14 +118,17 @@ class Client(Connection):
 
         `cancel_task`: once somebody wants the job to end early, the task is cancelled inside the `async with` block,
         which JobCancelled then leaves, and the job ends CANCELLED. As with `asyncio.timeout` the task itself goes on.
+
+        With a `key`, or one that it `continues`, the job begins when it is awaited or entered, and not before.
         """
         request = requests.create(self._in(session), name, options)
         heartbeat = requests.heartbeat(request)
         job = Job(self, request.session_id, requests.described(request), heartbeat=heartbeat, started=False)
-        job._creation = job._begin_with(request)
-        job._cancel_task = cancel_task
-        if on_stopped is not None:
-            job.on_stopped = on_stopped
+        job._cancel_task, job._to_tell = cancel_task, on_stopped
+        if taking.may_have_begun(request):
+            job._wanted = request
+        else:
+            job._begin_job(request)
         return job
 
     def _attach(self, session: str, state: job_pb2.Job) -> "Job":
@@ -140,14 +144,37 @@ class Client(Connection):
     async def resume(self, session: str | None, job_id: str) -> "Job":
         """See `headway.Client.resume`."""
         session = self._in(session)
-        request = rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True)
-        await asyncio.to_thread(self._catch_up, job_id, EXIT_TIMEOUT)
+        state = await self._make(taking.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT)
+        job = Job(self, session, state, **requests.in_hand(state))
+        return job._know(await self.variables(session, state.id))
+
+    async def _make(self, calls: taking.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
+        """See `headway.Client._make`."""
+        try:
+            call = next(calls)
+            while True:
+                try:
+                    answer = await self._made(call, deadline.left, patience)
+                except HeadwayError as error:
+                    call = calls.throw(error)
+                else:
+                    call = calls.send(answer)
+        except StopIteration as over:
+            taken: job_pb2.Job = over.value
+            return taken
+
+    async def _made(self, call: taking.Call, left: float | None, patience: float) -> job_pb2.Job:
+        timeout = self.call_timeout if left is None else min(left, self.call_timeout)
+        if patience and isinstance(call, rpc.StartJobRequest):
+            await asyncio.to_thread(self._catch_up, call.job_id, patience)
         with translated():
-            state = await self.stub.StartJob(request, timeout=self.call_timeout)
-        job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
-        job._known.update(await self.variables(session, job_id))
-        job._touch()
-        return job
+            match call:
+                case rpc.CreateJobRequest():
+                    return await self.stub.CreateJob(call, timeout=timeout)
+                case rpc.StartJobRequest():
+                    return await self.stub.StartJob(call, timeout=timeout)
+                case rpc.GetJobRequest():
+                    return await self.stub.GetJob(call, timeout=timeout)
 
     @checked
     async def fetch(self, session: str | None, job_id: str) -> "Job | None":
@@ -278,6 +305,8 @@ class Job(BaseJob):
     _creation: Step | None = None
     _cancel_task = False
     _interruption: Interruption | None = None
+    _wanted: rpc.CreateJobRequest | None = None
+    _to_tell: Callable[[HeadwayError], object] | None = None
 
     def __init__(self, client: Client, session: str, job: job_pb2.Job, *, heartbeat: float, started: bool) -> None:
         super().__init__(client, session, job, heartbeat=heartbeat, started=started)
@@ -303,7 +332,44 @@ class Job(BaseJob):
                 raise
         await self._settle(self._leave(error))
 
+    def _begin_job(self, request: rpc.CreateJobRequest) -> None:
+        self._creation = self._begin_with(request)
+        if self._to_tell is not None:
+            self.on_stopped = self._to_tell
+
+    def _know(self, variables: Mapping[str, Json]) -> Self:
+        """Goes on with a job that the server has given to this worker."""
+        self._known.update(variables)
+        if self._course.started:
+            self._touch()
+        if self._to_tell is not None:
+            self.on_stopped = self._to_tell
+        return self
+
+    async def _find_or_create(self, request: rpc.CreateJobRequest) -> None:
+        """See `headway.Client._find_or_create`. Until now nothing was said of this job."""
+        deadline = Deadline(FIND_TIMEOUT)
+        await asyncio.to_thread(self._client._catch_up, "", FIND_TIMEOUT)
+        while True:
+            try:
+                state = await self._client._make(taking.find_or_create(request), deadline, 0.0)
+                variables = await self._client.variables(self.session, state.id)
+            except HeadwayError as error:
+                pause = taking.pause(error, deadline.left)
+                if pause is None:
+                    taking.begin_alone(request, error)
+                    self._begin_job(request)
+                    return
+                await asyncio.sleep(pause)
+            else:
+                Job.__init__(self, self._client, self.session, state, **requests.in_hand(state))
+                self._know(variables)
+                return
+
     async def _created(self) -> Self:
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            await self._find_or_create(wanted)
         if self._creation is not None:
             await _tried(self._creation, CREATE_PATIENCE)
             self._creation.give_up_waiting()

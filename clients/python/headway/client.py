@@ -8,14 +8,14 @@ from typing import Self, TypeVar, Unpack, overload
 
 import grpc
 
-from headway import requests
+from headway import requests, taking
 from headway.arguments import checked, checked_with_session
 from headway.channel import Target, open_channel
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job
 from headway.native import beside_greenlets, has_greenlets
 from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, Deadline, JobFilters, JobOptions, Seconds
+from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.status import Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
@@ -83,10 +83,13 @@ class Client(Connection):
             self._channel = open_channel(self.target)
         return JobServiceStub(self._channel)
 
-    def _ask(self, method: "grpc.UnaryUnaryMultiCallable[Request, Answer]", request: Request) -> Answer:
-        """Makes a call and waits for its answer. HeadwayError."""
+    def _ask(
+        self, method: "grpc.UnaryUnaryMultiCallable[Request, Answer]", request: Request, timeout: float | None = None
+    ) -> Answer:
+        """Makes a call and waits for its answer, `timeout` seconds at most if that is less. HeadwayError."""
+        seconds = self.call_timeout if timeout is None else min(timeout, self.call_timeout)
         with translated():
-            return beside_greenlets(lambda: method(request, timeout=self.call_timeout))
+            return beside_greenlets(lambda: method(request, timeout=seconds))
 
     @overload
     def job(
@@ -119,23 +122,33 @@ class Client(Connection):
         that of HEADWAY_SESSION. TypeError for one positional argument alone, which could be either.
 
         If the server does not answer, the job is created in the background, under the id that it has already; that
-        takes a refused connection, or at most a second. `on_stopped`: see `Job.on_stopped`. The other options are
-        described at `JobOptions`.
+        takes a refused connection, or at most a second. With a `key`, or one that it `continues`, it takes 5 seconds at
+        most, and the job begins anew then; should an unfinished job have the key, it is created without it.
+        `on_stopped`: see `Job.on_stopped`. The other options are described at `JobOptions`.
 
         ValueError without a session. HeadwayError if the server answers at once that this can not be: InvalidError
-        for a malformed request, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED.
+        for a malformed request, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of `continues` NotFoundError or
+        StateError.
         """
         request = requests.create(self._in(session), name, options)
+        may_have_begun = taking.may_have_begun(request)
+        deadline = Deadline(FIND_TIMEOUT if may_have_begun else CREATE_PATIENCE)
         if options.get("job_id"):
             self._catch_up(request.job_id, CREATE_PATIENCE)
-        job = Job(
-            self, request.session_id, requests.described(request), heartbeat=requests.heartbeat(request), started=False
-        )
-        step = job._begin_with(request)
-        step.tried.wait(CREATE_PATIENCE)
-        step.give_up_waiting()
-        if step.answer.done():
-            step.answer.result()
+        job = self._find_or_create(request, deadline) if may_have_begun else None
+        if job is None:
+            job = Job(
+                self,
+                request.session_id,
+                requests.described(request),
+                heartbeat=requests.heartbeat(request),
+                started=False,
+            )
+            step = job._begin_with(request)
+            step.tried.wait(deadline.left or 0.0)
+            step.give_up_waiting()
+            if step.answer.done():
+                step.answer.result()
         if on_stopped is not None:
             job.on_stopped = on_stopped
         return job
@@ -151,17 +164,63 @@ class Client(Connection):
 
     @checked
     def resume(self, session: str | None, job_id: str) -> Job:
-        """Takes a job over from a worker that is gone, or starts a PENDING one. Its progress goes on where it stood,
-        and its variables, the checkpoint, can be read with `get`. Reports of the former worker are refused from now on.
+        """Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started;
+        reports of the former worker are refused from now on. One that has ended is continued by a new job, as by
+        `job(continues=)`; if it was continued already, the last of those that continue it is carried on. The progress
+        goes on where it stood, and the variables, the checkpoint, can be read with `get`.
 
-        NotFoundError; StateError if it has ended; HeadwayError if the server does not answer.
+        NotFoundError; HeadwayError if the server does not answer.
         """
         session = self._in(session)
-        self._catch_up(job_id, EXIT_TIMEOUT)
-        state = self._ask(self.stub.StartJob, rpc.StartJobRequest(session_id=session, job_id=job_id, take_over=True))
-        job = Job(self, session, state, heartbeat=requests.heartbeat(state), started=True)
-        job._known.update(self.variables(session, job_id))
-        job._touch()
+        return self._take(session, self._make(taking.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT))
+
+    def _find_or_create(self, request: rpc.CreateJobRequest, deadline: Deadline) -> Job | None:
+        """The job, or None if no server could be asked in time. First what earlier workers left to say: of which job
+        that is, only the server can tell."""
+        self._catch_up("", FIND_TIMEOUT)
+        while True:
+            try:
+                state = self._make(taking.find_or_create(request), deadline, 0.0)
+                return self._take(request.session_id, state)
+            except HeadwayError as error:
+                pause = taking.pause(error, deadline.left)
+                if pause is None:
+                    taking.begin_alone(request, error)
+                    return None
+            time.sleep(pause)
+
+    def _make(self, calls: taking.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
+        """Makes these calls. Before a job is taken over its former worker has its say, for `patience` seconds."""
+        try:
+            call = next(calls)
+            while True:
+                try:
+                    answer = self._made(call, deadline.left, patience)
+                except HeadwayError as error:
+                    call = calls.throw(error)
+                else:
+                    call = calls.send(answer)
+        except StopIteration as over:
+            taken: job_pb2.Job = over.value
+            return taken
+
+    def _made(self, call: taking.Call, timeout: float | None, patience: float) -> job_pb2.Job:
+        match call:
+            case rpc.CreateJobRequest():
+                return self._ask(self.stub.CreateJob, call, timeout)
+            case rpc.StartJobRequest():
+                if patience:
+                    self._catch_up(call.job_id, patience)
+                return self._ask(self.stub.StartJob, call, timeout)
+            case rpc.GetJobRequest():
+                return self._ask(self.stub.GetJob, call, timeout)
+
+    def _take(self, session: str, state: job_pb2.Job) -> Job:
+        """The job that the server has given to this worker."""
+        job = Job(self, session, state, **requests.in_hand(state))
+        job._known.update(self.variables(session, state.id))
+        if job._course.started:
+            job._touch()
         return job
 
     @checked

@@ -23,6 +23,10 @@ CREATE_PATIENCE = 1.0
 """Seconds that a new job waits for a server that neither answers nor refuses the connection; then the work begins, and
 the job is created in the background."""
 
+FIND_TIMEOUT = 5.0
+"""Seconds that a job waits likewise which another worker may have begun: without the answer all that work would be done
+again."""
+
 ENDED = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
 
 _ANY_LENGTH = 10_000
@@ -54,6 +58,13 @@ class JobOptions(TypedDict, total=False):
     """Seconds that it is kept after its end; the server's setting by default."""
     pending: bool
     """It waits for a worker, who calls `resume`."""
+    continues: str
+    """The id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit, labels,
+    progress, counters and variables, the checkpoint. What is given here wins."""
+    key: str
+    """Finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none,
+    the job is created with it. So a job can be created at every start: "nightly-2026-11"; at most 256 characters. A key
+    is no lock: a former worker that is still at work learns of it by `Job.on_stopped`."""
 
 
 class JobFilters(TypedDict, total=False):
@@ -84,6 +95,8 @@ def create(session: str, name: str, options: JobOptions) -> rpc.CreateJobRequest
         labels={clean(k, _ANY_LENGTH): clean(v, LABEL_LENGTH) for k, v in options.get("labels", {}).items()},
         heartbeat_timeout=duration(options.get("heartbeat_timeout", HEARTBEAT_TIMEOUT)),
         pending=options.get("pending", False),
+        continues=options.get("continues", ""),
+        key=clean(options.get("key", ""), _ANY_LENGTH),
     )
     if "stall_timeout" in options:
         request.stall_timeout.CopyFrom(duration(options["stall_timeout"]))
@@ -108,6 +121,19 @@ def described(request: rpc.CreateJobRequest) -> job_pb2.Job:
         labels=request.labels,
         status=job_pb2.JOB_STATUS_PENDING if request.pending else job_pb2.JOB_STATUS_RUNNING,
     )
+
+
+class InHand(TypedDict):
+    """What a job object is told of a job that the server has given to its worker."""
+
+    heartbeat: float
+    started: bool
+
+
+def in_hand(state: job_pb2.Job) -> InHand:
+    """A job that is PENDING waits for another worker, who gives its heartbeats."""
+    started = state.status != job_pb2.JOB_STATUS_PENDING
+    return {"heartbeat": heartbeat(state) if started else -1.0, "started": started}
 
 
 def jobs(session: str, page_size: int, filters: JobFilters) -> rpc.ListJobsRequest:

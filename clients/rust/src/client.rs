@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 
@@ -23,7 +23,10 @@ use crate::verdict::{Verdict, judge};
 
 /// What a new job waits for a server that neither answers nor refuses the connection; then the work begins, and the job is
 /// created in the background.
-pub(crate) const CREATE_PATIENCE: Duration = Duration::from_secs(1);
+const CREATE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a job waits likewise which another one's worker may have begun: without the answer all that work would be done again.
+pub(crate) const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the engine has beyond `exit_timeout` to take down what is left.
 const WRITING: Duration = Duration::from_secs(5);
@@ -188,8 +191,8 @@ impl Client {
     /// Creates a job and begins to work on it.
     ///
     /// If the server does not answer, the job is created in the background, under the id that it has already; that takes
-    /// a refused connection, or at most a second. One with a key or that continues another begins anew then; should an
-    /// unfinished job have the key, it is created without it.
+    /// a refused connection, or at most a second. One with a key or that continues another takes 5 s at most, and
+    /// begins anew then; should an unfinished job have the key, it is created without it.
     ///
     /// # Errors
     /// Without a session. If the server answers at once that this cannot be: `InvalidArgument` for what is malformed,
@@ -204,12 +207,14 @@ impl Client {
         Answer::new(async move {
             let engine = &connection.engine;
             let session = session?;
+            let may_have_begun = options.may_have_begun();
+            let end = Instant::now() + if may_have_begun { FIND_TIMEOUT } else { CREATE_PATIENCE };
             if let Some(id) = options.chosen_id() {
-                catch_up(engine, id, CREATE_PATIENCE).await;
+                catch_up(engine, Some(id), CREATE_PATIENCE).await;
             }
             let mut request = options.request(&session);
-            if !request.key.is_empty() || !request.continues.is_empty() {
-                match client.find_or_create(&session, &request).await {
+            if may_have_begun {
+                match client.find_or_create(&session, &request, end).await {
                     Err(error) if !matches!(judge(&error), Verdict::Gone | Verdict::Refused) => {
                         // Nobody could be asked in time: the worker begins, and its work is a job of its own.
                         request.key_if_free = true;
@@ -226,7 +231,7 @@ impl Client {
             let step = Step::call(Request::Create(request));
             let answers = step.answers.clone();
             engine.submit(&course, Some(step));
-            let tried = engine.within(CREATE_PATIENCE, &answers.tried);
+            let tried = engine.within(end.saturating_duration_since(Instant::now()), &answers.tried);
             // Now, since a task that is dropped while it waits shall leave nothing behind that nobody ends.
             let job = Job::new(Arc::clone(&connection), course, meter, !pending, true);
             tried.await;
@@ -297,8 +302,8 @@ impl Client {
 }
 
 /// A job that is taken up again goes on from the last word of its former worker, wherever that is.
-pub(crate) async fn catch_up(engine: &Engine, job_id: &str, patience: Duration) {
-    let sending = Box::pin(postman::catch_up(engine.target.clone(), job_id.to_owned()));
+pub(crate) async fn catch_up(engine: &Engine, job_id: Option<&str>, patience: Duration) {
+    let sending = Box::pin(postman::catch_up(engine.target.clone(), job_id.map(str::to_owned)));
     let sent = engine.spawn((), async move {
         let _ = tokio::time::timeout(patience, sending).await;
     });

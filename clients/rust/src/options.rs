@@ -128,6 +128,11 @@ impl JobOptions {
         self
     }
 
+    /// Whether the job may have come some way already, so that its worker must be told before it begins.
+    pub(crate) fn may_have_begun(&self) -> bool {
+        !self.key.is_empty() || !self.continues.is_empty()
+    }
+
     pub(crate) fn chosen_id(&self) -> Option<&str> {
         self.job_id.as_deref()
     }

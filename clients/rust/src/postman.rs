@@ -84,8 +84,8 @@ pub(crate) fn collect(target: &Target) {
 }
 
 /// Sends what earlier processes left to say of this job, before it is another's turn.
-pub(crate) async fn catch_up(target: Target, job_id: String) {
-    Box::pin(send_all(&target, Some(&job_id))).await;
+pub(crate) async fn catch_up(target: Target, job_id: Option<String>) {
+    Box::pin(send_all(&target, job_id.as_deref())).await;
 }
 
 /// Goes once through the letters for one server, or of one job there, one after the other. If the server does not answer,

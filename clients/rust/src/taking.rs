@@ -1,32 +1,52 @@
 //! How a worker comes by a job that may have come some way already.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::calls::within;
-use crate::client::{CREATE_PATIENCE, Client, State, catch_up};
+use crate::client::{Client, FIND_TIMEOUT, State, catch_up};
 use crate::course::{Course, Heartbeat, heartbeat};
 use crate::error::Error;
 use crate::job::Job;
 use crate::meter::Meter;
 use crate::options::JobOptions;
 use crate::proto::headway::v1::{CreateJobRequest, JobStatus, StartJobRequest};
+use crate::verdict::{Verdict, judge};
+
+/// What there is at least before a server that is overloaded is asked again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+fn pause(error: &Error) -> Duration {
+    error.retry_after().unwrap_or_default().max(FIRST_PAUSE)
+}
 
 impl Client {
     /// Creates the job, or takes over the one with its key. At once, as its worker must know how far the job has come before
-    /// it begins.
-    pub(crate) async fn find_or_create(&self, session: &str, request: &CreateJobRequest) -> Result<Job, Error> {
+    /// it begins. First comes what earlier workers left to say: of which job that is, only the server can tell.
+    pub(crate) async fn find_or_create(
+        &self,
+        session: &str,
+        request: &CreateJobRequest,
+        end: Instant,
+    ) -> Result<Job, Error> {
+        catch_up(&self.connection.engine, None, FIND_TIMEOUT).await;
         loop {
-            let mut state = self.place_create(request, CREATE_PATIENCE).await;
+            let longest = end.saturating_duration_since(Instant::now());
+            let mut state = self.place_create(request, longest).await;
             if let Ok(found) = &state
                 && !request.pending
                 && found.id != request.job_id
             {
-                state = self.take_over(session, &found.id, CREATE_PATIENCE).await;
+                state = self.take_over(session, &found.id, longest).await;
             }
             match state {
                 // Just now.
                 Err(error) if error.reason() == "JOB_ENDED" => {}
+                // A server that is overloaded is asked again.
+                Err(error) if judge(&error) == Verdict::Later && Instant::now() + pause(&error) < end => {
+                    let pause = pause(&error);
+                    self.connection.engine.spawn((), async move { tokio::time::sleep(pause).await }).await;
+                }
                 state => return self.attach(session, state?).await,
             }
         }
@@ -37,7 +57,7 @@ impl Client {
         let mut create = JobOptions::new("").request(&session);
         let longest = self.connection.call_timeout;
         loop {
-            catch_up(&self.connection.engine, &job_id, self.connection.exit_timeout).await;
+            catch_up(&self.connection.engine, Some(&job_id), self.connection.exit_timeout).await;
             let mut state = self.take_over(&session, &job_id, longest).await;
             if matches!(&state, Err(error) if error.reason() == "JOB_ENDED") {
                 create.continues.clone_from(&job_id);

@@ -148,6 +148,7 @@ sub job_state {
     $job{$_} = 0 + ( $job{$_} // 0 ) for @NUMBERS;
     $job{$_} = seconds( $job{$_} )   for @SPANS;
     $job{status} =~ s/\AJOB_STATUS_//;
+    $job{$_} //= q{} for qw(continues continued_by key);
     $job{stalled} = $job{stalled} ? 1 : 0;
     for my $tallies (qw(parts counters)) {
         my $of = $told->{$tallies} || {};

@@ -133,7 +133,7 @@ def _call(args: argparse.Namespace) -> int:
     from headway.cli.bulk import with_whole_ids
     from headway.cli.caller import Caller
     from headway.cli.commands import COMMANDS
-    from headway.cli.keep import Keeper, catch_up
+    from headway.cli.keep import PATIENCE, Keeper, catch_up
     from headway.errors import HeadwayError, from_rpc_error
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -157,8 +157,8 @@ def _call(args: argparse.Namespace) -> int:
             keeper = Keeper(target, channel, timeout) if keeping else None
             caller = Caller(target, address, JobServiceStub(channel), session, timeout, as_json, keeper)
             with_whole_ids(args, caller)
-            if not keeping:
-                catch_up(target, channel, _jobs(args), caller.call_timeout)
+            if not keeping or args.command in ("create", "retry"):
+                catch_up(target, channel, _jobs(args), PATIENCE if keeping else caller.call_timeout)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
         return refusal.tell(from_rpc_error(error), address, as_json=as_json)
@@ -171,7 +171,9 @@ def _call(args: argparse.Namespace) -> int:
 
 
 def _jobs(args: argparse.Namespace) -> Sequence[str]:
-    """The ids of the jobs that a command is about."""
+    """The ids of the jobs that a command is about; "" for whichever has a key."""
+    if getattr(args, "key", ""):
+        return [""]
     return [*getattr(args, "jobs", ()), *filter(None, [getattr(args, "job", None)])]
 
 

@@ -168,6 +168,7 @@ def build() -> _Parser:
 
     command("serve", "Run the server; `headway serve --help` shows its options.", job=False)
     _create(command("create", "Create a job; prints its id alone.", job=False))
+    _retry(command("retry", "Carry on a job that has ended, or is LOST, in a new one; prints its id alone."))
     add = command("start", "Start a PENDING job, or take one over; prints the attempt alone.")
     add("--take-over", action="store_true", help="take a RUNNING or LOST job from its worker")
     add = command("get", "Show a job.")
@@ -255,6 +256,18 @@ def _create(add: Callable[..., argparse.Action]) -> None:
     add("--heartbeat-timeout", metavar="DURATION", type=values.seconds, help="no contact for this long: LOST")
     add("--stall-timeout", metavar="DURATION", type=values.seconds, help="no progress for this long: stalled")
     add("--retention", metavar="DURATION", type=values.seconds, help="how long it is kept after its end")
+    add("--pending", action="store_true", help="wait for `headway start`")
+    add(
+        "--key",
+        default="",
+        help="take over the unfinished job with this key, or create one: for every start of a script",
+    )
+    _keep(add)
+
+
+def _retry(add: Callable[..., argparse.Action]) -> None:
+    add("--id", metavar="ID", help="an id of your own for the new job: makes the call safe to repeat")
+    add("--heartbeat-timeout", metavar="DURATION", type=values.seconds, help="no contact for this long: LOST")
     add("--pending", action="store_true", help="wait for `headway start`")
     _keep(add)
 

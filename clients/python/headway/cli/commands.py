@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from headway.cli import arguments, bulk, choice, text, values
 from headway.cli.caller import Caller
+from headway.cli.retry import retry
 from headway.cli.safe import notice, safe
 from headway.ids import uuid7
 from headway.v1 import job_pb2
@@ -31,6 +32,7 @@ def create(args: Namespace, hw: Caller) -> int:
         unit=args.unit,
         labels=dict(args.label),
         pending=args.pending,
+        key=args.key,
     )
     if args.heartbeat_timeout is not None:
         request.heartbeat_timeout.CopyFrom(values.to_duration(args.heartbeat_timeout))
@@ -38,13 +40,9 @@ def create(args: Namespace, hw: Caller) -> int:
         request.stall_timeout.CopyFrom(values.to_duration(args.stall_timeout))
     if args.retention is not None:
         request.retention.CopyFrom(values.to_duration(args.retention))
-    job = hw.tell(lambda timeout: hw.stub.CreateJob(request, timeout=timeout), request)
-    if job is None:
-        from headway.requests import described
+    from headway.cli.retry import create as create_or_find
 
-        job = described(request)
-    hw.show(job, job.id)
-    return 0
+    return create_or_find(request, hw)
 
 
 def start(args: Namespace, hw: Caller) -> int:
@@ -245,6 +243,7 @@ def wait(args: Namespace, hw: Caller) -> int:
 
 COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
     "create": create,
+    "retry": retry,
     "start": start,
     "get": get,
     "list": list_jobs,

@@ -36,6 +36,9 @@ import java.util.stream.Stream;
 public final class HeadwayClient implements AutoCloseable {
     private static final long CREATE_PATIENCE = Time.SECOND;
 
+    /** Without the answer the work of a job that another has begun would be done again. */
+    private static final long FIND_TIMEOUT = 5 * Time.SECOND;
+
     private final Connection connection;
     private final String session;
 
@@ -213,8 +216,8 @@ public final class HeadwayClient implements AutoCloseable {
      *
      * <p>If the server does not answer, the job is created in the background, under the id that it
      * has already; that takes a refused connection, or at most a second. One with a key or that
-     * continues another begins anew then; should an unfinished job have the key, it is created
-     * without it.
+     * continues another takes 5 s at most, and begins anew then; should an unfinished job have the
+     * key, it is created without it.
      *
      * <p>IllegalStateException without a session, or after {@link #close()}. HeadwayException if
      * the server answers at once that this can not be: {@link InvalidRequestException},
@@ -224,12 +227,14 @@ public final class HeadwayClient implements AutoCloseable {
     public Job create(NewJob job) {
         connection.requireOpen();
         CreateJobRequest request = job.request(session());
+        boolean mayHaveBegun = !request.getKey().isEmpty() || !request.getContinues().isEmpty();
+        long end = Time.now() + (mayHaveBegun ? FIND_TIMEOUT : CREATE_PATIENCE);
         if (job.hasId()) {
             catchUp(request.getJobId(), CREATE_PATIENCE);
         }
-        if (!request.getKey().isEmpty() || !request.getContinues().isEmpty()) {
+        if (mayHaveBegun) {
             try {
-                return new Taking(this).findOrCreate(request, CREATE_PATIENCE);
+                return new Taking(this).findOrCreate(request, end);
             } catch (HeadwayException error) {
                 Verdict verdict = Verdict.of(error);
                 if (verdict == Verdict.GONE || verdict == Verdict.REFUSED) {
@@ -240,7 +245,7 @@ public final class HeadwayClient implements AutoCloseable {
             }
         }
         Job created = Job.created(this, request);
-        created.begin(request, CREATE_PATIENCE);
+        created.begin(request, Math.max(end - Time.now(), 0));
         return created;
     }
 

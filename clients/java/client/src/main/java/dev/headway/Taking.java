@@ -13,21 +13,34 @@ final class Taking {
 
     /**
      * Creates the job, or takes over the one with its key. At once, as its worker must know how far
-     * the job has come before it begins.
+     * the job has come before it begins. First comes what earlier workers left to say: of which job
+     * that is, only the server can tell.
      */
-    Job findOrCreate(CreateJobRequest request, long patience) {
-        long nanos = Math.min(patience, callTimeout());
+    Job findOrCreate(CreateJobRequest request, long end) {
+        client.catchUp("", Math.max(end - Time.now(), 0));
         while (true) {
-            dev.headway.v1.Job state = create(request, nanos);
-            if (request.getPending() || state.getId().equals(request.getJobId())) {
-                return attach(state);
-            }
+            long nanos = Math.min(Math.max(end - Time.now(), 1), callTimeout());
             try {
-                return attach(takeOver(state.getId(), nanos));
-            } catch (JobStateException error) {
-                requireReason(error, "JOB_ENDED");
+                dev.headway.v1.Job state = create(request, nanos);
+                boolean created = state.getId().equals(request.getJobId());
+                if (!created && !request.getPending()) {
+                    state = takeOver(state.getId(), nanos);
+                }
+                return attach(state);
+            } catch (HeadwayException error) {
+                // It can have ended just now; and a server that is overloaded is asked again.
+                if (!error.reason().equals("JOB_ENDED") && !waited(error, end)) {
+                    throw error;
+                }
             }
         }
+    }
+
+    private static boolean waited(HeadwayException error, long end) {
+        long pause = Math.max(error.retryAfter().map(Time::nanos).orElse(0L), Time.SECOND / 10);
+        return Verdict.of(error) == Verdict.LATER
+                && Time.now() + pause < end
+                && Connection.slept(pause);
     }
 
     /** Takes over a job that goes on; continues one that has ended, or the last that does. */

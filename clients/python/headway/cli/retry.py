@@ -1,0 +1,53 @@
+"""`headway create` and `headway retry`: jobs that are new, found by their key, or carry on others."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+import grpc
+
+from headway.cli import values
+from headway.errors import from_rpc_error
+from headway.ids import uuid7
+from headway.requests import FIND_TIMEOUT, described
+from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from headway.cli.caller import Caller
+
+
+def retry(args: Namespace, hw: Caller) -> int:
+    request = pb.CreateJobRequest(
+        session_id=hw.session, job_id=uuid7() if args.id is None else args.id, continues=args.job, pending=args.pending
+    )
+    if args.heartbeat_timeout is not None:
+        request.heartbeat_timeout.CopyFrom(values.to_duration(args.heartbeat_timeout))
+    return create(request, hw)
+
+
+def create(request: pb.CreateJobRequest, hw: Caller) -> int:
+    """Creates the job, or takes over the one with its key, and shows it. What is kept is a job of its own."""
+    kept = pb.CreateJobRequest()
+    kept.CopyFrom(request)
+    kept.key_if_free = bool(request.key)
+    # To go on without the answer would be to do all work again.
+    least = FIND_TIMEOUT if request.key or request.continues else 0.0
+    job = hw.tell(lambda timeout: _created(request, hw, max(timeout, least)), kept) or described(request)
+    hw.show(job, job.id)
+    return 0
+
+
+def _created(request: pb.CreateJobRequest, hw: Caller, timeout: float) -> job_pb2.Job:
+    while True:
+        job = hw.stub.CreateJob(request, timeout=timeout)
+        if request.pending or job.id == request.job_id:
+            return job
+        try:
+            start = pb.StartJobRequest(session_id=hw.session, job_id=job.id, take_over=True)
+            return hw.stub.StartJob(start, timeout=timeout)
+        except grpc.RpcError as error:
+            # It can have ended just now.
+            if from_rpc_error(error).reason != "JOB_ENDED":
+                raise
