@@ -21,13 +21,13 @@ import grpc.aio
 from headway_server import replies
 from headway_server.errors import Overloaded
 
-ASKED_FOR = 128
-"""Calls that gRPC is asked for at once. The more, the less each of them costs; twice as many cost no less."""
+ASKED_FOR = 256
+"""Calls that gRPC is asked for at once. From 64 on, none costs less; more keep up with bursts while cycles are long."""
 
 HANDED_ON = 16
 """Calls that are handed on in one cycle of the event loop: a cycle takes some 2 ms then, and each call several."""
 
-WAITING_MAX = 2000
+WAITING_MAX = 1300
 """Calls that wait here before a connection may have its share of them alone. More than one connection may have open."""
 
 WAIT_MAX = 0.5
@@ -38,11 +38,12 @@ LATE = 0.1
 would have given up by the time that they had their turn: then none would be answered in time."""
 
 REFUSALS = 1500
-"""Refusals a second, for as long as it lasts. One costs some 70 µs, so all of them take a tenth of the time. Further
-calls are left to gRPC, which closes them for less, and without a reason."""
+"""Refusals a second while all connections have calls waiting. One costs some 70 µs, so all of them take a tenth of the
+time. Further calls are left to gRPC, which closes them for less, without a reason, whoever sent them."""
 
-REFUSALS_SAVED = 10_000
-"""Refusals that may come at once, when there were few before: what one burst sends too much is told why."""
+QUIET = 1.0
+"""Seconds after a call of a connection that had none waiting. So long as many are refused as there are too many: if
+they were left to gRPC, it would close the quiet connection's calls too."""
 
 STATUSES = 16
 """Refusals that are prepared, each with a delay of its own."""
@@ -84,8 +85,8 @@ class Intake:
         self._takers: list[asyncio.Task[None]] = []
         self._parked: deque[asyncio.Future[None]] = deque()
         """Takers that wait until there is room for another call, or it may be refused."""
-        self._allowance = float(REFUSALS_SAVED)
-        self._allowed_at = time.monotonic()
+        self._allowance = 0.0
+        self._allowed_at = self._quiet_until = time.monotonic()
         self._failure: Exception | None = None
         self._refusals: set[asyncio.Task[None]] = set()
         self._prepared: list[tuple[str, _Trailer]] = []
@@ -164,6 +165,7 @@ class Intake:
         queue = self._queues.get(connection)
         if queue is None:
             queue = self._queues[connection] = deque()
+            self._quiet_until = time.monotonic() + QUIET
         elif self._is_full and len(queue) * len(self._queues) >= WAITING_MAX and self._may_refuse:
             self._refuse(context, WAIT_MAX)
             return
@@ -206,13 +208,13 @@ class Intake:
     @property
     def _may_refuse(self) -> bool:
         now = time.monotonic()
-        self._allowance = min(self._allowance + (now - self._allowed_at) * REFUSALS, REFUSALS_SAVED)
+        self._allowance = min(self._allowance + (now - self._allowed_at) * REFUSALS, REFUSALS)
         self._allowed_at = now
-        return self._allowance >= 1
+        return self._allowance >= 1 or now < self._quiet_until
 
     def _refuse(self, context: "grpc.aio.ServicerContext[bytes, bytes]", wait: float) -> None:
         self.refused += 1
-        self._allowance -= 1
+        self._allowance = max(self._allowance - 1, 0)
         message, trailer = self._refusal(wait)
         task = self._loop.create_task(_abort(context, message, trailer))
         self._refusals.add(task)
