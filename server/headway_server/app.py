@@ -152,6 +152,8 @@ class App:
                 ),
                 grpc_door.handlers(guard, calls, CHANNELZ, Channelz(CHANNELZ), wants_context=True),
             ),
+            lambda: calls.are_busy,
+            lambda: self.writer.is_behind,
         )
         self.address = await self._bind()
         self._door: http.Door | None = None

@@ -11,7 +11,7 @@ import importlib
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
@@ -26,6 +26,10 @@ ASKED_FOR = 256
 
 HANDED_ON = 16
 """Calls that are handed on in one cycle of the event loop: a cycle takes some 2 ms then, and each call several."""
+
+HELD_BACK = 0.002
+"""Seconds between two calls that are handed on while commits are long: what is read waits for little, and what is
+written would make the next commit longer still. Here it can be refused before anything was done for it."""
 
 WAITING_MAX = 1300
 """Calls that wait here before a connection may have its share of them alone. More than one connection may have open."""
@@ -68,11 +72,20 @@ _Trailer = tuple[tuple[str, bytes]]
 
 
 class Intake:
-    """A gRPC server with these options and handlers."""
+    """A gRPC server with these options and handlers. Calls are held back while the server is busy with those before
+    them, and the more so while commits are behind."""
 
-    def __init__(self, options: Sequence[tuple[str, int]], handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def __init__(
+        self,
+        options: Sequence[tuple[str, int]],
+        handlers: Sequence[grpc.GenericRpcHandler],
+        is_busy: Callable[[], bool],
+        is_behind: Callable[[], bool],
+    ) -> None:
         self.refused = 0
         """Calls that were refused here."""
+        self._is_busy = is_busy
+        self._is_behind = is_behind
         self._loop = asyncio.get_running_loop()
         kind = type("AioServer", (_cygrpc.AioServer,), {"_request_call": lambda _: self._next()})
         self._server = kind(self._loop, None, [*handlers], (), tuple(options), None)
@@ -116,7 +129,10 @@ class Intake:
         if not self._takers:
             self._takers = [self._loop.create_task(self._take()) for _ in range(ASKED_FOR)]
         while True:
-            if self._handed_on >= HANDED_ON:
+            if self._handed_on and self._is_behind():
+                await asyncio.sleep(HELD_BACK)
+                self._handed_on = 0
+            elif self._handed_on >= HANDED_ON or self._is_busy():
                 # Others have their turn.
                 await asyncio.sleep(0)
                 self._handed_on = 0

@@ -14,6 +14,16 @@ class Turns:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         """Those that wait, by holder; the holder whose turn is next first. Nobody waits while a place is free."""
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether somebody waits for a place."""
+        return bool(self._waiting)
+
+    def ahead(self, holder: str) -> int:
+        """How many turns there are at most before one that this holder asks for now."""
+        rounds = len(self._waiting.get(holder, ())) + 1
+        return sum([min(len(queue), rounds) for queue in self._waiting.values()])
+
     @asynccontextmanager
     async def of(self, holder: str) -> AsyncGenerator[None, None]:
         """A place to work at, once it is this holder's turn."""

@@ -106,7 +106,7 @@ def _busy() -> Iterator[_Busy]:
             return grpc.unary_unary_rpc_method_handler(echo)
 
     async def start() -> tuple[Intake, int]:
-        server = Intake(options(Limits()), [Handlers()])
+        server = Intake(options(Limits()), [Handlers()], lambda: False, lambda: False)
         port = server.bind("127.0.0.1:0")
         await server.start()
         return server, port
