@@ -6,7 +6,6 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import app as application
-from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.errors import CredentialsInvalid, MemoryLimit
 from headway_server.grpc_door import handlers
@@ -44,7 +43,7 @@ def test_a_method_without_a_row_cannot_be_served(monkeypatch: pytest.MonkeyPatch
 
     unsent = Budget(1, MemoryLimit)
     with pytest.raises(KeyError, match="GetJob"):
-        guard = Guard(Credentials("token"), Limits(), Backlog(), lambda: 0.0)
+        guard = Guard(Credentials("token"), Limits(), lambda: 0.0)
         handlers(guard, OpenCalls(1, unsent), application.JOB_SERVICE, Servicer())
 
 

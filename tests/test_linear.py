@@ -22,7 +22,6 @@ from starlette.types import Message
 from headway.v1 import job_pb2, job_service_pb2
 from headway_server import bodies, connect, requests, safety, transcode
 from headway_server.app import JOB_SERVICE
-from headway_server.backlog import Backlog
 from headway_server.budget import Budget, Share
 from headway_server.checks import Checks, session_fault
 from headway_server.errors import JobError, MemoryLimit
@@ -169,7 +168,7 @@ def test_a_detail_costs_little_more_than_to_parse_it() -> None:
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_protobuf(name: str) -> None:
-    guard = Guard(Credentials("token"), Limits(values=LENGTH // 100), Backlog(), lambda: 0.0)
+    guard = Guard(Credentials("token"), Limits(values=LENGTH // 100), lambda: 0.0)
     methods = {method.input_type.name: guard.method(method, "grpc") for method in JOB_SERVICE.methods}
 
     def make(length: int) -> Callable[[], object]:

@@ -81,3 +81,42 @@ async def test_who_leaves_leaves_nothing_behind() -> None:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         assert not turns._waiting
+
+
+async def test_so_many_steps_are_made_in_a_cycle_of_the_event_loop() -> None:
+    turns = Turns(2)
+    made: list[str] = []
+
+    async def step(holder: str) -> None:
+        await turns.step(holder)
+        made.append(holder)
+
+    async with asyncio.TaskGroup() as group:
+        for holder in ["greedy"] * 20 + ["modest"]:
+            group.create_task(step(holder))
+        await asyncio.sleep(0)
+        assert made == ["greedy", "greedy"]
+        assert turns.are_taken
+        before = 2
+        while turns.are_taken:
+            await asyncio.sleep(0)
+            assert len(made) - before <= 2
+            before = len(made)
+    assert len(made) == 21
+    assert "modest" in made[:5]
+
+
+async def test_how_many_turns_there_are_before_a_new_one() -> None:
+    turns = Turns(1)
+
+    async def work(holder: str) -> None:
+        async with turns.of(holder):
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        assert turns.ahead("modest") == 0
+        for holder in ["working", *["greedy"] * 9, "other"]:
+            group.create_task(work(holder))
+        await asyncio.sleep(0)
+        assert turns.ahead("modest") == 2
+        assert turns.ahead("greedy") == 10

@@ -13,7 +13,6 @@ from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
-import grpc.aio
 from google.longrunning import operations_proto_pb2
 from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
@@ -21,7 +20,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
 from headway_server import facts, free_memory, grpc_door, http, logs
-from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.change import Event, Rules
 from headway_server.change_log import ChangeLog, Snapshot
@@ -37,6 +35,7 @@ from headway_server.grpc_options import options
 from headway_server.guard import Credentials, Guard, Scope
 from headway_server.health import Health
 from headway_server.ids import Ids
+from headway_server.intake import Intake
 from headway_server.jobs import Jobs
 from headway_server.limits import MICROSECONDS
 from headway_server.loop_monitor import LoopMonitor
@@ -140,13 +139,10 @@ class App:
         )
         self._database_trouble: JobError | None = None
         self._draining = False
-        self._server = grpc.aio.server(options=options(settings.limits))
-        self._backlog = Backlog()
-        self._guard = guard = Guard(
-            Credentials(self.admin_token), settings.limits, self._backlog, lambda: self.writer.wait
-        )
+        self._guard = guard = Guard(Credentials(self.admin_token), settings.limits, lambda: self.writer.wait)
         names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
-        self._server.add_generic_rpc_handlers(
+        self.intake = Intake(
+            options(settings.limits),
             (
                 grpc_door.handlers(guard, calls, JOB_SERVICE, self._servicer),
                 grpc_door.handlers(guard, calls, OPERATIONS, operations),
@@ -155,18 +151,17 @@ class App:
                     guard, calls, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True
                 ),
                 grpc_door.handlers(guard, calls, CHANNELZ, Channelz(CHANNELZ), wants_context=True),
-                # The last to be asked: the others' calls do not pass here.
-                self._backlog,
-            )
+            ),
+            lambda: calls.are_busy,
+            lambda: self.writer.is_behind,
         )
         self.address = await self._bind()
         self._door: http.Door | None = None
         self.http_address = ""
         if settings.http:
             await self._open_http()
-        await self._server.start()
+        await self.intake.start()
         self._calls_task = asyncio.create_task(self.calls.run())
-        self._backlog_task = asyncio.create_task(self._backlog.watch(self.address))
         self._show_health()
         self._upkeep_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
@@ -180,7 +175,7 @@ class App:
 
     def _gaps(self, now: int) -> tuple[Gap, ...]:
         """When nobody could be heard: while the event loop did not run, and since the calls that now wait came."""
-        waiting = int(self._backlog.wait * MICROSECONDS)
+        waiting = int(self.intake.wait * MICROSECONDS)
         return (*self.loop_monitor.gaps(now), Gap(now - waiting, now))
 
     def _publish(self, changes: Sequence[Published]) -> None:
@@ -190,7 +185,7 @@ class App:
     async def _bind(self) -> str:
         host = self.settings.listen.rpartition(":")[0]
         try:
-            port = self._server.add_insecure_port(self.settings.listen)
+            port = self.intake.bind(self.settings.listen)
         except RuntimeError:
             port = 0
         if port == 0:
@@ -206,7 +201,7 @@ class App:
         try:
             sockets = http.bind(settings.http)
         except OSError:
-            await self._server.stop(None)
+            await self.intake.stop(None)
             await self._close_database()
             raise StartError(
                 f"--http: {settings.http} cannot be had: another program (perhaps another Headway) uses that port, or "
@@ -224,6 +219,7 @@ class App:
             lambda: self._door.connections if self._door is not None else 0,
             lambda: self._trouble() is None,
             logs.dropped,
+            lambda: self.intake.refused,
         )
         app = http.application(
             self._guard,
@@ -266,7 +262,6 @@ class App:
         self._servicer.close_streams(ShuttingDown())
         if self._door is not None:
             self._door.hurry()
-        self._backlog_task.cancel()
         for task in self._upkeep_tasks:
             task.cancel()
         await asyncio.gather(self._guard.close(self.settings.shutdown_grace / MICROSECONDS), self.calls.close())
@@ -288,7 +283,7 @@ class App:
         """Drain, and close the port."""
         await self.drain()
         # What is still open are calls that never sent their message, and watches of the health: nobody waits for those.
-        await self._server.stop(LAST_WORDS)
+        await self.intake.stop(LAST_WORDS)
         self._calls_task.cancel()
         if self._door is not None:
             await self._door.stop()

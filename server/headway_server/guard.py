@@ -23,7 +23,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import status_pb2
 
 from headway_server import replies, wire_fields
-from headway_server.backlog import Backlog
 from headway_server.budget import Budget
 from headway_server.errors import (
     CredentialsInvalid,
@@ -188,13 +187,12 @@ class Refused(Exception):
 class Guard:
     """Lets calls in, and knows which are running. `wait` tells how long (seconds) a write is expected to wait now."""
 
-    def __init__(self, credentials: Credentials, limits: Limits, backlog: Backlog, wait: Callable[[], float]) -> None:
+    def __init__(self, credentials: Credentials, limits: Limits, wait: Callable[[], float]) -> None:
         self._credentials = credentials
         self.limits = limits
         self.requests = Budget(limits.request_bytes, MemoryLimit)
         """Bytes of the requests that arrive or are worked on; each connection is a holder."""
         self.expanding = asyncio.Lock()
-        self.backlog = backlog
         self._wait = wait
         self._running = 0
         self._idle = asyncio.Event()
@@ -320,8 +318,6 @@ class Passage:
         method = self._method
         try:
             caller = method.guard.admit(method.scope, self._given, self._remaining)
-            if method.scope is not Scope.OPEN:
-                method.guard.backlog.check(self._connection)
         except JobError as error:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:

@@ -35,6 +35,7 @@ class Metrics(Collector):
         connections: Callable[[], int],
         ready: Callable[[], bool],
         log_lines_dropped: Callable[[], int],
+        refused: Callable[[], int],
     ) -> None:
         self._version = version
         self._engine = engine
@@ -45,6 +46,7 @@ class Metrics(Collector):
         self._connections = connections
         self._ready = ready
         self._log_lines_dropped = log_lines_dropped
+        self._refused = refused
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -60,6 +62,8 @@ class Metrics(Collector):
         info.add_metric((self._version, self._engine.name.partition(":")[0]), 1)
         yield info
         yield from self._calls()
+        refused = "gRPC calls that were refused before the server looked what they are, for too many waited"
+        yield CounterMetricFamily("headway_calls_refused", refused, value=self._refused())
         yield _gauge("headway_ready", "Whether the server takes calls and its database answers", self._ready())
         yield _gauge("headway_watches", "Watches and long polls that are open", self._hub.watches)
         yield _gauge("headway_http_connections", "Connections to the HTTP port", self._connections())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import time
 from collections.abc import Collection
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ import grpc.aio
 from headway_server.budget import Budget
 from headway_server.errors import JobError, MalformedMessage, MemoryLimit, RequestTooSlow, StreamExpired
 from headway_server.large_answers import LargeAnswers
+from headway_server.turns import Turns
 
 MESSAGE_TIMEOUT = 30.0
 """Seconds from the headers of a call to the end of its first message, as for a request over HTTP."""
@@ -41,6 +43,20 @@ AUXILIARY_CALLS = 1000
 
 SMALL = 1024
 """Answers of at most so many bytes are not worth counting: they are less than what an open call takes anyway."""
+
+MESSAGES = 16
+"""First messages that are worked on in one cycle of the event loop, connections by turns: each takes up to some ms, and
+gRPC brings hundreds at once."""
+
+ARRIVING = 64
+"""First messages that are awaited before further calls have to wait."""
+
+SOON = 0.1
+"""Seconds, or up to twice as many, after which a message that has not come is not awaited in that sense any more."""
+
+WRITES = 32
+"""Messages of streams that are sent in one cycle of the event loop, connections by turns. It takes some 3 ms then, and
+other calls take several cycles, however many watches have something to send."""
 
 SWEEP_INTERVAL = 1.0
 """Seconds between two looks for calls that are late. A timer for each call would cost more than the calls' count."""
@@ -93,11 +109,17 @@ class Call:
 
     async def arrive(self) -> None:
         """Wait for the first message. Raises MalformedMessage if the call has none."""
-        raw = await self._context.read()
+        arrivals = self._calls.arrivals
+        begun = arrivals.begin()
+        try:
+            raw = await self._context.read()
+        finally:
+            arrivals.end(begun)
         self.due = math.inf
         if not isinstance(raw, bytes):
             raise MalformedMessage("The call has no message; send one.")
         self._message = raw
+        await self._calls.messages.step(self.connection)
 
     @property
     def arriving(self) -> bool:
@@ -129,6 +151,7 @@ class Call:
 
     async def write(self, raw: bytes) -> None:
         """Send a message of a stream; returns when the caller has room for it. Raises MemoryLimit."""
+        await self._calls.writes.step(self.connection)
         self.answer(len(raw))
         await self._context.write(raw)
         self.due = self._life_end
@@ -148,12 +171,50 @@ class Call:
         self.task.cancel()
 
 
+class _Arrivals:
+    """How many first messages are awaited that can be expected soon. A timer for each would cost more."""
+
+    def __init__(self) -> None:
+        self._span = 0
+        self._now = 0
+        """Those awaited since this span of time began."""
+        self._before = 0
+        """The same of the span before."""
+
+    def __len__(self) -> int:
+        self._turn()
+        return self._now + self._before
+
+    def begin(self) -> int:
+        """One is awaited from now on; what `end` is to be given."""
+        self._turn()
+        self._now += 1
+        return self._span
+
+    def end(self, begun: int) -> None:
+        """It has come, or will not come."""
+        if begun == self._span:
+            self._now -= 1
+        elif begun == self._span - 1:
+            self._before -= 1
+
+    def _turn(self) -> None:
+        span = int(time.monotonic() / SOON)
+        if span != self._span:
+            self._before = self._now if span == self._span + 1 else 0
+            self._now = 0
+            self._span = span
+
+
 class OpenCalls:
     """All of them. `total` may be open; `unsent` is shared by all that is sent and not yet taken."""
 
     def __init__(self, total: int, unsent: Budget) -> None:
         self.unsent = unsent
         self.large_answers = LargeAnswers(unsent)
+        self.arrivals = _Arrivals()
+        self.messages = Turns(MESSAGES)
+        self.writes = Turns(WRITES)
         self.now = 0.0
         """Seconds, as of the last sweep: exact enough, and cheaper than to ask the clock twice a call."""
         self._calls = Budget(total, MemoryLimit)
@@ -179,6 +240,11 @@ class OpenCalls:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether further calls have to wait, so that it is known of them for how long."""
+        return self.messages.are_taken or len(self.arrivals) >= ARRIVING
 
     async def run(self) -> None:
         """End the calls that are late, for ever."""

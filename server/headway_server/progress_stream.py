@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeGuard
 
 from google.rpc import status_pb2
@@ -17,7 +18,7 @@ from headway_server.errors import Fault, InvalidRequest, JobError, StreamExpired
 from headway_server.job import Job, Key
 from headway_server.jobs import EVERYWHERE, Jobs, Name
 from headway_server.limits import Limits
-from headway_server.offload import read_off_loop, write_off_loop
+from headway_server.offload import write_off_loop
 from headway_server.report import Report
 from headway_server.step_weights import parts
 from headway_server.writer import Lane
@@ -48,6 +49,8 @@ Names = Cache[tuple[str, str], Name]
 
 Namer = Callable[[pb.ReportProgressRequest, Checks], Name]
 
+Converter = Callable[[Callable[[], None]], Awaitable[None]]
+
 _Named = tuple[Name, Report]
 
 _Failure = tuple[int, int, JobError]
@@ -63,12 +66,14 @@ class _Waiting:
 
 
 class ProgressStream:
-    """`namer` tells which job a report is about, in the eyes of this stream's caller; `known` what any caller may."""
+    """`namer` tells which job a report is about, in the eyes of this stream's caller; `known` what any caller may.
+    `convert` runs conversions off the event loop."""
 
-    def __init__(self, jobs: Jobs, limits: Limits, namer: Namer, known: Names) -> None:
+    def __init__(self, jobs: Jobs, limits: Limits, namer: Namer, known: Names, convert: Converter) -> None:
         self._jobs = jobs
         self._limits = limits
         self._namer = namer
+        self._convert = convert
         self._room = asyncio.Semaphore(WINDOW)
         self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
@@ -162,7 +167,7 @@ class ProgressStream:
         if size <= requests.LARGE or (size < SMALL * len(request.reports) and _are_plain(request)):
             self._read(reports, named, refused, REFUSALS_AT_ONCE)
         if len(named) + len(refused) < len(request.reports):
-            await read_off_loop(self._read, reports, named, refused)
+            await self._convert(partial(self._read, reports, named, refused))
         if _are_located(named):
             return _Waiting(self._apply(named, size), refused)
         return _Waiting(self._apply(await self._locate(named, refused), size), refused)

@@ -28,6 +28,9 @@ READS_WAITING = 20_000
 LIST_THREADS = 2
 """Threads for lists and the snapshots of watches."""
 
+SNAPSHOTS = 1
+"""Snapshots that are read at a time, so that a list waits for one at most: there can be thousands of watches."""
+
 LISTS_WAITING = 1024
 """Lists that wait or are read, in all; a session's share of them is that of a Budget."""
 
@@ -172,7 +175,8 @@ class Readers:
         self._sweeps = _Pool(store, "sweep", 1)
         self._looks = _Pool(store, "look", 1)
         self._pools = (self._reads, self._lists, self._sweeps, self._looks)
-        self._turns = Turns(LIST_THREADS)
+        self._lists_turns = Turns(LIST_THREADS)
+        self._snapshots_turns = Turns(SNAPSHOTS)
         self._lists_waiting = Budget(LISTS_WAITING, Overloaded)
 
     async def read(self, query: Callable[[], T]) -> T:
@@ -185,18 +189,21 @@ class Readers:
         """What the query returns: a page of jobs. `holder` is whose list it is. Raises Overloaded if it has, or all
         have, as many lists waiting as they may."""
         with Share(self._lists_waiting, holder, 1):
-            return await self.snapshot(f"list {holder}", query)
+            async with self._lists_turns.of(holder):
+                return await self._page(query)
 
     async def snapshot(self, holder: str, query: Callable[[Stop], T]) -> T:
         """The same, for a caller whose number is limited otherwise, and who can wait: a watch."""
+        async with self._snapshots_turns.of(holder):
+            return await self._page(query)
 
+    async def _page(self, query: Callable[[Stop], T]) -> T:
         def within_time(gone: Callable[[], bool]) -> T:
             self._store.prepare_for_lists(LIST_STATEMENT_TIMEOUT)
             end = time.monotonic() + LIST_TIME
             return query(lambda: gone() or time.monotonic() > end)
 
-        async with self._turns.of(holder):
-            return await self._lists.read(within_time)
+        return await self._lists.read(within_time)
 
     async def sweep(self, query: Callable[[], T]) -> T:
         """What the query returns: one of the sweep, which waits for no caller's read."""

@@ -13,13 +13,14 @@ from headway_server import encoded, replies, requests
 from headway_server.actions import Clear
 from headway_server.cache import Cache
 from headway_server.checks import Checks
+from headway_server.conversions import Conversions
 from headway_server.errors import JobError, JobNotFound
 from headway_server.guard import Caller
 from headway_server.job import Job
 from headway_server.jobs import EVERYWHERE, Jobs, Name, Page
 from headway_server.limits import Limits
 from headway_server.listing import Removal
-from headway_server.offload import read_off_loop, write_off_loop
+from headway_server.offload import write_off_loop
 from headway_server.progress_stream import KNOWN_BYTES, Names, ProgressStream
 from headway_server.sessions import Sessions
 
@@ -43,6 +44,7 @@ class JobServicer:
         self._cancel_grace = cancel_grace
         self._streams: set[ProgressStream] = set()
         self._known: Names = Cache(KNOWN_BYTES)
+        self._conversions = Conversions()
 
     def close_streams(self, error: JobError) -> None:
         """End the open streams of reports; what they have sent is committed and acknowledged first."""
@@ -93,7 +95,7 @@ class JobServicer:
     async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        report = await _converted(requests.report, request, checks, size)
+        report = await self._converted(caller, requests.report, request, checks, size)
         del request
         checks.done()
         job = await self._jobs.apply(name, report, size)
@@ -102,7 +104,13 @@ class JobServicer:
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
     ) -> AsyncGenerator[bytes, None]:
-        stream = ProgressStream(self._jobs, self._limits, partial(self._named, caller), self._known)
+        stream = ProgressStream(
+            self._jobs,
+            self._limits,
+            partial(self._named, caller),
+            self._known,
+            lambda work: self._conversions.patiently(caller.connection, work),
+        )
         self._streams.add(stream)
         try:
             async with aclosing(stream.run(incoming, random.uniform(*STREAM_LIFE))) as responses:
@@ -114,7 +122,7 @@ class JobServicer:
     async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await _converted(requests.finish, request, checks, size)
+        action = await self._converted(caller, requests.finish, request, checks, size)
         del request
         checks.done()
         return encoded.job(await self._jobs.apply(name, action, size))
@@ -122,7 +130,7 @@ class JobServicer:
     async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await _converted(requests.fail, request, checks, size)
+        action = await self._converted(caller, requests.fail, request, checks, size)
         del request
         checks.done()
         return encoded.job(await self._jobs.apply(name, action, size))
@@ -136,7 +144,7 @@ class JobServicer:
     async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await _converted(requests.set_variables, request, checks, size)
+        action = await self._converted(caller, requests.set_variables, request, checks, size)
         del request
         checks.done()
         return encoded.job(await self._jobs.apply(name, action, size))
@@ -201,6 +209,14 @@ class JobServicer:
                     case Job():
                         yield encoded.watched_in_session(seen, token)
 
+    async def _converted(
+        self, caller: Caller, convert: Callable[[R, Checks], T], request: R, checks: Checks, size: int
+    ) -> T:
+        """What a request of `size` bytes asks for; large ones are converted off the event loop."""
+        if size < requests.LARGE:
+            return convert(request, checks)
+        return await self._conversions(caller.connection, convert, request, checks)
+
     def _name(self, request: "_NamesJob", caller: Caller) -> tuple[Name, Checks]:
         checks = Checks(self._limits)
         return self._named(caller, request, checks), checks
@@ -238,10 +254,3 @@ def _listed(page: Page) -> bytes:
         response.jobs.append(answer)
     response.next_page_token = page.next_token(len(response.jobs))
     return response.SerializeToString()
-
-
-async def _converted(convert: Callable[[R, Checks], T], request: R, checks: Checks, size: int) -> T:
-    """What a request of `size` bytes asks for; large ones are converted off the event loop."""
-    if size < requests.LARGE:
-        return convert(request, checks)
-    return await read_off_loop(convert, request, checks)

@@ -126,7 +126,7 @@ class SessionWatches:
                     await inbox.wait()
                     continue
                 with self._hub.room(session_hash) as room:
-                    page = await self._readers.snapshot(f"watch {scope}", self._page(session_hash, walk, room))
+                    page = await self._readers.snapshot(connection, self._page(session_hash, walk, room))
                     await self._published(page)
                     for seen in walk.pass_over(page, inbox):
                         yield seen, self._token(scope, walk)

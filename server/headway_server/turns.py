@@ -14,6 +14,16 @@ class Turns:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         """Those that wait, by holder; the holder whose turn is next first. Nobody waits while a place is free."""
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether somebody waits for a place."""
+        return bool(self._waiting)
+
+    def ahead(self, holder: str) -> int:
+        """How many turns there are at most before one that this holder asks for now."""
+        rounds = len(self._waiting.get(holder, ())) + 1
+        return sum([min(len(queue), rounds) for queue in self._waiting.values()])
+
     @asynccontextmanager
     async def of(self, holder: str) -> AsyncGenerator[None, None]:
         """A place to work at, once it is this holder's turn."""
@@ -22,6 +32,11 @@ class Turns:
             yield
         finally:
             self._pass_on()
+
+    async def step(self, holder: str) -> None:
+        """The same for work that is done before the next `await`: the place is free in the event loop's next cycle."""
+        await self._take(holder)
+        asyncio.get_running_loop().call_soon(self._pass_on)
 
     async def _take(self, holder: str) -> None:
         if self._free:

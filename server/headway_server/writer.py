@@ -40,6 +40,12 @@ WAIT_MAX = 0.5
 """Seconds that the commits ahead of a call may take, not counting the one that takes it along: most callers would not
 wait for more. Further calls are refused, and streams are not read on, until less is ahead."""
 
+LONG = 0.1
+"""Seconds from which on a commit is long: those that come meanwhile wait for it, and then for their own."""
+
+TELLING = 64
+"""What a commit weighs at least that tells how long a step takes; of a smaller one most is the commit itself."""
+
 COMMIT_MEMORY = 0.25
 """The weight of the latest commit in the average time of a commit."""
 
@@ -136,6 +142,8 @@ class Writer:
         self._room = asyncio.Event()
         self._commit_time = 0.0
         """Seconds of a commit, on average over the latest."""
+        self._step_time = 0.0
+        """Seconds of a step, on average over the latest commits that tell."""
         self._commit_began = 0.0
         """When the one that runs began, or 0."""
         self._closed = False
@@ -166,6 +174,13 @@ class Writer:
         began = self._commit_began
         running = time.perf_counter() - began if began else 0.0
         return commits * max(self._commit_time, running)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the commit that runs is a long one, or the next would be."""
+        began = self._commit_began
+        running = time.perf_counter() - began if began else 0.0
+        return max(running, self._waiting_weight * self._step_time) > LONG
 
     @property
     def load(self) -> float:
@@ -263,6 +278,9 @@ class Writer:
                 took = time.perf_counter() - began
                 self._commit_began = 0.0
                 self._commit_time += (took - self._commit_time) * COMMIT_MEMORY
+                weighed = sum([call.weight for call in batch])
+                if weighed >= TELLING:
+                    self._step_time += (took / weighed - self._step_time) * COMMIT_MEMORY
                 self.commit_seconds.add(took)
                 self.commit_calls.add(len(batch))
                 try:

@@ -154,6 +154,9 @@ class Honest:
                 for seen in self._watching.WatchJobs(
                     pb.WatchJobsRequest(session_id=SESSION, resume_token=token), timeout=10
                 ):
+                    if self._stop.is_set():
+                        # Nobody reports any more.
+                        return
                     token = seen.resume_token
                     self._outcome.seen += 1
                     self._outcome.lost += seen.job.status == job_pb2.JOB_STATUS_LOST

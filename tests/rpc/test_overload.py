@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any  # answers of any type
+from urllib.request import urlopen
 
 import grpc
-import grpc.aio
 import pytest
 from google.protobuf import message
 from grpc_channelz.v1 import channelz_pb2
@@ -21,9 +21,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server import writer
+from headway.v1.job_service_pb2_grpc import JobServiceStub
+from headway_server import intake, writer
 from headway_server.errors import Overloaded
 from headway_server.grpc_options import CONNECTION_CALLS, options
+from headway_server.intake import Intake
 from headway_server.job import Job
 from headway_server.jobs import Jobs, Name
 from headway_server.limits import Limits
@@ -33,7 +35,7 @@ from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import TIMEOUT, Caller
 from tests.support.http import Client
-from tests.support.refusals import from_error, outcome, refused_with
+from tests.support.refusals import Refusal, from_error, outcome, refused_with
 from tests.support.waiting import held_commits, until
 
 REQUESTS = 400
@@ -103,10 +105,9 @@ def _busy() -> Iterator[_Busy]:
         def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
             return grpc.unary_unary_rpc_method_handler(echo)
 
-    async def start() -> tuple[grpc.aio.Server, int]:
-        server = grpc.aio.server(options=options(Limits()))
-        server.add_generic_rpc_handlers((Handlers(),))
-        port = server.add_insecure_port("127.0.0.1:0")
+    async def start() -> tuple[Intake, int]:
+        server = Intake(options(Limits()), [Handlers()], lambda: False, lambda: False)
+        port = server.bind("127.0.0.1:0")
         await server.start()
         return server, port
 
@@ -319,61 +320,82 @@ def test_calls_whose_deadline_is_over_are_not_worked_on(tmp_path: Path, session:
         assert caller.get(job.id) == job
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
-def test_calls_that_waited_too_long_to_be_taken_are_refused(
-    tmp_path: Path, session: str, door: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reads too, as long as there are too many; the health is served, and all is well as soon as it can be."""
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
-        caller = Caller(app, session)
-        job = caller.create()
-        with monkeypatch.context() as patch:
-            patch.setattr("headway_server.backlog.BUSY", 1)
-            patch.setattr("headway_server.backlog.WAIT_MAX", 0.0)
-            until(lambda: _is_refused(lambda: caller.get(job.id)))
-            until(lambda: _is_refused(lambda: caller.report(job.id, advance=1)))
-            with grpc.insecure_channel(app.address) as channel:
-                health = health_pb2_grpc.HealthStub(channel)
-                for _ in range(20):
-                    health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
-            with closing(Client(app.app.http_address)) as client:
-                assert {client.get("/readyz").status for _ in range(20)} == {200}
-        before = caller.get(job.id).progress
-        assert caller.report(job.id, advance=1).progress == before + 1
-
-
-def test_few_calls_that_are_slow_are_refused_too(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def _slow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningApp]:
+    """A server that takes one call in a cycle of its event loop, and computes 50 ms for each GetJob."""
     get = Jobs.get
 
     async def slow_get(jobs: Jobs, name: Name, *arguments: Any) -> Job:
-        time.sleep(0.1)  # noqa: ASYNC251  # stands for what computes in the event loop
+        time.sleep(0.05)  # noqa: ASYNC251  # stands for what computes in the event loop
         return await get(jobs, name, *arguments)
 
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}") as app:
-        caller = Caller(app, session)
-        request = pb.GetJobRequest(session_id=session, job_id=caller.create().id)
-        monkeypatch.setattr(Jobs, "get", slow_get)
-        # Fewer in any tenth of a second than what counts as busy.
-        calls = [app.stub.GetJob.future(request, timeout=TIMEOUT) for _ in range(40)]
-        refusals = [from_error(error) for call in calls if isinstance(error := call.exception(), grpc.RpcError)]
-        monkeypatch.undo()
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}") as app, monkeypatch.context() as patch:
+        patch.setattr(intake, "HANDED_ON", 1)
+        patch.setattr(Jobs, "get", slow_get)
+        yield app
+
+
+def _read_beside(app: RunningApp, session: str, number: int) -> "list[grpc.Future[Any]]":
+    """So many reads on one connection at once, and their ends. Those of another one, made meanwhile, succeed."""
+    request = pb.GetJobRequest(session_id=session, job_id=Caller(app, session).create().id)
+    own = (("grpc.use_local_subchannel_pool", 1),)
+    with grpc.insecure_channel(app.address, own) as channel:
+        grpc.channel_ready_future(channel).result(TIMEOUT)
+        calls: list[grpc.Future[Any]] = []
+        calls += [app.stub.GetJob.future(request, timeout=TIMEOUT) for _ in range(number)]
+        until(lambda: any(call.done() for call in calls))
+        for _ in range(5):
+            JobServiceStub(channel).GetJob(request, timeout=TIMEOUT)
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+    assert {_code(call) for call in calls} <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    return calls
+
+
+def _refusals(calls: "Iterable[grpc.Future[Any]]") -> list[Refusal]:
+    return [from_error(error) for call in calls if isinstance(error := call.exception(), grpc.RpcError)]
+
+
+def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the connection that sent them. What came last is served first: the others' callers may have gone."""
+    monkeypatch.setattr(intake, "WAIT_MAX", 0.2)
+    with _slow_reads(tmp_path, monkeypatch) as app:
+        calls = _read_beside(app, session, 40)
+        refusals = _refusals(calls)
+        assert {refusal.reason for refusal in refusals} == {"OVERLOADED"}
+        delays = {refusal.retry_after for refusal in refusals}
+        assert len(delays) > 1, "all would return at the same moment"
+        assert all(delay is not None and delay >= 1 for delay in delays)
+        assert _code(calls[-1]) == grpc.StatusCode.OK
+        assert app.app.intake.refused == len(refusals)
+        assert app.app.intake.wait == 0
+        metrics = urlopen(f"http://{app.app.http_address}/metrics").read().decode()
+        assert f"headway_calls_refused_total {len(refusals):.1f}" in metrics
+
+
+def test_calls_are_refused_when_too_many_wait(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the connections that have the most."""
+    monkeypatch.setattr(intake, "WAITING_MAX", 10)
+    monkeypatch.setattr(intake, "WAIT_MAX", 60.0)
+    with _slow_reads(tmp_path, monkeypatch) as app:
+        refusals = _refusals(_read_beside(app, session, 40))
         assert {refusal.reason for refusal in refusals} == {"OVERLOADED"}
 
 
-def _is_refused(call: Callable[[], object]) -> bool:
-    """Whether a call is refused because of overload, and told when to return."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        refusal = from_error(error)
-        assert refusal.reason == "OVERLOADED"
-        assert refusal.retry_after is not None and refusal.retry_after >= 1
-        return True
-    return False
+def test_what_cannot_be_refused_any_more_is_left_to_grpc(
+    tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And served in the end, if there is room in gRPC."""
+    for name, value in (("WAITING_MAX", 10), ("ASKED_FOR", 2), ("REFUSALS", 0), ("QUIET", 0.0)):
+        monkeypatch.setattr(intake, name, value)
+    with _slow_reads(tmp_path, monkeypatch) as app:
+        calls = _read_beside(app, session, 40)
+        assert not _refusals(calls)
 
 
-def test_one_connection_cannot_crowd_out_the_others() -> None:
+def test_one_connection_cannot_crowd_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many calls it opens, others' have room; what several connections send too much is closed at once."""
+    # However slow the machine is.
+    monkeypatch.setattr(intake, "WAIT_MAX", TIMEOUT)
     with ExitStack() as stack:
         server = stack.enter_context(_busy())
         calls: list[list[grpc.Future[bytes]]] = []

@@ -1,0 +1,256 @@
+"""The intake: takes calls from gRPC as they come, and hands them on by turns of their connections.
+
+grpc.aio by itself asks gRPC for the next call once in a cycle of the event loop: then all calls wait in one queue,
+behind whoever sends the most, and to ask for each alone is a third of what a call costs. The intake asks for many calls
+at once, so that they wait here, in a queue for each connection, where it is known for how long. What waits too long,
+or is too much, is refused before anything is made for it.
+"""
+
+import asyncio
+import importlib
+import random
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias
+
+import grpc
+import grpc.aio
+
+from headway_server import replies
+from headway_server.errors import Overloaded
+
+ASKED_FOR = 256
+"""Calls that gRPC is asked for at once. From 64 on, none costs less; more keep up with bursts while cycles are long."""
+
+HANDED_ON = 16
+"""Calls that are handed on in one cycle of the event loop: a cycle takes some 2 ms then, and each call several."""
+
+HELD_BACK = 0.002
+"""Seconds between two calls that are handed on while commits are long: what is read waits for little, and what is
+written would make the next commit longer still. Here it can be refused before anything was done for it."""
+
+WAITING_MAX = 1300
+"""Calls that wait here before a connection may have its share of them alone. More than one connection may have open."""
+
+WAIT_MAX = 0.5
+"""Seconds that a call may wait here before it is refused: most callers would not wait much longer."""
+
+LATE = 0.1
+"""Seconds that the oldest call of a connection may wait before its newest is served first. Most of the others' callers
+would have given up by the time that they had their turn: then none would be answered in time."""
+
+REFUSALS = 1500
+"""Refusals a second while all connections have calls waiting. One costs some 70 µs, so all of them take a tenth of the
+time. Further calls are left to gRPC, which closes them for less, without a reason, whoever sent them."""
+
+QUIET = 1.0
+"""Seconds after a call of a connection that had none waiting. So long as many are refused as there are too many: if
+they were left to gRPC, it would close the quiet connection's calls too."""
+
+STATUSES = 16
+"""Refusals that are prepared, each with a delay of its own."""
+
+PREPARED_FOR = 0.5
+"""Seconds until they are prepared anew."""
+
+_cygrpc = importlib.import_module("grpc._cython.cygrpc")
+
+
+_State: TypeAlias = object
+"""A call, as gRPC knows it."""
+
+
+class _Waiting(NamedTuple):
+    came: float
+    state: _State
+    context: "grpc.aio.ServicerContext[bytes, bytes]"
+
+
+_Trailer = tuple[tuple[str, bytes]]
+
+
+class Intake:
+    """A gRPC server with these options and handlers. Calls are held back while the server is busy with those before
+    them, and the more so while commits are behind."""
+
+    def __init__(
+        self,
+        options: Sequence[tuple[str, int]],
+        handlers: Sequence[grpc.GenericRpcHandler],
+        is_busy: Callable[[], bool],
+        is_behind: Callable[[], bool],
+    ) -> None:
+        self.refused = 0
+        """Calls that were refused here."""
+        self._is_busy = is_busy
+        self._is_behind = is_behind
+        self._loop = asyncio.get_running_loop()
+        kind = type("AioServer", (_cygrpc.AioServer,), {"_request_call": lambda _: self._next()})
+        self._server = kind(self._loop, None, [*handlers], (), tuple(options), None)
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        """Calls that wait, by connection, the oldest first; the connection whose turn is next first."""
+        self._waiting = 0
+        self._handed_on = 0
+        """In this cycle of the event loop."""
+        self._arrived = asyncio.Event()
+        self._takers: list[asyncio.Task[None]] = []
+        self._parked: deque[asyncio.Future[None]] = deque()
+        """Takers that wait until there is room for another call, or it may be refused."""
+        self._allowance = 0.0
+        self._allowed_at = self._quiet_until = time.monotonic()
+        self._failure: Exception | None = None
+        self._refusals: set[asyncio.Task[None]] = set()
+        self._prepared: list[tuple[str, _Trailer]] = []
+        self._prepared_at = 0.0
+
+    def bind(self, address: str) -> int:
+        """Listen there; the port. Raises RuntimeError, or returns 0, if that is not possible."""
+        port: int = self._server.add_insecure_port(address.encode())
+        return port
+
+    async def start(self) -> None:
+        """Take calls."""
+        await self._server.start()
+
+    async def stop(self, grace: float | None) -> None:
+        """Refuse new calls, and end those that are open after so many seconds."""
+        await self._server.shutdown(grace)
+
+    @property
+    def wait(self) -> float:
+        """Seconds that the oldest call waits."""
+        came = min([queue[0].came for queue in self._queues.values()], default=None)
+        return 0.0 if came is None else time.monotonic() - came
+
+    async def _next(self) -> _State:
+        """The next call to serve. grpc.aio asks for one after the other."""
+        if not self._takers:
+            self._takers = [self._loop.create_task(self._take()) for _ in range(ASKED_FOR)]
+        while True:
+            if self._handed_on and self._is_behind():
+                await asyncio.sleep(HELD_BACK)
+                self._handed_on = 0
+            elif self._handed_on >= HANDED_ON or self._is_busy():
+                # Others have their turn.
+                await asyncio.sleep(0)
+                self._handed_on = 0
+            while not self._queues:
+                if self._failure is not None:
+                    raise self._failure
+                self._arrived.clear()
+                await self._arrived.wait()
+                self._handed_on = 0
+            self._handed_on += 1
+            state = self._pop()
+            if state is not None:
+                return state
+
+    async def _take(self) -> None:
+        """Take one call after the other from gRPC."""
+        request = _cygrpc.AioServer._request_call
+        while True:
+            try:
+                state = await request(self._server)
+            except _cygrpc._RequestCallError as error:
+                # The server stops.
+                self._failure = error
+                self._queues.clear()
+                self._waiting = 0
+                self._arrived.set()
+                self._unpark()
+                return
+            self._put(state)
+            # gRPC ends a call that nothing refers to any more.
+            del state
+            while self._is_full and not self._may_refuse:
+                room = self._loop.create_future()
+                self._parked.append(room)
+                await room
+            if self._failure is not None:
+                return
+
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting >= WAITING_MAX
+
+    def _put(self, state: _State) -> None:
+        context = _cygrpc._ServicerContext(state, None, None, self._loop)
+        connection = context.peer()
+        queue = self._queues.get(connection)
+        if queue is None:
+            queue = self._queues[connection] = deque()
+            self._quiet_until = time.monotonic() + QUIET
+        elif self._is_full and len(queue) * len(self._queues) >= WAITING_MAX and self._may_refuse:
+            self._refuse(context, WAIT_MAX)
+            return
+        queue.append(_Waiting(time.monotonic(), state, context))
+        self._waiting += 1
+        self._arrived.set()
+
+    def _pop(self) -> _State | None:
+        """The call of the connection whose turn it is; None if none of its calls is to be served."""
+        connection, queue = self._queues.popitem(last=False)
+        now = time.monotonic()
+        call: _Waiting | None = None
+        while call is None and queue:
+            call = queue.popleft()
+            self._waiting -= 1
+            waited = now - call.came
+            if waited <= LATE:
+                break
+            if call.context.time_remaining() == 0:
+                call = None
+            elif waited > WAIT_MAX and self._may_refuse:
+                self._refuse(call.context, waited)
+                self._handed_on += 1
+                call = None
+                break
+            elif queue:
+                queue.appendleft(call)
+                call = queue.pop()
+        if queue:
+            self._queues[connection] = queue
+        self._unpark()
+        return None if call is None else call.state
+
+    def _unpark(self) -> None:
+        while self._parked and not self._is_full:
+            self._parked.popleft().set_result(None)
+        if self._parked and self._may_refuse:
+            self._parked.popleft().set_result(None)
+
+    @property
+    def _may_refuse(self) -> bool:
+        now = time.monotonic()
+        self._allowance = min(self._allowance + (now - self._allowed_at) * REFUSALS, REFUSALS)
+        self._allowed_at = now
+        return self._allowance >= 1 or now < self._quiet_until
+
+    def _refuse(self, context: "grpc.aio.ServicerContext[bytes, bytes]", wait: float) -> None:
+        self.refused += 1
+        self._allowance = max(self._allowance - 1, 0)
+        message, trailer = self._refusal(wait)
+        task = self._loop.create_task(_abort(context, message, trailer))
+        self._refusals.add(task)
+        task.add_done_callback(self._refusals.discard)
+
+    def _refusal(self, wait: float) -> tuple[str, _Trailer]:
+        now = time.monotonic()
+        if now - self._prepared_at > PREPARED_FOR:
+            statuses = [replies.status(Overloaded(wait)) for _ in range(STATUSES)]
+            self._prepared = [
+                (status.message, (("grpc-status-details-bin", status.SerializeToString()),)) for status in statuses
+            ]
+            self._prepared_at = now
+        return random.choice(self._prepared)
+
+
+async def _abort(context: "grpc.aio.ServicerContext[bytes, bytes]", message: str, trailer: _Trailer) -> None:
+    with suppress(grpc.aio.BaseError):
+        try:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message, trailer)
+        except grpc.aio.AbortError as error:
+            # gRPC keeps it, and the traceback would keep the call until the collector comes.
+            error.with_traceback(None)

@@ -1,0 +1,41 @@
+"""Requests that take long to convert: whoever sends many of them waits, and is refused in the end; others are not."""
+
+import asyncio
+import time
+
+import pytest
+
+from headway_server import conversions
+from headway_server.conversions import Conversions
+from headway_server.errors import Overloaded
+
+
+async def test_who_sends_much_holds_nobody_else_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversions, "WAIT_MAX", 0.2)
+    monkeypatch.setattr(conversions, "MEMORY", 1.0)
+    convert = Conversions()
+    done: list[str] = []
+
+    def work(connection: str) -> None:
+        time.sleep(0.02)
+        done.append(connection)
+
+    await convert("greedy", work, "first")
+    calls = [asyncio.create_task(convert("greedy", work, "greedy")) for _ in range(50)]
+    await asyncio.sleep(0)
+    await convert("modest", work, "modest")
+    assert done.index("modest") <= 1 + conversions.HANDED_OVER + 1
+    await asyncio.wait(calls)
+    refused = [error for call in calls if (error := call.exception()) is not None]
+    assert refused
+    assert all(isinstance(error, Overloaded) and error.retry_after >= 1 for error in refused)
+    assert len(done) == 2 + 50 - len(refused)
+
+
+async def test_who_can_wait_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversions, "WAIT_MAX", 0.0)
+    convert = Conversions()
+    await convert.patiently("stream", time.sleep, 0.001)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(convert.patiently("stream", time.sleep, 0.001))
