@@ -174,9 +174,10 @@ class App:
         self.loop_monitor.start()
 
     def _gaps(self, now: int) -> tuple[Gap, ...]:
-        """When nobody could be heard: while the event loop did not run, and since the calls that now wait came."""
+        """When nobody could be heard: while the event loop did not run or callers waited for a slow commit, and since
+        the calls that now wait came."""
         waiting = int(self.intake.wait * MICROSECONDS)
-        return (*self.loop_monitor.gaps(now), Gap(now - waiting, now))
+        return (*self.loop_monitor.gaps.by(now), *self.writer.slow_commits.by(now), Gap(now - waiting, now))
 
     def _publish(self, changes: Sequence[Published]) -> None:
         self.hub.publish(changes)

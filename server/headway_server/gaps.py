@@ -1,7 +1,14 @@
 """Times that do not count: nobody could be heard, or no server ran."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from headway_server.limits import MICROSECONDS
+
+GAPS_KEPT = 64
+GAPS_KEPT_FOR = 3600 * MICROSECONDS
+"""So many gaps are kept, for so long (µs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +30,26 @@ def counted_back(now: int, span: int, gaps: Sequence[Gap]) -> int:
         if moment < gap.end:
             moment -= gap.length
     return moment
+
+
+class RecentGaps:
+    """The latest gaps of one kind, by `elapsed`, a clock (µs) that runs evenly. Gaps are added by one thread."""
+
+    def __init__(self, elapsed: Callable[[], int]) -> None:
+        self._elapsed = elapsed
+        self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
+
+    def add(self, gap: Gap) -> None:
+        self._gaps.append(gap)
+
+    def by(self, now: int) -> tuple[Gap, ...]:
+        """All of them, by a clock that shows `now` (µs)."""
+        elapsed = self._elapsed()
+        ahead = now - elapsed
+        kept = tuple(self._gaps)
+        return tuple(Gap(gap.start + ahead, gap.end + ahead) for gap in kept if gap.end > elapsed - GAPS_KEPT_FOR)
+
+    def longest(self, within: int) -> int:
+        """The longest (µs) of those that ended in the last `within` µs; 0 if there was none."""
+        since = self._elapsed() - within
+        return max((gap.length for gap in tuple(self._gaps) if gap.end > since), default=0)

@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections import deque
 
 from headway_server.clock import SteadyClock
-from headway_server.gaps import Gap
+from headway_server.gaps import Gap, RecentGaps
 from headway_server.limits import MICROSECONDS
 from headway_server.tally import LOOP_SECONDS, Histogram
 
@@ -14,10 +13,6 @@ INTERVAL = 0.02
 
 GAP_MIN = 50_000
 """Lags (µs) from here on are kept as gaps: shorter ones delay no report by more than heartbeats allow anyway."""
-
-GAPS_KEPT = 64
-GAPS_KEPT_FOR = 3600 * MICROSECONDS
-"""So many gaps are kept, for so long (µs)."""
 
 
 class LoopMonitor:
@@ -32,7 +27,8 @@ class LoopMonitor:
         """The longest lag (s) in which this process was computing, so that the process itself is the cause."""
         self.worst_own_lag = 0.0
         """The longest lag (s) in which the loop's own thread was computing."""
-        self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
+        self.gaps = RecentGaps(SteadyClock.elapsed)
+        """When the loop did not run of late."""
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -45,12 +41,6 @@ class LoopMonitor:
         if self._timer is not None:
             self._timer.cancel()
 
-    def gaps(self, now: int) -> tuple[Gap, ...]:
-        """When the loop did not run of late, by a clock that shows `now` (µs)."""
-        elapsed = SteadyClock.elapsed()
-        ahead = now - elapsed
-        return tuple(Gap(gap.start + ahead, gap.end + ahead) for gap in self._gaps if gap.end > elapsed - GAPS_KEPT_FOR)
-
     def _schedule(self) -> None:
         self._process_time = time.process_time()
         self._thread_time = time.thread_time()
@@ -60,7 +50,7 @@ class LoopMonitor:
     def _measure(self) -> None:
         now = SteadyClock.elapsed()
         if now - self._due >= GAP_MIN:
-            self._gaps.append(Gap(self._due, now))
+            self.gaps.add(Gap(self._due, now))
         lag = max(now - self._due, 0) / MICROSECONDS
         self.lag_seconds.add(lag)
         if lag > self.worst_own_lag:

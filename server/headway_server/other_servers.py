@@ -36,6 +36,9 @@ anew."""
 FORGET_INTERVAL = 60 * MICROSECONDS
 """How often old entries are deleted (µs)."""
 
+SLOW_COMMITS_COUNT = 60 * MICROSECONDS
+"""How long (µs) the others allow for a slow commit here: until workers that waited for it have reported again."""
+
 RESENT_WITHIN = 10.0
 """In so many seconds workers send again what a server refused while it could not commit."""
 
@@ -135,5 +138,6 @@ class OtherServers:
                 failures = self._writer.failures
                 await asyncio.sleep(RESENT_WITHIN)
             else:
-                self._committed_until = began
+                # Whoever waited for the slowest of the latest commits could say nothing meanwhile.
+                self._committed_until = began - self._writer.slow_commits.longest(SLOW_COMMITS_COUNT)
                 await asyncio.sleep(LOOK_INTERVAL)

@@ -15,7 +15,7 @@ from headway_server.clock import Clock, SteadyClock
 from headway_server.errors import DatabaseUnavailable, JobError
 from headway_server.facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
 from headway_server.gaps import Gap
-from headway_server.limits import INT64_MAX, MICROSECONDS
+from headway_server.limits import MICROSECONDS
 from headway_server.other_servers import OtherServers
 from headway_server.readers import ANSWER_TIMEOUT, Readers, within_timeout
 from headway_server.store import Store
@@ -81,7 +81,8 @@ class Upkeep:
     async def sweep(self) -> None:
         """Bring every job up to the present time."""
         now = self._clock.now()
-        heard_until = INT64_MAX if self._others is None else self._others.heard_until
+        # A commit may be under way, and take long: it is known as a gap only in the next round.
+        heard_until = now if self._others is None else min(self._others.heard_until, now)
         tick = Tick(self._listening_since, heard_until, self._gaps(now))
         end = asyncio.get_running_loop().time() + ROUND
         while due := await within_timeout(self._readers.sweep(partial(self._store.due, now, BATCH))):

@@ -14,12 +14,14 @@ from operator import attrgetter
 
 from headway_server.actions import Action, concerned
 from headway_server.change import Change, Rules
-from headway_server.clock import Clock
+from headway_server.clock import Clock, SteadyClock
 from headway_server.commit import Commit, Outcome, Step
 from headway_server.committed import Committed
 from headway_server.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
 from headway_server.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
+from headway_server.gaps import Gap, RecentGaps
 from headway_server.job import Job, Key
+from headway_server.limits import MICROSECONDS
 from headway_server.line import Line
 from headway_server.listing import Removal
 from headway_server.step_weights import weight
@@ -140,6 +142,8 @@ class Writer:
         self._waiting_weight = 0
         self._pending_bytes = 0
         self._room = asyncio.Event()
+        self.slow_commits = RecentGaps(SteadyClock.elapsed)
+        """A worker that waits for its answer says nothing meanwhile."""
         self._commit_time = 0.0
         """Seconds of a commit, on average over the latest."""
         self._step_time = 0.0
@@ -277,6 +281,9 @@ class Writer:
                 published = self._commit(batch)
                 took = time.perf_counter() - began
                 self._commit_began = 0.0
+                if took >= LONG:
+                    ended = SteadyClock.elapsed()
+                    self.slow_commits.add(Gap(ended - int(took * MICROSECONDS), ended))
                 self._commit_time += (took - self._commit_time) * COMMIT_MEMORY
                 weighed = sum([call.weight for call in batch])
                 if weighed >= TELLING:

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
-import psycopg
 from google.protobuf import duration_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
+from tests.support.delays import delay_commits
 from tests.support.postgres import Postgres, find_binaries
 from tests.support.server import ServerProcess
 
@@ -68,18 +68,6 @@ real_ns = time.time_ns
 time.time_ns = lambda: real_ns() + ahead * 1_000_000_000
 sys.argv = ["headway_server", *sys.argv[5:]]
 runpy.run_module("headway_server", run_name="__main__", alter_sys=True)
-"""
-
-_DELAY_COMMITS = """
-CREATE TABLE stress (share double precision, seconds double precision);
-INSERT INTO stress VALUES ({share}, {seconds});
-CREATE FUNCTION stress() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  PERFORM pg_sleep(random() * seconds) FROM stress WHERE random() < share;
-  RETURN NULL;
-END $$;
-CREATE CONSTRAINT TRIGGER stress AFTER INSERT ON change_log DEFERRABLE INITIALLY DEFERRED
-FOR EACH ROW EXECUTE FUNCTION stress();
 """
 
 Answer = TypeVar("Answer")
@@ -297,8 +285,7 @@ def run(postgresql: Postgres, folder: Path, rounds: int, *, together: int, share
             )
             servers.append(stack.enter_context(server))
             if len(servers) == 1:
-                with psycopg.connect(database, autocommit=True) as connection:
-                    connection.execute(_DELAY_COMMITS.format(share=share, seconds=delay).encode())
+                delay_commits(database, share, delay, at_random=True)
         return asyncio.run(_run(servers, rounds, together))
 
 
