@@ -143,7 +143,7 @@ async fn deliver(letter: Letter, stub: &Stub) -> Fate {
         Ok(Err(reason)) => return refuse(letter, &reason),
         Err(_) => return Fate::Waiting,
     };
-    match send(stub, words.requests).await {
+    match Box::pin(send(stub, words.requests)).await {
         Ok(()) => {
             log::info!(target: "headway", "what was left to say of job {} is delivered", words.job_id);
             letter.remove();
