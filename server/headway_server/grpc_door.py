@@ -169,4 +169,10 @@ async def _abort(context: Context, call: Call | None, status: status_pb2.Status)
         call.message()
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(code, status.message, details)
+    try:
+        await context.abort(code, status.message, details)
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.BaseError:
+        # The caller has gone, of which gRPC has yet to tell: no fault, and nothing for the log.
+        raise asyncio.CancelledError from None

@@ -45,9 +45,16 @@ REFUSALS = 1500
 """Refusals a second while all connections have calls waiting. One costs some 70 µs, so all of them take a tenth of the
 time. Further calls are left to gRPC, which closes them for less, without a reason, whoever sent them."""
 
-QUIET = 1.0
-"""Seconds after a call of a connection that had none waiting. So long as many are refused as there are too many: if
-they were left to gRPC, it would close the quiet connection's calls too."""
+QUIET = 10.0
+"""Seconds after a call of a connection that had none waiting while many of others did. So long as many are refused as
+there are too many: if they were left to gRPC, it would close the quiet connection's calls too, and then nothing more
+would be seen of it."""
+
+NOISY = 16
+"""Calls of a connection that wait at a time from which on it is not quiet, for as many seconds again."""
+
+NOISY_KEPT = 10_000
+"""Connections of which that is remembered."""
 
 STATUSES = 16
 """Refusals that are prepared, each with a delay of its own."""
@@ -100,6 +107,8 @@ class Intake:
         """Takers that wait until there is room for another call, or it may be refused."""
         self._allowance = 0.0
         self._allowed_at = self._quiet_until = time.monotonic()
+        self._noisy_until: dict[str, float] = {}
+        """Until when connections do not count as quiet."""
         self._failure: Exception | None = None
         self._refusals: set[asyncio.Task[None]] = set()
         self._prepared: list[tuple[str, _Trailer]] = []
@@ -179,13 +188,19 @@ class Intake:
         context = _cygrpc._ServicerContext(state, None, None, self._loop)
         connection = context.peer()
         queue = self._queues.get(connection)
+        now = time.monotonic()
         if queue is None:
             queue = self._queues[connection] = deque()
-            self._quiet_until = time.monotonic() + QUIET
+            if self._waiting >= WAITING_MAX // 2 and self._noisy_until.get(connection, 0.0) < now:
+                self._quiet_until = now + QUIET
         elif self._is_full and len(queue) * len(self._queues) >= WAITING_MAX and self._may_refuse:
             self._refuse(context, WAIT_MAX)
             return
-        queue.append(_Waiting(time.monotonic(), state, context))
+        queue.append(_Waiting(now, state, context))
+        if len(queue) >= NOISY:
+            if len(self._noisy_until) >= NOISY_KEPT:
+                self._noisy_until.clear()
+            self._noisy_until[connection] = now + QUIET
         self._waiting += 1
         self._arrived.set()
 
