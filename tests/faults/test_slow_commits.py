@@ -80,7 +80,7 @@ def test_an_end_that_is_committed_late_is_seen_at_the_other_server(
     delay(database, 1.0)
     end = here.FinishJob.future(pb.FinishJobRequest(session_id=session, job_id=job.id), timeout=TIMEOUT)
     with psycopg.connect(database, autocommit=True) as connection:
-        while not connection.execute("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone():
+        while not connection.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone():
             pass
     delay(database, 0)
     # The other server commits later, and is seen earlier.
