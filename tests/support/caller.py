@@ -101,7 +101,13 @@ class Caller:
         return self._stub.GetJob(request, **self._options())
 
     def list(self, **fields: Any) -> pb.ListJobsResponse:
-        return self._stub.ListJobs(pb.ListJobsRequest(session_id=self.session, **fields), **self._options())
+        """A page; or the next one that has jobs, for on a slow machine a page can end before the first is found."""
+        request = pb.ListJobsRequest(session_id=self.session, **fields)
+        page = self._stub.ListJobs(request, **self._options())
+        while not page.jobs and page.next_page_token:
+            request.page_token = page.next_page_token
+            page = self._stub.ListJobs(request, **self._options())
+        return page
 
     def update(self, job: job_pb2.Job, mask: Iterable[str] = (), revision: int = 0) -> job_pb2.Job:
         request = pb.UpdateJobRequest(session_id=self.session, job=job, revision=revision)
