@@ -131,12 +131,6 @@ def new_run(source: str, size: int) -> Run:
     return Run.create(source=source, job_id=uuid7(), size=size)
 
 
-def leave_job(run: Run) -> None:
-    """Gives the run a new job: the old one has ended, though the import has not."""
-    run.job_id, run.attempt = uuid7(), 0
-    run.save(only=[Run.job_id, Run.attempt])
-
-
 def store(table: type[peewee.Model], records: Sequence[NamedTuple]) -> Counter[str]:
     """Adds or updates records; tells how many were added, updated, and skipped as they were there already."""
     if not records:

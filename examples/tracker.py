@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 import headway
-from examples.ledger import Run, TakenOverError, faults_of, leave_job
+from examples.ledger import Run, TakenOverError, faults_of
 
 
 class Tracker:
@@ -91,24 +91,22 @@ class Tracker:
         self._follow(self._client.job(self._session, self._name, job_id=run.job_id, size=run.size, unit="records"))
 
     def _take_over(self) -> None:
-        try:
-            self._follow(self._client.resume(self._session, self._run.job_id))
-        except headway.NotFoundError:
-            # Never created, as the server was away, or cleared by somebody.
+        run = self._run
+        if self._client.fetch(self._session, run.job_id) is None:
+            # Never created, or cleared by somebody, or all of it waits in the spool: that is delivered first.
             self._create()
-        except headway.StateError:
-            ended = self._client.fetch(self._session, self._run.job_id)
-            if ended and ended.status is headway.Status.COMPLETED and self._run.done == self._run.size:
-                self._run.told = True
-                self._run.save(only=[Run.told])
-            else:
-                # It failed or was cancelled, but the import goes on now.
-                leave_job(self._run)
-                self._create()
+        job = self._client.fetch(self._session, run.job_id)
+        if job and job.status is headway.Status.COMPLETED and run.done == run.size:
+            self._job = None
+            run.told = True
+            run.save(only=[Run.told])
+        elif self._job is None:
+            # Where it failed or was cancelled, a new job continues it.
+            self._follow(self._client.resume(self._session, run.job_id))
 
     def _follow(self, job: headway.Job) -> None:
         self._job = job
         self._told_counters = dict(job.snapshot.counters)
         self._told_errors = job.snapshot.error_count
-        self._run.attempt = job.attempt
-        self._run.save(only=[Run.attempt])
+        self._run.job_id, self._run.attempt = job.id, job.attempt
+        self._run.save(only=[Run.job_id, Run.attempt])

@@ -208,7 +208,7 @@ def test_what_runs_keeps_its_facts_where_much_has_ended(watch: Watch) -> None:
     assert re.match(r"Done 150 +FAILED +no disk 150 · ", failed)
     assert screen.lines[-1] == "… and 298 completed, 1 failed"
     active = watch("--active", columns=80, rows=24)
-    active.until("Stage file number 00")
+    active.until(*(f"Stage file number {number:02}" for number in range(20)))
     assert len(active.lines) == 20
 
 

@@ -19,9 +19,9 @@ def test_retry_makes_the_new_job_and_prints_its_id(cli: Cli) -> None:
     again = seen(cli, made.out.strip())
     assert (again["name"], again["size"], again["unit"], again["labels"]) == ("Nightly", "9", "files", {"a": "1"})
     assert (again["progress"], again["counters"], again["continues"]) == ("4", {"copied": "4"}, job)
-    assert (again["status"], again["heartbeat_timeout"]) == ("JOB_STATUS_RUNNING", "3600s")
+    assert (again["status"], again["heartbeatTimeout"]) == ("JOB_STATUS_RUNNING", "3600s")
     assert cli("vars", made.out.strip()).out == "offset=4\n"
-    assert seen(cli, job)["continued_by"] == made.out.strip()
+    assert seen(cli, job)["continuedBy"] == made.out.strip()
     assert f"continued by:   {made.out.strip()}" in cli("get", job).out
     assert f"continues:      {job}" in cli("get", made.out.strip()).out
 

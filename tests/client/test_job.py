@@ -26,13 +26,13 @@ def test_the_example_of_the_documentation(server: ServerProcess, session: str) -
 
 
 def test_a_clock_that_is_set_back_between_two_processes_loses_nothing(
-    server: ServerProcess, session: str, monkeypatch: pytest.MonkeyPatch
+    own_server: ServerProcess, session: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, job_id = time.time_ns, "0190b5a1c8d07b2a9c3e5f60718293a4"
 
     def work(hours_back: int, runs: int) -> None:
         monkeypatch.setattr(time, "time_ns", lambda: now() - hours_back * 3_600_000_000_000)
-        with headway.connect(server.address, session=session) as hw:
+        with headway.connect(own_server.address, session=session) as hw:
             job = hw.fetch(None, job_id) or hw.job(job_id=job_id)
             job.advance(1)
             job.part("other").advance(2)

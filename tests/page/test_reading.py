@@ -67,7 +67,7 @@ def test_jobs_that_continue_each_other_lead_to_each_other(visit: Visit, worker: 
     expect(tab.page).to_have_url(re.compile(rf"#/job/{failed}$"))
     expect(facts).to_contain_text("nightly")
     expect(facts.get_by_role("link")).to_have_count(1)
-    expect(tab.section("What happened")).to_contain_text(f"Failed continued by {job}")
+    expect(tab.section("History")).to_contain_text(f"Failed continued by {job}")
     facts.get_by_role("link", name=job).click()
     expect(tab.page).to_have_url(re.compile(rf"#/job/{job}$"))
 

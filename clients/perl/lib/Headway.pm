@@ -62,7 +62,7 @@ sub create {
     my $session = $self->_session( \%about );
     my %request = ( session_id => $session, job_id => $id || uuid7() );
     $request{$_}             = clean( $about{$_}, $LENGTH{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
-    $request{$_}             = clean( $about{$_} )         for grep { defined $about{$_} } qw(key continues);
+    $request{$_}             = clean( $about{$_} )              for grep { defined $about{$_} } qw(key continues);
     $request{size}           = size_of( $about{size} ) if defined $about{size};
     $request{pending}        = JSON::PP::true()        if $about{pending};
     $request{"${_}_timeout"} = span( $about{"${_}_timeout"} )
