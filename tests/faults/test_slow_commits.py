@@ -1,6 +1,7 @@
 """Commits that take longer than a heartbeat: nobody is LOST who waited for one, and every watch sees what it wrote."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,10 @@ from tests.support.server import ServerProcess
 DELAY = 3.0
 """Seconds that a commit takes longer."""
 
-HEARTBEAT = duration_pb2.Duration(seconds=1)
+HEARTBEAT, PAUSE = duration_pb2.Duration(seconds=2, nanos=900_000_000), 1.5
+"""After which silence the worker would be LOST, and the seconds that it is silent after its answer: each server looks
+at the job meanwhile, whose last contact is then further back than its heartbeat."""
+
 TIMEOUT = 30.0
 
 
@@ -49,18 +53,30 @@ def delay(database: str, share: float) -> None:
         connection.execute("UPDATE delay SET share = %s", (share,))
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["one server", "two servers"])
 def test_nobody_is_lost_who_waited_for_a_slow_commit(
-    servers: list[JobServiceStub], database: str, session: str
+    shared: bool, request: pytest.FixtureRequest, database: str, session: str, tmp_path: Path
 ) -> None:
-    """Neither for the server that commits, nor for the other, which sees what was committed later than it was said."""
-    here, there = servers
+    """Neither for the server that commits, nor for another, which sees what was committed later than it was said."""
+    with ExitStack() as stack:
+        if shared:
+            here, there = request.getfixturevalue("servers")
+        else:
+            server = stack.enter_context(ServerProcess(tmp_path, database=database))
+            here = there = JobServiceStub(stack.enter_context(grpc.insecure_channel(server.address)))
+            delay_commits(database, share=0, seconds=DELAY)
+        _report_through_a_slow_commit(here, there, database, session)
+
+
+def _report_through_a_slow_commit(here: JobServiceStub, there: JobServiceStub, database: str, session: str) -> None:
     job = here.CreateJob(pb.CreateJobRequest(session_id=session, heartbeat_timeout=HEARTBEAT), timeout=TIMEOUT)
     delay(database, 1.0)
     report = pb.ReportProgressRequest(session_id=session, job_id=job.id, advance=1)
-    for _ in range(3):
-        # The worker reports again as soon as it is answered.
-        here.ReportProgress(report, timeout=TIMEOUT)
+    here.ReportProgress(report, timeout=TIMEOUT)
     delay(database, 0)
+    # This is no wait for something: it is the worker's pace.
+    time.sleep(PAUSE)
+    here.ReportProgress(report, timeout=TIMEOUT)
     here.FinishJob(pb.FinishJobRequest(session_id=session, job_id=job.id), timeout=TIMEOUT)
     seen = there.GetJob(pb.GetJobRequest(session_id=session, job_id=job.id), timeout=TIMEOUT)
     assert [change.status for change in seen.history] == [job_pb2.JOB_STATUS_RUNNING, job_pb2.JOB_STATUS_COMPLETED]
