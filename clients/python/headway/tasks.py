@@ -23,13 +23,12 @@ from headway.job import UNSET, Job, Status
 from headway.requests import CREATE_PATIENCE, ENDED, heartbeat
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.values import Json, clean
+from headway.values import LABEL_LENGTH, NAME_LENGTH, Json, clean
 
 DELIVERY = 1.0
 """Seconds that the end of a run, and then that of its process, waits at most until the server has it."""
 
 _RESULTS = 1024 * 1024
-_NAME, _LABEL = 256, 256
 _BUILT_IN = "celery."
 """A task of Celery's own that replaces another, to collect what a group returns, says less of the work."""
 _IDS = uuid.UUID("8f4c1f0e-6a5b-4d0e-9a43-3b1f6f0b7c52")
@@ -92,16 +91,16 @@ class Runs:
                 job._abandon()
                 if job.cancellation is not None and is_repeat():
                     return untracked(job.snapshot)
-                job = self._connect().job(name=name[:_NAME], labels=_clean(labels))
+                job = self._connect().job(name=name, labels=_clean(labels))
             else:
                 if _is_old(job):
                     _take_over(job)
                 job.progress = 0
-                if job.name != name[:_NAME]:
+                if job.name != name[:NAME_LENGTH]:
                     # Another function has begun the task, which this one has replaced.
                     job.size = 0
                     if not name.startswith(_BUILT_IN):
-                        job.name = name[:_NAME]
+                        job.name = name
                 _label(job, labels)
         except Exception as error:
             self._complain(error)
@@ -137,7 +136,7 @@ class Runs:
 
     def _open(self, task: str, name: str) -> Job:
         try:
-            return self._connect().job(name=name[:_NAME], job_id=job_id(task))
+            return self._connect().job(name=name, job_id=job_id(task))
         except HeadwayError as error:
             if error.code is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
@@ -269,7 +268,7 @@ def _label(job: Job, labels: Mapping[str, str]) -> None:
 
 
 def _clean(labels: Mapping[str, str]) -> dict[str, str]:
-    return {name: clean(value, _LABEL) for name, value in labels.items() if value}
+    return {name: clean(value, LABEL_LENGTH) for name, value in labels.items() if value}
 
 
 def _fits(result: object) -> bool:

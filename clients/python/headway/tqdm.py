@@ -36,6 +36,7 @@ from headway.errors import failure, verdict_of
 from headway.job import Job
 from headway.meter import Sample
 from headway.v1 import job_service_pb2 as rpc
+from headway.values import amount, whole
 
 try:
     from tqdm.asyncio import tqdm_asyncio
@@ -51,9 +52,7 @@ DELIVERY = 1.0
 DECISION_DELAY = 5.0
 """Seconds after a loop was left early in which the end of the script can still tell why."""
 
-_NAME, _UNIT = 256, 32
 _UNNAMED_UNIT = "it"
-_INT64 = 2**63 - 1
 _PARAMETERS = dict(inspect.signature(std_tqdm.__init__).parameters)
 _AFTER_TOTAL = list(_PARAMETERS)[list(_PARAMETERS).index("total") + 1 :]
 
@@ -405,8 +404,8 @@ def _begin(bar: tqdm[Item], given: Mapping[str, object]) -> Job | None:
         unit, desc = str(unit or "").strip(), str(desc or "")
         request = requests.create(
             client._in(None),
-            (desc or _script())[:_NAME],
-            {"unit": "" if unit == _UNNAMED_UNIT else unit[:_UNIT]},
+            desc or _script(),
+            {"unit": "" if unit == _UNNAMED_UNIT else unit},
         )
         _exit_status.clear()
         return _Mirror(client, request, bar, desc, scale)
@@ -464,10 +463,10 @@ def _task_is_cancelled() -> bool:
 def _units(number: Any, scale: Any) -> int | None:
     """A bar's number as a job's; None if it is none."""
     try:
-        whole = int(number if isinstance(scale, bool) else number * (scale or 1))
+        units = amount(number if isinstance(scale, bool) else number * (scale or 1))
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(max(whole, 0), _INT64)
+    return None if units is None else max(whole(units), 0)
 
 
 def _is_done(bar: tqdm[Item]) -> bool:

@@ -14,6 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from headway.cli import arguments, bulk, choice, text, values
 from headway.cli.caller import Caller
+from headway.cli.retry import create as create_or_find
 from headway.cli.retry import retry
 from headway.cli.safe import notice, safe
 from headway.ids import uuid7
@@ -40,8 +41,6 @@ def create(args: Namespace, hw: Caller) -> int:
         request.stall_timeout.CopyFrom(values.to_duration(args.stall_timeout))
     if args.retention is not None:
         request.retention.CopyFrom(values.to_duration(args.retention))
-    from headway.cli.retry import create as create_or_find
-
     return create_or_find(request, hw)
 
 

@@ -11,6 +11,7 @@ from headway.cli import values
 from headway.errors import from_rpc_error
 from headway.ids import uuid7
 from headway.requests import FIND_TIMEOUT, described
+from headway.taking import may_have_begun
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 
@@ -33,7 +34,7 @@ def create(request: pb.CreateJobRequest, hw: Caller) -> int:
     kept.CopyFrom(request)
     kept.key_if_free = bool(request.key)
     # To go on without the answer would be to do all work again.
-    least = FIND_TIMEOUT if request.key or request.continues else 0.0
+    least = FIND_TIMEOUT if may_have_begun(request) else 0.0
     job = hw.tell(lambda timeout: _created(request, hw, max(timeout, least)), kept) or described(request)
     hw.show(job, job.id)
     return 0

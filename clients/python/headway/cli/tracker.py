@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from headway.cli.safe import notice
+from headway.values import NAME_LENGTH, UNIT_LENGTH
 
 if TYPE_CHECKING:
     from headway.client import Client
@@ -30,7 +31,6 @@ DELIVERY = 0.75
 _PATIENCE = 3.0
 """Seconds: both of them, and before that the second that a new job may take."""
 _DETAILS = re.compile(r" \(.*\)")
-_NAME, _UNIT = 256, 32
 _CANCELLED, _UNKNOWN = 1, 2
 
 
@@ -69,7 +69,7 @@ class Tracker:
         `on_cancel` is called from the background once somebody wants the job to end early."""
         self.id = job
         self._args = args
-        self._name = (args.name or name)[:_NAME]
+        self._name = (args.name or name)[:NAME_LENGTH]
         self._state = _State(0, args.size, args.unit or unit)
         self._told = self._state.unit
         """The unit that the server knows of."""
@@ -158,7 +158,7 @@ class Tracker:
             job_id=self.id,
             invoker=self._args.invoker,
             size=begun.size,
-            unit=begun.unit[:_UNIT],
+            unit=begun.unit[:UNIT_LENGTH],
             labels=dict(self._args.label),
         )
         self._apply(job, begun)
@@ -173,7 +173,7 @@ class Tracker:
         if not self._follow_unit(job):
             # The server does not answer. What is kept for it has no reader before all of it is there.
             self._apply(job, self._state)
-            job._update("unit", self._state.unit[:_UNIT])
+            job._update("unit", self._state.unit[:UNIT_LENGTH])
         if ending.message:
             job.fail(ending.message, _CANCELLED if ending.cancelled else _UNKNOWN)
         else:
@@ -200,7 +200,7 @@ class Tracker:
         self._apply(job, state)
         if not job.flush(DELIVERY):
             return False
-        job._update("unit", state.unit[:_UNIT])
+        job._update("unit", state.unit[:UNIT_LENGTH])
         self._told = state.unit
         return True
 
