@@ -119,8 +119,8 @@ def test_a_filter_may_name_as_many_labels_as_a_job_may_ever_have(
     labels["k" * highest["label_key_length"]] = "\U0001f600" * highest["label_value_length"]
     job = caller.create(labels=labels)
     caller.create(labels={**labels, "key-7": "another"})
-    assert [found.id for found in caller.list(labels=labels).jobs] == [job.id]
-    assert not caller.list(labels={**labels, "key-998": "another"}).jobs
+    assert [found.id for found in caller.list_some(labels=labels).jobs] == [job.id]
+    assert not caller.list_some(labels={**labels, "key-998": "another"}).jobs
 
 
 def test_a_filter_may_name_64_labels(caller: Caller) -> None:

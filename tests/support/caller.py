@@ -101,12 +101,14 @@ class Caller:
         return self._stub.GetJob(request, **self._options())
 
     def list(self, **fields: Any) -> pb.ListJobsResponse:
-        """A page; or the next one that has jobs, for on a slow machine a page can end before the first is found."""
-        request = pb.ListJobsRequest(session_id=self.session, **fields)
-        page = self._stub.ListJobs(request, **self._options())
+        return self._stub.ListJobs(pb.ListJobsRequest(session_id=self.session, **fields), **self._options())
+
+    def list_some(self, **fields: Any) -> pb.ListJobsResponse:
+        """The first page that has jobs, or the last: on a slow machine the time of a page can end before the first job
+        is found."""
+        page = self.list(**fields)
         while not page.jobs and page.next_page_token:
-            request.page_token = page.next_page_token
-            page = self._stub.ListJobs(request, **self._options())
+            page = self.list(**{**fields, "page_token": page.next_page_token})
         return page
 
     def update(self, job: job_pb2.Job, mask: Iterable[str] = (), revision: int = 0) -> job_pb2.Job:
