@@ -63,8 +63,9 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
 
-COLLECT_AFTER = (50_000, 20, 50)
-"""The collector's thresholds: a call makes some hundred objects, and hardly any in circles."""
+COLLECT_AFTER = (10_000, 10, 500)
+"""The collector's thresholds: a call makes some hundred objects, and hardly any in circles. Those that are closed by
+the thousand do leave circles, and a round that took all of them at once stopped the event loop for 0.2 to 0.3 s."""
 
 log = logging.getLogger(__name__)
 
