@@ -120,7 +120,11 @@ def _show(address: str) -> bool:
 
     class Door(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path != path or not _is_own(self.client_address[1]) or not once.acquire(blocking=False):
+            if (
+                self.path != path
+                or not _is_own(self.client_address[1], self.connection.getsockname()[1])
+                or not once.acquire(blocking=False)
+            ):
                 self.send_error(404)
                 return
             self.send_response(302)
@@ -147,12 +151,13 @@ def _has_browser() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def _is_own(port: int) -> bool:
-    """Whether the connection from this port of this machine is this user's. Linux alone tells; elsewhere True."""
+def _is_own(port: int, door: int) -> bool:
+    """Whether the connection between these ports of this machine is this user's. Linux alone tells; elsewhere True."""
     try:
         rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:
         return True
-    wanted = f"0100007F:{port:04X}"
-    owners = [fields[7] for fields in map(str.split, rows) if fields[1] == wanted]
+    # One that is over may have had the same port, with another program.
+    wanted = [f"0100007F:{port:04X}", f"0100007F:{door:04X}"]
+    owners = [fields[7] for fields in map(str.split, rows) if fields[1:3] == wanted]
     return owners == [str(os.getuid())]
