@@ -191,6 +191,12 @@ def after_fork(call: Callable[[], None]) -> None:
         call()
 
 
+def drop_pending_calls() -> None:
+    """Called in the hooks before a fork, and in the child. What `after_fork` holds for a former fork must not run while
+    another fork is under way, which ends with a call of its own."""
+    _pending.clear()
+
+
 def _run_pending(_: object) -> int:
     """Runs between two steps of the main thread, which may still be a step of a hook."""
     interrupted = sys._getframe(1)

@@ -16,7 +16,7 @@ from headway.contact import log
 from headway.course import Course, Step
 from headway.engine import Engine
 from headway.errors import failure, verdict_of
-from headway.native import Promise, RLock, after_fork
+from headway.native import Promise, RLock, after_fork, drop_pending_calls
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
@@ -192,6 +192,7 @@ def _end_unended(engine: Engine, course: Course) -> None:
 
 def _before_fork() -> None:
     # gRPC does not survive a fork in the child unless nothing of it is open.
+    drop_pending_calls()
     _lock.acquire()
     family.found()
     for connection in list(_connections):
@@ -214,6 +215,7 @@ def _wake() -> None:
 
 def _after_fork_in_child() -> None:
     global _ended, _ending_thread, _lock
+    drop_pending_calls()
     _ended, _ending_thread, _lock = False, 0, RLock()
     family.after_fork_in_child()
     termination.after_fork_in_child()
