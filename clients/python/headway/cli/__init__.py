@@ -134,6 +134,7 @@ def _call(args: argparse.Namespace) -> int:
     from headway.cli.caller import Caller
     from headway.cli.commands import COMMANDS
     from headway.cli.keep import PATIENCE, Keeper, catch_up
+    from headway.cli.under_run import waiting_for_job
     from headway.errors import HeadwayError, from_rpc_error
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -155,7 +156,8 @@ def _call(args: argparse.Namespace) -> int:
         with open_channel(target, retry=not keeping) as channel:
             timeout = getattr(args, "timeout", None)
             keeper = Keeper(target, channel, timeout) if keeping else None
-            caller = Caller(target, address, JobServiceStub(channel), session, timeout, as_json, keeper)
+            stub = JobServiceStub(waiting_for_job(channel))
+            caller = Caller(target, address, stub, session, timeout, as_json, keeper)
             with_whole_ids(args, caller)
             if not keeping or args.command in ("create", "retry"):
                 catch_up(target, channel, _jobs(args), PATIENCE if keeping else caller.call_timeout)
