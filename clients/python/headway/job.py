@@ -14,12 +14,13 @@ from headway.arguments import checked
 from headway.channel import Target
 from headway.course import Course, Signal, Step
 from headway.errors import HeadwayError, failure, verdict_of
+from headway.limits import NAME_LENGTH
 from headway.meter import Meter, Sample
 from headway.process import Connection
 from headway.status import Status as Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.values import NAME_LENGTH, Json, as_size, clean, to_value
+from headway.values import Json, as_size, clean, to_value
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,11 @@ from google.protobuf import duration_pb2
 
 from headway.errors import HeadwayError
 from headway.ids import chance, uuid7
+from headway.limits import LABEL_LENGTH, NAME_LENGTH, UNIT_LENGTH
 from headway.status import Status
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.values import LABEL_LENGTH, NAME_LENGTH, UNIT_LENGTH, as_size, clean
+from headway.values import as_size, clean
 
 Seconds: TypeAlias = float | timedelta
 

@@ -20,10 +20,11 @@ from headway.contact import log
 from headway.course import Step
 from headway.errors import HeadwayError, JobCancelled
 from headway.job import UNSET, Job, Status
+from headway.limits import LABEL_LENGTH, NAME_LENGTH
 from headway.requests import CREATE_PATIENCE, ENDED, heartbeat
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.values import LABEL_LENGTH, NAME_LENGTH, Json, clean
+from headway.values import Json, clean
 
 DELIVERY = 1.0
 """Seconds that the end of a run, and then that of its process, waits at most until the server has it."""

@@ -14,14 +14,6 @@ from google.protobuf import struct_pb2
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
-NAME_LENGTH = 256
-"""Characters of a job's name and of its invoker."""
-
-UNIT_LENGTH = 32
-
-LABEL_LENGTH = 256
-"""Characters of the value of a label."""
-
 _INT64 = 2**63 - 1
 _DIGITS = 6
 """Decimal digits that count when a fraction is cut off: ten times 0.1 is 1."""

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from headway.cli.safe import notice
-from headway.values import NAME_LENGTH, UNIT_LENGTH
+from headway.limits import NAME_LENGTH, UNIT_LENGTH
 
 if TYPE_CHECKING:
     from headway.client import Client
