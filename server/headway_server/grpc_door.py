@@ -110,10 +110,11 @@ def _handler(
             status = _told(method, call, error)
             if status is None:
                 raise
-        # Here, where the frame of `serve` is gone, and with it an answer that was refused: gRPC keeps the exception by
-        # which it aborts, with its frames, until the collector comes.
-        await _abort(context, call, status)
-        raise AssertionError("abort has raised")
+        aborts = [await _abort(context, call, status)]
+        # gRPC keeps the exception that aborts a call, and with it this frame. If the frame held the call, only the
+        # collector could free both, and it comes late.
+        del raws, context, call, status
+        raise aborts.pop()
 
     return handle
 
@@ -163,16 +164,18 @@ def _told(
     return method.refused(call.late()).status
 
 
-async def _abort(context: Context, call: Call | None, status: status_pb2.Status) -> None:
+async def _abort(context: Context, call: Call | None, status: status_pb2.Status) -> grpc.aio.AbortError:
+    """End the call with this status; the exception that has to be raised then."""
     if call is not None:
-        # For the same reason.
+        # An answer that was refused, and what the call began with, are not kept until it has ended.
         call.message()
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
     try:
         await context.abort(code, status.message, details)
-    except grpc.aio.AbortError:
-        raise
+    except grpc.aio.AbortError as error:
+        return error.with_traceback(None)
     except grpc.aio.BaseError:
         # The caller has gone, of which gRPC has yet to tell: no fault, and nothing for the log.
         raise asyncio.CancelledError from None
+    raise AssertionError("abort has raised")
