@@ -39,6 +39,9 @@ RESIDENT_MAX = 1024 * MIB
 LEFT_MAX = 50 * MIB
 """Bytes that the server may take, and may still have of it once the attackers are gone."""
 
+GAP_MAX = 0.5
+"""Seconds that the event loop may stand still: the pool's threads compute beside it, each with its turn."""
+
 SETTLED_WITHIN = 60.0
 """Seconds in which the memory must be free again."""
 
@@ -172,7 +175,7 @@ class Honest:
 @contextmanager
 def attackers(server: ServerProcess, names: Sequence[str]) -> Iterator[None]:
     """A process for each attack, while within."""
-    command = [sys.executable, "-m", "tests.faults.attacks"]
+    command = ["nice", "-n", "19", sys.executable, "-m", "tests.faults.attacks"]
     processes = [
         subprocess.Popen([*command, name, server.address, server.http_address], stderr=subprocess.DEVNULL)
         for name in names
@@ -189,7 +192,7 @@ def attackers(server: ServerProcess, names: Sequence[str]) -> Iterator[None]:
 def run(folder: Path, seconds: float, names: Sequence[str] = tuple(attacks.ATTACKS), settle: float = 0) -> Outcome:
     """Attack a server for so long (s), and give it as long as `settle` to free its memory."""
     outcome = Outcome()
-    with ServerProcess(folder) as server:
+    with ServerProcess(folder, gap_max=GAP_MAX) as server:
         attacks.prepare(server.address)
         outcome.before = outcome.most = resident(server.pid)
         honest = Honest(server, outcome)

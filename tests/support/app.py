@@ -38,6 +38,8 @@ class ManualClock:
 class RunningApp:
     """An App in a thread with an event loop of its own, and a channel to one of its doors, grpc or http."""
 
+    gap_max = loop_gaps.GAP_MAX
+
     def __init__(
         self, database: str, *, limits: Limits | None = None, door: str = "grpc", settings: Settings | None = None
     ) -> None:

@@ -10,6 +10,9 @@ GAP_MAX = 0.1
 class Server(Protocol):
     """A running server whose event loop is looked at."""
 
+    gap_max: float
+    """Seconds that it may stand still."""
+
     def worst_gap(self) -> float:
         """The longest gap since the start (s), as far as the server itself is the cause; 0 if it cannot be asked."""
         ...
@@ -27,7 +30,7 @@ def watch(server: Server) -> None:
 def look(server: Server) -> None:
     """Look at it now, for it is about to end."""
     gap = server.worst_gap()
-    if gap > max(GAP_MAX, _servers.get(server, 0.0)):
+    if gap > max(server.gap_max, _servers.get(server, 0.0)):
         _found.append(gap)
         _servers[server] = gap
 

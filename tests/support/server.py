@@ -34,8 +34,11 @@ class ServerProcess:
         http: str = "127.0.0.1:0",
         environment: Mapping[str, str] = MappingProxyType({}),
         prefix: Sequence[str] = (),
+        gap_max: float = loop_gaps.GAP_MAX,
     ) -> None:
-        """`prefix`: a command that executes the server's, which is appended to it."""
+        """`prefix`: a command that executes the server's, which is appended to it. `gap_max`: seconds that its event loop
+        may stand still."""
+        self.gap_max = gap_max
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'headway.db'}"
         self.address = f"127.0.0.1:{port}"
