@@ -96,7 +96,8 @@ class Commit:
                         self._removed = True
                 outcomes.append(change.job)
             except JobError as error:
-                outcomes.append(error)
+                # Without its traceback, which holds this list.
+                outcomes.append(error.with_traceback(None))
         return outcomes
 
     def _find_or_create(self, key: Key, action: Action) -> Change:

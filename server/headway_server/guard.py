@@ -299,6 +299,7 @@ class Method:
     def refused(self, error: JobError) -> Refused:
         """What the caller is told of a call that did not get as far as `call`."""
         self.tally.add(replies.CODES[error.reason], 0.0)
+        _let_go(error)
         return Refused(replies.status(error))
 
 
@@ -347,7 +348,14 @@ class Passage:
             log.error("fault %s in %s", number, self._method.descriptor.full_name, exc_info=error)
             status = replies.fault(number)
         self._count(status.code)
+        _let_go(error)
         return Refused(status)
 
     def _count(self, code: int) -> None:
         self._method.tally.add(code, time.perf_counter() - self._began)
+
+
+def _let_go(error: Exception) -> None:
+    """Forget where it was raised. Its traceback holds what all those functions had in hand, megabytes of a request too.
+    If one of them has the error in a variable, that is a cycle, which only the collector frees."""
+    error.__traceback__ = error.__context__ = None

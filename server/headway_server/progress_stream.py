@@ -231,7 +231,7 @@ class ProgressStream:
                 # One after the other, so that no request overtakes another while its jobs are looked up.
                 steps.append((await self._jobs.locate(name), report))
             except JobError as error:
-                refused[place] = error
+                refused[place] = error.with_traceback(None)
         return steps
 
     async def _next(self, batch: list[_Waiting]) -> Exception | bool:

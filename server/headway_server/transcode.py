@@ -35,6 +35,7 @@ _LEVELS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
+_TOO_MANY = "The JSON holds more than {} values; send less at once."
 _FAILED = re.compile(r"Failed to parse (\w+) field: ")
 _UNKNOWN = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ', re.DOTALL)
 
@@ -142,14 +143,13 @@ def _check_extent(body: bytes, values: int) -> None:
     """
     # Without escapes, quotes stand around strings alone, and every other piece is outside of them.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    too_many = MalformedMessage(f"The JSON holds more than {values} values; send less at once.")
     if plain.count(b'"') > 4 * values:
-        raise too_many
+        raise MalformedMessage(_TOO_MANY.format(values))
     outside = b'"'.join(plain.split(b'"')[::2]).translate(None, _BLANKS)
     opened = outside.count(b"[") + outside.count(b"{")
     empty = outside.count(b"[]") + outside.count(b"{}")
     if max(1 + outside.count(b",") + opened - empty, opened) > values:
-        raise too_many
+        raise MalformedMessage(_TOO_MANY.format(values))
     if opened <= DEPTH:
         return
     brackets = outside.translate(None, _NO_BRACKETS)

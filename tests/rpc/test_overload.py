@@ -357,7 +357,7 @@ def _refusals(calls: "Iterable[grpc.Future[Any]]") -> list[Refusal]:
 
 def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connection that sent them. What came last is served first: the others' callers may have gone."""
-    monkeypatch.setattr(intake, "WAIT_MAX", 0.2)
+    monkeypatch.setattr(intake, "WAIT_MAX", 0.6)
     with _slow_reads(tmp_path, monkeypatch) as app:
         calls = _read_beside(app, session, 40)
         refusals = _refusals(calls)
