@@ -12,7 +12,7 @@ Data: TypeAlias = "bool | int | float | str | Sequence[Data] | Mapping[str, Data
 FOLDER = Path(__file__).parent / "cases"
 KNOWN = Path(__file__).with_name("known.yaml")
 
-RUNNERS = frozenset({"server", "tap", "pause", "see", "wire", "worker", "wish", "answered", "spool"})
+RUNNERS = frozenset({"server", "tap", "pause", "see", "wire", "worker", "wish", "report", "answered", "spool"})
 """Steps that the runner does itself; all others are the driver's."""
 
 

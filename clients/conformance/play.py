@@ -5,7 +5,7 @@ import secrets
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +114,8 @@ class _Scene:
                 self._look_at_spool(step.arguments)
             case "wish":
                 self._wish(_mapping(self._filled(step.arguments)))
+            case "report":
+                self._report(_mapping(self._filled(step.arguments)))
             case "worker":
                 self._end(step.worker, kill=step.arguments == "kill")
             case "answered":
@@ -207,9 +209,23 @@ class _Scene:
         )
         if "grace" in arguments:
             request.grace_period.CopyFrom(duration_pb2.Duration(seconds=int(cast("int", arguments["grace"]))))
+        self._call(lambda stub: stub.CancelJob(request, timeout=PATIENCE))
+
+    def _report(self, arguments: Mapping[str, Data]) -> None:
+        """As a worker whose clock is so many seconds `ahead`."""
+        request = rpc.ReportProgressRequest(
+            session_id=self._session,
+            job_id=str(arguments["of"]),
+            part=str(arguments.get("part", "")),
+            sequence=time.time_ns() // 1000 + int(cast("int", arguments["ahead"])) * 1_000_000,
+            advance=int(cast("int", arguments["advance"])),
+        )
+        self._call(lambda stub: stub.ReportProgress(request, timeout=PATIENCE))
+
+    def _call(self, call: Callable[[JobServiceStub], object]) -> None:
         with grpc.insecure_channel(self._server.address) as channel:
             try:
-                JobServiceStub(channel).CancelJob(request, timeout=PATIENCE)
+                call(JobServiceStub(channel))
             except grpc.RpcError as error:
                 raise CaseFailed(f"the server: {from_rpc_error(error)}") from None
 

@@ -140,11 +140,7 @@ func (c *course) parts() []*reporter {
 }
 
 func (c *course) about() about {
-	var contact int64
-	if time := c.state.Load().GetLastContactTime(); time != nil {
-		contact = time.AsTime().UnixMicro()
-	}
-	return about{c.session, c.id, c.attempt.Load(), contact}
+	return about{c.session, c.id, c.attempt.Load(), c.state.Load().GetLastSequence()}
 }
 
 func (c *course) addStep(s *step) {

@@ -204,12 +204,16 @@ func BenchmarkSetProgress(b *testing.B) {
 	}
 }
 
-func TestSequencesGoOnWhereTheClockWasSetBack(t *testing.T) {
+func TestSequencesGoOnAboveThoseOfALaterClock(t *testing.T) {
 	meter := newMeter("", 0, nil, func(int64) {})
 	reporter := newReporter(meter, 0, 0)
 	anHourOn := time.Now().Add(time.Hour).UnixMicro()
-	meter.Advance(1)
-	if report := reporter.report(about{"s", "j", 1, anHourOn}, true); report.GetSequence() <= anHourOn {
-		t.Errorf("%d is not above %d", report.GetSequence(), anHourOn)
+	for number, last := range []int64{anHourOn, 0, math.MaxInt64} {
+		meter.Advance(1)
+		report := reporter.report(about{"s", "j", 1, last}, true)
+		if want := anHourOn + int64(number) + 1; report.GetSequence() != want {
+			t.Errorf("after %d came %d, not %d", last, report.GetSequence(), want)
+		}
+		reporter.settle()
 	}
 }

@@ -11,12 +11,15 @@ import (
 
 const errorsRoom = 1 << 20
 
+// A sequence from countable on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over.
+const countable = 1 << 62
+
 // about is what all reports of a job carry.
 type about struct {
 	session, id string
 	attempt     int32
-	// contact is when the server was last in contact with a worker, in microseconds by its own clock; 0: not known.
-	contact int64
+	// last is the greatest sequence of the reports that the server has applied; 0: none, or not known.
+	last int64
 }
 
 // reporter turns one meter's state into numbered reports. A report stays the same, and is sent again, until it is
@@ -107,9 +110,10 @@ func lighten(report *headwayv1.ReportProgressRequest, faults []FieldError) (ligh
 }
 
 func (r *reporter) freeze(about about) bool {
-	// Above every sequence of an earlier process that reported this part in the same attempt, also where a clock was set
-	// back between the two.
-	r.sequence = max(r.sequence, about.contact)
+	// What is reported from now on is newer, also where an earlier process of the same attempt had a later clock.
+	if about.last < countable {
+		r.sequence = max(r.sequence, about.last)
+	}
 	report := r.draft(about)
 	if report != nil {
 		r.number(report)

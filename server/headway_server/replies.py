@@ -151,6 +151,7 @@ def job(source: Job) -> job_pb2.Job:
         continues=source.continues,
         continued_by=source.continued_by,
         key=source.key,
+        last_sequence=max(source.sequences.values(), default=0),
         history=[
             job_pb2.StatusChange(
                 status=STATUSES[change.status],

@@ -3,10 +3,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 import headway
 from headway.v1 import job_pb2
+from headway.v1 import job_service_pb2 as rpc
+from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.server import ServerProcess
 
 
@@ -43,6 +46,46 @@ def test_a_clock_that_is_set_back_between_two_processes_loses_nothing(
 
     for hours_back in (0, 1, 2):
         work(hours_back, hours_back + 1)
+
+
+def test_a_process_goes_on_after_another_whose_clock_is_ahead(
+    server: ServerProcess, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns
+    with monkeypatch.context() as ahead, headway.connect(server.address, session=session) as hw:
+        # Ahead of the server's clock too: no time that the server knows is above these sequences.
+        ahead.setattr(time, "time_ns", lambda: now() + 3_600_000_000_000)
+        earlier = hw.job()
+        earlier.advance(1)
+        earlier.part("other").advance(2)
+        earlier.count("seen")
+        assert earlier.flush(20)
+    with headway.connect(server.address, session=session) as hw:
+        later = hw.fetch(None, earlier.id)
+        assert later is not None
+        for done in (1, 2):
+            later.advance(3)
+            later.part("other").advance(1)
+            later.part("new").advance(1)
+            later.count("seen")
+            assert later.flush(20)
+            seen = hw.get(None, earlier.id)
+            assert dict(seen.parts) == {"": 1 + 3 * done, "other": 2 + done, "new": done}
+            assert dict(seen.counters) == {"seen": 1 + done}
+
+
+def test_a_sequence_above_which_there_is_none_hides_no_other_part(server: ServerProcess, session: str) -> None:
+    with headway.connect(server.address, session=session) as hw:
+        job_id = hw.job().id
+        report = rpc.ReportProgressRequest(session_id=session, job_id=job_id, part="far", advance=1, sequence=2**63 - 1)
+        with grpc.insecure_channel(server.address) as channel:
+            JobServiceStub(channel).ReportProgress(report, timeout=20)
+        job = hw.fetch(None, job_id)
+        assert job is not None
+        for done in (1, 2):
+            job.advance(1)
+            assert job.flush(20)
+            assert dict(hw.get(None, job_id).parts) == {"far": 1, "": done}
 
 
 def test_an_exception_fails_the_job_and_goes_on_unchanged(hw: headway.Client) -> None:

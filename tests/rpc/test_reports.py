@@ -376,6 +376,30 @@ def test_a_take_over_lets_sequences_begin_anew_and_keeps_the_meter(caller: Calle
     assert caller.report(job.id, attempt=2, sequence=1, advance=1).progress == 41
 
 
+def test_a_job_tells_the_greatest_sequence_of_its_attempt(caller: Caller) -> None:
+    """Of all its parts, whatever the clock says: whoever goes on without a take-over must number above it."""
+    job = caller.create()
+    assert job.last_sequence == 0
+    caller.report(job.id, progress=1)
+    assert caller.get(job.id).last_sequence == 0
+    ahead = caller.get(job.id).create_time.ToMicroseconds() + 10 * 365 * 24 * 3_600_000_000
+    caller.report(job.id, part="a", sequence=ahead, advance=1)
+    caller.report(job.id, part="b", sequence=7, advance=1)
+    assert caller.get(job.id).last_sequence == ahead
+    # Neither what is old nor what is refused was applied.
+    caller.report(job.id, part="a", sequence=ahead - 1, advance=1)
+    refused_with("INVALID_REQUEST", lambda: caller.report(job.id, sequence=INT64_MAX, advance=-2))
+    assert [seen.last_sequence for seen in caller.list().jobs] == [ahead]
+    caller.report(job.id, part="b", sequence=INT64_MAX, advance=1)
+    assert caller.get(job.id).last_sequence == INT64_MAX
+    assert caller.start(job.id, take_over=True).last_sequence == 0
+    assert caller.get(job.id).last_sequence == 0
+    caller.report(job.id, attempt=2, sequence=1, advance=1)
+    assert caller.get(job.id).last_sequence == 1
+    caller.finish(job.id)
+    assert caller.get(job.id).last_sequence == 1
+
+
 def test_the_meter_cannot_run_over(caller: Caller) -> None:
     """A job's progress is an int64, over all parts."""
     job = caller.create()

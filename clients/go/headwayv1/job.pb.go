@@ -182,7 +182,10 @@ type Job struct {
 	// this one, which CreateJob then allows.
 	ContinuedBy string `protobuf:"bytes,29,opt,name=continued_by,json=continuedBy,proto3" json:"continued_by,omitempty"`
 	// The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none.
-	Key           string `protobuf:"bytes,30,opt,name=key,proto3" json:"key,omitempty"`
+	Key string `protobuf:"bytes,30,opt,name=key,proto3" json:"key,omitempty"`
+	// The greatest sequence of the reports applied in this attempt; 0 if none had one. A worker that goes on numbers its
+	// reports above it.
+	LastSequence  int64 `protobuf:"varint,31,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +428,13 @@ func (x *Job) GetKey() string {
 		return x.Key
 	}
 	return ""
+}
+
+func (x *Job) GetLastSequence() int64 {
+	if x != nil {
+		return x.LastSequence
+	}
+	return 0
 }
 
 // The wish that a job may end early. Its worker learns of it in the reply to its next report, and ends the job with
@@ -725,7 +735,7 @@ var File_headway_v1_job_proto protoreflect.FileDescriptor
 const file_headway_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"\x14headway/v1/job.proto\x12\n" +
-	"headway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xce\f\n" +
+	"headway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xf9\f\n" +
 	"\x03Job\x12\x14\n" +
 	"\x02id\x18\x01 \x01(\tB\x04\xe2A\x01\bR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -760,7 +770,8 @@ const file_headway_v1_job_proto_rawDesc = "" +
 	"\brevision\x18\x1b \x01(\x03B\x04\xe2A\x01\x03R\brevision\x12\"\n" +
 	"\tcontinues\x18\x1c \x01(\tB\x04\xe2A\x01\x03R\tcontinues\x12'\n" +
 	"\fcontinued_by\x18\x1d \x01(\tB\x04\xe2A\x01\x03R\vcontinuedBy\x12\x16\n" +
-	"\x03key\x18\x1e \x01(\tB\x04\xe2A\x01\x03R\x03key\x1a9\n" +
+	"\x03key\x18\x1e \x01(\tB\x04\xe2A\x01\x03R\x03key\x12)\n" +
+	"\rlast_sequence\x18\x1f \x01(\x03B\x04\xe2A\x01\x03R\flastSequence\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +

@@ -161,7 +161,7 @@ export class Course {
     let silent = true;
     for (const reporter of this.started ? [...this.#reporters.values()] : []) {
       complete &&= !reporter.unsettled;
-      reporter.numberAbove(this.job.lastContactTime);
+      reporter.numberAbove(this.job.lastSequence);
       const report = reporter.report(this.#about(this.attempt), fresh);
       if (report) {
         silent = false;
@@ -264,7 +264,7 @@ export class Course {
   }
 
   #drain(fresh: boolean, attempt: number): Word[] {
-    for (const reporter of this.#reporters.values()) reporter.numberAbove(this.job.lastContactTime);
+    for (const reporter of this.#reporters.values()) reporter.numberAbove(this.job.lastSequence);
     return [...this.#reporters.values()].flatMap((reporter) =>
       reporter
         .drain(this.#about(attempt), fresh)

@@ -8,6 +8,9 @@ import { whole } from "./values.js";
 
 const ERRORS_ROOM = 1024 * 1024;
 
+/** A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over. */
+const COUNTABLE = 1n << 62n;
+
 /** Whose report it is. */
 export interface About {
   session: string;
@@ -29,7 +32,7 @@ export function heartbeat({ session, jobId, attempt }: About): Uint8Array {
 /** Turns one tally's state into reports. A report stays the same, and is sent again, until it is settled. */
 export class Reporter {
   readonly tally: Tally;
-  #sequence = microseconds();
+  #sequence = BigInt(microseconds());
   #progress: bigint;
   #size: bigint;
   #message = "";
@@ -45,13 +48,11 @@ export class Reporter {
   }
 
   /**
-   * The server was in contact with a worker at that time, by its own clock: what is reported from now on is newer. So
-   * its sequences are above those of an earlier process that reported this part in the same attempt, also where a clock
-   * was set back between the two.
+   * The server has applied a report with the sequence `last`. What is reported from now on is newer, also where an
+   * earlier process of the same attempt had a later clock.
    */
-  numberAbove(contact: Date | undefined): void {
-    // A Date has no microseconds.
-    if (contact) this.#sequence = Math.max(this.#sequence, (contact.getTime() + 1) * 1000);
+  numberAbove(last: bigint): void {
+    if (last > this.#sequence && last < COUNTABLE) this.#sequence = last;
   }
 
   /** Whether a report is unsettled, or another must follow before its turn. */
@@ -134,8 +135,8 @@ export class Reporter {
   }
 
   #number(report: Report): Report {
-    this.#sequence += 1;
-    report.message.sequence = BigInt(this.#sequence);
+    this.#sequence += 1n;
+    report.message.sequence = this.#sequence;
     report.bytes = encode(report.message);
     return report;
   }

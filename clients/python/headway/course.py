@@ -186,7 +186,7 @@ class Course:
         complete = silent = True
         for reporter in list(self._reporters.values()) if self.started else ():
             complete = complete and not reporter.unsettled
-            reporter.number_above(self.job.last_contact_time.ToMicroseconds())
+            reporter.number_above(self.job.last_sequence)
             report = reporter.report(self.session, self.job.id, self.attempt, fresh)
             if report is not None:
                 silent = False
@@ -255,7 +255,7 @@ class Course:
     def _drain(self, fresh: bool, attempt: int) -> list[rpc.ReportProgressRequest]:
         about = self.session, self.job.id, attempt
         for reporter in list(self._reporters.values()):
-            reporter.number_above(self.job.last_contact_time.ToMicroseconds())
+            reporter.number_above(self.job.last_sequence)
         return [report for reporter in list(self._reporters.values()) for report in reporter.drain(*about, fresh)]
 
     def answered(self, step: Step, job: job_pb2.Job | None) -> None:

@@ -13,6 +13,8 @@ from headway.values import clean, whole
 _ERRORS_ROOM = 1024 * 1024
 _COUNTERS = 64
 
+_COUNTABLE = 2**62
+"""A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over."""
 
 _PARTS = ("variables", "counters", "record_errors", "message", "size", "progress", "advance")
 
@@ -43,11 +45,11 @@ class Reporter:
         self._more = False
         self._pressing = False
 
-    def number_above(self, contact: int) -> None:
-        """The server was in contact with a worker at `contact` (in microseconds since 1970, by its own clock): what is
-        reported from now on is newer. So its sequences are above those of an earlier process that reported this part in
-        the same attempt, also where a clock was set back between the two."""
-        self._sequence = max(self._sequence, contact)
+    def number_above(self, last: int) -> None:
+        """The server has applied a report with the sequence `last`. What is reported from now on is newer, also where
+        an earlier process of the same attempt had a later clock."""
+        if last < _COUNTABLE:
+            self._sequence = max(self._sequence, last)
 
     @property
     def busy(self) -> bool:

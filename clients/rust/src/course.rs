@@ -153,7 +153,7 @@ impl Course {
         if state.started {
             for (index, reporter) in state.reporters.iter_mut().enumerate() {
                 complete = complete && !reporter.unsettled();
-                reporter.number_above(state.job.last_contact_time.as_ref());
+                reporter.number_above(state.job.last_sequence);
                 if let Some(report) = reporter.report(&about, fresh) {
                     reports.push((Some(index), report.clone()));
                 }
@@ -175,7 +175,7 @@ impl Course {
         let state = &mut *state;
         let mut left = Vec::new();
         for reporter in &mut state.reporters {
-            reporter.number_above(state.job.last_contact_time.as_ref());
+            reporter.number_above(state.job.last_sequence);
         }
         // A job that nobody has answered for yet begins with its first attempt.
         let (mut started, mut attempt) = (state.started, state.attempt.max(1));

@@ -12,6 +12,9 @@ use crate::values::clean;
 
 const ERRORS_ROOM: usize = 1024 * 1024;
 
+/// A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over.
+const COUNTABLE: i64 = 1 << 62;
+
 /// Whose reports these are.
 pub(crate) struct About<'a> {
     pub(crate) session: &'a str,
@@ -59,12 +62,11 @@ impl Reporter {
         }
     }
 
-    /// The server was in contact with a worker at that time, by its own clock: what is reported from now on is newer. So
-    /// its sequences are above those of an earlier process that reported this part in the same attempt, also where a
-    /// clock was set back between the two.
-    pub(crate) fn number_above(&mut self, contact: Option<&prost_types::Timestamp>) {
-        if let Some(time) = contact {
-            self.sequence = self.sequence.max(time.seconds * 1_000_000 + i64::from(time.nanos) / 1000);
+    /// The server has applied a report with the sequence `last`. What is reported from now on is newer, also where an
+    /// earlier process of the same attempt had a later clock.
+    pub(crate) fn number_above(&mut self, last: i64) {
+        if last < COUNTABLE {
+            self.sequence = self.sequence.max(last);
         }
     }
 
@@ -258,10 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn sequences_go_on_where_the_clock_was_set_back() {
+    fn sequences_go_on_above_those_of_a_later_clock() {
         let mut reporter = reporter();
-        reporter.number_above(Some(&prost_types::Timestamp { seconds: 4_071_006_245, nanos: 678_901_234 }));
-        reporter.number_above(None);
+        for last in [4_071_006_245_678_901, 0, i64::MAX] {
+            reporter.number_above(last);
+        }
         reporter.meter.advance(1);
         let report = reporter.report(&ABOUT, true).unwrap();
         assert_eq!(report.sequence, 4_071_006_245_678_902);

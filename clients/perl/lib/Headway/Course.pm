@@ -138,7 +138,7 @@ sub next_report {
         { left => $self->{started} ? [ @{ $self->{reporters} } ] : [], silent => 1, complete => 1 };
     while ( my $reporter = shift @{ $round->{left} } ) {
         $round->{complete} = 0 if $reporter->unsettled;
-        $reporter->number_above( $self->{job}{last_contact_time} );
+        $reporter->number_above( $self->{job}{last_sequence} || 0 );
         my $report = $reporter->report( $about, $fresh ) or next;
         $round->{silent} = 0;
         return ( $report, $reporter );
@@ -179,7 +179,7 @@ sub remains {
 sub _drain {
     my ( $self, $fresh, $attempt ) = @_;
     my $about = $self->_about($attempt);
-    $_->number_above( $self->{job}{last_contact_time} ) for @{ $self->{reporters} };
+    $_->number_above( $self->{job}{last_sequence} || 0 ) for @{ $self->{reporters} };
     return map { [ ReportProgress => $_ ] } map { $_->drain( $about, $fresh ) } @{ $self->{reporters} };
 }
 

@@ -8,10 +8,9 @@ use warnings;
 
 use Exporter    qw(import);
 use POSIX       ();
-use Time::Local qw(timegm);
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
-our @EXPORT_OK = qw(chance micros micros_of now uuid7);
+our @EXPORT_OK = qw(chance micros now uuid7);
 
 # Seconds of a clock that nobody sets.
 sub now {
@@ -21,16 +20,6 @@ sub now {
 # Unix time in microseconds.
 sub micros {
     return int( Time::HiRes::time() * 1_000_000 );
-}
-
-# The same of a time as the server writes it: 2026-11-30T20:43:16.123456Z; 0 for none.
-sub micros_of {
-    my ($time) = @_;
-    my ( $year, $month, $day, $hour, $minute, $second, $fraction ) =
-        ( $time // q{} ) =~ /\A (\d{4})-(\d\d)-(\d\d) T (\d\d):(\d\d):(\d\d) (?:[.](\d{1,9}))? Z \z/xms
-        or return 0;
-    my $seconds = timegm( $second, $minute, $hour, $day, $month - 1, $year );
-    return $seconds * 1_000_000 + int substr( ( $fraction // q{} ) . '000000', 0, 6 );
 }
 
 # A number between the two, so that many clients do not come back at the same moment.

@@ -21,7 +21,7 @@ my $DEPTH  = 32;
 my $WRITER = JSON::PP->new->utf8->canonical->allow_nonref->allow_bignum->convert_blessed;
 my $READER = JSON::PP->new->utf8->allow_nonref;
 
-my @NUMBERS = qw(size progress error_count attempt revision);
+my @NUMBERS = qw(size progress error_count attempt revision last_sequence);
 my @SPANS   = qw(heartbeat_timeout stall_timeout retention);
 
 # UTF-8, the same bytes for the same data.

@@ -7,11 +7,14 @@ use 5.016;
 use strict;
 use warnings;
 
-use Headway::Ids  qw(micros micros_of);
+use Headway::Ids  qw(micros);
 use Headway::Json qw(clean);
 
 my $ERRORS_ROOM = 1024 * 1024;
 my $COUNTERS    = 64;
+
+# A sequence from here on is nobody's clock, and to count on from it might end beyond 2**63: it is passed over.
+my $COUNTABLE = 2**62;
 
 sub new {
     my ( $class, $meter, $progress, $size ) = @_;
@@ -30,13 +33,11 @@ sub new {
 
 sub meter { return $_[0]{meter} }
 
-# The server was in contact with a worker at that time, by its own clock: what is reported from now on is newer. So its
-# sequences are above those of an earlier process that reported this part in the same attempt, also where a clock was set
-# back between the two.
+# The server has applied a report with that sequence. What is reported from now on is newer, also where an earlier process
+# of the same attempt had a later clock.
 sub number_above {
-    my ( $self, $contact ) = @_;
-    my $micros = micros_of($contact);
-    $self->{sequence} = $micros if $micros > $self->{sequence};
+    my ( $self, $last ) = @_;
+    $self->{sequence} = $last if $last > $self->{sequence} && $last < $COUNTABLE;
     return;
 }
 
@@ -123,7 +124,9 @@ sub _freeze {
 
 sub _number {
     my ( $self, $report ) = @_;
-    $report->{sequence} = ++$self->{sequence};
+
+    # As text: it may be beyond 2**53, where JSON's numbers are not exact.
+    $report->{sequence} = q{} . ++$self->{sequence};
     return $report;
 }
 

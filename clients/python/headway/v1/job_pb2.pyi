@@ -31,7 +31,7 @@ JOB_STATUS_FAILED: JobStatus
 JOB_STATUS_CANCELLED: JobStatus
 
 class Job(_message.Message):
-    __slots__ = ("id", "name", "invoker", "size", "progress", "unit", "status", "message", "labels", "parts", "counters", "error_count", "error", "cancellation", "create_time", "start_time", "end_time", "last_contact_time", "last_progress_time", "heartbeat_timeout", "stall_timeout", "retention", "stalled", "estimate", "attempt", "history", "revision", "continues", "continued_by", "key")
+    __slots__ = ("id", "name", "invoker", "size", "progress", "unit", "status", "message", "labels", "parts", "counters", "error_count", "error", "cancellation", "create_time", "start_time", "end_time", "last_contact_time", "last_progress_time", "heartbeat_timeout", "stall_timeout", "retention", "stalled", "estimate", "attempt", "history", "revision", "continues", "continued_by", "key", "last_sequence")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +83,7 @@ class Job(_message.Message):
     CONTINUES_FIELD_NUMBER: _ClassVar[int]
     CONTINUED_BY_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     invoker: str
@@ -113,7 +114,8 @@ class Job(_message.Message):
     continues: str
     continued_by: str
     key: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., invoker: _Optional[str] = ..., size: _Optional[int] = ..., progress: _Optional[int] = ..., unit: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., message: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., parts: _Optional[_Mapping[str, int]] = ..., counters: _Optional[_Mapping[str, int]] = ..., error_count: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., cancellation: _Optional[_Union[Cancellation, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_contact_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stalled: _Optional[bool] = ..., estimate: _Optional[_Union[Estimate, _Mapping]] = ..., attempt: _Optional[int] = ..., history: _Optional[_Iterable[_Union[StatusChange, _Mapping]]] = ..., revision: _Optional[int] = ..., continues: _Optional[str] = ..., continued_by: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
+    last_sequence: int
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., invoker: _Optional[str] = ..., size: _Optional[int] = ..., progress: _Optional[int] = ..., unit: _Optional[str] = ..., status: _Optional[_Union[JobStatus, str]] = ..., message: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., parts: _Optional[_Mapping[str, int]] = ..., counters: _Optional[_Mapping[str, int]] = ..., error_count: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., cancellation: _Optional[_Union[Cancellation, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_contact_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., heartbeat_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stall_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stalled: _Optional[bool] = ..., estimate: _Optional[_Union[Estimate, _Mapping]] = ..., attempt: _Optional[int] = ..., history: _Optional[_Iterable[_Union[StatusChange, _Mapping]]] = ..., revision: _Optional[int] = ..., continues: _Optional[str] = ..., continued_by: _Optional[str] = ..., key: _Optional[str] = ..., last_sequence: _Optional[int] = ...) -> None: ...
 
 class Cancellation(_message.Message):
     __slots__ = ("requested", "reason", "deadline", "seen")

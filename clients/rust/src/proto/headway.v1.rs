@@ -129,6 +129,10 @@ pub struct Job {
     /// The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none.
     #[prost(string, tag = "30")]
     pub key: ::prost::alloc::string::String,
+    /// The greatest sequence of the reports applied in this attempt; 0 if none had one. A worker that goes on numbers its
+    /// reports above it.
+    #[prost(int64, tag = "31")]
+    pub last_sequence: i64,
 }
 /// The wish that a job may end early. Its worker learns of it in the reply to its next report, and ends the job with
 /// FailJob, code CANCELLED.

@@ -155,6 +155,11 @@ export interface Job {
   continuedBy: string;
   /** The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none. */
   key: string;
+  /**
+   * The greatest sequence of the reports applied in this attempt; 0 if none had one. A worker that goes on numbers its
+   * reports above it.
+   */
+  lastSequence: bigint;
 }
 
 export interface Job_LabelsEntry {
@@ -265,6 +270,7 @@ function createBaseJob(): Job {
     continues: "",
     continuedBy: "",
     key: "",
+    lastSequence: 0n,
   };
 }
 
@@ -371,6 +377,12 @@ export const Job: MessageFns<Job> = {
     }
     if (message.key !== "") {
       writer.uint32(242).string(message.key);
+    }
+    if (message.lastSequence !== 0n) {
+      if (BigInt.asIntN(64, message.lastSequence) !== message.lastSequence) {
+        throw new globalThis.Error("value provided for field message.lastSequence of type int64 too large");
+      }
+      writer.uint32(248).int64(message.lastSequence);
     }
     return writer;
   },
@@ -637,6 +649,14 @@ export const Job: MessageFns<Job> = {
             message.key = reader.string();
             continue;
           }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.lastSequence = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -722,6 +742,9 @@ export const Job: MessageFns<Job> = {
     message.continues = object.continues ?? "";
     message.continuedBy = object.continuedBy ?? "";
     message.key = object.key ?? "";
+    message.lastSequence = (object.lastSequence !== undefined && object.lastSequence !== null)
+      ? BigInt(object.lastSequence)
+      : 0n;
     return message;
   },
 };

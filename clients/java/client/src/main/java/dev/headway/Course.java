@@ -152,7 +152,7 @@ final class Course {
         List<Draft> drafts = new ArrayList<>();
         for (Reporter reporter : started ? reporters.values() : List.<Reporter>of()) {
             complete = complete && !reporter.isUnsettled();
-            reporter.numberAbove(state().getLastContactTime());
+            reporter.numberAbove(state().getLastSequence());
             ReportProgressRequest report = reporter.report(about(attempt), fresh);
             if (report != null) {
                 drafts.add(new Draft(reporter, report));
@@ -224,7 +224,7 @@ final class Course {
     private List<ReportProgressRequest> drain(boolean fresh, int attempt) {
         List<ReportProgressRequest> left = new ArrayList<>();
         for (Reporter reporter : reporters.values()) {
-            reporter.numberAbove(state().getLastContactTime());
+            reporter.numberAbove(state().getLastSequence());
             left.addAll(reporter.drain(about(attempt), fresh));
         }
         return left;

@@ -1,7 +1,5 @@
 package dev.headway;
 
-import com.google.protobuf.Timestamp;
-
 import dev.headway.v1.ReportProgressRequest;
 
 import java.time.Instant;
@@ -22,6 +20,12 @@ final class Reporter {
     private static final int ERRORS = 1000;
     private static final int ERRORS_ROOM = 1024 * 1024;
 
+    /**
+     * A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it
+     * is passed over.
+     */
+    private static final long COUNTABLE = 1L << 62;
+
     final Meter meter;
 
     private long sequence = ChronoUnit.MICROS.between(Instant.EPOCH, Instant.now());
@@ -41,12 +45,13 @@ final class Reporter {
     }
 
     /**
-     * The server was in contact with a worker at that time, by its own clock: what is reported from
-     * now on is newer. So its sequences are above those of an earlier process that reported this
-     * part in the same attempt, also where a clock was set back between the two.
+     * The server has applied a report with the sequence {@code last}. What is reported from now on
+     * is newer, also where an earlier process of the same attempt had a later clock.
      */
-    void numberAbove(Timestamp contact) {
-        sequence = Math.max(sequence, contact.getSeconds() * 1_000_000 + contact.getNanos() / 1000);
+    void numberAbove(long last) {
+        if (last < COUNTABLE) {
+            sequence = Math.max(sequence, last);
+        }
     }
 
     /** Whether a report is unsettled, or another must follow before its turn. */
