@@ -36,8 +36,8 @@ class ServerProcess:
         prefix: Sequence[str] = (),
         gap_max: float = loop_gaps.GAP_MAX,
     ) -> None:
-        """`prefix`: a command that executes the server's, which is appended to it. `gap_max`: seconds that its event loop
-        may stand still."""
+        """`prefix`: a command that executes the server's, which is appended to it. `gap_max`: seconds that its event
+        loop may stand still."""
         self.gap_max = gap_max
         self.folder = folder
         self.database = database or f"sqlite:///{folder / 'headway.db'}"
