@@ -55,6 +55,9 @@ RETRY_DELAY = 0.2
 STUCK_AFTER = 600.0
 """Seconds in which a round has to end, whatever happens to its servers."""
 
+SHOWN_EVERY = 10
+"""Rounds after which the command tells how far it is."""
+
 PAUSES = (0.2, 3.0)
 """Seconds, at least and at most, that a server is stopped."""
 
@@ -256,6 +259,9 @@ async def _run(servers: list[ServerProcess], rounds: int, together: int) -> Outc
         async def one() -> None:
             async with free:
                 await Round(stubs, outcome).run()
+            outcome.seconds = time.monotonic() - began
+            if outcome.rounds % SHOWN_EVERY == 0:
+                print(outcome, file=sys.stderr)
 
         pausing = asyncio.create_task(_pause(servers, outcome))
         try:
