@@ -6,8 +6,8 @@ TYPESCRIPT_VERSION := 5.9.3
 BIN := .venv/bin
 PROTOS := $(wildcard protos/headway/v1/*.proto)
 STUBS := clients/python/headway/v1
-OPENAPI := server/headway_server/openapi.json
-SOURCES := server clients/python clients/conformance tests examples benchmarks
+OPENAPI := server/headway_server/http/openapi.json
+SOURCES := server clients/python clients/conformance tests tools examples benchmarks
 
 .DEFAULT_GOAL := check
 .PHONY: check help run bench demo picture test test-all test-clients conformance docs lint format stubs breaking lock clean
@@ -74,7 +74,7 @@ stubs: .venv/.dev ## Generate the Python stubs and the OpenAPI description from 
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) protos/headway/v1/job_service.proto
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --include_imports --include_source_info \
-	  --descriptor_set_out=/dev/stdout $(PROTOS) | $(BIN)/python -m headway_server.openapi > $(OPENAPI)
+	  --descriptor_set_out=/dev/stdout $(PROTOS) | $(BIN)/python -m tools.openapi > $(OPENAPI)
 
 # What callers have is what main had before this change: main itself on a branch, main's last commit on main.
 breaking: .venv/.dev ## Check that the protos break no caller written against main

@@ -14,7 +14,7 @@ from benchmarks.processes import ECHO, Echo, cpu_seconds, server, slow_disk, stu
 from headway.ids import uuid7
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from headway_server.database import open_engine
+from headway_server.storage.database import open_engine
 from tests.support.server import ServerProcess
 
 Call = Callable[[bytes], Awaitable[bytes]]

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import grpc
 import uvloop
 
-from headway_server.grpc_options import options
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
+from headway_server.rpc.grpc_options import options
 
 
 async def unary(message: bytes, _: object) -> bytes:

@@ -17,13 +17,14 @@ from benchmarks.figures import Section
 from benchmarks.processes import cpu_seconds, server, streaming, unary
 from headway.ids import uuid7
 from headway.v1 import job_service_pb2 as rpc
-from headway_server import facts, machine
-from headway_server.actions import Create, Finish
-from headway_server.change import Change, Rules
-from headway_server.database import migrate, open_engine, session_key
-from headway_server.report import Variables
-from headway_server.store import Store
-from headway_server.tokens import SessionHasher
+from headway_server.domain import state_machine
+from headway_server.domain.change import Change, Rules
+from headway_server.domain.commands import Create, Finish
+from headway_server.domain.report import Variables
+from headway_server.service.sealed_tokens import SessionHasher
+from headway_server.storage import server_facts
+from headway_server.storage.database import migrate, open_engine, session_key
+from headway_server.storage.store import Store
 from tests.support.server import ServerProcess
 
 SIZES = (1000, 100_000, 1_000_000)
@@ -62,7 +63,7 @@ def fill(folder: Path, size: int) -> None:
     store = Store(engine)
     rules = Rules()
     # Else the server would take the rules for new ones, and look at every job again.
-    facts.follow_rules(store, rules)
+    server_facts.follow_rules(store, rules)
     now = store.now()
 
     def changes() -> Iterator[Change]:
@@ -71,12 +72,12 @@ def fill(folder: Path, size: int) -> None:
             created = now - HOUR - size + number
             if number < EXPIRED:
                 created -= rules.retention
-            change = machine.create(
+            change = state_machine.create(
                 owner, identity(number), Create(digest="", name="import", size=1000), created, rules
             )
             change.variables = Variables()
             if number < size - running(size):
-                machine.step(change, Finish(None, ""), created + 1, rules)
+                state_machine.step(change, Finish(None, ""), created + 1, rules)
             yield change
 
     batch: list[Change] = []

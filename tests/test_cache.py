@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway_server import encoded
-from headway_server.budget import Budget, Share
-from headway_server.cache import OVERHEAD, PART, Cache
-from headway_server.checks import Checks
-from headway_server.errors import MemoryLimit
-from headway_server.guard import ANYBODY
-from headway_server.job import Job
-from headway_server.limits import Limits
-from headway_server.sessions import KEPT_BYTES, Sessions
-from headway_server.tokens import SessionHasher
+from headway_server.domain.errors import MemoryLimit
+from headway_server.domain.job import Job
+from headway_server.domain.limits import Limits
+from headway_server.resources.budget import Budget, Share
+from headway_server.resources.cache import OVERHEAD, PART, Cache
+from headway_server.rpc import encoded_replies
+from headway_server.rpc.call_guard import ANYBODY
+from headway_server.rpc.sessions import KEPT_BYTES, Sessions
+from headway_server.rpc.validation import Checks
+from headway_server.service.sealed_tokens import SessionHasher
 
 TOTAL = 64 * 1024
 
@@ -45,10 +45,10 @@ def test_what_is_large_is_not_kept() -> None:
 def test_a_large_job_is_encoded_once_for_all_who_wait_for_it() -> None:
     small, large = Job("session", "0" * 32, name="small"), Job("session", "1" * 32, name="large")
     large.labels = {f"{number:0256}": "x" * 1024 for number in range(200)}
-    first, answer = encoded.job(small), encoded.job(large)
-    assert len(answer) > encoded.KEPT_BYTES // PART
-    assert encoded.job(large) is answer
-    assert encoded.job(small) is first
+    first, answer = encoded_replies.job(small), encoded_replies.job(large)
+    assert len(answer) > encoded_replies.KEPT_BYTES // PART
+    assert encoded_replies.job(large) is answer
+    assert encoded_replies.job(small) is first
 
 
 def test_sessions_take_no_more_than_their_bytes() -> None:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headway_server.change_log import ENTRIES_MAX, ChangeLog, Snapshot, current_snapshot
-from headway_server.database import migrate, open_engine
-from headway_server.job import Key
-from headway_server.store import Store
+from headway_server.domain.job import Key
+from headway_server.storage.change_log import ENTRIES_MAX, ChangeLog, Snapshot, current_snapshot
+from headway_server.storage.database import migrate, open_engine
+from headway_server.storage.store import Store
 from tests.support.postgres import Postgres
 
 WRITERS = 4

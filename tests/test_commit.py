@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway_server import machine
-from headway_server.actions import Action, Cancel, Create, Fail, Finish, Start, Update
-from headway_server.change import Change, Rules
-from headway_server.commit import Commit, Outcome
-from headway_server.committed import Committed
-from headway_server.database import open_engine
-from headway_server.errors import JobError
-from headway_server.job import Error, Job
-from headway_server.limits import MICROSECONDS
-from headway_server.report import Report
-from headway_server.store import Store
-from headway_server.totals import Totals
+from headway_server.domain import state_machine
+from headway_server.domain.change import Change, Rules
+from headway_server.domain.commands import Action, Cancel, Create, Fail, Finish, Start, Update
+from headway_server.domain.errors import JobError
+from headway_server.domain.job import Error, Job
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.report import Report
+from headway_server.service.commit import Commit, Outcome
+from headway_server.service.job_cache import Committed
+from headway_server.service.totals import Totals
+from headway_server.storage.database import open_engine
+from headway_server.storage.store import Store
 
 RULES = Rules()
 KEY = ("session", "0" * 32)
@@ -38,19 +38,19 @@ COMMANDS = st.one_of(
 def together(store: Store, commands: Sequence[Action]) -> list[Outcome]:
     """The outcomes of commands that share one commit."""
     committed = Committed(1_000_000)
-    committed.note([machine.create(*KEY, CREATE, 1, RULES)])
+    committed.note([state_machine.create(*KEY, CREATE, 1, RULES)])
     commit = Commit(store, committed, Totals(RULES.limits), RULES, 2, [[(KEY, command) for command in commands]])
     return commit.apply([(KEY, command) for command in commands])
 
 
 def one_by_one(commands: Sequence[Action]) -> list[Outcome]:
     """The outcomes of the same commands in a commit each."""
-    job = machine.create(*KEY, CREATE, 1, RULES).job
+    job = state_machine.create(*KEY, CREATE, 1, RULES).job
     outcomes: list[Outcome] = []
     for command in commands:
         change = Change(job.copy())
         try:
-            machine.step(change, command, 2, RULES)
+            state_machine.step(change, command, 2, RULES)
         except JobError as error:
             outcomes.append(error)
         else:

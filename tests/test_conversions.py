@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from headway_server import conversions
-from headway_server.conversions import Conversions
-from headway_server.errors import Overloaded
+from headway_server.domain.errors import Overloaded
+from headway_server.rpc import conversions
+from headway_server.rpc.conversions import Conversions
 
 
 async def test_who_sends_much_holds_nobody_else_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server import database_errors
-from headway_server.database_errors import Treatment, as_job_error, name, treatment
-from headway_server.errors import DatabaseUnavailable, StorageFull
+from headway_server.domain.errors import DatabaseUnavailable, StorageFull
+from headway_server.storage import database_errors
+from headway_server.storage.database_errors import Treatment, as_job_error, name, treatment
 from tests.support.app import RunningApp
 from tests.support.postgres import Postgres
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway_server.estimate import SECOND, Pace, estimate, observe, resume
+from headway_server.domain.estimate import SECOND, Pace, estimate, observe, resume
 
 
 def run(paces: list[float], seconds: int = 1) -> tuple[Pace | None, float, int]:

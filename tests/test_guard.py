@@ -6,12 +6,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server import app as application
-from headway_server.budget import Budget
-from headway_server.errors import CredentialsInvalid, MemoryLimit
-from headway_server.grpc_door import handlers
-from headway_server.guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
-from headway_server.limits import Limits
-from headway_server.open_calls import OpenCalls
+from headway_server.domain.errors import CredentialsInvalid, MemoryLimit
+from headway_server.domain.limits import Limits
+from headway_server.resources.budget import Budget
+from headway_server.rpc.call_guard import ADMIN, ANYBODY, POLICY, Credentials, Guard, Scope
+from headway_server.rpc.grpc_server import handlers
+from headway_server.rpc.open_calls import OpenCalls
 from tests.support.app import RunningApp
 
 SERVICES = (
@@ -35,7 +35,7 @@ def test_the_policy_names_no_method_that_is_not_served() -> None:
 
 def test_a_method_without_a_row_cannot_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {name: scope for name, scope in POLICY.items() if not name.endswith(".GetJob")}
-    monkeypatch.setattr("headway_server.guard.POLICY", rows)
+    monkeypatch.setattr("headway_server.rpc.call_guard.POLICY", rows)
 
     class Servicer:
         def __getattr__(self, name: str) -> object:

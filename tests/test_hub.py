@@ -5,11 +5,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from headway_server.change_log import Snapshot
-from headway_server.job import Job
-from headway_server.limits import Limits
-from headway_server.listing import Removal
-from headway_server.watch import Behind, Hub, Seen, SessionInbox
+from headway_server.domain.job import Job
+from headway_server.domain.limits import Limits
+from headway_server.service.watch_hub import Behind, Hub, Seen, SessionInbox
+from headway_server.storage.change_log import Snapshot
+from headway_server.storage.listing import Removal
 
 SESSION = "a" * 32
 LIFE = 600.0

@@ -6,8 +6,8 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway_server.errors import FAULTS_SHOWN, Fault
-from headway_server.json_values import Json, struct_on_wire, to_text, value_on_wire
+from headway_server.domain.errors import FAULTS_SHOWN, Fault
+from headway_server.rpc.json_values import Json, struct_on_wire, to_text, value_on_wire
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)

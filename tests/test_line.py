@@ -5,7 +5,7 @@ import random
 import threading
 import time
 
-from headway_server.line import LINGER, Line
+from headway_server.service.commit_queue import LINGER, Line
 
 PATIENCE = 10.0
 

@@ -20,16 +20,17 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from headway.v1 import job_pb2, job_service_pb2
-from headway_server import bodies, connect, requests, safety, transcode
 from headway_server.app import JOB_SERVICE
-from headway_server.budget import Budget, Share
-from headway_server.checks import Checks, session_fault
-from headway_server.errors import JobError, MemoryLimit
-from headway_server.guard import ADMIN, Caller, Credentials, Guard
-from headway_server.limits import Limits
-from headway_server.operations import OperationsServicer
-from headway_server.sessions import Sessions
-from headway_server.tokens import Sealer, SessionHasher
+from headway_server.domain.errors import JobError, MemoryLimit
+from headway_server.domain.limits import Limits
+from headway_server.http import bodies, connect_protocol, json_codec, origin_policy
+from headway_server.resources.budget import Budget, Share
+from headway_server.rpc import from_proto
+from headway_server.rpc.call_guard import ADMIN, Caller, Credentials, Guard
+from headway_server.rpc.operations import OperationsServicer
+from headway_server.rpc.sessions import Sessions
+from headway_server.rpc.validation import Checks, session_fault
+from headway_server.service.sealed_tokens import Sealer, SessionHasher
 
 LENGTH = 200_000
 """Bytes of the shorter text."""
@@ -124,7 +125,7 @@ def is_linear(make: Callable[[int], Callable[[], object]]) -> bool:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize("name", JSON_TEXTS)
 def test_json(method: MethodDescriptor, name: str) -> None:
-    decode = transcode.decoder(method.input_type, LIMITS.values)
+    decode = json_codec.decoder(method.input_type, LIMITS.values)
 
     def make(length: int) -> Callable[[], object]:
         body = JSON_TEXTS[name](length).encode("utf-8", "surrogatepass")
@@ -144,12 +145,12 @@ MESSAGES: dict[str, Callable[[int], message.Message]] = {
 }
 
 CONVERTERS: dict[str, Callable[..., object]] = {
-    "CreateJobRequest": requests.create,
-    "UpdateJobRequest": requests.update,
-    "FailJobRequest": requests.fail,
-    "GetVariablesRequest": requests.names,
-    "ReportProgressRequest": requests.report,
-    "ListJobsRequest": lambda request, checks: requests.list_filter(request, checks, None),
+    "CreateJobRequest": from_proto.create,
+    "UpdateJobRequest": from_proto.update,
+    "FailJobRequest": from_proto.fail,
+    "GetVariablesRequest": from_proto.names,
+    "ReportProgressRequest": from_proto.report,
+    "ListJobsRequest": lambda request, checks: from_proto.list_filter(request, checks, None),
 }
 
 
@@ -160,7 +161,7 @@ def test_a_detail_costs_little_more_than_to_parse_it() -> None:
     request.error.details.add().Pack(detail)
     raw = detail.SerializeToString()
     checks = Checks(LIMITS)
-    checking = seconds(lambda: requests.fail(request, checks))
+    checking = seconds(lambda: from_proto.fail(request, checks))
     parsing = seconds(lambda: error_details_pb2.BadRequest.FromString(raw))
     assert not checks.faults
     assert checking < 4 * parsing + TOO_SHORT
@@ -196,10 +197,10 @@ TEXTS: dict[str, Callable[[str], object]] = {
     "job id": lambda text: Checks(LIMITS).job_id(text),
     "token": lambda text: Sealer(b"k" * 32).open("page", "scope", text),
     "authorization": lambda text: Credentials("token").caller([f"Bearer {text}"]),
-    "content type": lambda text: connect._kind(Headers({"content-type": text}), "application/", ("json",)),
-    "host": lambda text: safety._is_number(safety._host(text)),
-    "json_format's words": lambda text: transcode._fault(FINISH, "Failed to parse results field: " + text),
-    "json_format's words on a field": lambda text: transcode._fault(
+    "content type": lambda text: connect_protocol._kind(Headers({"content-type": text}), "application/", ("json",)),
+    "host": lambda text: origin_policy._is_number(origin_policy._host(text)),
+    "json_format's words": lambda text: json_codec._fault(FINISH, "Failed to parse results field: " + text),
+    "json_format's words on a field": lambda text: json_codec._fault(
         FINISH, 'Message type "a" has no field named "' + text
     ),
 }

@@ -7,12 +7,12 @@ from typing import Any  # the fields of a filter, and what a database driver ret
 
 import pytest
 
-from headway_server import listing, rows
-from headway_server.change import Change
-from headway_server.change_log import ChangeLog, Snapshot
-from headway_server.job import Job, Status
-from headway_server.listing import NEWEST, OLDEST, Filter, Position, Removal, position
-from headway_server.store import Store
+from headway_server.domain.change import Change
+from headway_server.domain.job import Job, Status
+from headway_server.storage import listing, rows
+from headway_server.storage.change_log import ChangeLog, Snapshot
+from headway_server.storage.listing import NEWEST, OLDEST, Filter, Position, Removal, position
+from headway_server.storage.store import Store
 from tests.conftest import ENGINES, empty_database
 from tests.support.rows import multiply, opened
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headway_server import machine
-from headway_server.actions import (
+from headway_server.domain import state_machine
+from headway_server.domain.change import Change, Event, Rules
+from headway_server.domain.commands import (
     Action,
     Cancel,
     Clear,
@@ -20,19 +21,18 @@ from headway_server.actions import (
     Tick,
     Update,
 )
-from headway_server.change import Change, Event, Rules
-from headway_server.errors import (
+from headway_server.domain.errors import (
     InvalidRequest,
     JobEnded,
     JobError,
     JobNotStarted,
     StaleAttempt,
 )
-from headway_server.gaps import Gap
-from headway_server.job import ENDED, Error, Job, Status
-from headway_server.limits import INT64_MAX, MICROSECONDS
-from headway_server.machine import HISTORY_KEPT, TRANSITIONS
-from headway_server.report import RecordError, Report, Variables
+from headway_server.domain.gaps import Gap
+from headway_server.domain.job import ENDED, Error, Job, Status
+from headway_server.domain.limits import INT64_MAX, MICROSECONDS
+from headway_server.domain.report import RecordError, Report, Variables
+from headway_server.domain.state_machine import HISTORY_KEPT, TRANSITIONS
 
 RULES = Rules()
 HEARTBEAT = 60 * MICROSECONDS
@@ -41,7 +41,9 @@ AMOUNTS = st.integers(0, 1000)
 
 
 def make(*, pending: bool = False, heartbeat: int = HEARTBEAT) -> Change:
-    return machine.create("session", "0" * 32, Create("digest", pending=pending, heartbeat_timeout=heartbeat), 1, RULES)
+    return state_machine.create(
+        "session", "0" * 32, Create("digest", pending=pending, heartbeat_timeout=heartbeat), 1, RULES
+    )
 
 
 class JobLife(RuleBasedStateMachine):
@@ -61,10 +63,10 @@ class JobLife(RuleBasedStateMachine):
 
     def act(self, action: Action) -> JobError | None:
         before = deepcopy(self.job)
-        change = machine.working_copy(self.job)
+        change = state_machine.working_copy(self.job)
         change.variables = Variables.of(dict(self.variables))
         try:
-            machine.step(change, action, self.now, RULES)
+            state_machine.step(change, action, self.now, RULES)
         except JobError as error:
             assert change.job == before, "a step that failed changed something"
             return error
@@ -247,10 +249,10 @@ def test_reports_with_sequences_can_be_repeated_and_delayed(
     """A retry never counts twice: sending everything again, in order, changes nothing."""
     change = make()
     for part, sequence, amount in reports:
-        machine.step(change, Report(part=part, sequence=sequence, advance=amount), 2, RULES)
+        state_machine.step(change, Report(part=part, sequence=sequence, advance=amount), 2, RULES)
     settled = deepcopy(change.job)
     for part, sequence, amount in reports:
-        machine.step(change, Report(part=part, sequence=sequence, advance=amount), 3, RULES)
+        state_machine.step(change, Report(part=part, sequence=sequence, advance=amount), 3, RULES)
     assert change.job == settled
 
 
@@ -259,8 +261,8 @@ def test_history_keeps_the_first_and_the_last() -> None:
     now = 1
     for _ in range(100):
         now += HEARTBEAT
-        machine.step(change, Tick(0), now, RULES)
-        machine.step(change, Report(), now, RULES)
+        state_machine.step(change, Tick(0), now, RULES)
+        state_machine.step(change, Report(), now, RULES)
     history = change.job.history
     assert len(history) == 2 * HISTORY_KEPT
     assert [entry.revision for entry in history[:3]] == [1, 2, 3]
@@ -270,11 +272,11 @@ def test_history_keeps_the_first_and_the_last() -> None:
 
 def test_nothing_is_counted_beyond_int64() -> None:
     change = make()
-    machine.step(change, Report(part="a", progress=INT64_MAX), 2, RULES)
+    state_machine.step(change, Report(part="a", progress=INT64_MAX), 2, RULES)
     before = deepcopy(change.job)
     for report in (Report(part="a", advance=1), Report(part="b", progress=1)):
         try:
-            machine.step(change, report, 3, RULES)
+            state_machine.step(change, report, 3, RULES)
         except InvalidRequest:
             assert change.job == before
         else:
@@ -283,8 +285,8 @@ def test_nothing_is_counted_beyond_int64() -> None:
 
 def test_a_clock_that_runs_backwards_is_held() -> None:
     change = make()
-    machine.step(change, Report(progress=1), 1000, RULES)
-    machine.step(change, Report(progress=2), 10, RULES)
+    state_machine.step(change, Report(progress=1), 1000, RULES)
+    state_machine.step(change, Report(progress=2), 10, RULES)
     assert change.job.update_time == change.job.last_contact_time == 1000
 
 
@@ -293,7 +295,7 @@ def test_silence_counts_only_while_somebody_listened() -> None:
     change = make()
     seen = []
     for now in (10 * HEARTBEAT + 1, 11 * HEARTBEAT):
-        machine.step(change, Tick(listening_since=10 * HEARTBEAT), now, RULES)
+        state_machine.step(change, Tick(listening_since=10 * HEARTBEAT), now, RULES)
         seen.append(change.job.status)
     assert seen == [Status.RUNNING, Status.LOST]
 
@@ -302,8 +304,8 @@ def test_clear_removes_in_every_state() -> None:
     ends: tuple[Action, ...] = (Finish(None, "x"), Fail(Error(2, "")), Cancel("", 0))
     for action in (*ends, Start()):
         change = make(pending=isinstance(action, Start))
-        machine.step(change, action, 2, RULES)
-        machine.step(change, Clear(), 3, RULES)
+        state_machine.step(change, action, 2, RULES)
+        state_machine.step(change, Clear(), 3, RULES)
         assert change.removed
 
 
@@ -316,7 +318,7 @@ def test_time_in_which_nobody_could_listen_abandons_no_job() -> None:
     back = 2 * RULES.abandon_after
     seen = []
     for now in (back, back + RULES.abandon_after - 1, back + RULES.abandon_after):
-        machine.step(change, Tick(listening_since=back), now, RULES)
+        state_machine.step(change, Tick(listening_since=back), now, RULES)
         seen.append(change.job.status)
     assert seen == [Status.RUNNING, Status.RUNNING, Status.FAILED]
     assert change.job.error is not None
@@ -325,15 +327,15 @@ def test_time_in_which_nobody_could_listen_abandons_no_job() -> None:
 
 def test_what_is_told_is_the_job_as_it_was_then() -> None:
     rules = Rules(noticed=frozenset(Event))
-    change = machine.create("s", "0" * 32, Create("digest", heartbeat_timeout=5, stall_timeout=50), 1, rules)
-    machine.step(change, Tick(0), 10, rules)
-    machine.step(change, Report(progress=7), 20, rules)
-    machine.step(change, Report(), 69, rules)
-    machine.step(change, Tick(0), 70, rules)
-    machine.step(change, Tick(0), 71, rules)
-    machine.step(change, Finish(None, "x"), 72, rules)
+    change = state_machine.create("s", "0" * 32, Create("digest", heartbeat_timeout=5, stall_timeout=50), 1, rules)
+    state_machine.step(change, Tick(0), 10, rules)
+    state_machine.step(change, Report(progress=7), 20, rules)
+    state_machine.step(change, Report(), 69, rules)
+    state_machine.step(change, Tick(0), 70, rules)
+    state_machine.step(change, Tick(0), 71, rules)
+    state_machine.step(change, Finish(None, "x"), 72, rules)
     # A repeat is nothing new.
-    machine.step(change, Finish(None, "x"), 73, rules)
+    state_machine.step(change, Finish(None, "x"), 73, rules)
     told = [(notice.event, notice.job.status, notice.job.stalled, notice.job.revision) for notice in change.notices]
     assert told == [
         (Event.LOST, Status.LOST, False, 2),
@@ -346,9 +348,9 @@ def test_only_what_somebody_asked_for_is_told() -> None:
     rules = Rules(noticed=frozenset({Event.FAILED, Event.CANCELLED}))
     told = []
     for end in (Finish(None, "x"), Fail(Error(2, "")), Fail(Error(1, "")), Cancel("", 0)):
-        change = machine.create("s", "0" * 32, Create("digest"), 1, rules)
-        machine.step(change, end, 2, rules)
-        machine.step(change, Tick(0), 3, rules)
+        change = state_machine.create("s", "0" * 32, Create("digest"), 1, rules)
+        state_machine.step(change, end, 2, rules)
+        state_machine.step(change, Tick(0), 3, rules)
         told.append([notice.event for notice in change.notices])
     assert told == [[], [Event.FAILED], [Event.CANCELLED], [Event.CANCELLED]]
 
@@ -363,7 +365,7 @@ def test_a_worker_is_lost_only_after_it_could_have_been_heard_long_enough(
     now: int, heard_until: int, gaps: tuple[Gap, ...]
 ) -> None:
     change = make()
-    machine.step(change, Tick(heard_until=heard_until, gaps=gaps), now, RULES)
+    state_machine.step(change, Tick(heard_until=heard_until, gaps=gaps), now, RULES)
     unheard = sum(max(gap.end - max(gap.start, 1), 0) for gap in gaps)
     silent_long_enough = min(now, heard_until) - 1 - unheard >= HEARTBEAT
     assert (change.job.status is Status.LOST) == silent_long_enough

@@ -5,8 +5,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from headway_server import postgresql
-from headway_server.database import StartError, open_engine
+from headway_server.storage import postgresql
+from headway_server.storage.database import StartError, open_engine
 from tests.support.postgres import Postgres
 
 SECRET = "sw0rdf1sh"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from headway.v1 import job_pb2
-from headway_server import readers as readers_module
-from headway_server.errors import Overloaded
+from headway_server.domain.errors import Overloaded
+from headway_server.storage import read_pool as readers_module
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds
 

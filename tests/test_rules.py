@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server import facts, upkeep
-from headway_server.change import Change
-from headway_server.limits import MICROSECONDS
+from headway_server.domain.change import Change
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.service import sweeper
 from headway_server.settings import Settings
+from headway_server.storage import server_facts
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 
@@ -31,7 +32,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "RULES_BATCH", BATCH)
+    monkeypatch.setattr(sweeper, "RULES_BATCH", BATCH)
 
 
 def end_jobs(app: RunningApp) -> None:
@@ -63,7 +64,7 @@ def test_a_shorter_retention_reaches_old_jobs(database: str, monkeypatch: pytest
             save(changes)
 
         monkeypatch.setattr(store, "save", spy)
-        monkeypatch.setattr(upkeep, "RULES_ROUND", 30)
+        monkeypatch.setattr(sweeper, "RULES_ROUND", 30)
         app.pass_time(120)
         assert left(app) == 0
         assert sum(saved) == JOBS
@@ -71,7 +72,7 @@ def test_a_shorter_retention_reaches_old_jobs(database: str, monkeypatch: pytest
 
 
 def test_a_restart_goes_on_where_the_last_run_ended(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "RULES_ROUND", 0)
+    monkeypatch.setattr(sweeper, "RULES_ROUND", 0)
     with RunningApp(database, settings=HOUR) as app:
         end_jobs(app)
     for remaining in (JOBS - BATCH, JOBS - 2 * BATCH, 0):
@@ -80,4 +81,4 @@ def test_a_restart_goes_on_where_the_last_run_ended(database: str, monkeypatch: 
             assert left(app) == remaining
     with RunningApp(database, settings=MINUTE) as app:
         app.pass_time(120)
-        assert app.run(app.app.readers.read(lambda: app.app.store.fact(facts.APPLIED))) is None
+        assert app.run(app.app.readers.read(lambda: app.app.store.fact(server_facts.APPLIED))) is None

@@ -6,10 +6,10 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from headway_server.database import migrate, open_engine
-from headway_server.servers import Servers
-from headway_server.shared_clock import Correction
-from headway_server.store import Store
+from headway_server.domain.shared_clock import Correction
+from headway_server.storage.database import migrate, open_engine
+from headway_server.storage.servers import Servers
+from headway_server.storage.store import Store
 from tests.support.postgres import Postgres
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from headway_server.change import Event
-from headway_server.database import StartError
-from headway_server.limits import MICROSECONDS, Limits
+from headway_server.domain.change import Event
+from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.settings import _names, read
+from headway_server.storage.database import StartError
 
 
 def test_defaults_need_nothing() -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway_server.limits import MICROSECONDS
-from headway_server.shared_clock import ALONE_AFTER, JUMP, SHRINKS, Correction, SharedClock, correction_at_start
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.shared_clock import ALONE_AFTER, JUMP, SHRINKS, Correction, SharedClock, correction_at_start
 
 SECOND = MICROSECONDS
 DAY = 86_400 * SECOND

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playhouse.migrations import Runner
 
-from headway_server import facts, rows
-from headway_server.change import Change, Rules
-from headway_server.database import MIGRATIONS, StartError, migrate, open_engine, session_key
-from headway_server.estimate import Pace
-from headway_server.job import Cancellation, Error, Job, Status, StatusChange
-from headway_server.limits import INT64_MAX, MICROSECONDS
-from headway_server.listing import NEWEST, Filter, Found
-from headway_server.report import RecordError
-from headway_server.store import Store
-from headway_server.tokens import Sealer, SessionHasher
+from headway_server.domain.change import Change, Rules
+from headway_server.domain.estimate import Pace
+from headway_server.domain.job import Cancellation, Error, Job, Status, StatusChange
+from headway_server.domain.limits import INT64_MAX, MICROSECONDS
+from headway_server.domain.report import RecordError
+from headway_server.service.sealed_tokens import Sealer, SessionHasher
+from headway_server.storage import rows, server_facts
+from headway_server.storage.database import MIGRATIONS, StartError, migrate, open_engine, session_key
+from headway_server.storage.listing import NEWEST, Filter, Found
+from headway_server.storage.store import Store
 from tests.conftest import ENGINES, empty_database
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -137,7 +137,7 @@ def test_migrating_twice_does_nothing(store: Store) -> None:
 
 
 def test_the_schema_of_the_models_is_the_schema_of_the_migrations(store: Store) -> None:
-    from headway_server.models import TABLES
+    from headway_server.storage.models import TABLES
 
     for model in TABLES:
         columns = {column.name for column in store.database.get_columns(model._meta.table_name)}
@@ -236,34 +236,34 @@ def test_a_session_hash_depends_on_the_key() -> None:
 
 def test_a_clock_that_was_set_back_starts_behind_what_is_stored(store: Store) -> None:
     now = store.now()
-    assert facts.start(store, now) == facts.Start(now)
+    assert server_facts.start(store, now) == server_facts.Start(now)
     tomorrow = store.now() + 86_400 * MICROSECONDS
     with store.transaction():
-        facts.note_time(store, tomorrow)
-    begin = facts.start(store, now)
+        server_facts.note_time(store, tomorrow)
+    begin = server_facts.start(store, now)
     assert begin.time > tomorrow
     with store.transaction():
-        facts.note_time(store, 1)
+        server_facts.note_time(store, 1)
 
 
 def test_changed_rules_are_applied_from_the_first_job_on(store: Store) -> None:
     old, new = Rules(retention=7), Rules(retention=8)
-    facts.follow_rules(store, old)
-    assert facts.rules_applied(store, old) == ("", "")
+    server_facts.follow_rules(store, old)
+    assert server_facts.rules_applied(store, old) == ("", "")
     with store.transaction():
-        facts.note_applied(store, old, ("a", "b"))
-    facts.follow_rules(store, old)
-    assert facts.rules_applied(store, old) == ("a", "b"), "a restart goes on where the last run ended"
+        server_facts.note_applied(store, old, ("a", "b"))
+    server_facts.follow_rules(store, old)
+    assert server_facts.rules_applied(store, old) == ("a", "b"), "a restart goes on where the last run ended"
     with store.transaction():
-        facts.note_applied(store, old, None)
-    facts.follow_rules(store, old)
-    assert facts.rules_applied(store, old) is None
-    facts.follow_rules(store, new)
-    assert facts.rules_applied(store, new) == ("", "")
+        server_facts.note_applied(store, old, None)
+    server_facts.follow_rules(store, old)
+    assert server_facts.rules_applied(store, old) is None
+    server_facts.follow_rules(store, new)
+    assert server_facts.rules_applied(store, new) == ("", "")
     with store.transaction():
-        facts.note_applied(store, old, None)
-    assert facts.rules_applied(store, old) is None, "another server has other rules now"
-    assert facts.rules_applied(store, new) == ("", "")
+        server_facts.note_applied(store, old, None)
+    assert server_facts.rules_applied(store, old) is None, "another server has other rules now"
+    assert server_facts.rules_applied(store, new) == ("", "")
 
 
 def test_keys_are_read_in_their_order(store: Store) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from headway_server.turns import Turns
+from headway_server.resources.turns import Turns
 
 
 async def settle() -> None:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway_server.errors import InvalidRequest
-from headway_server.limits import Limits
-from headway_server.report import Variables, merge_variables
+from headway_server.domain.errors import InvalidRequest
+from headway_server.domain.limits import Limits
+from headway_server.domain.report import Variables, merge_variables
 
 LIMITS = replace(Limits(), variables=4, variables_bytes=40)
 

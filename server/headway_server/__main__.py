@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's own library writes to standard error in a form of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from headway_server import logs, settings
-    from headway_server.database import StartError
+    from headway_server.storage.database import StartError
 
     logs.open_standard_streams()
     _ignore_signals()

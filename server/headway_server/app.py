@@ -19,43 +19,47 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
-from headway_server import facts, free_memory, grpc_door, http, logs
-from headway_server.budget import Budget
-from headway_server.change import Event, Rules
-from headway_server.change_log import ChangeLog, Snapshot
-from headway_server.channelz import Channelz
-from headway_server.clock import Clock
-from headway_server.committed import Committed
-from headway_server.database import StartError, migrate, open_engine, session_key
-from headway_server.database_errors import DATABASE_ERRORS, first_line
-from headway_server.errors import JobError, MemoryLimit, ShuttingDown
-from headway_server.gaps import Gap
+from headway_server import logs
+from headway_server.domain.change import Event, Rules
+from headway_server.domain.errors import JobError, MemoryLimit, ShuttingDown
+from headway_server.domain.gaps import Gap
+from headway_server.domain.limits import MICROSECONDS
 from headway_server.greeting import greeting, token_file
-from headway_server.grpc_options import options
-from headway_server.guard import Credentials, Guard, Scope
-from headway_server.health import Health
-from headway_server.ids import Ids
-from headway_server.intake import Intake
-from headway_server.jobs import Jobs
-from headway_server.limits import MICROSECONDS
-from headway_server.loop_monitor import LoopMonitor
-from headway_server.metrics import Metrics
-from headway_server.notices import Notices, renderer
-from headway_server.open_calls import OpenCalls
-from headway_server.operations import OperationsServicer
-from headway_server.other_servers import OtherServers
-from headway_server.outbox import Outbox
-from headway_server.readers import Readers, within_timeout
-from headway_server.servers import Servers
-from headway_server.servicer import JobServicer
-from headway_server.sessions import Sessions
+from headway_server.http import http_server
+from headway_server.http.metrics import Metrics
+from headway_server.resources import free_memory
+from headway_server.resources.budget import Budget
+from headway_server.resources.clock import Clock
+from headway_server.resources.loop_monitor import LoopMonitor
+from headway_server.rpc import grpc_server
+from headway_server.rpc.call_guard import Credentials, Guard, Scope
+from headway_server.rpc.call_queue import Intake
+from headway_server.rpc.channelz import Channelz
+from headway_server.rpc.grpc_options import options
+from headway_server.rpc.health import Health
+from headway_server.rpc.open_calls import OpenCalls
+from headway_server.rpc.operations import OperationsServicer
+from headway_server.rpc.servicer import JobServicer
+from headway_server.rpc.sessions import Sessions
+from headway_server.service.commit_writer import Published, Writer
+from headway_server.service.ids import Ids
+from headway_server.service.job_cache import Committed
+from headway_server.service.job_service import Jobs
+from headway_server.service.other_servers import OtherServers
+from headway_server.service.sealed_tokens import Sealer, SessionHasher
+from headway_server.service.sweeper import Upkeep
+from headway_server.service.totals import Totals
+from headway_server.service.watch_hub import Hub
 from headway_server.settings import Settings, is_loopback
-from headway_server.store import Store
-from headway_server.tokens import Sealer, SessionHasher
-from headway_server.totals import Totals
-from headway_server.upkeep import Upkeep
-from headway_server.watch import Hub
-from headway_server.writer import Published, Writer
+from headway_server.storage import server_facts
+from headway_server.storage.change_log import ChangeLog, Snapshot
+from headway_server.storage.database import StartError, migrate, open_engine, session_key
+from headway_server.storage.database_errors import DATABASE_ERRORS, first_line
+from headway_server.storage.read_pool import Readers, within_timeout
+from headway_server.storage.servers import Servers
+from headway_server.storage.store import Store
+from headway_server.webhooks.outbox import Outbox
+from headway_server.webhooks.webhooks import Notices, renderer
 
 JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 OPERATIONS = operations_proto_pb2.DESCRIPTOR.services_by_name["Operations"]
@@ -95,7 +99,7 @@ class App:
         rules = replace(rules, gaps=begin.gaps)
         self.clock_start = begin
         self.engine = self.store.engine
-        clock = self._clock or facts.running_clock(begin, shared=self.engine.shared)
+        clock = self._clock or server_facts.running_clock(begin, shared=self.engine.shared)
         self.hub = Hub(settings.limits, clock.now(), snapshot)
         self.readers = Readers(self.store)
         committed = Committed(0 if self.engine.shared else settings.limits.cached_bytes)
@@ -145,19 +149,19 @@ class App:
         self.intake = Intake(
             options(settings.limits),
             (
-                grpc_door.handlers(guard, calls, JOB_SERVICE, self._servicer),
-                grpc_door.handlers(guard, calls, OPERATIONS, operations),
-                grpc_door.handlers(guard, calls, HEALTH, self._health, wants_context=True),
-                grpc_door.handlers(
+                grpc_server.handlers(guard, calls, JOB_SERVICE, self._servicer),
+                grpc_server.handlers(guard, calls, OPERATIONS, operations),
+                grpc_server.handlers(guard, calls, HEALTH, self._health, wants_context=True),
+                grpc_server.handlers(
                     guard, calls, REFLECTION, reflection.aio.ReflectionServicer(names), wants_context=True
                 ),
-                grpc_door.handlers(guard, calls, CHANNELZ, Channelz(CHANNELZ), wants_context=True),
+                grpc_server.handlers(guard, calls, CHANNELZ, Channelz(CHANNELZ), wants_context=True),
             ),
             lambda: calls.are_busy,
             lambda: self.writer.is_behind,
         )
         self.address = await self._bind()
-        self._door: http.Door | None = None
+        self._door: http_server.Door | None = None
         self.http_address = ""
         if settings.http:
             await self._open_http()
@@ -201,7 +205,7 @@ class App:
     async def _open_http(self) -> None:
         settings = self.settings
         try:
-            sockets = http.bind(settings.http)
+            sockets = http_server.bind(settings.http)
         except OSError:
             await self.intake.stop(None)
             await self._close_database()
@@ -223,7 +227,7 @@ class App:
             logs.dropped,
             lambda: self.intake.refused,
         )
-        app = http.application(
+        app = http_server.application(
             self._guard,
             JOB_SERVICE,
             self._servicer,
@@ -238,7 +242,7 @@ class App:
             heartbeat=settings.stream_heartbeat / MICROSECONDS,
             inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
         )
-        self._door = http.Door(app, sockets, settings.limits.http_connections, self._unsent)
+        self._door = http_server.Door(app, sockets, settings.limits.http_connections, self._unsent)
         await self._door.start()
 
     def _trouble(self) -> JobError | None:
@@ -298,7 +302,7 @@ class App:
 
 def _prepare(
     settings: Settings, rules: Rules, clock: Clock | None, server_id: str
-) -> tuple[Store, bytes, facts.Start, Snapshot | None]:
+) -> tuple[Store, bytes, server_facts.Start, Snapshot | None]:
     """The store, the session key, how the clock starts, and where servers share the database what is visible now.
 
     Raises StartError.
@@ -308,11 +312,11 @@ def _prepare(
         migrate(engine)
         key = session_key(engine, settings.session_key, engine.folder or settings.data_folder)
         store = Store(engine)
-        facts.follow_rules(store, rules)
+        server_facts.follow_rules(store, rules)
         begin = (
-            facts.start_shared(store)
+            server_facts.start_shared(store)
             if engine.shared and clock is None
-            else facts.start(store, store.now() if clock is None else clock.now())
+            else server_facts.start(store, store.now() if clock is None else clock.now())
         )
         snapshot = store.snapshot() if engine.shared else None
     except DATABASE_ERRORS as error:

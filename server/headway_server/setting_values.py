@@ -8,9 +8,9 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-from headway_server import regular_files
-from headway_server.addresses import is_host
-from headway_server.limits import DURATION_MAX, MICROSECONDS
+from headway_server.domain.limits import DURATION_MAX, MICROSECONDS
+from headway_server.resources import regular_files
+from headway_server.webhooks.address_policy import is_host
 
 Raw = str | int | bool
 

@@ -13,12 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import platformdirs
 
-from headway_server import endpoints, regular_files
 from headway_server import setting_values as values
-from headway_server.database import StartError
-from headway_server.endpoints import Endpoint
-from headway_server.limits import MICROSECONDS, Limits
+from headway_server.domain.limits import MICROSECONDS, Limits
+from headway_server.resources import regular_files
 from headway_server.setting_values import Raw
+from headway_server.storage.database import StartError
+from headway_server.webhooks import config as webhooks
+from headway_server.webhooks.config import Endpoint
 
 PREFIX = "HEADWAY_"
 
@@ -258,14 +259,14 @@ def _shows_secret(name: str, raw: Raw) -> bool:
 
 def _notices(settings: Settings, tables: object, config: str | None) -> tuple[Endpoint, ...]:
     try:
-        found = list(endpoints.from_tables(tables, private=settings.allow_private_notices))
+        found = list(webhooks.from_tables(tables, private=settings.allow_private_notices))
     except ValueError as error:
         raise StartError(f"--config: {config}: {error}") from None
     try:
         if settings.notice_url:
-            url = endpoints.checked_url(settings.notice_url, private=settings.allow_private_notices)
-            found.append(Endpoint(url, endpoints.parse_secrets(settings.notice_secret, "--notice-secret")))
-        endpoints.check_distinct(found)
+            url = webhooks.checked_url(settings.notice_url, private=settings.allow_private_notices)
+            found.append(Endpoint(url, webhooks.parse_secrets(settings.notice_secret, "--notice-secret")))
+        webhooks.check_distinct(found)
     except ValueError as error:
         raise StartError(f"--notice-url: {error}") from None
     return tuple(found)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from headway.v1 import job_pb2
-from headway_server.clock import SteadyClock
-from headway_server.gaps import Gap, counted_back
-from headway_server.limits import MICROSECONDS
+from headway_server.domain.gaps import Gap, counted_back
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.resources.clock import SteadyClock
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import NOON, RunningApp
 from tests.support.caller import Caller

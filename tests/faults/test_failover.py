@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server.database import MIGRATION_LOCK, StartError, migrate, open_engine
-from headway_server.errors import DatabaseUnavailable
-from headway_server.facts import note_time
+from headway_server.domain.errors import DatabaseUnavailable
+from headway_server.storage.database import MIGRATION_LOCK, StartError, migrate, open_engine
+from headway_server.storage.server_facts import note_time
 from tests.conftest import missing
 from tests.support.app import RunningApp
 from tests.support.postgres import Postgres, find_binaries

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headway_server.database import StartError, open_engine, session_key
+from headway_server.storage.database import StartError, open_engine, session_key
 from tests.faults.test_two_servers import refusal
 from tests.support.server import ServerProcess
 

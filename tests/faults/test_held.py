@@ -22,8 +22,9 @@ from hyperframe.frame import RstStreamFrame, SettingsFrame
 
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from headway_server import http, open_calls, progress_stream
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
+from headway_server.http import http_server
+from headway_server.rpc import open_calls, progress_stream
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds, value
 from tests.support.http import PREFIX, Client, enveloped
@@ -347,7 +348,7 @@ def test_connections_beyond_the_limit_of_http(start: Callable[..., RunningApp]) 
             assert answer.status == status
         assert answer.refusal.reason == "CONNECTIONS_LIMIT"
         assert 5 <= int(answer.headers["retry-after"]) <= 8
-        for _ in range(http.RESERVED_CONNECTIONS):
+        for _ in range(http_server.RESERVED_CONNECTIONS):
             stack.enter_context(connect(address))
         with connect(address) as beyond:
             said = b"".join(iter(lambda: beyond.recv(65_536), b""))

@@ -16,7 +16,7 @@ from google.protobuf import struct_pb2
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from headway_server.job import Job, Status
+from headway_server.domain.job import Job, Status
 from tests.conftest import ENGINES, empty_database
 from tests.support.caller import seconds
 from tests.support.memory import cpu_seconds, resident

@@ -24,10 +24,10 @@ from playhouse.migrations import Runner
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from headway_server.database import MIGRATIONS, migrate, open_engine
-from headway_server.delivery import LEASE
-from headway_server.limits import MICROSECONDS
+from headway_server.domain.limits import MICROSECONDS
 from headway_server.settings import Settings, read
+from headway_server.storage.database import MIGRATIONS, migrate, open_engine
+from headway_server.webhooks.delivery import LEASE
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
@@ -328,7 +328,7 @@ def test_an_older_database_is_brought_up_to_date(older: str, session: str) -> No
 def test_a_kill_within_the_migration_leaves_the_database_as_it_was(older: str) -> None:
     script = """
         import os, signal, sys
-        from headway_server.database import MIGRATIONS, open_engine
+        from headway_server.storage.database import MIGRATIONS, open_engine
         from playhouse.migrations import Runner
 
         runner = Runner(open_engine(sys.argv[1]).database, str(MIGRATIONS))

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server.database import StartError, open_engine
+from headway_server.storage.database import StartError, open_engine
 from tests.support.app import RunningApp
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Postgres

@@ -12,16 +12,16 @@ import apsw
 import pytest
 from playhouse.apsw_ext import APSWDatabase
 
-from headway_server.actions import Create
-from headway_server.change import Rules
-from headway_server.clock import SteadyClock
-from headway_server.committed import Committed
-from headway_server.database import SQLITE_PRAGMAS, Engine, migrate
-from headway_server.limits import Limits
-from headway_server.report import Report
-from headway_server.store import Store
-from headway_server.totals import Totals
-from headway_server.writer import Writer
+from headway_server.domain.change import Rules
+from headway_server.domain.commands import Create
+from headway_server.domain.limits import Limits
+from headway_server.domain.report import Report
+from headway_server.resources.clock import SteadyClock
+from headway_server.service.commit_writer import Writer
+from headway_server.service.job_cache import Committed
+from headway_server.service.totals import Totals
+from headway_server.storage.database import SQLITE_PRAGMAS, Engine, migrate
+from headway_server.storage.store import Store
 from tests.support.power import Event, Recorder, cut
 from tests.support.seeds import seeded
 

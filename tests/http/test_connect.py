@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server.replies import CODES
+from headway_server.rpc.to_proto import CODES
 from headway_server.settings import Settings
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds, value
@@ -113,7 +113,7 @@ def test_a_refusal_has_its_status_and_its_details(client: Client, caller: Caller
 
 
 def test_a_refusal_that_passes_says_when(own_app: Any, session: str) -> None:
-    from headway_server.limits import Limits
+    from headway_server.domain.limits import Limits
 
     client = Client(own_app(Limits(session_jobs=1)).app.http_address)
     client.call("CreateJob", {"sessionId": session})

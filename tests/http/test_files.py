@@ -8,23 +8,23 @@ import openapi_spec_validator
 import pytest
 from openapi_schema_validator import OAS31Validator
 
-from headway_server import files
+from headway_server.http import page_files
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.http import Client
 from tests.support.methods import METHODS
 
-PAGE = Path(files.__file__).with_name("page")
+PAGE = Path(page_files.__file__).with_name("page")
 
 
 def test_every_file_of_the_page_is_served(client: Client) -> None:
-    found = [path for path in PAGE.rglob("*") if path.suffix in files.TYPES]
+    found = [path for path in PAGE.rglob("*") if path.suffix in page_files.TYPES]
     assert PAGE / "index.html" in found
     for path in found:
         name = path.relative_to(PAGE).as_posix()
         answer = client.get("/" if name == "index.html" else f"/{name}")
         assert (answer.status, answer.body) == (200, path.read_bytes())
-        assert answer.headers["content-type"] == files.TYPES[path.suffix]
+        assert answer.headers["content-type"] == page_files.TYPES[path.suffix]
 
 
 def test_nothing_in_the_page_comes_from_another_host() -> None:

@@ -17,7 +17,7 @@ from google.rpc import status_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server.json_values import wire
+from headway_server.rpc.json_values import wire
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, Json
 from tests.support.http import PREFIX, STREAM, Client, enveloped

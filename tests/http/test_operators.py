@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server.errors import DatabaseUnavailable
-from headway_server.tally import Tally
+from headway_server.domain.errors import DatabaseUnavailable
+from headway_server.resources.call_statistics import Tally
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.http import Client

@@ -16,8 +16,8 @@ from standardwebhooks import WebhookVerificationError
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
+from headway_server.service.sealed_tokens import SessionHasher
 from headway_server.settings import read
-from headway_server.tokens import SessionHasher
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, value
 from tests.support.notices import Start, deliver, execute, waiting

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from headway_server.addresses import may_reach
-from headway_server.post import NoAnswer, Poster
+from headway_server.webhooks.address_policy import may_reach
+from headway_server.webhooks.client import NoAnswer, Poster
 from tests.support.caller import Caller
 from tests.support.notices import Start, deliver, waiting
 from tests.support.receiver import Receiver
@@ -221,8 +221,8 @@ async def test_an_answer_that_comes_before_the_body_was_read_counts() -> None:
 
 
 async def test_an_answer_counts_whatever_its_body_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway_server.post.TIMEOUT", 1.0)
-    monkeypatch.setattr("headway_server.post.BODY_TIMEOUT", 2.0)
+    monkeypatch.setattr("headway_server.webhooks.client.TIMEOUT", 1.0)
+    monkeypatch.setattr("headway_server.webhooks.client.BODY_TIMEOUT", 2.0)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
@@ -238,7 +238,7 @@ async def test_an_answer_counts_whatever_its_body_does(monkeypatch: pytest.Monke
 async def test_an_answer_that_comes_byte_by_byte_is_waited_for_no_longer_than_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headway_server.post.TIMEOUT", 0.5)
+    monkeypatch.setattr("headway_server.webhooks.client.TIMEOUT", 0.5)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
@@ -253,7 +253,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_waited_for_no_longer_than_an
 
 
 async def test_a_receiver_that_never_ends_the_handshake_has_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway_server.post.CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr("headway_server.webhooks.client.CONNECT_TIMEOUT", 0.3)
 
     async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(3600)
@@ -266,8 +266,8 @@ async def test_a_receiver_that_never_ends_the_handshake_has_no_connection(monkey
 async def test_silent_addresses_leave_time_for_one_that_answers(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headway_server.post.CONNECT_TIMEOUT", 2.5)
-    monkeypatch.setattr("headway_server.post.TIMEOUT", 6.0)
+    monkeypatch.setattr("headway_server.webhooks.client.CONNECT_TIMEOUT", 2.5)
+    monkeypatch.setattr("headway_server.webhooks.client.TIMEOUT", 6.0)
     silent = tuple(f"127.0.0.{number}" for number in range(2, 6))
     resolving(monkeypatch, many=(*silent, "127.0.0.1"))
     with ExitStack() as sockets:
@@ -299,7 +299,7 @@ async def test_a_name_with_a_dot_at_its_end_is_the_one_in_the_certificate(
 async def test_a_look_up_that_hangs_holds_up_its_own_receiver_alone(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headway_server.lookup.LOOKUP_TIMEOUT", 0.3)
+    monkeypatch.setattr("headway_server.webhooks.dns.LOOKUP_TIMEOUT", 0.3)
     answers = threading.Event()
     looked_up: list[str] = []
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from headway_server.delivery import LEASE, RETRIES_TOGETHER, asked_wait
-from headway_server.limits import MICROSECONDS
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.webhooks.delivery import LEASE, RETRIES_TOGETHER, asked_wait
 from tests.support.app import NOON
 from tests.support.caller import Caller
 from tests.support.notices import Start, deliver, delivering, execute, finish_jobs, waiting

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller

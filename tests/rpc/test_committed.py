@@ -10,10 +10,10 @@ import pytest
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server.change import Change
-from headway_server.committed import Committed
-from headway_server.job import Job
-from headway_server.limits import Limits
+from headway_server.domain.change import Change
+from headway_server.domain.job import Job
+from headway_server.domain.limits import Limits
+from headway_server.service.job_cache import Committed
 from tests.support.app import RunningApp
 from tests.support.caller import TIMEOUT, Caller
 from tests.support.waiting import held_commits

@@ -8,9 +8,9 @@ import pytest
 from google.rpc import code_pb2
 
 from headway.v1 import error_reason_pb2
-from headway_server import errors
-from headway_server.errors import Fault, InvalidRequest, JobError
-from headway_server.replies import CODES, fault, status
+from headway_server.domain import errors
+from headway_server.domain.errors import Fault, InvalidRequest, JobError
+from headway_server.rpc.to_proto import CODES, fault, status
 from tests.support.refusals import from_status
 
 PROTO = Path(__file__).parents[2] / "protos" / "headway" / "v1" / "error_reason.proto"

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 from google.protobuf import message_factory
 
-from headway_server.errors import JobError
-from headway_server.guard import Refused
+from headway_server.domain.errors import JobError
+from headway_server.rpc.call_guard import Refused
 from tests.support.app import RunningApp
 from tests.support.methods import METHODS, UNNAMED, call, good
 from tests.support.waiting import until

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller

@@ -11,8 +11,8 @@ from google.rpc import status_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server import listing, readers
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
+from headway_server.storage import listing, read_pool
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, seconds
 from tests.support.refusals import faults, outcome, refused_with
@@ -191,7 +191,7 @@ def test_a_filter_that_finds_little_answers_in_time_and_goes_on(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page of what was found so far, perhaps nothing, and a token for the rest: however many jobs there are."""
-    monkeypatch.setattr(readers, "LIST_TIME", 0)
+    monkeypatch.setattr(read_pool, "LIST_TIME", 0)
     monkeypatch.setattr(listing, "SCANNED", 8)
     wanted = caller.create(name="wanted", labels={"a": "1", "b": "2"})
     caller.create_many(30, name="other", labels={"a": "1"})

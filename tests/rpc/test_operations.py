@@ -13,8 +13,8 @@ from google.longrunning import operations_proto_pb2 as pb
 from google.protobuf import duration_pb2, struct_pb2
 
 from headway.v1 import job_pb2
-from headway_server import encoded
-from headway_server.json_values import value_on_wire
+from headway_server.rpc import encoded_replies
+from headway_server.rpc.json_values import value_on_wire
 from tests.support.app import RunningApp
 from tests.support.caller import TIMEOUT, Caller, value
 
@@ -133,9 +133,9 @@ def test_results_that_many_wait_for_are_converted_once(
         made.append(text)
         return value_on_wire(text)
 
-    monkeypatch.setattr(encoded, "value_on_wire", counted)
+    monkeypatch.setattr(encoded_replies, "value_on_wire", counted)
     job = caller.create()
-    results = value(["x" * encoded.WRITTEN_AT_ONCE, job.id])
+    results = value(["x" * encoded_replies.WRITTEN_AT_ONCE, job.id])
     caller.finish(job.id, results=results)
     wait = app.channel.unary_unary(
         "/google.longrunning.Operations/WaitOperation",

@@ -22,15 +22,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from headway_server import intake, writer
-from headway_server.errors import Overloaded
-from headway_server.grpc_options import CONNECTION_CALLS, options
-from headway_server.intake import Intake
-from headway_server.job import Job
-from headway_server.jobs import Jobs, Name
-from headway_server.limits import Limits
-from headway_server.line import Line
-from headway_server.writer import WAIT_MAX, Lane
+from headway_server.domain.errors import Overloaded
+from headway_server.domain.job import Job
+from headway_server.domain.limits import Limits
+from headway_server.rpc import call_queue
+from headway_server.rpc.call_queue import Intake
+from headway_server.rpc.grpc_options import CONNECTION_CALLS, options
+from headway_server.service import commit_writer
+from headway_server.service.commit_queue import Line
+from headway_server.service.commit_writer import WAIT_MAX, Lane
+from headway_server.service.job_service import Jobs, Name
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import TIMEOUT, Caller
@@ -211,7 +212,7 @@ def test_what_would_wait_too_long_is_refused(
 ) -> None:
     """By the time that commits take, long before their number matters; what the next commit takes along is accepted,
     however long this one takes."""
-    monkeypatch.setattr("headway_server.writer.BATCH_MAX", 3)
+    monkeypatch.setattr("headway_server.service.commit_writer.BATCH_MAX", 3)
     with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
         caller, writer = Caller(app, session), app.app.writer
         job = caller.create()
@@ -294,7 +295,7 @@ def test_a_commit_ends_by_the_rows_that_it_stores(
     narrow: RunningApp, session: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not by the number of calls alone: some store hundreds of rows each."""
-    monkeypatch.setattr("headway_server.writer.BATCH_MAX", 10)
+    monkeypatch.setattr("headway_server.service.commit_writer.BATCH_MAX", 10)
     caller = Caller(narrow, session)
     jobs = [caller.create().id for _ in range(PENDING - 1)]
     errors = [job_pb2.RecordError(record="r")] * 100
@@ -330,7 +331,7 @@ def _slow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run
         return await get(jobs, name, *arguments)
 
     with RunningApp(f"sqlite:///{tmp_path / 'own.db'}") as app, monkeypatch.context() as patch:
-        patch.setattr(intake, "HANDED_ON", 1)
+        patch.setattr(call_queue, "HANDED_ON", 1)
         patch.setattr(Jobs, "get", slow_get)
         yield app
 
@@ -357,7 +358,7 @@ def _refusals(calls: "Iterable[grpc.Future[Any]]") -> list[Refusal]:
 
 def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connection that sent them. What came last is served first: the others' callers may have gone."""
-    monkeypatch.setattr(intake, "WAIT_MAX", 0.6)
+    monkeypatch.setattr(call_queue, "WAIT_MAX", 0.6)
     with _slow_reads(tmp_path, monkeypatch) as app:
         calls = _read_beside(app, session, 40)
         refusals = _refusals(calls)
@@ -374,8 +375,8 @@ def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monk
 
 def test_calls_are_refused_when_too_many_wait(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connections that have the most."""
-    monkeypatch.setattr(intake, "WAITING_MAX", 10)
-    monkeypatch.setattr(intake, "WAIT_MAX", 60.0)
+    monkeypatch.setattr(call_queue, "WAITING_MAX", 10)
+    monkeypatch.setattr(call_queue, "WAIT_MAX", 60.0)
     with _slow_reads(tmp_path, monkeypatch) as app:
         refusals = _refusals(_read_beside(app, session, 40))
         assert {refusal.reason for refusal in refusals} == {"OVERLOADED"}
@@ -386,7 +387,7 @@ def test_what_cannot_be_refused_any_more_is_left_to_grpc(
 ) -> None:
     """And served in the end, if there is room in gRPC."""
     for name, value in (("WAITING_MAX", 10), ("ASKED_FOR", 2), ("REFUSALS", 0), ("QUIET", 0.0)):
-        monkeypatch.setattr(intake, name, value)
+        monkeypatch.setattr(call_queue, name, value)
     with _slow_reads(tmp_path, monkeypatch) as app:
         calls = _read_beside(app, session, 40)
         assert not _refusals(calls)
@@ -395,7 +396,7 @@ def test_what_cannot_be_refused_any_more_is_left_to_grpc(
 def test_one_connection_cannot_crowd_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many calls it opens, others' have room; what several connections send too much is closed at once."""
     # However slow the machine is.
-    monkeypatch.setattr(intake, "WAIT_MAX", TIMEOUT)
+    monkeypatch.setattr(call_queue, "WAIT_MAX", TIMEOUT)
     with ExitStack() as stack:
         server = stack.enter_context(_busy())
         calls: list[list[grpc.Future[bytes]]] = []
@@ -473,7 +474,7 @@ COMMANDS: dict[str, Callable[[Caller, str], tuple[str, message.Message]]] = {
 def test_every_command_weighs_what_it_says(caller: Caller, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many bytes may wait for their commit: what comes then is shed."""
     method, request = COMMANDS[command](caller, caller.create().id)
-    monkeypatch.setattr(writer, "PENDING_BYTES_MAX", 5 * request.ByteSize())
+    monkeypatch.setattr(commit_writer, "PENDING_BYTES_MAX", 5 * request.ByteSize())
     call = getattr(caller.app.stub, method)
     with held_commits(caller.app):
         calls = [call.future(request, timeout=TIMEOUT) for _ in range(12)]

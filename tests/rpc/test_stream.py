@@ -12,8 +12,9 @@ from google.rpc import status_pb2
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server import replies, servicer, step_weights
-from headway_server.errors import JobError
+from headway_server.domain.errors import JobError
+from headway_server.rpc import servicer, to_proto
+from headway_server.service import command_costs
 from tests.support.caller import TIMEOUT, Caller, seconds, struct
 from tests.support.refusals import faults, from_error, from_status, only, refused_with
 from tests.support.waiting import held_commits
@@ -337,13 +338,13 @@ def test_faulty_reports_keep_the_event_loop_hardly_longer_than_good_ones(caller:
 def test_equal_refusals_share_one_status(caller: Caller, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """To make one takes long, and a few bytes can hold a thousand reports that are refused."""
     made: list[JobError] = []
-    status = replies.status
+    status = to_proto.status
 
     def counted(error: JobError) -> status_pb2.Status:
         made.append(error)
         return status(error)
 
-    monkeypatch.setattr(replies, "status", counted)
+    monkeypatch.setattr(to_proto, "status", counted)
     wrong = {"job_id": "1" * 32, **BAD[kind][0]}
     assert len(failures(list(caller.stream([caller.batch(*[wrong] * 1000)])))) == 1000
     assert len(made) == 1
@@ -403,7 +404,7 @@ def test_others_come_in_between_the_parts_of_a_heavy_request(
     caller: Caller, stranger: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes several commits, in its order, and is acknowledged as a whole; the next request follows all of it."""
-    monkeypatch.setattr(step_weights, "PART_WEIGHT", 10)
+    monkeypatch.setattr(command_costs, "PART_WEIGHT", 10)
     job, other = caller.create(), stranger.create()
     errors = [job_pb2.RecordError(record=f"r{number}") for number in range(200)]
     reports = [{"job_id": job.id, "progress": n, "record_errors": errors[50 * n : 50 * n + 50]} for n in range(4)]

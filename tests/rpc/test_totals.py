@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.refusals import outcome, refused_with

@@ -11,8 +11,8 @@ import pytest
 
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-from headway_server import servicer
-from headway_server.limits import MICROSECONDS, Limits
+from headway_server.domain.limits import MICROSECONDS, Limits
+from headway_server.rpc import servicer
 from headway_server.settings import Settings
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, Responses, seconds

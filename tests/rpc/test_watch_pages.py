@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headway_server import session_watch
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
+from headway_server.service import session_watch
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.refusals import refused_with

@@ -11,7 +11,7 @@ import grpc
 
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.app import App
-from headway_server.limits import MICROSECONDS, Limits
+from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.settings import Settings
 from tests.support import loop_gaps
 from tests.support.http_channel import HttpChannel

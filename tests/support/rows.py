@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from headway_server import rows
-from headway_server.change import Change
-from headway_server.database import migrate, open_engine
-from headway_server.job import Job
-from headway_server.store import Store
-from headway_server.tokens import SessionHasher
+from headway_server.domain.change import Change
+from headway_server.domain.job import Job
+from headway_server.service.sealed_tokens import SessionHasher
+from headway_server.storage import rows
+from headway_server.storage.database import migrate, open_engine
+from headway_server.storage.store import Store
 
 SESSION_KEY = "5e" * 32
 

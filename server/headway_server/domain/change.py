@@ -3,11 +3,11 @@
 import enum
 from dataclasses import dataclass, field
 
-from headway_server.actions import Action
-from headway_server.gaps import Gap
-from headway_server.job import Job
-from headway_server.limits import MICROSECONDS, Limits
-from headway_server.report import RecordError, Variables
+from headway_server.domain.commands import Action
+from headway_server.domain.gaps import Gap
+from headway_server.domain.job import Job
+from headway_server.domain.limits import MICROSECONDS, Limits
+from headway_server.domain.report import RecordError, Variables
 
 
 class Event(enum.StrEnum):

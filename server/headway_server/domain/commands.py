@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headway_server.gaps import Gap
-from headway_server.job import Error, Key
-from headway_server.limits import INT64_MAX
-from headway_server.report import Report
+from headway_server.domain.gaps import Gap
+from headway_server.domain.job import Error, Key
+from headway_server.domain.limits import INT64_MAX
+from headway_server.domain.report import Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headway_server.limits import MICROSECONDS
+from headway_server.domain.limits import MICROSECONDS
 
 GAPS_KEPT = 64
 GAPS_KEPT_FOR = 3600 * MICROSECONDS

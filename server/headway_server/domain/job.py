@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 
-from headway_server import estimate
+from headway_server.domain import estimate
 
 BASE_BYTES = 2048
 """What a job takes in memory beside its text and what it has any number of."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from headway_server.errors import Fault, InvalidRequest
-from headway_server.limits import INT64_MAX, Limits
+from headway_server.domain.errors import Fault, InvalidRequest
+from headway_server.domain.limits import INT64_MAX, Limits
 
 
 @dataclass(frozen=True, slots=True)

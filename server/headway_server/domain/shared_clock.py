@@ -10,7 +10,7 @@ Pure: the time is given.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headway_server.limits import MICROSECONDS
+from headway_server.domain.limits import MICROSECONDS
 
 JUMP = MICROSECONDS
 """A difference (µs) that no drift of clocks explains between two looks a second apart."""

@@ -5,8 +5,9 @@ A step is all or nothing: it raises before it changes anything, or it has done e
 
 from collections.abc import Mapping
 
-from headway_server import estimate
-from headway_server.actions import (
+from headway_server.domain import estimate
+from headway_server.domain.change import Change, Event, Notice, Rules
+from headway_server.domain.commands import (
     Action,
     Cancel,
     Clear,
@@ -18,8 +19,7 @@ from headway_server.actions import (
     Tick,
     Update,
 )
-from headway_server.change import Change, Event, Notice, Rules
-from headway_server.errors import (
+from headway_server.domain.errors import (
     Fault,
     InvalidRequest,
     JobAlreadyExists,
@@ -30,9 +30,9 @@ from headway_server.errors import (
     RevisionMismatch,
     StaleAttempt,
 )
-from headway_server.job import ENDED, Cancellation, Error, Job, Status, StatusChange
-from headway_server.limits import MICROSECONDS
-from headway_server.report import (
+from headway_server.domain.job import ENDED, Cancellation, Error, Job, Status, StatusChange
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.report import (
     Report,
     Variables,
     add_counters,

@@ -9,9 +9,9 @@ from typing import Self
 
 from starlette.types import Receive
 
-from headway_server.budget import Share
-from headway_server.errors import FormatUnsupported, MalformedMessage, MessageTooLarge, RequestTooSlow
-from headway_server.offload import read_off_loop
+from headway_server.domain.errors import FormatUnsupported, MalformedMessage, MessageTooLarge, RequestTooSlow
+from headway_server.resources.budget import Share
+from headway_server.resources.offload import read_off_loop
 
 PATIENCE = 30.0
 """Seconds in which a request, or a message of a stream that has begun, must have arrived."""

@@ -18,14 +18,15 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from headway_server import bodies, refusals, replies, transcode
-from headway_server.budget import Share
-from headway_server.errors import DeadlinePassed, FormatUnsupported, JobError, MalformedMessage
-from headway_server.guard import PARSED_AT_ONCE, Answer, Caller, Guard, Method, Refused
-from headway_server.http_headers import accepts_gzip, is_utf8
-from headway_server.json_values import Json
-from headway_server.large_answers import LargeAnswers
-from headway_server.offload import read_off_loop, write_off_loop
+from headway_server.domain.errors import DeadlinePassed, FormatUnsupported, JobError, MalformedMessage
+from headway_server.http import bodies, http_errors, json_codec
+from headway_server.http.headers import accepts_gzip, is_utf8
+from headway_server.resources.budget import Share
+from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.offload import read_off_loop, write_off_loop
+from headway_server.rpc import to_proto
+from headway_server.rpc.call_guard import PARSED_AT_ONCE, Answer, Caller, Guard, Method, Refused
+from headway_server.rpc.json_values import Json
 
 DOOR = "http"
 
@@ -87,7 +88,7 @@ class Unary:
         self._method = method
         self._run = run
         self._limit = limit
-        self._decode = transcode.decoder(method.descriptor.input_type, method.guard.limits.values)
+        self._decode = json_codec.decoder(method.descriptor.input_type, method.guard.limits.values)
         self._encode = encode
         self._large_answers = large_answers
         self._kinds = ("json",) if json_only else ("json", "proto")
@@ -97,9 +98,9 @@ class Unary:
             with Share(self._method.guard.requests, connection(scope)) as share:
                 response = await self._respond(Headers(scope=scope), receive, connection(scope), share)
         except JobError as error:
-            response = refusals.refusal(error)
+            response = http_errors.refusal(error)
         except Refused as refused:
-            response = refusals.response(refused.status)
+            response = http_errors.response(refused.status)
         except bodies.Gone:
             return
         if response is not None:
@@ -145,15 +146,15 @@ class Streaming:
         self._heartbeat = None if method.descriptor.client_streaming else heartbeat
         self._run = run
         self._limit = limit
-        self._decode = transcode.decoder(method.descriptor.input_type, method.guard.limits.values)
-        self._encode = transcode.encoder(method.descriptor.output_type)
+        self._decode = json_codec.decoder(method.descriptor.input_type, method.guard.limits.values)
+        self._encode = json_codec.encoder(method.descriptor.output_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         try:
             kind = _kind(headers, "application/connect+", ("json", "proto"))
         except JobError as error:
-            await refusals.refusal(error)(scope, receive, send)
+            await http_errors.refusal(error)(scope, receive, send)
             return
         with bodies.Presence(receive) as presence, Share(self._method.guard.requests, connection(scope)) as share:
             begun = False
@@ -168,9 +169,9 @@ class Streaming:
                         # Others have their turn: as long as there is room, to send is not to wait.
                         await asyncio.sleep(0)
             except JobError as error:
-                end["error"] = refusals.told(replies.status(error))
+                end["error"] = http_errors.told(to_proto.status(error))
             except Refused as refused:
-                end["error"] = refusals.told(refused.status)
+                end["error"] = http_errors.told(refused.status)
             if not begun:
                 await _begin(send, kind)
             await send({"type": "http.response.body", "body": bodies.envelope(bodies.LAST, _dumps(end))})
@@ -227,7 +228,7 @@ def applications(
         if descriptor.server_streaming:
             made[descriptor.name] = Streaming(method, run, limit, heartbeat)
         else:
-            made[descriptor.name] = Unary(method, run, limit, transcode.encoder(descriptor.output_type), large_answers)
+            made[descriptor.name] = Unary(method, run, limit, json_codec.encoder(descriptor.output_type), large_answers)
     return made
 
 

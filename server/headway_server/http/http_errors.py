@@ -10,9 +10,9 @@ from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from starlette.responses import Response
 
-from headway_server import replies
-from headway_server.errors import JobError
-from headway_server.json_values import Json
+from headway_server.domain.errors import JobError
+from headway_server.rpc import to_proto
+from headway_server.rpc.json_values import Json
 
 _STATUSES: dict[int, int] = {
     code_pb2.CANCELLED: 499,
@@ -79,4 +79,4 @@ def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[s
 
 def refusal(error: JobError, http_status: int = 0, headers: Mapping[str, str] = NOTHING) -> Response:
     """As `response`, for an error of ours."""
-    return response(replies.status(error), http_status, headers)
+    return response(to_proto.status(error), http_status, headers)

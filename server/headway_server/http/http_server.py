@@ -18,9 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from headway_server import connect, files, poll
-from headway_server.budget import Budget
-from headway_server.errors import (
+from headway_server.domain.errors import (
     ConnectionsLimit,
     JobError,
     MalformedMessage,
@@ -28,11 +26,13 @@ from headway_server.errors import (
     MethodUnknown,
     RequestTooSlow,
 )
-from headway_server.guard import Guard
-from headway_server.guard import Scope as Allowed
-from headway_server.large_answers import LargeAnswers
-from headway_server.refusals import refusal
-from headway_server.safety import Safety
+from headway_server.http import connect_protocol, page_files, poll
+from headway_server.http.http_errors import refusal
+from headway_server.http.origin_policy import Safety
+from headway_server.resources.budget import Budget
+from headway_server.resources.large_replies import LargeAnswers
+from headway_server.rpc.call_guard import Guard
+from headway_server.rpc.call_guard import Scope as Allowed
 
 PAGE = Path(__file__).with_name("page")
 OPENAPI = Path(__file__).with_name("openapi.json")
@@ -104,10 +104,10 @@ def application(
     inward: Allowed,
 ) -> ASGIApp:
     """All that is served. `inward` is the scope that /readyz and /metrics ask for; `limit` a message's, in bytes."""
-    methods = connect.applications(guard, service, servicer, limit, large_answers, heartbeat)
+    methods = connect_protocol.applications(guard, service, servicer, limit, large_answers, heartbeat)
     get_job = service.methods_by_name["GetJob"]
-    polled = connect.Unary(
-        guard.method(get_job, connect.DOOR),
+    polled = connect_protocol.Unary(
+        guard.method(get_job, connect_protocol.DOOR),
         getattr(servicer, get_job.name),
         limit,
         poll.encode,
@@ -123,12 +123,12 @@ def application(
         "/healthz": PlainTextResponse("alive\n", headers={"cache-control": "no-store"}),
         "/readyz": _Inward(guard, inward, answer_ready),
         "/metrics": _Inward(guard, inward, metrics),
-        **dict(files.served(PAGE)),
+        **dict(page_files.served(PAGE)),
     }
     if OPENAPI.exists():
-        looked["/openapi.json"] = files.File(OPENAPI.read_bytes(), "application/json")
+        looked["/openapi.json"] = page_files.File(OPENAPI.read_bytes(), "application/json")
     # The page says how to create a job.
-    looked["/server.json"] = files.File(json.dumps({"grpcPort": grpc_port}).encode(), "application/json")
+    looked["/server.json"] = page_files.File(json.dumps({"grpcPort": grpc_port}).encode(), "application/json")
     called: dict[str, ASGIApp] = {"/poll": polled}
     called |= {f"/{service.full_name}/{name}": app for name, app in methods.items()}
     apps: ASGIApp = Paths(
@@ -219,7 +219,7 @@ class _Protocol(H11Protocol):
 
     @property
     def _name(self) -> str:
-        return connect.connection({"client": self.client})
+        return connect_protocol.connection({"client": self.client})
 
     def data_received(self, data: bytes) -> None:
         if self._refused:

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 from google.protobuf import json_format, message, message_factory
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from headway_server.cache import Cache
-from headway_server.errors import Fault, InvalidRequest, MalformedMessage
-from headway_server.json_values import EXACT_INTEGERS, Json, entry, wire
-from headway_server.requests import DETAIL_TYPES, MUST_BE_DETAIL
+from headway_server.domain.errors import Fault, InvalidRequest, MalformedMessage
+from headway_server.resources.cache import Cache
+from headway_server.rpc.from_proto import DETAIL_TYPES, MUST_BE_DETAIL
+from headway_server.rpc.json_values import EXACT_INTEGERS, Json, entry, wire
 
 DEPTH = 100
 """So deep may objects and lists nest: protobuf reads no deeper."""

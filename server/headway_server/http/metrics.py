@@ -10,11 +10,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from headway_server.database import Engine
-from headway_server.loop_monitor import LoopMonitor
-from headway_server.tally import Histogram, Tally
-from headway_server.watch import Hub
-from headway_server.writer import Writer
+from headway_server.resources.call_statistics import Histogram, Tally
+from headway_server.resources.loop_monitor import LoopMonitor
+from headway_server.service.commit_writer import Writer
+from headway_server.service.watch_hub import Hub
+from headway_server.storage.database import Engine
 
 LABELS = ("version", "database")
 

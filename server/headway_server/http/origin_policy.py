@@ -10,8 +10,8 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headway_server.errors import JobError, MalformedMessage, MethodUnknown, SiteRefused
-from headway_server.refusals import refusal
+from headway_server.domain.errors import JobError, MalformedMessage, MethodUnknown, SiteRefused
+from headway_server.http.http_errors import refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from headway_server.http_headers import accepts_gzip
+from headway_server.http.headers import accepts_gzip
 
 TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -3,7 +3,7 @@
 import json
 
 from headway.v1 import job_pb2
-from headway_server.guard import Answer
+from headway_server.rpc.call_guard import Answer
 
 ENDED = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
 

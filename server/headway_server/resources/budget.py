@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from headway_server.errors import JobError
+from headway_server.domain.errors import JobError
 
 PART = 8
 """One holder may hold at most this part (1/8) of what is still free. So each new holder finds room, however many there

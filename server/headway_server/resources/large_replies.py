@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from headway_server.budget import Budget
-from headway_server.errors import MemoryLimit
-from headway_server.turns import Turns
+from headway_server.domain.errors import MemoryLimit
+from headway_server.resources.budget import Budget
+from headway_server.resources.turns import Turns
 
 TOGETHER = 6
 """Large answers that are made at once; one takes some 10 MB at most while it is made."""

@@ -3,10 +3,10 @@
 import asyncio
 import time
 
-from headway_server.clock import SteadyClock
-from headway_server.gaps import Gap, RecentGaps
-from headway_server.limits import MICROSECONDS
-from headway_server.tally import LOOP_SECONDS, Histogram
+from headway_server.domain.gaps import Gap, RecentGaps
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.resources.call_statistics import LOOP_SECONDS, Histogram
+from headway_server.resources.clock import SteadyClock
 
 INTERVAL = 0.02
 """Seconds between two measurements: a gap is measured this much too short at most."""

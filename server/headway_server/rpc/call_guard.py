@@ -22,9 +22,7 @@ from google.protobuf import message, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import status_pb2
 
-from headway_server import replies, wire_fields
-from headway_server.budget import Budget
-from headway_server.errors import (
+from headway_server.domain.errors import (
     CredentialsInvalid,
     DeadlinePassed,
     JobError,
@@ -34,9 +32,11 @@ from headway_server.errors import (
     ScopeMissing,
     ShuttingDown,
 )
-from headway_server.limits import MICROSECONDS, Limits
-from headway_server.offload import read_off_loop
-from headway_server.tally import CANCELLED, Tally
+from headway_server.domain.limits import MICROSECONDS, Limits
+from headway_server.resources.budget import Budget
+from headway_server.resources.call_statistics import CANCELLED, Tally
+from headway_server.resources.offload import read_off_loop
+from headway_server.rpc import to_proto, wire_fields
 
 log = logging.getLogger(__name__)
 
@@ -298,9 +298,9 @@ class Method:
 
     def refused(self, error: JobError) -> Refused:
         """What the caller is told of a call that did not get as far as `call`."""
-        self.tally.add(replies.CODES[error.reason], 0.0)
+        self.tally.add(to_proto.CODES[error.reason], 0.0)
         _let_go(error)
-        return Refused(replies.status(error))
+        return Refused(to_proto.status(error))
 
 
 class Passage:
@@ -341,12 +341,12 @@ class Passage:
 
     def _refused(self, error: Exception) -> Refused:
         if isinstance(error, JobError):
-            status = replies.status(error)
+            status = to_proto.status(error)
         else:
             # A fault of our own: the caller gets an id and nothing of our insides, the log gets the rest.
             number = secrets.token_hex(8)
             log.error("fault %s in %s", number, self._method.descriptor.full_name, exc_info=error)
-            status = replies.fault(number)
+            status = to_proto.fault(number)
         self._count(status.code)
         _let_go(error)
         return Refused(status)

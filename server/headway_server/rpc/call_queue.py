@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeAlias
 import grpc
 import grpc.aio
 
-from headway_server import replies
-from headway_server.errors import Overloaded
+from headway_server.domain.errors import Overloaded
+from headway_server.rpc import to_proto
 
 ASKED_FOR = 256
 """Calls that gRPC is asked for at once. From 64 on, none costs less; more keep up with bursts while cycles are long."""
@@ -254,7 +254,7 @@ class Intake:
     def _refusal(self, wait: float) -> tuple[str, _Trailer]:
         now = time.monotonic()
         if now - self._prepared_at > PREPARED_FOR:
-            statuses = [replies.status(Overloaded(wait)) for _ in range(STATUSES)]
+            statuses = [to_proto.status(Overloaded(wait)) for _ in range(STATUSES)]
             self._prepared = [
                 (status.message, (("grpc-status-details-bin", status.SerializeToString()),)) for status in statuses
             ]

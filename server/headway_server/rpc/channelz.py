@@ -14,10 +14,10 @@ from google.protobuf import message
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_channelz.v1.channelz import ChannelzServicer
 
-from headway_server.budget import Budget, Share
-from headway_server.errors import Overloaded
-from headway_server.open_calls import Context
-from headway_server.turns import Turns
+from headway_server.domain.errors import Overloaded
+from headway_server.resources.budget import Budget, Share
+from headway_server.resources.turns import Turns
+from headway_server.rpc.open_calls import Context
 
 CALLS_WAITING = 64
 """Calls that wait or are answered, in all."""

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from headway_server.errors import Overloaded
-from headway_server.offload import read_off_loop
-from headway_server.turns import Turns
+from headway_server.domain.errors import Overloaded
+from headway_server.resources.offload import read_off_loop
+from headway_server.resources.turns import Turns
 
 HANDED_OVER = 4
 """Requests that wait for the thread which converts them: enough that it never waits for the event loop."""

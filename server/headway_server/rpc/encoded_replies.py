@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from google.protobuf.message import Message
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server import replies
-from headway_server.cache import Cache
-from headway_server.job import Cancellation, Job, Status
-from headway_server.json_values import delimited, struct_on_wire, tag, value_on_wire
-from headway_server.offload import write_off_loop
+from headway_server.domain.job import Cancellation, Job, Status
+from headway_server.resources.cache import Cache
+from headway_server.resources.offload import write_off_loop
+from headway_server.rpc import to_proto
+from headway_server.rpc.json_values import delimited, struct_on_wire, tag, value_on_wire
 
 KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of answers of a kind that are kept: what many look at, or some again and again, is among the last."""
@@ -51,10 +51,10 @@ def _once(make: Callable[[Job], Message]) -> Callable[[Job], bytes]:
     return encode
 
 
-job = _once(replies.job)
+job = _once(to_proto.job)
 """Job."""
 
-watched = _once(lambda job: pb.WatchJobResponse(job=replies.job(job)))
+watched = _once(lambda job: pb.WatchJobResponse(job=to_proto.job(job)))
 """WatchJobResponse; also WatchJobsResponse without a token, for both have the job in the same field."""
 
 
@@ -76,11 +76,11 @@ def reported(job: Job, pace: int) -> bytes:
     made = _reported.get(key)
     if made is None:
         made = pb.ReportProgressResponse(
-            status=replies.STATUSES[job.status],
+            status=to_proto.STATUSES[job.status],
             progress=job.progress,
             revision=job.revision,
-            cancellation=replies.cancellation(job.cancellation),
-            next_report_after=replies.span(pace),
+            cancellation=to_proto.cancellation(job.cancellation),
+            next_report_after=to_proto.span(pace),
         ).SerializeToString()
         # The key holds the reason of the cancellation, and so does the answer.
         _reported.put(key, made, 2 * len(made))

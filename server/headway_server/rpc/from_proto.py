@@ -9,13 +9,13 @@ from google.protobuf import any_pb2, message, struct_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server.actions import Cancel, Create, Fail, Finish, SetVariables, Start, Update
-from headway_server.checks import Checks
-from headway_server.job import Error, Status
-from headway_server.json_values import to_text
-from headway_server.listing import Filter
-from headway_server.replies import PAGE_BYTES, STATUSES
-from headway_server.report import RecordError, Report
+from headway_server.domain.commands import Cancel, Create, Fail, Finish, SetVariables, Start, Update
+from headway_server.domain.job import Error, Status
+from headway_server.domain.report import RecordError, Report
+from headway_server.rpc.json_values import to_text
+from headway_server.rpc.to_proto import PAGE_BYTES, STATUSES
+from headway_server.rpc.validation import Checks
+from headway_server.storage.listing import Filter
 
 LARGE = 8 * 1024
 """Requests of more bytes than this are converted off the event loop: the worst of them take 5 ms."""

@@ -1,6 +1,6 @@
 """How the gRPC port behaves; each option where gRPC's own default would harm."""
 
-from headway_server.limits import Limits
+from headway_server.domain.limits import Limits
 
 METADATA_BYTES = 16 * 1024
 

@@ -12,10 +12,10 @@ from google.protobuf import message
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import status_pb2
 
-from headway_server.budget import Share
-from headway_server.errors import JobError
-from headway_server.guard import Answer, Caller, Guard, Method, Refused
-from headway_server.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls
+from headway_server.domain.errors import JobError
+from headway_server.resources.budget import Share
+from headway_server.rpc.call_guard import Answer, Caller, Guard, Method, Refused
+from headway_server.rpc.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls
 
 DOOR = "grpc"
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 import grpc
 from grpc_health.v1 import health_pb2
 
-from headway_server.open_calls import Context
+from headway_server.rpc.open_calls import Context
 
 HTTP_PORT = "headway-http-port"
 """The trailing metadata of Check: the port of the page, and of JSON over HTTP."""

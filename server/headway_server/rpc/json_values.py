@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from google.protobuf import struct_pb2
 
-from headway_server.errors import FAULTS_SHOWN, FIELD_SHOWN, Fault
+from headway_server.domain.errors import FAULTS_SHOWN, FIELD_SHOWN, Fault
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 

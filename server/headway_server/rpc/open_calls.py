@@ -15,10 +15,10 @@ from typing import TypeAlias
 
 import grpc.aio
 
-from headway_server.budget import Budget
-from headway_server.errors import JobError, MalformedMessage, MemoryLimit, RequestTooSlow, StreamExpired
-from headway_server.large_answers import LargeAnswers
-from headway_server.turns import Turns
+from headway_server.domain.errors import JobError, MalformedMessage, MemoryLimit, RequestTooSlow, StreamExpired
+from headway_server.resources.budget import Budget
+from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.turns import Turns
 
 MESSAGE_TIMEOUT = 30.0
 """Seconds from the headers of a call to the end of its first message, as for a request over HTTP."""

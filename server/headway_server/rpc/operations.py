@@ -10,17 +10,17 @@ from contextlib import suppress
 from google.longrunning import operations_proto_pb2 as pb
 from google.protobuf import empty_pb2
 
-from headway_server import encoded, replies, requests
-from headway_server.actions import Cancel, Clear
-from headway_server.checks import Checks
-from headway_server.errors import JobEnded
-from headway_server.guard import Caller
-from headway_server.job import ENDED, Job, Status
-from headway_server.jobs import Jobs, Name
-from headway_server.large_answers import LargeAnswers
-from headway_server.limits import INT64_MAX, Limits
-from headway_server.listing import Filter
-from headway_server.sessions import Sessions
+from headway_server.domain.commands import Cancel, Clear
+from headway_server.domain.errors import JobEnded
+from headway_server.domain.job import ENDED, Job, Status
+from headway_server.domain.limits import INT64_MAX, Limits
+from headway_server.resources.large_replies import LargeAnswers
+from headway_server.rpc import encoded_replies, from_proto, to_proto
+from headway_server.rpc.call_guard import Caller
+from headway_server.rpc.sessions import Sessions
+from headway_server.rpc.validation import Checks
+from headway_server.service.job_service import Jobs, Name
+from headway_server.storage.listing import Filter
 
 NAME = "must be sessions/{session_id}/operations/{job_id}"
 
@@ -68,13 +68,13 @@ class OperationsServicer:
             checks.fault("filter", "can be done=true or done=false alone")
         else:
             done = FILTERS[condition]
-        size = checks.not_negative("page_size", request.page_size) or requests.PAGE_SIZE
+        size = checks.not_negative("page_size", request.page_size) or from_proto.PAGE_SIZE
         checks.done()
         statuses = frozenset(status for status in Status if done is None or (status in ENDED) == done)
         wanted = Filter(session, statuses if done is not None else frozenset())
         page = await self._jobs.page(wanted, min(size, self._limits.page_size), request.page_token)
         response = pb.ListOperationsResponse()
-        room = replies.Room()
+        room = to_proto.Room()
         for job in page.jobs:
             operation = await self._operation(f"{parent}/operations/{job.id}", job)
             if not room.takes(operation.ByteSize()):
@@ -127,12 +127,12 @@ class OperationsServicer:
 
     async def _operation(self, name: str, job: Job) -> pb.Operation:
         operation = pb.Operation(name=name, done=job.ended)
-        metadata = replies.job(job)
+        metadata = to_proto.job(job)
         operation.metadata.Pack(metadata)
         if job.status is Status.COMPLETED:
             text = await self._jobs.results((job.session_hash, job.id))
             operation.response.type_url = VALUE_TYPE
-            operation.response.value = await encoded.value("null" if text is None else text)
+            operation.response.value = await encoded_replies.value("null" if text is None else text)
         elif job.ended:
             operation.error.CopyFrom(metadata.error)
         return operation

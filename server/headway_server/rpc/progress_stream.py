@@ -10,18 +10,18 @@ from typing import TypeGuard
 from google.rpc import status_pb2
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server import replies, requests
-from headway_server.cache import Cache
-from headway_server.checks import JOB_ID_LENGTH, Checks
-from headway_server.commit import Outcome, Step
-from headway_server.errors import Fault, InvalidRequest, JobError, StreamExpired
-from headway_server.job import Job, Key
-from headway_server.jobs import EVERYWHERE, Jobs, Name
-from headway_server.limits import Limits
-from headway_server.offload import write_off_loop
-from headway_server.report import Report
-from headway_server.step_weights import parts
-from headway_server.writer import Lane
+from headway_server.domain.errors import Fault, InvalidRequest, JobError, StreamExpired
+from headway_server.domain.job import Job, Key
+from headway_server.domain.limits import Limits
+from headway_server.domain.report import Report
+from headway_server.resources.cache import Cache
+from headway_server.resources.offload import write_off_loop
+from headway_server.rpc import from_proto, to_proto
+from headway_server.rpc.validation import JOB_ID_LENGTH, Checks
+from headway_server.service.command_costs import parts
+from headway_server.service.commit import Outcome, Step
+from headway_server.service.commit_writer import Lane
+from headway_server.service.job_service import EVERYWHERE, Jobs, Name
 
 WINDOW = 64
 """Requests of one stream that may wait for their commit; further ones wait with the sender."""
@@ -164,7 +164,7 @@ class ProgressStream:
         reports = iter(request.reports)
         named: list[_Named] = []
         refused: dict[int, JobError] = {}
-        if size <= requests.LARGE or (size < SMALL * len(request.reports) and _are_plain(request)):
+        if size <= from_proto.LARGE or (size < SMALL * len(request.reports) and _are_plain(request)):
             self._read(reports, named, refused, REFUSALS_AT_ONCE)
         if len(named) + len(refused) < len(request.reports):
             await self._convert(partial(self._read, reports, named, refused))
@@ -207,7 +207,7 @@ class ProgressStream:
             try:
                 if name is None:
                     name = self._namer(message, checks)
-                report = requests.report(message, checks)
+                report = from_proto.report(message, checks)
                 if checks.faults:
                     checks.done()
             except JobError as error:
@@ -275,9 +275,9 @@ class ProgressStream:
         jobs = {(job.session_hash, job.id): job for job in reported.values()}.values()
         for job in jobs:
             if job.cancellation is not None:
-                response.cancellations.add(job_id=job.id, cancellation=replies.cancellation(job.cancellation))
+                response.cancellations.add(job_id=job.id, cancellation=to_proto.cancellation(job.cancellation))
         if jobs:
-            response.next_report_after.CopyFrom(replies.span(min(map(self._jobs.pace, jobs))))
+            response.next_report_after.CopyFrom(to_proto.span(min(map(self._jobs.pace, jobs))))
         if len(failed) > REFUSALS_AT_ONCE:
             return await write_off_loop(_serialised, response, failed)
         return _serialised(response, failed)
@@ -291,7 +291,7 @@ def _serialised(response: pb.StreamProgressResponse, failed: Sequence[_Failure])
         told = (error.reason, error.message, error.faults if isinstance(error, InvalidRequest) else ())
         status = statuses.get(told)
         if status is None:
-            status = statuses[told] = replies.status(error)
+            status = statuses[told] = to_proto.status(error)
         response.failures.add(request=request, report=report, status=status)
     return response.SerializeToString()
 

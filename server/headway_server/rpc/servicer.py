@@ -9,20 +9,20 @@ from typing import TypeVar
 from google.protobuf import empty_pb2, message
 
 from headway.v1 import job_service_pb2 as pb
-from headway_server import encoded, replies, requests
-from headway_server.actions import Clear
-from headway_server.cache import Cache
-from headway_server.checks import Checks
-from headway_server.conversions import Conversions
-from headway_server.errors import JobError, JobNotFound
-from headway_server.guard import Caller
-from headway_server.job import Job
-from headway_server.jobs import EVERYWHERE, Jobs, Name, Page
-from headway_server.limits import Limits
-from headway_server.listing import Removal
-from headway_server.offload import write_off_loop
-from headway_server.progress_stream import KNOWN_BYTES, Names, ProgressStream
-from headway_server.sessions import Sessions
+from headway_server.domain.commands import Clear
+from headway_server.domain.errors import JobError, JobNotFound
+from headway_server.domain.job import Job
+from headway_server.domain.limits import Limits
+from headway_server.resources.cache import Cache
+from headway_server.resources.offload import write_off_loop
+from headway_server.rpc import encoded_replies, from_proto, to_proto
+from headway_server.rpc.call_guard import Caller
+from headway_server.rpc.conversions import Conversions
+from headway_server.rpc.progress_stream import KNOWN_BYTES, Names, ProgressStream
+from headway_server.rpc.sessions import Sessions
+from headway_server.rpc.validation import Checks
+from headway_server.service.job_service import EVERYWHERE, Jobs, Name, Page
+from headway_server.storage.listing import Removal
 
 WATCH_LIFE = (300.0, 600.0)
 """Seconds that a watch lives, at least and at most: then its caller opens it again, perhaps at another server."""
@@ -54,18 +54,18 @@ class JobServicer:
     async def CreateJob(self, request: pb.CreateJobRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
-        action = requests.create(request, checks)
+        action = from_proto.create(request, checks)
         if session is EVERYWHERE:
             checks.fault("session_id", "must be a session of its own: '-' is no session id")
         checks.done()
         assert session is not None
-        return encoded.job(await self._jobs.create(session, request.job_id, action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.create(session, request.job_id, action, request.ByteSize()))
 
     async def StartJob(self, request: pb.StartJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
-        action = requests.start(request, checks)
+        action = from_proto.start(request, checks)
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.apply(name, action, request.ByteSize()))
 
     async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
@@ -74,12 +74,12 @@ class JobServicer:
         checks.done()
         # What waits holds no more of its request than it needs; unknown fields can have any size.
         del request
-        return encoded.job(await self._jobs.get(name, after_revision, wait, caller.connection))
+        return encoded_replies.job(await self._jobs.get(name, after_revision, wait, caller.connection))
 
     async def ListJobs(self, request: pb.ListJobsRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
-        wanted, page_size = requests.list_filter(request, checks, session)
+        wanted, page_size = from_proto.list_filter(request, checks, session)
         checks.done()
         page = await self._jobs.page(wanted, page_size, request.page_token)
         return await write_off_loop(_listed, page)
@@ -88,18 +88,18 @@ class JobServicer:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
         checks.job_id(request.job.id, "job.id")
-        action = requests.update(request, checks)
+        action = from_proto.update(request, checks)
         checks.done()
-        return encoded.job(await self._jobs.apply((session, request.job.id), action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.apply((session, request.job.id), action, request.ByteSize()))
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        report = await self._converted(caller, requests.report, request, checks, size)
+        report = await self._converted(caller, from_proto.report, request, checks, size)
         del request
         checks.done()
         job = await self._jobs.apply(name, report, size)
-        return encoded.reported(job, self._jobs.pace(job))
+        return encoded_replies.reported(job, self._jobs.pace(job))
 
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
@@ -122,43 +122,43 @@ class JobServicer:
     async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await self._converted(caller, requests.finish, request, checks, size)
+        action = await self._converted(caller, from_proto.finish, request, checks, size)
         del request
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action, size))
+        return encoded_replies.job(await self._jobs.apply(name, action, size))
 
     async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await self._converted(caller, requests.fail, request, checks, size)
+        action = await self._converted(caller, from_proto.fail, request, checks, size)
         del request
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action, size))
+        return encoded_replies.job(await self._jobs.apply(name, action, size))
 
     async def CancelJob(self, request: pb.CancelJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
-        action = requests.cancel(request, checks, self._cancel_grace)
+        action = from_proto.cancel(request, checks, self._cancel_grace)
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.apply(name, action, request.ByteSize()))
 
     async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await self._converted(caller, requests.set_variables, request, checks, size)
+        action = await self._converted(caller, from_proto.set_variables, request, checks, size)
         del request
         checks.done()
-        return encoded.job(await self._jobs.apply(name, action, size))
+        return encoded_replies.job(await self._jobs.apply(name, action, size))
 
     async def GetVariables(self, request: pb.GetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
-        wanted = requests.names(request, checks)
+        wanted = from_proto.names(request, checks)
         checks.done()
-        return await encoded.variables(await self._jobs.variables(name, wanted))
+        return await encoded_replies.variables(await self._jobs.variables(name, wanted))
 
     async def GetResults(self, request: pb.GetResultsRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         checks.done()
-        return await encoded.results(await self._jobs.results(name))
+        return await encoded_replies.results(await self._jobs.results(name))
 
     async def ListRecordErrors(
         self, request: pb.ListRecordErrorsRequest, caller: Caller
@@ -167,8 +167,8 @@ class JobServicer:
         checks.done()
         errors = await self._jobs.record_errors(name)
         return pb.ListRecordErrorsResponse(
-            first=replies.record_errors(errors.first),
-            last=replies.record_errors(errors.last),
+            first=to_proto.record_errors(errors.first),
+            last=to_proto.record_errors(errors.last),
             total=errors.total,
         )
 
@@ -190,7 +190,7 @@ class JobServicer:
         life = random.uniform(*WATCH_LIFE)
         async with aclosing(self._jobs.watch(name, after_revision, life, caller.connection)) as states:
             async for job in states:
-                yield encoded.watched(job)
+                yield encoded_replies.watched(job)
 
     async def WatchJobs(
         self, request: pb.WatchJobsRequest, caller: Caller
@@ -207,13 +207,13 @@ class JobServicer:
                     case Removal():
                         yield pb.WatchJobsResponse(removed_job_id=seen.id, resume_token=token)
                     case Job():
-                        yield encoded.watched_in_session(seen, token)
+                        yield encoded_replies.watched_in_session(seen, token)
 
     async def _converted(
         self, caller: Caller, convert: Callable[[R, Checks], T], request: R, checks: Checks, size: int
     ) -> T:
         """What a request of `size` bytes asks for; large ones are converted off the event loop."""
-        if size < requests.LARGE:
+        if size < from_proto.LARGE:
             return convert(request, checks)
         return await self._conversions(caller.connection, convert, request, checks)
 
@@ -246,9 +246,9 @@ _NamesJob = (
 def _listed(page: Page) -> bytes:
     """ListJobsResponse."""
     response = pb.ListJobsResponse()
-    room = replies.Room()
+    room = to_proto.Room()
     for job in page.jobs:
-        answer = replies.job(job)
+        answer = to_proto.job(job)
         if not room.takes(answer.ByteSize()):
             break
         response.jobs.append(answer)

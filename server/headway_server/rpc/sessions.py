@@ -1,12 +1,12 @@
 """Whose jobs a request is about: from the session id that it carries to what the database knows of it."""
 
-from headway_server.cache import Cache
-from headway_server.checks import Checks, session_fault
-from headway_server.errors import ScopeMissing
-from headway_server.guard import Caller
-from headway_server.jobs import EVERYWHERE
-from headway_server.limits import Limits
-from headway_server.tokens import SessionHasher
+from headway_server.domain.errors import ScopeMissing
+from headway_server.domain.limits import Limits
+from headway_server.resources.cache import Cache
+from headway_server.rpc.call_guard import Caller
+from headway_server.rpc.validation import Checks, session_fault
+from headway_server.service.job_service import EVERYWHERE
+from headway_server.service.sealed_tokens import SessionHasher
 
 ANY_SESSION = "-"
 

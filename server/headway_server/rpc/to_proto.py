@@ -7,10 +7,10 @@ from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from headway.v1 import job_pb2
-from headway_server.errors import InvalidRequest, JobError
-from headway_server.job import Cancellation, Error, Job, Status
-from headway_server.limits import MICROSECONDS
-from headway_server.report import RecordError
+from headway_server.domain.errors import InvalidRequest, JobError
+from headway_server.domain.job import Cancellation, Error, Job, Status
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.report import RecordError
 
 DOMAIN = "headway"
 

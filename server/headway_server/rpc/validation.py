@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from google.protobuf import duration_pb2
 
-from headway_server.errors import FAULTS_SHOWN, Fault, InvalidRequest
-from headway_server.limits import DURATION_MAX, INT64_MAX, MICROSECONDS, Limits
+from headway_server.domain.errors import FAULTS_SHOWN, Fault, InvalidRequest
+from headway_server.domain.limits import DURATION_MAX, INT64_MAX, MICROSECONDS, Limits
 
 JOB_ID_LENGTH = 32
 HEXADECIMAL = "0123456789abcdef"

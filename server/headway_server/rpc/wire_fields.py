@@ -5,7 +5,7 @@ from functools import cache
 
 from google.protobuf.descriptor import Descriptor
 
-from headway_server.errors import Fault, InvalidRequest
+from headway_server.domain.errors import Fault, InvalidRequest
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 """Types of fields on the wire."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from headway_server.actions import Action, Create, Update
-from headway_server.commit import Step
-from headway_server.report import Report
+from headway_server.domain.commands import Action, Create, Update
+from headway_server.domain.report import Report
+from headway_server.service.commit import Step
 
 ROWS_A_STEP = 4
 """Rows of other tables that are stored in the time that a plain step takes. On SQLite they are twice as fast."""

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from headway_server import machine
-from headway_server.actions import Action, Create, concerned, touches_variables
-from headway_server.change import Change, Rules
-from headway_server.committed import Committed
-from headway_server.errors import JobAlreadyContinued, JobAlreadyExists, JobError, JobNotFound, SessionJobsLimit
-from headway_server.job import Job, Key
-from headway_server.report import Report, Variables
-from headway_server.store import Store
-from headway_server.totals import Totals
+from headway_server.domain import state_machine
+from headway_server.domain.change import Change, Rules
+from headway_server.domain.commands import Action, Create, concerned, touches_variables
+from headway_server.domain.errors import JobAlreadyContinued, JobAlreadyExists, JobError, JobNotFound, SessionJobsLimit
+from headway_server.domain.job import Job, Key
+from headway_server.domain.report import Report, Variables
+from headway_server.service.job_cache import Committed
+from headway_server.service.totals import Totals
+from headway_server.storage.store import Store
 
 Step = tuple[Key, Action]
 """One action on one job."""
@@ -90,7 +90,7 @@ class Commit:
                 else:
                     if change.answered is not None and not _share_an_answer(change.answered, action):
                         change.job = change.job.copy()
-                    machine.step(change, action, self._now, self._rules)
+                    state_machine.step(change, action, self._now, self._rules)
                     change.answered = action
                     if change.removed:
                         self._removed = True
@@ -133,7 +133,7 @@ class Commit:
         new_sessions = self.new_sessions + (count == 0)
         self._totals.check(self._created + 1, new_sessions)
         before = self._to_continue((session_hash, action.continues)) if action.continues else None
-        change = machine.create(session_hash, job_id, action, self._now, self._rules, before)
+        change = state_machine.create(session_hash, job_id, action, self._now, self._rules, before)
         self._counts[session_hash] += 1
         self._created += 1
         self.new_sessions = new_sessions
@@ -181,9 +181,9 @@ class Commit:
             if job is None:
                 missing.append(key)
             else:
-                copies[key] = machine.working_copy(job)
+                copies[key] = state_machine.working_copy(job)
         for key, job in self._store.load(missing).items():
-            copies[key] = machine.working_copy(job)
+            copies[key] = state_machine.working_copy(job)
         return copies
 
 

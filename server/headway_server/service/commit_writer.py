@@ -12,22 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from headway_server.actions import Action, concerned
-from headway_server.change import Change, Rules
-from headway_server.clock import Clock, SteadyClock
-from headway_server.commit import Commit, Outcome, Step
-from headway_server.committed import Committed
-from headway_server.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
-from headway_server.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
-from headway_server.gaps import Gap, RecentGaps
-from headway_server.job import Job, Key
-from headway_server.limits import MICROSECONDS
-from headway_server.line import Line
-from headway_server.listing import Removal
-from headway_server.step_weights import weight
-from headway_server.store import CommitFailed, Store
-from headway_server.tally import COMMIT_CALLS, COMMIT_SECONDS, Histogram
-from headway_server.totals import Totals
+from headway_server.domain.change import Change, Rules
+from headway_server.domain.commands import Action, concerned
+from headway_server.domain.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
+from headway_server.domain.gaps import Gap, RecentGaps
+from headway_server.domain.job import Job, Key
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.resources.call_statistics import COMMIT_CALLS, COMMIT_SECONDS, Histogram
+from headway_server.resources.clock import Clock, SteadyClock
+from headway_server.service.command_costs import weight
+from headway_server.service.commit import Commit, Outcome, Step
+from headway_server.service.commit_queue import Line
+from headway_server.service.job_cache import Committed
+from headway_server.service.totals import Totals
+from headway_server.storage.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
+from headway_server.storage.listing import Removal
+from headway_server.storage.store import CommitFailed, Store
 
 BATCH_MAX = 2000
 """What the steps of one commit weigh together, or little more, so that no call waits long for its neighbours: some

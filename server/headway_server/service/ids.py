@@ -2,7 +2,7 @@
 
 import secrets
 
-from headway_server.clock import Clock
+from headway_server.resources.clock import Clock
 
 
 class Ids:

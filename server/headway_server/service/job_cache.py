@@ -7,8 +7,8 @@ commit and before anybody is answered; any thread may look.
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from headway_server.change import Change
-from headway_server.job import Job, Key, growth, weight
+from headway_server.domain.change import Change
+from headway_server.domain.job import Job, Key, growth, weight
 
 SESSIONS = 4096
 """Sessions whose jobs are counted."""

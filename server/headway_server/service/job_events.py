@@ -5,10 +5,10 @@ from functools import partial
 
 import peewee
 
-from headway_server.job import Key
-from headway_server.readers import within_timeout
-from headway_server.store import Store
-from headway_server.watch import Hub, Seen
+from headway_server.domain.job import Key
+from headway_server.service.watch_hub import Hub, Seen
+from headway_server.storage.read_pool import within_timeout
+from headway_server.storage.store import Store
 
 TOGETHER = 64
 """Jobs that are read at once."""

@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from headway_server.actions import Action, Create
-from headway_server.clock import Clock
-from headway_server.commit import Outcome, Step
-from headway_server.committed import Committed
-from headway_server.errors import (
+from headway_server.domain.commands import Action, Create
+from headway_server.domain.errors import (
     Fault,
     InvalidRequest,
     JobIdAmbiguous,
     JobNotFound,
     StreamExpired,
 )
-from headway_server.ids import Ids
-from headway_server.job import Job, Key, Status
-from headway_server.limits import MICROSECONDS
-from headway_server.listing import NEWEST, Filter, Position, Removal, position
-from headway_server.readers import Readers
-from headway_server.report import RecordError
-from headway_server.session_watch import SessionWatches
-from headway_server.store import Store
-from headway_server.tokens import Sealer
-from headway_server.watch import Hub, Seen, moment
-from headway_server.writer import Lane, Writer
-from headway_server.writes import RECORD_ERRORS_KEPT
+from headway_server.domain.job import Job, Key, Status
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.report import RecordError
+from headway_server.resources.clock import Clock
+from headway_server.service.commit import Outcome, Step
+from headway_server.service.commit_writer import Lane, Writer
+from headway_server.service.ids import Ids
+from headway_server.service.job_cache import Committed
+from headway_server.service.sealed_tokens import Sealer
+from headway_server.service.session_watch import SessionWatches
+from headway_server.service.watch_hub import Hub, Seen, moment
+from headway_server.storage.listing import NEWEST, Filter, Position, Removal, position
+from headway_server.storage.read_pool import Readers
+from headway_server.storage.store import Store
+from headway_server.storage.writes import RECORD_ERRORS_KEPT
 
 WATCHED_PACE = MICROSECONDS // 4
 """µs between the reports of a job that somebody looks at."""

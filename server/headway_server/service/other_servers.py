@@ -11,17 +11,17 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 
-from headway_server.change_log import ChangeLog, Snapshot
-from headway_server.clock import Clock, SteadyClock
-from headway_server.errors import JobError
-from headway_server.limits import INT64_MAX, MICROSECONDS
-from headway_server.readers import Readers, within_timeout
-from headway_server.servers import Servers
-from headway_server.shared_clock import SharedClock
-from headway_server.store import Store
-from headway_server.tell import tell
-from headway_server.watch import Hub
-from headway_server.writer import Writer
+from headway_server.domain.errors import JobError
+from headway_server.domain.limits import INT64_MAX, MICROSECONDS
+from headway_server.domain.shared_clock import SharedClock
+from headway_server.resources.clock import Clock, SteadyClock
+from headway_server.service.commit_writer import Writer
+from headway_server.service.job_events import tell
+from headway_server.service.watch_hub import Hub
+from headway_server.storage.change_log import ChangeLog, Snapshot
+from headway_server.storage.read_pool import Readers, within_timeout
+from headway_server.storage.servers import Servers
+from headway_server.storage.store import Store
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks while somebody watches."""

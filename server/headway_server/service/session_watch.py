@@ -10,15 +10,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 
-from headway_server.clock import Clock
-from headway_server.errors import Fault, InvalidRequest, ResumeTokenExpired
-from headway_server.job import Key
-from headway_server.listing import NEWEST, OLDEST, ROWS, Found, Position, Removal, position
-from headway_server.marks import NOTHING, Known, Marks, SnapshotMarks, TimeMarks
-from headway_server.readers import Readers, Stop
-from headway_server.store import Store
-from headway_server.tokens import Sealer
-from headway_server.watch import NEVER, Behind, Hub, Moment, Seen, SessionInbox, moment
+from headway_server.domain.errors import Fault, InvalidRequest, ResumeTokenExpired
+from headway_server.domain.job import Key
+from headway_server.resources.clock import Clock
+from headway_server.service.sealed_tokens import Sealer
+from headway_server.service.watch_hub import NEVER, Behind, Hub, Moment, Seen, SessionInbox, moment
+from headway_server.service.watch_positions import NOTHING, Known, Marks, SnapshotMarks, TimeMarks
+from headway_server.storage.listing import NEWEST, OLDEST, ROWS, Found, Position, Removal, position
+from headway_server.storage.read_pool import Readers, Stop
+from headway_server.storage.store import Store
 
 REMOVALS = 256
 """Removals that are read at once."""

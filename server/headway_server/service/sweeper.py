@@ -9,19 +9,19 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from headway_server.actions import Tick
-from headway_server.change import Rules
-from headway_server.clock import Clock, SteadyClock
-from headway_server.errors import DatabaseUnavailable, JobError
-from headway_server.facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
-from headway_server.gaps import Gap
-from headway_server.limits import MICROSECONDS
-from headway_server.other_servers import OtherServers
-from headway_server.readers import ANSWER_TIMEOUT, Readers, within_timeout
-from headway_server.store import Store
-from headway_server.tell import tell
-from headway_server.watch import Hub
-from headway_server.writer import Writer
+from headway_server.domain.change import Rules
+from headway_server.domain.commands import Tick
+from headway_server.domain.errors import DatabaseUnavailable, JobError
+from headway_server.domain.gaps import Gap
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.resources.clock import Clock, SteadyClock
+from headway_server.service.commit_writer import Writer
+from headway_server.service.job_events import tell
+from headway_server.service.other_servers import OtherServers
+from headway_server.service.watch_hub import Hub
+from headway_server.storage.read_pool import ANSWER_TIMEOUT, Readers, within_timeout
+from headway_server.storage.server_facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
+from headway_server.storage.store import Store
 
 INTERVAL = 1.0
 """Seconds between two sweeps."""

@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
-from headway_server.change import Change
-from headway_server.errors import JobError, ServerJobsLimit, ServerSessionsLimit
-from headway_server.limits import Limits
+from headway_server.domain.change import Change
+from headway_server.domain.errors import JobError, ServerJobsLimit, ServerSessionsLimit
+from headway_server.domain.limits import Limits
 
 INTERVAL = 60.0
 """Seconds between two counts: each reads an index from end to end."""

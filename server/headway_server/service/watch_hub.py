@@ -11,12 +11,12 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from headway_server.budget import Budget, Share
-from headway_server.change_log import Snapshot
-from headway_server.errors import JobError, MemoryLimit, ShuttingDown, StreamExpired, WatchesLimit
-from headway_server.job import Job, Key, weight
-from headway_server.limits import INT64_MAX, Limits
-from headway_server.listing import Removal
+from headway_server.domain.errors import JobError, MemoryLimit, ShuttingDown, StreamExpired, WatchesLimit
+from headway_server.domain.job import Job, Key, weight
+from headway_server.domain.limits import INT64_MAX, Limits
+from headway_server.resources.budget import Budget, Share
+from headway_server.storage.change_log import Snapshot
+from headway_server.storage.listing import Removal
 
 ENTRY_BYTES = 512
 """What a change takes in a channel beside the job."""

@@ -6,10 +6,10 @@ A mark stands for all changes up to it. Later marks are greater.
 
 from typing import Protocol
 
-from headway_server.change_log import Snapshot
-from headway_server.clock import Clock
-from headway_server.listing import LAST_ID, Filter
-from headway_server.watch import Hub, Seen
+from headway_server.resources.clock import Clock
+from headway_server.service.watch_hub import Hub, Seen
+from headway_server.storage.change_log import Snapshot
+from headway_server.storage.listing import LAST_ID, Filter
 
 Known = tuple[int, str, str]
 """A mark."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import peewee
 
-from headway_server.change import Change
-from headway_server.job import Key
-from headway_server.statements import fetch, named
+from headway_server.domain.change import Change
+from headway_server.domain.job import Key
+from headway_server.storage.compiled_sql import fetch, named
 
 ENTRIES_MAX = 10_000
 """Entries that one look reads. A server that is further behind starts anew."""

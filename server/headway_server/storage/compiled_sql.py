@@ -7,8 +7,8 @@ import peewee
 from peewee import Expression, Model, Query, Value
 from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
-from headway_server import rows
-from headway_server.job import Key
+from headway_server.domain.job import Key
+from headway_server.storage import rows
 
 T = TypeVar("T")
 

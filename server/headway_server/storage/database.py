@@ -16,9 +16,9 @@ from pathlib import Path
 import peewee
 from playhouse.migrations import Runner
 
-from headway_server import regular_files
-from headway_server.database_errors import DATABASE_ERRORS, UnsafeConnection, cause, first_line
-from headway_server.models import FactRow
+from headway_server.resources import regular_files
+from headway_server.storage.database_errors import DATABASE_ERRORS, UnsafeConnection, cause, first_line
+from headway_server.storage.models import FactRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -242,7 +242,7 @@ SQLITE_PRAGMAS: dict[str, str | int] = {
 
 def _open_postgresql(url: str, server_id: str) -> Engine:
     try:
-        from headway_server import postgresql
+        from headway_server.storage import postgresql
     except ImportError:
         raise StartError("PostgreSQL needs its driver: pip install 'headway[postgresql]'") from None
     try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import peewee
 
-from headway_server.errors import DatabaseUnavailable, JobError, StorageFull
+from headway_server.domain.errors import DatabaseUnavailable, JobError, StorageFull
 
 REPORT_INTERVAL = 10.0
 """Seconds within which the log names the same error once: a database that is away fails thousands of calls."""

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple  # Any: what a database driver returns has no
 import peewee
 from peewee import Expression
 
-from headway_server import rows
-from headway_server.change_log import Snapshot, unseen
-from headway_server.database import Engine
-from headway_server.job import Job, Status
-from headway_server.limits import INT64_MAX
-from headway_server.models import JobRow, LabelRow, RemovedRow
-from headway_server.statements import Statement, any_of, fetch, named
+from headway_server.domain.job import Job, Status
+from headway_server.domain.limits import INT64_MAX
+from headway_server.storage import rows
+from headway_server.storage.change_log import Snapshot, unseen
+from headway_server.storage.compiled_sql import Statement, any_of, fetch, named
+from headway_server.storage.database import Engine
+from headway_server.storage.models import JobRow, LabelRow, RemovedRow
 
 SCANNED = 1024
 """Rows of the index that one statement looks through at most; fewer where the filter names labels."""

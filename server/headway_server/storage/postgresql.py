@@ -9,7 +9,7 @@ from urllib.parse import quote
 import peewee
 import psycopg
 
-from headway_server.database_errors import UnsafeConnection, first_line
+from headway_server.storage.database_errors import UnsafeConnection, first_line
 
 Connection: TypeAlias = "psycopg.Connection[tuple[str, ...]]"
 

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar  # futures of any result wait here
 
-from headway_server.budget import Budget, Share
-from headway_server.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
-from headway_server.errors import DatabaseUnavailable, Overloaded, ShuttingDown
-from headway_server.store import Store
-from headway_server.turns import Turns
+from headway_server.domain.errors import DatabaseUnavailable, Overloaded, ShuttingDown
+from headway_server.resources.budget import Budget, Share
+from headway_server.resources.turns import Turns
+from headway_server.storage.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
+from headway_server.storage.store import Store
 
 READ_THREADS = 4
 """Threads for reads of one job."""

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any  # what a database driver returns has no other type
 
-from headway_server import estimate
-from headway_server.job import Cancellation, Error, Job, Status, StatusChange
-from headway_server.models import JobRow
+from headway_server.domain import estimate
+from headway_server.domain.job import Cancellation, Error, Job, Status, StatusChange
+from headway_server.storage.models import JobRow
 
 SqlValue = str | int | float | bool | None
 

@@ -9,14 +9,14 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
-from headway_server.change import Change, Rules
-from headway_server.clock import Clock, SteadyClock
-from headway_server.gaps import Gap
-from headway_server.job import Key, no_later_than
-from headway_server.limits import MICROSECONDS
-from headway_server.servers import CORRECTION
-from headway_server.shared_clock import Correction, SharedClock, correction_at_start
-from headway_server.store import Store
+from headway_server.domain.change import Change, Rules
+from headway_server.domain.gaps import Gap
+from headway_server.domain.job import Key, no_later_than
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.shared_clock import Correction, SharedClock, correction_at_start
+from headway_server.resources.clock import Clock, SteadyClock
+from headway_server.storage.servers import CORRECTION
+from headway_server.storage.store import Store
 
 TIME = "time"
 """The fact that says what time (µs) it was when a server last noted it."""

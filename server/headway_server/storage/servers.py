@@ -6,9 +6,9 @@ from typing import Any  # what a database driver returns has no other type
 import peewee
 from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
-from headway_server.change_log import Snapshot
-from headway_server.limits import MICROSECONDS
-from headway_server.shared_clock import Correction
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.shared_clock import Correction
+from headway_server.storage.change_log import Snapshot
 
 GONE_AFTER = 120 * MICROSECONDS
 """A server that has noted nothing for so long (µs) is not waited for, even if the database holds connections of it."""

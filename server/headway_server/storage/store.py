@@ -14,15 +14,17 @@ from typing import Any  # what a database driver returns has no other type
 import peewee
 from peewee import Expression, Query, Value, fn
 
-from headway_server import rows
-from headway_server.change import Change
-from headway_server.change_log import Snapshot, current_snapshot
-from headway_server.database import Engine
-from headway_server.database_errors import DATABASE_ERRORS
-from headway_server.job import Job, Key
-from headway_server.limits import MICROSECONDS
-from headway_server.listing import Listing, Removal
-from headway_server.models import (
+from headway_server.domain.change import Change
+from headway_server.domain.job import Job, Key
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.domain.report import RecordError
+from headway_server.storage import rows
+from headway_server.storage.change_log import Snapshot, current_snapshot
+from headway_server.storage.compiled_sql import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
+from headway_server.storage.database import Engine
+from headway_server.storage.database_errors import DATABASE_ERRORS
+from headway_server.storage.listing import Listing, Removal
+from headway_server.storage.models import (
     FactRow,
     JobRow,
     NoticeRow,
@@ -32,9 +34,7 @@ from headway_server.models import (
     ResultsRow,
     VariablesRow,
 )
-from headway_server.report import RecordError
-from headway_server.statements import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
-from headway_server.writes import Writes
+from headway_server.storage.writes import Writes
 
 KEYS_A_QUERY = 128
 

@@ -9,11 +9,19 @@ from collections.abc import Mapping, Sequence
 from peewee import EXCLUDED, SQL, Query, ValuesList
 from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 
-from headway_server import rows
-from headway_server.change import Change
-from headway_server.database import Engine
-from headway_server.models import JobRow, LabelRow, OpenKeyRow, RecordErrorRow, RemovedRow, ResultsRow, VariablesRow
-from headway_server.statements import Statement, is_key, named, to_power_of_two
+from headway_server.domain.change import Change
+from headway_server.storage import rows
+from headway_server.storage.compiled_sql import Statement, is_key, named, to_power_of_two
+from headway_server.storage.database import Engine
+from headway_server.storage.models import (
+    JobRow,
+    LabelRow,
+    OpenKeyRow,
+    RecordErrorRow,
+    RemovedRow,
+    ResultsRow,
+    VariablesRow,
+)
 
 RECORD_ERRORS_KEPT = 100
 """So many record errors are kept from the beginning of a job, and as many from its end."""

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import h11
 
-from headway_server.addresses import may_reach
-from headway_server.lookup import LOOKUP_TIMEOUT, Lookup
+from headway_server.webhooks.address_policy import may_reach
+from headway_server.webhooks.dns import LOOKUP_TIMEOUT, Lookup
 
 TIMEOUT = 15.0
 """Seconds from the look-up to the end of the answer's head."""

@@ -11,9 +11,9 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from headway_server import regular_files
-from headway_server.addresses import is_host, may_reach
-from headway_server.change import Event, Notice
+from headway_server.domain.change import Event, Notice
+from headway_server.resources import regular_files
+from headway_server.webhooks.address_policy import is_host, may_reach
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  # how the secrets of Standard Webhooks begin
 SECRET_BYTES = range(24, 65)

@@ -13,14 +13,14 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import version
 
-from headway_server.clock import Clock
-from headway_server.endpoints import Endpoint
-from headway_server.errors import JobError
-from headway_server.limits import MICROSECONDS
-from headway_server.outbox import Outbox, Waiting
-from headway_server.post import SENDING_MAX, Answer, NoAnswer, Poster
-from headway_server.readers import Readers
-from headway_server.writer import Writer
+from headway_server.domain.errors import JobError
+from headway_server.domain.limits import MICROSECONDS
+from headway_server.resources.clock import Clock
+from headway_server.service.commit_writer import Writer
+from headway_server.storage.read_pool import Readers
+from headway_server.webhooks.client import SENDING_MAX, Answer, NoAnswer, Poster
+from headway_server.webhooks.config import Endpoint
+from headway_server.webhooks.outbox import Outbox, Waiting
 
 TOGETHER = 8
 """Notices on their way to one receiver at a time. Their bodies are all that is held of them in memory."""

@@ -14,9 +14,9 @@ import peewee
 from peewee import __exception_wrapper__ as exception_wrapper  # type: ignore[attr-defined]  # its stubs lack it
 from peewee import fn
 
-from headway_server.change import Change, Notice
-from headway_server.endpoints import Endpoint
-from headway_server.models import NoticeRow
+from headway_server.domain.change import Change, Notice
+from headway_server.storage.models import NoticeRow
+from headway_server.webhooks.config import Endpoint
 
 ROWS_A_STATEMENT = 500
 

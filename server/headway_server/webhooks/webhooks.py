@@ -14,19 +14,19 @@ from functools import partial
 from google.protobuf import json_format, timestamp_pb2
 from google.protobuf.message import Message
 
-from headway_server import replies
-from headway_server.change import Notice
-from headway_server.clock import Clock
-from headway_server.delivery import LONGEST_WAIT, Courier
-from headway_server.endpoints import Endpoint
-from headway_server.errors import JobError
-from headway_server.gaps import Gap, counted_back
-from headway_server.job import Job, Status
-from headway_server.json_values import Json
-from headway_server.outbox import Outbox
-from headway_server.post import Poster
-from headway_server.readers import Readers
-from headway_server.writer import Published, Writer
+from headway_server.domain.change import Notice
+from headway_server.domain.errors import JobError
+from headway_server.domain.gaps import Gap, counted_back
+from headway_server.domain.job import Job, Status
+from headway_server.resources.clock import Clock
+from headway_server.rpc import to_proto
+from headway_server.rpc.json_values import Json
+from headway_server.service.commit_writer import Published, Writer
+from headway_server.storage.read_pool import Readers
+from headway_server.webhooks.client import Poster
+from headway_server.webhooks.config import Endpoint
+from headway_server.webhooks.delivery import LONGEST_WAIT, Courier
+from headway_server.webhooks.outbox import Outbox
 
 TYPE_PREFIX = "dev.headway.job."
 
@@ -58,7 +58,7 @@ def renderer(source: str) -> Callable[[Notice, str], str]:
             "subject": job.id,
             "time": moment.ToJsonString(),
             "datacontenttype": "application/json",
-            "data": _plain(replies.job(job)),
+            "data": _plain(to_proto.job(job)),
         }
         return json.dumps(event, separators=(",", ":"), ensure_ascii=False)
 

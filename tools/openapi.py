@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from google.api import field_behavior_pb2
 from google.protobuf import descriptor_pb2, json_format
 
-from headway_server.json_values import Json
+from headway_server.rpc.json_values import Json
 
 BEHAVIOUR = f"[{field_behavior_pb2.field_behavior.full_name}]"
 

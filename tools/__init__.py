@@ -1,0 +1,1 @@
+"""Generators that a developer runs. They are not in the wheel."""
