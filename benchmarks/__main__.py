@@ -23,6 +23,7 @@ SECTIONS = (
     "calls",
     "streams",
     "watching",
+    "replicas",
     "growth",
     "crowd",
     "overload",
