@@ -1,4 +1,4 @@
-"""A worker that can be told to stop: `python -m examples.notices`, and then `headway cancel JOB`.
+"""A worker that can be told to stop: `python -m examples.cancellable`, and then `headway cancel JOB`.
 
 It only pretends to send notices, 100 a second; what it has sent stays sent.
 """

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import headway
 from clients.conformance.describe import state, status
-from headway import spool
-from headway.channel import open_channel
-from headway.postman import Outcome, deliver
+from headway._spool import spool
+from headway._spool.sender import Outcome, deliver
+from headway.target import open_channel
 
 OPTIONS = (
     "invoker",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headway.cli import values
+from headway.cli import argument_types
 
 
 @pytest.mark.parametrize(
@@ -13,17 +13,17 @@ from headway.cli import values
     [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604800), ("1.5m", 90), ("0", 0), ("0.25s", 0.25)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert values.seconds(text) == seconds
+    assert argument_types.seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1", "1w", "1 s", "1h30m", "nan", "inf", "1e3", "٣s", "9" * 20])
 def test_no_durations(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
-        values.seconds(text)
+        argument_types.seconds(text)
 
 
 def test_durations_become_protobuf_to_the_microsecond() -> None:
-    duration = values.to_duration(1.000001)
+    duration = argument_types.to_duration(1.000001)
     assert (duration.seconds, duration.nanos) == (1, 1000)
 
 
@@ -44,32 +44,32 @@ def test_durations_become_protobuf_to_the_microsecond() -> None:
         ("k=ünï📚", "ünï📚"),
     ],
 )
-def test_variables(text: str, value: values.Json) -> None:
-    assert values.variable(text) == ("k", value)
+def test_variables(text: str, value: argument_types.Json) -> None:
+    assert argument_types.variable(text) == ("k", value)
 
 
 @pytest.mark.parametrize("text", ["k", "=1", "", "k=9007199254740993", "k=1e400", "k=" + "[" * 100_000])
 def test_no_variables(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
-        values.variable(text)
+        argument_types.variable(text)
 
 
 @pytest.mark.parametrize("value", ["\ud800", ["\udfff"], {"\ud800": 1}])
-def test_text_that_is_no_unicode_cannot_be_sent(value: values.Json) -> None:
+def test_text_that_is_no_unicode_cannot_be_sent(value: argument_types.Json) -> None:
     with pytest.raises(ArgumentTypeError):
-        values.to_struct({"k": value})
+        argument_types.to_struct({"k": value})
 
 
 def test_nesting_is_bounded() -> None:
-    deep = values.parse_json("[" * 95 + "]" * 95)
+    deep = argument_types.parse_json("[" * 95 + "]" * 95)
     with pytest.raises(ArgumentTypeError):
-        values.to_struct({"k": deep})
+        argument_types.to_struct({"k": deep})
 
 
 def test_results_are_json_and_nothing_else() -> None:
-    assert values.results("[1, null]") == [1, None]
+    assert argument_types.results("[1, null]") == [1, None]
     with pytest.raises(ArgumentTypeError, match="no JSON"):
-        values.results("plain text")
+        argument_types.results("plain text")
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_results_are_json_and_nothing_else() -> None:
     ],
 )
 def test_record_errors(text: str, error: tuple[str, str, str]) -> None:
-    assert values.record_error(text) == error
+    assert argument_types.record_error(text) == error
 
 
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        (values.amount, "-1"),
-        (values.amount, "1.5"),
-        (values.whole, str(2**63)),
-        (values.whole, "9" * 5000),
-        (values.small, str(2**31)),
-        (values.tally, "added"),
-        (values.tally, "added=x"),
-        (values.pair, "=x"),
-        (values.record_error, ":BAD"),
+        (argument_types.amount, "-1"),
+        (argument_types.amount, "1.5"),
+        (argument_types.whole, str(2**63)),
+        (argument_types.whole, "9" * 5000),
+        (argument_types.small, str(2**31)),
+        (argument_types.tally, "added"),
+        (argument_types.tally, "added=x"),
+        (argument_types.pair, "=x"),
+        (argument_types.record_error, ":BAD"),
     ],
 )
 def test_bad_values(read: Callable[[str], object], text: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headway.cli import text
-from headway.cli.safe import safe
+from headway.cli import formatting
+from headway.cli.escaping import safe
 from headway.v1 import job_pb2
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -33,13 +33,13 @@ def test_nothing_from_a_worker_acts_on_a_terminal(raw: str, shown: str) -> None:
 
 def test_json_of_values_is_safe_and_still_json() -> None:
     value = Value(string_value="\x1b[2J \x9b é 📚")
-    assert text.value_json(value) == '"\\u001b[2J \\u009b é 📚"'
+    assert formatting.value_json(value) == '"\\u001b[2J \\u009b é 📚"'
 
 
 def test_whole_numbers_are_printed_as_such() -> None:
-    assert text.value_json(Value(number_value=412)) == "412"
-    assert text.value_json(Value(number_value=0.5)) == "0.5"
-    assert text.value_json(Value(number_value=1e300)) == "1e+300"
+    assert formatting.value_json(Value(number_value=412)) == "412"
+    assert formatting.value_json(Value(number_value=0.5)) == "0.5"
+    assert formatting.value_json(Value(number_value=1e300)) == "1e+300"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_whole_numbers_are_printed_as_such() -> None:
     ],
 )
 def test_spans(seconds: float, shown: str) -> None:
-    assert text.span(seconds) == shown
+    assert formatting.span(seconds) == shown
 
 
 def at(second: int) -> Timestamp:
@@ -87,7 +87,7 @@ def test_a_line_shows_what_matters() -> None:
     job.MergeFrom(job_pb2.Job(name="Import\x1b[31m", size=200, progress=50, unit="records", attempt=2, error_count=1))
     job.counters["added"] = 1500
     job.message = "marc.dat"
-    assert text.line(job, NOW) == (
+    assert formatting.line(job, NOW) == (
         "00000000000000000000000000000000 RUNNING   Import\\u001b[31m · 50/200 records (25 %) · 12 records/s · "
         "15 to 25 s left · added 1,500, 1 record error · attempt 2 · marc.dat"
     )
@@ -96,9 +96,9 @@ def test_a_line_shows_what_matters() -> None:
 def test_nothing_is_foretold_of_a_job_that_does_not_move() -> None:
     job = estimated(12.34, 15, 25)
     job.MergeFrom(job_pb2.Job(unit="records", stalled=True, last_progress_time=at(-70)))
-    assert text.line(job, NOW).endswith(" · 0 records · STALLED: no progress for 70 s")
+    assert formatting.line(job, NOW).endswith(" · 0 records · STALLED: no progress for 70 s")
     job.stalled, job.status = False, job_pb2.JOB_STATUS_LOST
-    assert (text.rate(job), text.remaining(job, NOW)) == (None, None)
+    assert (formatting.rate(job), formatting.remaining(job, NOW)) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -115,16 +115,16 @@ def test_nothing_is_foretold_of_a_job_that_does_not_move() -> None:
     ],
 )
 def test_an_estimate_is_told_no_finer_than_it_is_steady(low: float, high: float, shown: str) -> None:
-    assert text.remaining(estimated(100, low, high), NOW) == shown
+    assert formatting.remaining(estimated(100, low, high), NOW) == shown
 
 
 def test_an_estimate_ages() -> None:
     # Units take a quarter of a second each: silence for longer than that is no progress.
-    assert text.remaining(estimated(4, 10, 18, age=4), NOW) == "6 to 18 s left"
-    assert text.remaining(estimated(4, 10, 18, age=15), NOW) == "up to 18 s left"
-    assert text.remaining(estimated(4, 10, 18, age=19), NOW) is None
+    assert formatting.remaining(estimated(4, 10, 18, age=4), NOW) == "6 to 18 s left"
+    assert formatting.remaining(estimated(4, 10, 18, age=15), NOW) == "up to 18 s left"
+    assert formatting.remaining(estimated(4, 10, 18, age=19), NOW) is None
     # Units take a minute each: for that long, silence means nothing.
-    assert text.remaining(estimated(1 / 60, 580, 590, age=30), NOW) == "9 min 10 s to 9 min 20 s left"
+    assert formatting.remaining(estimated(1 / 60, 580, 590, age=30), NOW) == "9 min 10 s to 9 min 20 s left"
 
 
 def reported(every: float, ago: int) -> job_pb2.Job:
@@ -137,30 +137,30 @@ def reported(every: float, ago: int) -> job_pb2.Job:
 
 
 def test_a_worker_that_is_later_than_its_reports_were_is_seen_at_once() -> None:
-    late = text.line(reported(0.2, ago=6), NOW)
+    late = formatting.line(reported(0.2, ago=6), NOW)
     assert " · no report for 6 s · last 12 records/s" in late
     assert "left" not in late
     for every, ago in ((0.2, 4), (10, 20)):
-        in_time = text.line(reported(every, ago), NOW)
+        in_time = formatting.line(reported(every, ago), NOW)
         assert "no report" not in in_time
         assert "last" not in in_time
-    assert text.silence(reported(10, ago=31), NOW) == "no report for 31 s"
+    assert formatting.silence(reported(10, ago=31), NOW) == "no report for 31 s"
     # Whoever has seen its latest reports knows better.
-    assert text.silence(reported(10, ago=20), NOW, usual=1) == "no report for 20 s"
-    assert text.silence(reported(1, ago=20), NOW, usual=10) is None
-    assert "status:         RUNNING · no report for 6 s" in list(text.details(reported(0.2, ago=6), NOW))
+    assert formatting.silence(reported(10, ago=20), NOW, usual=1) == "no report for 20 s"
+    assert formatting.silence(reported(1, ago=20), NOW, usual=10) is None
+    assert "status:         RUNNING · no report for 6 s" in list(formatting.details(reported(0.2, ago=6), NOW))
     new = reported(0.2, ago=40)
     new.revision = 1
-    assert text.silence(new, NOW) is None
+    assert formatting.silence(new, NOW) is None
     new.heartbeat_timeout.FromSeconds(60)
-    assert text.silence(new, NOW) == "no report for 40 s"
+    assert formatting.silence(new, NOW) == "no report for 40 s"
 
 
 def test_a_reason_that_says_the_same_is_not_said_again() -> None:
     job = running()
     job.history.add(status=job_pb2.JOB_STATUS_RUNNING, time=at(-60), reason="created")
     job.history.add(status=job_pb2.JOB_STATUS_FAILED, time=at(0), reason="failed")
-    history = [line for line in text.details(job, NOW) if line.startswith("history")]
+    history = [line for line in formatting.details(job, NOW) if line.startswith("history")]
     assert [line.split(maxsplit=3)[3] for line in history] == ["RUNNING created", "FAILED"]
 
 
@@ -176,7 +176,7 @@ def test_a_reason_that_says_the_same_is_not_said_again() -> None:
     ],
 )
 def test_meters(job: job_pb2.Job, shown: str) -> None:
-    assert text.meter(job) == shown
+    assert formatting.meter(job) == shown
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_meters(job: job_pb2.Job, shown: str) -> None:
     ],
 )
 def test_without_an_estimate_the_pace_is_that_of_the_whole_run(job: job_pb2.Job, shown: str | None) -> None:
-    assert text.rate(job) == shown
+    assert formatting.rate(job) == shown
 
 
 def test_what_is_not_known_is_not_shown() -> None:
     job = job_pb2.Job(id="0" * 32, status=job_pb2.JOB_STATUS_PENDING)
-    assert text.line(job, NOW) == "00000000000000000000000000000000 PENDING   · 0"
+    assert formatting.line(job, NOW) == "00000000000000000000000000000000 PENDING   · 0"
 
 
 def test_lost_and_cancelled_are_explained() -> None:
@@ -203,10 +203,10 @@ def test_lost_and_cancelled_are_explained() -> None:
     job.cancellation.requested = True
     job.cancellation.reason = "wrong\nfile"
     job.cancellation.deadline.CopyFrom(at(9))
-    lost, cancelled = text.warnings(job, NOW)
+    lost, cancelled = formatting.warnings(job, NOW)
     assert lost == "no contact for 61 s"
     assert cancelled == "to be cancelled within 9 s: wrong\\nfile"
 
 
 def test_a_status_of_the_future_is_a_number() -> None:
-    assert text.status_name(77) == "77"
+    assert formatting.status_name(77) == "77"

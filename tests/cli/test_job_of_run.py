@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from headway.cli import under_run
+from headway.cli.run import job_of_run
 from headway.ids import uuid7
 from tests.cli.run import Cli
 
@@ -38,13 +38,13 @@ def test_a_command_waits_for_the_job_to_be_created(
             assert cli("create", "--id", job_id).status == 0
         waited.append(seconds)
 
-    monkeypatch.setattr(under_run, "sleep", create)
+    monkeypatch.setattr(job_of_run, "sleep", create)
     result = cli(command, job_id, *COMMANDS[command])
     assert (result.status, len(waited)) == (0, 1), result.err
 
 
 def test_a_command_waits_no_longer_than_that(cli: Cli, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_run, "CREATION_TIMEOUT", 0.0)
+    monkeypatch.setattr(job_of_run, "CREATION_TIMEOUT", 0.0)
     result = cli("report", job_id, "--advance", "1")
     assert result.status == 3
     assert "no such job" in result.err
@@ -54,5 +54,5 @@ def test_a_command_does_not_wait_for_other_jobs(cli: Cli, job_id: str, monkeypat
     def sleep(_: float) -> None:
         raise AssertionError("it waits")
 
-    monkeypatch.setattr(under_run, "sleep", sleep)
+    monkeypatch.setattr(job_of_run, "sleep", sleep)
     assert cli("get", uuid7()).status == 3

@@ -13,7 +13,7 @@ import pyte
 import pytest
 from google.rpc.status_pb2 import Status
 
-from headway.cli.contacts import Contacts
+from headway.cli.watch.lateness import Contacts
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from headway import spool
-from headway.channel import Target
+from headway._spool import spool
+from headway.target import Target
 from headway.v1 import job_service_pb2 as rpc
 from tests.cli.run import HEADWAY, Cli, Result, run, spawn
 from tests.support.server import ServerProcess

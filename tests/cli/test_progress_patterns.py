@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from headway.cli.patterns import Finder
-from headway.cli.styles import STYLES, Reading, Style, amount, in_command, own
-from headway.cli.tail import KEPT, Tail
+from headway.cli.run.output_tail import KEPT, Tail
+from headway.cli.run.progress_patterns import Finder
+from headway.cli.run.progress_styles import STYLES, Reading, Style, amount, in_command, own
 
 MEANT = {
     "tqdm": Reading(14, 30, "rec"),

@@ -347,6 +347,6 @@ def test_a_count_without_a_total_ends_the_one_before(environment: dict[str, str]
 
 
 def test_it_starts_quickly() -> None:
-    script = "import sys, headway.cli.run; print('grpc' in sys.modules, 'google.protobuf' in sys.modules)"
+    script = "import sys, headway.cli.run.run; print('grpc' in sys.modules, 'google.protobuf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert re.fullmatch("False False\n", done.stdout)

@@ -14,11 +14,11 @@ import grpc
 import pytest
 
 import headway
-from headway.process import engine_for
-from headway.spool import Words
+from headway._engine.lifecycle import engine_for
+from headway._spool.spool import Words
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from tests.client.test_process import only_job, run
+from tests.client.test_lifecycle import only_job, run
 from tests.support.server import ServerProcess
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import headway
-from headway.spool import Words
+from headway._spool.spool import Words
 from headway.v1 import job_pb2
 from tests.client.fakes import Proxy
 from tests.support.server import ServerProcess
@@ -163,8 +163,8 @@ with headway.connect() as hw, hw.job() as job:
 
 
 DAEMON = """
-import headway, headway.process, threading
-headway.process.EXIT_TIMEOUT = 2
+import headway, headway._engine.lifecycle, threading
+headway._engine.lifecycle.EXIT_TIMEOUT = 2
 hw = headway.connect()
 job = hw.job()
 begun = threading.Event()
@@ -180,8 +180,8 @@ begun.wait()
 def test_ctrl_c_ends_a_program_as_it_would_without_a_tracker(session: str) -> None:
     script = """
 import os, signal, headway
-from headway import process
-process.EXIT_TIMEOUT = 0.2
+from headway._engine import lifecycle
+lifecycle.EXIT_TIMEOUT = 0.2
 job = headway.connect(exit_timeout=0.2).job()
 os.kill(os.getpid(), signal.SIGINT)
 """
@@ -209,8 +209,8 @@ def test_a_daemon_thread_at_work_does_not_hold_an_exit_with_the_server_away(sess
 
 def test_an_exit_with_the_server_away_is_bounded(session: str) -> None:
     script = """
-import headway, headway.process
-headway.process.EXIT_TIMEOUT = 0.5
+import headway, headway._engine.lifecycle
+headway._engine.lifecycle.EXIT_TIMEOUT = 0.5
 job = headway.connect().job()
 job.advance()
 """
@@ -227,7 +227,7 @@ job.advance()
 
 
 IMPATIENT = """
-import headway, headway.spool, os, signal, threading
+import headway, headway._spool.spool, os, signal, threading
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
@@ -235,7 +235,7 @@ def interrupt():
 hw = headway.connect()
 job = hw.job()
 job.advance(7)
-linger, write = hw._engine.linger, headway.spool.write
+linger, write = hw._engine.linger, headway._spool.spool.write
 
 def lingering(*arguments, **options):
     threading.Timer(0.2, interrupt).start()
@@ -245,7 +245,7 @@ def writing(*arguments):
     interrupt()
     return write(*arguments)
 
-hw._engine.linger, headway.spool.write = lingering, writing
+hw._engine.linger, headway._spool.spool.write = lingering, writing
 print("done", flush=True)
 """
 
@@ -271,8 +271,8 @@ def test_whoever_is_impatient_twice_loses_nothing(session: str, spool: Path, las
 
 def test_an_exit_in_the_middle_of_an_answer_does_not_hang(server: ServerProcess, session: str) -> None:
     script = """
-import headway, headway.process, sys
-headway.process.EXIT_TIMEOUT = 0.5
+import headway, headway._engine.lifecycle, sys
+headway._engine.lifecycle.EXIT_TIMEOUT = 0.5
 job = headway.connect().job()
 job.advance()
 job.flush()

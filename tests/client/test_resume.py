@@ -11,7 +11,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 import headway
-from headway import aio, requests, spool
+from headway import aio
+from headway._engine import requests
+from headway._spool import spool
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from tests.client.fakes import FakeServer, Proxy

@@ -16,19 +16,19 @@ import grpc
 import pytest
 
 import headway
-from headway import spool as spooling
-from headway.channel import Target
-from headway.postman import Outcome, Postman, deliver
-from headway.spool import Letter, Words
+from headway._spool import spool as spooling
+from headway._spool.sender import Outcome, Postman, deliver
+from headway._spool.spool import Letter, Words
+from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from tests.client.fakes import FakeServer, Proxy
-from tests.client.test_process import run
+from tests.client.test_lifecycle import run
 from tests.support.server import ServerProcess
 
 WORK = """
-import headway, headway.process
-headway.process.EXIT_TIMEOUT = 0.3
+import headway, headway._engine.lifecycle
+headway._engine.lifecycle.EXIT_TIMEOUT = 0.3
 hw = headway.connect(exit_timeout=0.3)
 """
 
@@ -202,7 +202,7 @@ FINISH = rpc.FinishJobRequest(session_id="s", job_id="0" * 32, attempt=1)
 
 def test_two_processes_do_not_send_one_twice(spool: Path) -> None:
     first = letter("host:1", FINISH)
-    script = f"from headway.spool import *; print(Letter.claim(Path({str(first.path)!r})) is None)"
+    script = f"from headway._spool.spool import *; print(Letter.claim(Path({str(first.path)!r})) is None)"
 
     def claimed_elsewhere() -> str:
         return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -420,7 +420,7 @@ def test_a_failure_arrives_as_one(own_server: ServerProcess, session: str) -> No
 
 
 def test_who_delivers_everything_pays_for_no_spool(server: ServerProcess, session: str, spool: Path) -> None:
-    done = run("import sys, headway.client; print('headway.spool' in sys.modules)", server.address, session)
+    done = run("import sys, headway.client; print('headway._spool.spool' in sys.modules)", server.address, session)
     assert done.stdout == "False\n"
     assert run("import headway\nwith headway.connect() as hw, hw.job(): pass", server.address, session).returncode == 0
     assert not spool.exists()

@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from headway import Target, errors
-from headway.channel import open_aio_channel, open_channel
 from headway.ids import uuid7
+from headway.target import open_aio_channel, open_channel
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceServicer, JobServiceStub, add_JobServiceServicer_to_server

@@ -11,7 +11,7 @@ import pytest
 import headway
 from headway import aio
 from headway.v1 import job_pb2
-from tests.client.test_process import run
+from tests.client.test_lifecycle import run
 from tests.support.server import ServerProcess
 
 

@@ -15,7 +15,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 import headway
-from headway.tasks import job_id
+from headway.integrations.tasks import job_id
 from headway.v1 import job_pb2
 from tests.cli.run import HEADWAY
 from tests.hooks.conftest import end_process, watched

@@ -17,7 +17,7 @@ from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
 
 import headway
-from headway.tasks import job_id
+from headway.integrations.tasks import job_id
 from headway.v1 import job_pb2
 from tests.cli.run import HEADWAY
 from tests.hooks.conftest import end_process, watched

@@ -273,8 +273,8 @@ for attempt in (by_break, by_return, by_raise, in_with, in_finally, of_source, i
 
 def test_a_loop_that_was_left_ends_while_the_script_goes_on(environment: Environment, jobs: Jobs) -> None:
     script = """
-import headway.tqdm
-headway.tqdm.DECISION_DELAY = 0
+import headway.integrations.tqdm
+headway.integrations.tqdm.DECISION_DELAY = 0
 for n in tqdm(range(9), desc="left"):
     if n == 3:
         break

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headway import aio as aio
-    from headway.channel import Target
     from headway.client import Client, connect
     from headway.errors import (
         HeadwayError,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from headway.job import Job
     from headway.meter import Meter
     from headway.status import Status
+    from headway.target import Target
 
 __all__ = [
     "Client",
@@ -59,7 +59,7 @@ _HOMES = {
     "NotFoundError": "errors",
     "StateError": "errors",
     "Status": "status",
-    "Target": "channel",
+    "Target": "target",
     "UnavailableError": "errors",
     "connect": "client",
 }
@@ -68,7 +68,7 @@ _HOMES = {
 @atexit.register
 def _end_process() -> None:
     # Registered here, so that it comes after whatever those who import this register to end their jobs.
-    process = sys.modules.get("headway.process")
+    process = sys.modules.get("headway._engine.lifecycle")
     if process is not None:
         process.end_process()
 

@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING, Self, Unpack, overload
 import grpc
 from google.rpc import code_pb2
 
-from headway import requests, taking
-from headway.arguments import checked, checked_with_session
-from headway.channel import Target, open_aio_channel
-from headway.course import Step
+from headway._engine import requests, takeover
+from headway._engine.argument_checks import checked, checked_with_session
+from headway._engine.cancellation import Interruption
+from headway._engine.job_state import Step
+from headway._engine.lifecycle import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
+from headway._engine.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, from_rpc_error, translated
 from headway.job import UNSET, BaseJob
-from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.status import Status
+from headway.target import Target, open_aio_channel
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway.values import Json, from_struct, from_value
-from headway.wishes import Interruption
 
 if TYPE_CHECKING:
     from headway.v1.job_service_pb2_grpc import JobServiceAsyncStub
@@ -125,7 +125,7 @@ class Client(Connection):
         heartbeat = requests.heartbeat(request)
         job = Job(self, request.session_id, requests.described(request), heartbeat=heartbeat, started=False)
         job._cancel_task, job._to_tell = cancel_task, on_stopped
-        if taking.may_have_begun(request):
+        if takeover.may_have_begun(request):
             job._wanted = request
         else:
             job._begin_job(request)
@@ -144,11 +144,11 @@ class Client(Connection):
     async def resume(self, session: str | None, job_id: str) -> "Job":
         """See `headway.Client.resume`."""
         session = self._in(session)
-        state = await self._make(taking.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT)
+        state = await self._make(takeover.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT)
         job = Job(self, session, state, **requests.in_hand(state))
         return job._know(await self.variables(session, state.id))
 
-    async def _make(self, calls: taking.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
+    async def _make(self, calls: takeover.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
         """See `headway.Client._make`."""
         try:
             call = next(calls)
@@ -163,7 +163,7 @@ class Client(Connection):
             taken: job_pb2.Job = over.value
             return taken
 
-    async def _made(self, call: taking.Call, left: float | None, patience: float) -> job_pb2.Job:
+    async def _made(self, call: takeover.Call, left: float | None, patience: float) -> job_pb2.Job:
         timeout = self.call_timeout if left is None else min(left, self.call_timeout)
         if patience and isinstance(call, rpc.StartJobRequest):
             await asyncio.to_thread(self._catch_up, call.job_id, patience)
@@ -352,12 +352,12 @@ class Job(BaseJob):
         await asyncio.to_thread(self._client._catch_up, "", FIND_TIMEOUT)
         while True:
             try:
-                state = await self._client._make(taking.find_or_create(request), deadline, 0.0)
+                state = await self._client._make(takeover.find_or_create(request), deadline, 0.0)
                 variables = await self._client.variables(self.session, state.id)
             except HeadwayError as error:
-                pause = taking.pause(error, deadline.left)
+                pause = takeover.pause(error, deadline.left)
                 if pause is None:
-                    taking.begin_alone(request, error)
+                    takeover.begin_alone(request, error)
                     self._begin_job(request)
                     return
                 await asyncio.sleep(pause)

@@ -8,15 +8,15 @@ from typing import Self, TypeVar, Unpack, overload
 
 import grpc
 
-from headway import requests, taking
-from headway.arguments import checked, checked_with_session
-from headway.channel import Target, open_channel
+from headway._engine import requests, takeover
+from headway._engine.argument_checks import checked, checked_with_session
+from headway._engine.lifecycle import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
+from headway._engine.native_threads import beside_greenlets, has_greenlets
+from headway._engine.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job
-from headway.native import beside_greenlets, has_greenlets
-from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.status import Status
+from headway.target import Target, open_channel
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -131,7 +131,7 @@ class Client(Connection):
         StateError.
         """
         request = requests.create(self._in(session), name, options)
-        may_have_begun = taking.may_have_begun(request)
+        may_have_begun = takeover.may_have_begun(request)
         deadline = Deadline(FIND_TIMEOUT if may_have_begun else CREATE_PATIENCE)
         if options.get("job_id"):
             self._catch_up(request.job_id, CREATE_PATIENCE)
@@ -172,7 +172,7 @@ class Client(Connection):
         NotFoundError; HeadwayError if the server does not answer.
         """
         session = self._in(session)
-        return self._take(session, self._make(taking.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT))
+        return self._take(session, self._make(takeover.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT))
 
     def _find_or_create(self, request: rpc.CreateJobRequest, deadline: Deadline) -> Job | None:
         """The job, or None if no server could be asked in time. First what earlier workers left to say: of which job
@@ -180,16 +180,16 @@ class Client(Connection):
         self._catch_up("", FIND_TIMEOUT)
         while True:
             try:
-                state = self._make(taking.find_or_create(request), deadline, 0.0)
+                state = self._make(takeover.find_or_create(request), deadline, 0.0)
                 return self._take(request.session_id, state)
             except HeadwayError as error:
-                pause = taking.pause(error, deadline.left)
+                pause = takeover.pause(error, deadline.left)
                 if pause is None:
-                    taking.begin_alone(request, error)
+                    takeover.begin_alone(request, error)
                     return None
             time.sleep(pause)
 
-    def _make(self, calls: taking.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
+    def _make(self, calls: takeover.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
         """Makes these calls. Before a job is taken over its former worker has its say, for `patience` seconds."""
         try:
             call = next(calls)
@@ -204,7 +204,7 @@ class Client(Connection):
             taken: job_pb2.Job = over.value
             return taken
 
-    def _made(self, call: taking.Call, timeout: float | None, patience: float) -> job_pb2.Job:
+    def _made(self, call: takeover.Call, timeout: float | None, patience: float) -> job_pb2.Job:
         match call:
             case rpc.CreateJobRequest():
                 return self._ask(self.stub.CreateJob, call, timeout)

@@ -9,15 +9,15 @@ from weakref import WeakValueDictionary
 
 from google.rpc import code_pb2, status_pb2
 
-from headway import family
-from headway.arguments import checked
-from headway.channel import Target
-from headway.course import Course, Signal, Step
+from headway._engine import process_parts
+from headway._engine.argument_checks import checked
+from headway._engine.job_state import Course, Signal, Step
+from headway._engine.lifecycle import Connection
 from headway.errors import HeadwayError, failure, verdict_of
 from headway.limits import NAME_LENGTH
 from headway.meter import Meter, Sample
-from headway.process import Connection
 from headway.status import Status as Status
+from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.values import Json, as_size, clean, to_value
@@ -63,7 +63,7 @@ class BaseJob(Meter):
         where = target.address, target.ca, target.tls
         creation = self._course.creation()
         about = self.snapshot.SerializeToString(), creation.SerializeToString() if creation else b""
-        return attach, (type(self._connection), where, self.session, *about, family.address())
+        return attach, (type(self._connection), where, self.session, *about, process_parts.address())
 
     def __copy__(self) -> Self:
         return self
@@ -356,7 +356,7 @@ def attach(
     relatives: tuple[str, bytes],
 ) -> BaseJob:
     """The job of another process, in whose hands it stays. The same one each time that it is passed."""
-    family.join(*relatives)
+    process_parts.join(*relatives)
     address, ca, tls = where
     target = Target(address, os.environ.get("HEADWAY_TOKEN") or None, ca, tls)
     described = job_pb2.Job.FromString(state)
@@ -371,7 +371,7 @@ def attach(
         if job is None:
             job = _attached[key] = client._attach(session, described)
             job._pid = 0
-            job._course.adopt(family.part())
+            job._course.adopt(process_parts.part())
             job._look_only()
             if creation:
                 # Not answered yet, and a report of a job that does not exist would be the last.

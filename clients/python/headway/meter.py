@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from google.protobuf import struct_pb2
 
-from headway.arguments import checked
-from headway.native import RLock
+from headway._engine.argument_checks import checked
+from headway._engine.native_threads import RLock
 from headway.track import AsyncLap, Check, Item, Lap, Tracked, length
 from headway.v1 import job_pb2
 from headway.values import amount, clean, to_struct, whole

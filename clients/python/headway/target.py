@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
-from headway.native import has_greenlets
+from headway._engine.native_threads import has_greenlets
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from weakref import ref
 
-from headway.contact import log
+from headway._engine.connection_state import log
 
 if TYPE_CHECKING:
     from headway.meter import Meter

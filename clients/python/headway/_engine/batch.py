@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
-from headway.course import Course
+from headway._engine.job_state import Course
+from headway._engine.reporter import Reporter
 from headway.errors import HeadwayError
-from headway.report import Reporter
 from headway.v1 import job_service_pb2 as rpc
 
 MESSAGE_BYTES = 4 * 1024 * 1024 - 64 * 1024

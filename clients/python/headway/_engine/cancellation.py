@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from headway.course import Course
+from headway._engine.job_state import Course
 
 
 class Interruption:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from headway.batch import MESSAGE_BYTES, Batch
-from headway.calls import method
-from headway.channel import Target, open_channel
-from headway.contact import Contact, log
-from headway.course import Course, Step
+from headway._engine.batch import MESSAGE_BYTES, Batch
+from headway._engine.calls import method
+from headway._engine.connection_state import Contact, log
+from headway._engine.error_policy import Verdict, judge, keeps_out, too_large
+from headway._engine.job_state import Course, Step
+from headway._engine.native_threads import has_greenlets
+from headway._engine.refusals import decline, ended, keep_in_file, kept, postpone, refuse, stop
+from headway._engine.report_stream import ReportStream
 from headway.errors import HeadwayError, from_rpc_error, from_status
-from headway.native import has_greenlets
-from headway.refusal import decline, ended, keep_in_file, kept, postpone, refuse, stop
-from headway.stream import ReportStream
+from headway.target import Target, open_channel
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from headway.verdict import Verdict, judge, keeps_out, too_large
 
 if TYPE_CHECKING:
     from grpc import _CallFuture

@@ -11,16 +11,16 @@ from importlib import import_module
 from queue import Empty
 from typing import TYPE_CHECKING
 
-from headway import family, termination
-from headway.channel import Target, load_grpc
-from headway.contact import Contact
-from headway.course import Course, Step
-from headway.dispatcher import LATE_TIMEOUT, Dispatcher
+from headway._engine import process_parts, termination
+from headway._engine.connection_state import Contact
+from headway._engine.dispatcher import LATE_TIMEOUT, Dispatcher
+from headway._engine.job_state import Course, Step
+from headway._engine.native_threads import Promise, RLock, SimpleQueue, Thread, has_greenlets, wait
 from headway.errors import HeadwayError
-from headway.native import Promise, RLock, SimpleQueue, Thread, has_greenlets, wait
+from headway.target import Target, load_grpc
 
 if TYPE_CHECKING:
-    from headway.postman import Postman
+    from headway._spool.sender import Postman
 
 WRITING = 5.0
 """Seconds that the engine, and the disk, have to take down what is left."""
@@ -109,7 +109,7 @@ class Engine:
         self.contact.forget_failures()
         self._holders = max(self._holders, 1)
         for course in jobs:
-            course.adopt(family.part())
+            course.adopt(process_parts.part())
             self.submit(course)
 
     def jobs(self) -> list[Course]:
@@ -176,7 +176,7 @@ class Engine:
             if self._thread is None and not self._resting:
                 # Now, and not when it is first needed, which may be at the very end: dataclasses that are made there,
                 # in whatever thread, make CPython forget that it was Ctrl-C that ended the program: exit status 1.
-                import_module("headway.postman")
+                import_module("headway._spool.sender")
                 termination.arm()
                 if has_greenlets():
                     load_grpc()
@@ -233,12 +233,12 @@ class Engine:
         return termination.LOOK_EVERY if idle is None else min(idle, termination.LOOK_EVERY)
 
     def _look(self) -> None:
-        from headway.postman import collect
+        from headway._spool.sender import collect
 
         self._postman = collect(self.target)
 
     def _write_down(self, courses: list[Course], places: Promise[dict[Course, str]]) -> None:
-        from headway.postman import write_down
+        from headway._spool.sender import write_down
 
         places.set_result(write_down(courses, self.target))
 

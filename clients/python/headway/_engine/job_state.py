@@ -8,17 +8,17 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from headway.calls import Request
-from headway.contact import log
+from headway._engine.calls import Request
+from headway._engine.connection_state import log
+from headway._engine.native_threads import Promise
+from headway._engine.reporter import Reporter
 from headway.errors import HeadwayError, JobCancelled
 from headway.meter import Meter
-from headway.native import Promise
-from headway.report import Reporter
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:
-    from headway.spool import Letter
+    from headway._spool.spool import Letter
 
 
 @dataclass(slots=True, eq=False)

@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from headway import family, termination
-from headway.channel import Target, clean_up
-from headway.contact import log
-from headway.course import Course, Step
-from headway.engine import Engine
+from headway._engine import process_parts, termination
+from headway._engine.connection_state import log
+from headway._engine.engine import Engine
+from headway._engine.job_state import Course, Step
+from headway._engine.native_threads import Promise, RLock, after_fork, drop_pending_calls
 from headway.errors import failure, verdict_of
-from headway.native import Promise, RLock, after_fork, drop_pending_calls
+from headway.target import Target, clean_up
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
@@ -74,7 +74,7 @@ class Connection:
 
     def _catch_up(self, job_id: str, patience: float) -> None:
         """A job that is taken up again goes on from the last word of its former worker, wherever that is."""
-        from headway.postman import catch_up
+        from headway._spool.sender import catch_up
 
         catch_up(self.target, job_id, patience)
 
@@ -172,7 +172,7 @@ def _say_all(timeout: float | None) -> None:
             deadline, everything = 0.0, False
         engine.disconnect()
     if everything:
-        family.leave()
+        process_parts.leave()
 
 
 def _end_unended(engine: Engine, course: Course) -> None:
@@ -194,7 +194,7 @@ def _before_fork() -> None:
     # gRPC does not survive a fork in the child unless nothing of it is open.
     drop_pending_calls()
     _lock.acquire()
-    family.found()
+    process_parts.found()
     for connection in list(_connections):
         connection._close_channel()
     threads = {thread.native_id for thread in threading.enumerate()}
@@ -217,7 +217,7 @@ def _after_fork_in_child() -> None:
     global _ended, _ending_thread, _lock
     drop_pending_calls()
     _ended, _ending_thread, _lock = False, 0, RLock()
-    family.after_fork_in_child()
+    process_parts.after_fork_in_child()
     termination.after_fork_in_child()
     for engine in _engines.values():
         engine.adopt()

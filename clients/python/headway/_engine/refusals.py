@@ -2,15 +2,15 @@
 
 import grpc
 
-from headway.channel import Target
-from headway.contact import in_words, log, plain
-from headway.course import Course, Step
+from headway._engine.connection_state import in_words, log, plain
+from headway._engine.error_policy import Verdict, judge
+from headway._engine.job_state import Course, Step
+from headway._engine.reporter import Reporter
 from headway.errors import HeadwayError
 from headway.ids import chance
-from headway.report import Reporter
+from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.verdict import Verdict, judge
 
 
 def decline(course: Course, step: Step, error: HeadwayError) -> None:
@@ -64,7 +64,7 @@ def kept(course: Course) -> None:
 
 def keep_in_file(course: Course, target: Target, error: HeadwayError) -> None:
     """They cannot be stored there."""
-    from headway.postman import write_down
+    from headway._spool.sender import write_down
 
     write_down([course], target)
     letter, course.letter = course.letter, None

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 
+from headway._engine.native_threads import SimpleQueue, Thread
 from headway.errors import HeadwayError, from_rpc_error
-from headway.native import SimpleQueue, Thread
 from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ As generators of calls, so that both clients make the same ones: they are sent e
 from collections.abc import Generator
 from typing import TypeAlias
 
-from headway import requests
+from headway._engine import requests
+from headway._engine.error_policy import Verdict, judge
 from headway.errors import HeadwayError, StateError
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
-from headway.verdict import Verdict, judge
 
 Call: TypeAlias = rpc.CreateJobRequest | rpc.StartJobRequest | rpc.GetJobRequest
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from headway.native import Thread
+from headway._engine.native_threads import Thread
 
 if TYPE_CHECKING:
     from multiprocessing.util import Finalize

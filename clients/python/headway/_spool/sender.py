@@ -5,17 +5,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import grpc
 
-from headway import spool
-from headway.calls import method
-from headway.channel import Target, open_channel
-from headway.contact import in_words, log
-from headway.course import Course
+from headway._engine.calls import method
+from headway._engine.connection_state import in_words, log
+from headway._engine.error_policy import Verdict, judge
+from headway._engine.job_state import Course
+from headway._engine.native_threads import Thread, has_greenlets
+from headway._engine.reporter import lighten
+from headway._spool import spool
 from headway.errors import HeadwayError, UnavailableError, from_status, translated
-from headway.native import Thread, has_greenlets
-from headway.report import lighten
+from headway.target import Target, open_channel
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
-from headway.verdict import Verdict, judge
 
 PATIENCE = 10.0
 """Seconds that the server has for each answer."""

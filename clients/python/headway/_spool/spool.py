@@ -21,9 +21,9 @@ from weakref import WeakSet
 
 from google.protobuf.message import DecodeError
 
-from headway import calls
-from headway.channel import Target
+from headway._engine import calls
 from headway.ids import uuid7
+from headway.target import Target
 from headway.v1 import job_service_pb2 as rpc
 
 try:

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from headway.cli import arguments
-from headway.cli.safe import notice
+from headway.cli.escaping import notice
+from headway.cli.parser import USAGE, build, parse
 
-OK, ERROR, USAGE, NOT_FOUND, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, arguments.USAGE, 3, 4, 130, 141
+OK, ERROR, NOT_FOUND, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 3, 4, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,14 +57,14 @@ class _Closed(io.TextIOBase):
 def _run(words: list[str]) -> int:
     if words[:1] == ["serve"]:
         return _serve(words[1:])
-    parser = arguments.build()
+    parser = build()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
         from headway.cli.completion import is_offered
 
         argcomplete.autocomplete(parser, validator=is_offered)
-    args = arguments.parse(parser, words)
+    args = parse(parser, words)
     if args.version:
         from importlib import metadata
 
@@ -86,15 +86,15 @@ def _run(words: list[str]) -> int:
         return _open(args)
     if args.command in ("run", "pipe"):
         # They do their work without a server too; all that has to do with one is loaded beside the work.
-        work = getattr(import_module(f"headway.cli.{args.command}"), args.command)
+        work = getattr(import_module(f"headway.cli.run.{args.command}"), args.command)
         return int(work(args))
     return _call(args)
 
 
 def _flush(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from headway.channel import Target
     from headway.cli.flush import flush
+    from headway.target import Target
 
     try:
         target = Target.from_environment(
@@ -107,8 +107,8 @@ def _flush(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from headway.channel import Target
     from headway.cli.open import open_page
+    from headway.target import Target
 
     # Without a session the page asks for it.
     session = getattr(args, "session", None) or os.environ.get("HEADWAY_SESSION", "")
@@ -128,14 +128,14 @@ def _call(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
 
-    from headway.channel import Target, open_channel
-    from headway.cli import refusal
+    from headway.cli import error_output
     from headway.cli.bulk import with_whole_ids
-    from headway.cli.caller import Caller
+    from headway.cli.call_context import Caller
     from headway.cli.commands import COMMANDS
-    from headway.cli.keep import PATIENCE, Keeper, catch_up
-    from headway.cli.under_run import waiting_for_job
+    from headway.cli.offline import PATIENCE, Keeper, catch_up
+    from headway.cli.run.job_of_run import waiting_for_job
     from headway.errors import HeadwayError, from_rpc_error
+    from headway.target import Target, open_channel
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
     session = getattr(args, "session", None) or os.environ.get("HEADWAY_SESSION", "")
@@ -163,9 +163,9 @@ def _call(args: argparse.Namespace) -> int:
                 catch_up(target, channel, _jobs(args), PATIENCE if keeping else caller.call_timeout)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
-        return refusal.tell(from_rpc_error(error), address, as_json=as_json)
+        return error_output.tell(from_rpc_error(error), address, as_json=as_json)
     except HeadwayError as error:
-        return refusal.tell(error, address, as_json=as_json)
+        return error_output.tell(error, address, as_json=as_json)
     except LookupError as error:
         return _complain(str(error), NOT_FOUND)
     except (argparse.ArgumentTypeError, ValueError) as error:

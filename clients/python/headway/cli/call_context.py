@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from headway.channel import Target
-from headway.cli import text
-from headway.cli.keep import Keeper, Kept
-from headway.cli.safe import notice
+from headway.cli import formatting
+from headway.cli.escaping import notice
+from headway.cli.offline import Keeper, Kept
+from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -54,7 +54,7 @@ class Caller:
     def show(self, reply: Message, otherwise: str = "", *, if_empty: str = "") -> None:
         """Prints the reply as JSON if that was asked for, else `otherwise`; if there is none, a notice."""
         if self.json:
-            print(text.to_json(reply, indent=2))
+            print(formatting.to_json(reply, indent=2))
         elif otherwise:
             print(otherwise)
         elif if_empty:
@@ -64,4 +64,4 @@ class Caller:
         if job is None:
             self.show_kept()
         else:
-            self.show(job, text.line(job, datetime.now(UTC)))
+            self.show(job, formatting.line(job, datetime.now(UTC)))

@@ -16,9 +16,9 @@ def job_ids(prefix: str, parsed_args: Namespace, **_: object) -> dict[str, str]:
     their names. None if the server can't be asked."""
     import grpc
 
-    from headway.channel import Target, open_channel
-    from headway.cli import text
-    from headway.cli.safe import safe
+    from headway.cli import formatting
+    from headway.cli.escaping import safe
+    from headway.target import Target, open_channel
     from headway.v1 import job_service_pb2 as pb
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -33,7 +33,7 @@ def job_ids(prefix: str, parsed_args: Namespace, **_: object) -> dict[str, str]:
         return {}
     word = prefix.lower()
     found = [job for job in jobs if job.id.startswith(word)] or [job for job in jobs if word in job.name.lower()]
-    return {job.id: f"{text.status(job)} {safe(job.name)}" for job in found}
+    return {job.id: f"{formatting.status(job)} {safe(job.name)}" for job in found}
 
 
 def is_offered(completion: str, prefix: str) -> bool:

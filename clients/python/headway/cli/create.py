@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from headway.cli import values
+from headway._engine.requests import FIND_TIMEOUT, described
+from headway._engine.takeover import may_have_begun
+from headway.cli import argument_types
 from headway.errors import from_rpc_error
 from headway.ids import uuid7
-from headway.requests import FIND_TIMEOUT, described
-from headway.taking import may_have_begun
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from headway.cli.caller import Caller
+    from headway.cli.call_context import Caller
 
 
 def retry(args: Namespace, hw: Caller) -> int:
@@ -24,7 +24,7 @@ def retry(args: Namespace, hw: Caller) -> int:
         session_id=hw.session, job_id=uuid7() if args.id is None else args.id, continues=args.job, pending=args.pending
     )
     if args.heartbeat_timeout is not None:
-        request.heartbeat_timeout.CopyFrom(values.to_duration(args.heartbeat_timeout))
+        request.heartbeat_timeout.CopyFrom(argument_types.to_duration(args.heartbeat_timeout))
     return create(request, hw)
 
 

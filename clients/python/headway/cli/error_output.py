@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from headway.cli.safe import notice
+from headway.cli.escaping import notice
 from headway.errors import HeadwayError
 
 ERROR, NOT_FOUND, UNAVAILABLE = 1, 3, 4

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from headway.channel import Target, open_channel
-from headway.cli.safe import notice, safe
-from headway.postman import Outcome, deliver
-from headway.spool import Letter, claims, job_in, letters
+from headway._spool.sender import Outcome, deliver
+from headway._spool.spool import Letter, claims, job_in, letters
+from headway.cli.escaping import notice, safe
+from headway.target import Target, open_channel
 
 OK, REFUSED, NOT_FOUND, UNAVAILABLE = 0, 1, 3, 4
 DISCARDED = "discarded"

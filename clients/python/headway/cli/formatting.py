@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
 
-from headway.cli.safe import safe
+from headway.cli.escaping import safe
 from headway.v1 import job_pb2
 
 if TYPE_CHECKING:

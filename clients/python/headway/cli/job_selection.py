@@ -6,8 +6,8 @@ import re
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 
-from headway.cli import text
-from headway.cli.safe import safe
+from headway.cli import formatting
+from headway.cli.escaping import safe
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -79,7 +79,9 @@ def whole_id(stub: JobServiceStub, session: str, given: str, timeout: float) -> 
     jobs = listed(stub, pb.ListJobsRequest(session_id=session), timeout)
     found = [job for job in jobs if job.id.startswith(lower)]
     if len(found) > 1:
-        named = ", ".join(f"{job.id} ({text.status(job)} {safe(job.name) or 'unnamed'})" for job in found[:CANDIDATES])
+        named = ", ".join(
+            f"{job.id} ({formatting.status(job)} {safe(job.name) or 'unnamed'})" for job in found[:CANDIDATES]
+        )
         more = f" and {len(found) - CANDIDATES} more" if len(found) > CANDIDATES else ""
         raise ArgumentTypeError(f"{given} is the beginning of {len(found)} jobs' ids: {named}{more}")
     if not found:

@@ -16,16 +16,16 @@ from typing import TypeAlias, TypeVar
 
 import grpc
 
-from headway import spool
-from headway.batch import MESSAGE_BYTES
-from headway.channel import Target
-from headway.cli.safe import notice
-from headway.contact import in_words
+from headway._engine.batch import MESSAGE_BYTES
+from headway._engine.connection_state import in_words
+from headway._engine.error_policy import Verdict, judge, keeps_out, too_large
+from headway._spool import spool
+from headway._spool.sender import Outcome, deliver
+from headway.cli.escaping import notice
 from headway.errors import from_rpc_error
-from headway.postman import Outcome, deliver
+from headway.target import Target
 from headway.v1 import job_service_pb2 as pb
 from headway.values import clean
-from headway.verdict import Verdict, judge, keeps_out, too_large
 
 PATIENCE = 1.0
 """Seconds that the server has for each answer, and another command for its turn."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from urllib.parse import quote, urlencode, urlsplit
 
-from headway.channel import Target, open_channel
-from headway.cli.safe import notice
+from headway.cli.escaping import notice
+from headway.target import Target, open_channel
 
 OK, UNAVAILABLE = 0, 4
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn, TypeVar, cast
 
-from headway.cli import completion, values
+from headway.cli import argument_types, completion
 
 USAGE = 2
 
@@ -141,7 +141,7 @@ def build() -> _Parser:
     options.add_argument("--ca", metavar="FILE", help="trust the authorities in this PEM file; means TLS")
     options.add_argument("--session", metavar="ID", help="the session that the job is in")
     options.add_argument(
-        "--timeout", metavar="DURATION", type=values.seconds,
+        "--timeout", metavar="DURATION", type=argument_types.seconds,
         help="how long a call may take (10s); of watch: how long the server may be away (5m); "
         "of wait: how long to wait at all (as long as it takes)",
     )  # fmt: skip
@@ -172,11 +172,11 @@ def build() -> _Parser:
     add = command("start", "Start a PENDING job, or take one over; prints the attempt alone.")
     add("--take-over", action="store_true", help="take a RUNNING or LOST job from its worker")
     add = command("get", "Show a job.")
-    add("--wait", metavar="DURATION", type=values.seconds, help="wait for a change, at most 60s")
+    add("--wait", metavar="DURATION", type=argument_types.seconds, help="wait for a change, at most 60s")
     add(
         "--after-revision",
         metavar="N",
-        type=values.amount,
+        type=argument_types.amount,
         default=0,
         help="the change must be newer than this",
     )
@@ -195,7 +195,7 @@ def build() -> _Parser:
     _run(command("run", "Run any program as a job; its exit status, output and signals stay its own.", job=False))
     _pipe(command("pipe", "Copy standard input to standard output as a job.", job=False))
     add = command("finish", "End a job as COMPLETED.")
-    add("--results", metavar="JSON", type=values.results, default=..., help="what came of it")
+    add("--results", metavar="JSON", type=argument_types.results, default=..., help="what came of it")
     add("--results-file", metavar="FILE", help="the same from a file; - is standard input")
     _attempt(add)
     _keep(add)
@@ -208,15 +208,15 @@ def build() -> _Parser:
     add = command("cancel", "Ask the workers of jobs to end them early.", job=False)
     _several(add, "not ended")
     add("--reason", default="", help="why, for the worker and for people")
-    add("--grace", metavar="DURATION", type=values.seconds, help="how long it may take (60s); 0 = end it now")
+    add("--grace", metavar="DURATION", type=argument_types.seconds, help="how long it may take (60s); 0 = end it now")
     add = command("set", "Set variables of a job.")
-    add("set", metavar="NAME=JSON", nargs="*", type=values.variable, help="what is no JSON is taken as text")
+    add("set", metavar="NAME=JSON", nargs="*", type=argument_types.variable, help="what is no JSON is taken as text")
     add("--remove", metavar="NAME", action="append", default=[], help="remove a variable; may be repeated")
     _keep(add)
     add = command("update", "Change what a job says of itself.")
     add("--name", help="what the job is")
     add("--invoker", help="who or what started it")
-    add("--size", metavar="N", type=values.amount, help="how much there is to do; 0 = not known")
+    add("--size", metavar="N", type=argument_types.amount, help="how much there is to do; 0 = not known")
     add("--unit", help="what is counted: records, bytes, …")
     _keep(add)
     add = command("vars", "Show variables of a job, as NAME=JSON.")
@@ -247,15 +247,15 @@ def _create(add: Callable[..., argparse.Action]) -> None:
     add(
         "--size",
         metavar="N",
-        type=values.amount,
+        type=argument_types.amount,
         default=0,
         help="how much there is to do; 0 = not known yet",
     )
     add("--unit", default="", help="what is counted: records, bytes, …")
-    add("--label", metavar="K=V", action="append", type=values.pair, default=[], help="may be repeated")
-    add("--heartbeat-timeout", metavar="DURATION", type=values.seconds, help="no contact for this long: LOST")
-    add("--stall-timeout", metavar="DURATION", type=values.seconds, help="no progress for this long: stalled")
-    add("--retention", metavar="DURATION", type=values.seconds, help="how long it is kept after its end")
+    add("--label", metavar="K=V", action="append", type=argument_types.pair, default=[], help="may be repeated")
+    add("--heartbeat-timeout", metavar="DURATION", type=argument_types.seconds, help="no contact for this long: LOST")
+    add("--stall-timeout", metavar="DURATION", type=argument_types.seconds, help="no progress for this long: stalled")
+    add("--retention", metavar="DURATION", type=argument_types.seconds, help="how long it is kept after its end")
     add("--pending", action="store_true", help="wait for `headway start`")
     add(
         "--key",
@@ -267,7 +267,7 @@ def _create(add: Callable[..., argparse.Action]) -> None:
 
 def _retry(add: Callable[..., argparse.Action]) -> None:
     add("--id", metavar="ID", help="an id of your own for the new job: makes the call safe to repeat")
-    add("--heartbeat-timeout", metavar="DURATION", type=values.seconds, help="no contact for this long: LOST")
+    add("--heartbeat-timeout", metavar="DURATION", type=argument_types.seconds, help="no contact for this long: LOST")
     add("--pending", action="store_true", help="wait for `headway start`")
     _keep(add)
 
@@ -275,9 +275,9 @@ def _retry(add: Callable[..., argparse.Action]) -> None:
 def _work(add: Callable[..., argparse.Action]) -> None:
     add("--name", default="", help="what the job is")
     add("--invoker", default="", help="who or what started it")
-    add("--size", metavar="N", type=values.amount, default=0, help="how much there is to do; 0 = as found out")
+    add("--size", metavar="N", type=argument_types.amount, default=0, help="how much there is to do; 0 = as found out")
     add("--unit", default="", help="what is counted: records, bytes, …")
-    add("--label", metavar="K=V", action="append", type=values.pair, default=[], help="may be repeated")
+    add("--label", metavar="K=V", action="append", type=argument_types.pair, default=[], help="may be repeated")
     add("--quiet", action="store_true", help="not a word about the tracker")
     add("--verbose", action="store_true", help="tell the job's id on standard error")
 
@@ -303,7 +303,7 @@ def _several(add: Callable[..., argparse.Action], default: str) -> None:
 
 def _list(add: Callable[..., argparse.Action]) -> None:
     _filter(add)
-    add("--limit", metavar="N", type=values.small, default=1000, help="how many at most (1000); 0 = all")
+    add("--limit", metavar="N", type=argument_types.small, default=1000, help="how many at most (1000); 0 = all")
 
 
 def _filter(add: Callable[..., argparse.Action], default: str = "") -> None:
@@ -312,7 +312,7 @@ def _filter(add: Callable[..., argparse.Action], default: str = "") -> None:
         help=f"in this state ({', '.join(STATUSES).lower()}); may be repeated{default}")  # fmt: skip
     add("--name", default="", help="with exactly this name")
     add("--invoker", default="", help="with exactly this invoker")
-    add("--label", metavar="K=V", action="append", type=values.pair, default=[], help="may be repeated")
+    add("--label", metavar="K=V", action="append", type=argument_types.pair, default=[], help="may be repeated")
     add("--stalled", action=argparse.BooleanOptionalAction, default=None, help=argparse.SUPPRESS)
     add(
         "--not-stalled",
@@ -323,25 +323,25 @@ def _filter(add: Callable[..., argparse.Action], default: str = "") -> None:
 
 
 def _report(add: Callable[..., argparse.Action]) -> None:
-    add("--progress", metavar="N", type=values.amount, help="done so far, in units")
-    add("--advance", metavar="N", type=values.whole, help="done since the last report")
+    add("--progress", metavar="N", type=argument_types.amount, help="done so far, in units")
+    add("--advance", metavar="N", type=argument_types.whole, help="done since the last report")
     add("--part", default="", help="which part of the job this is about")
-    add("--sequence", metavar="N", type=values.amount, default=0,
+    add("--sequence", metavar="N", type=argument_types.amount, default=0,
         help="grows with each report of a part, so that a repeat counts once; with --keep by itself")  # fmt: skip
-    add("--size", metavar="N", type=values.amount, help="the job's size from now on")
+    add("--size", metavar="N", type=argument_types.amount, help="the job's size from now on")
     add("--message", help="what it is doing now")
-    add("--count", metavar="NAME=N", nargs="+", action="extend", type=values.tally, default=[],
+    add("--count", metavar="NAME=N", nargs="+", action="extend", type=argument_types.tally, default=[],
         help="add to counters")  # fmt: skip
-    add("--error", metavar="RECORD:CODE:MESSAGE", nargs="+", action="extend", type=values.record_error,
+    add("--error", metavar="RECORD:CODE:MESSAGE", nargs="+", action="extend", type=argument_types.record_error,
         default=[], help="records that failed")  # fmt: skip
-    add("--set", metavar="NAME=JSON", nargs="+", action="extend", type=values.variable, default=[],
+    add("--set", metavar="NAME=JSON", nargs="+", action="extend", type=argument_types.variable, default=[],
         help="variables to set, all or nothing with the rest")  # fmt: skip
     _attempt(add)
     _keep(add)
 
 
 def _attempt(add: Callable[..., argparse.Action]) -> None:
-    add("--attempt", metavar="N", type=values.small, default=0,
+    add("--attempt", metavar="N", type=argument_types.small, default=0,
         help="what `headway start` printed: a worker that was replaced is refused")  # fmt: skip
 
 

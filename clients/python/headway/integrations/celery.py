@@ -28,10 +28,10 @@ from collections.abc import Container, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from headway._engine.lifecycle import end_process
 from headway.errors import JobCancelled
+from headway.integrations.tasks import DELIVERY, Runs, complete, current, fail, pause, suggesting, tell
 from headway.job import Job
-from headway.process import end_process
-from headway.tasks import DELIVERY, Runs, complete, current, fail, pause, suggesting, tell
 
 try:
     from celery import signals, states

@@ -23,10 +23,10 @@ not be delivered then is sent later.
 import sys
 from typing import Any
 
+from headway._engine.lifecycle import end_process
 from headway.errors import JobCancelled
+from headway.integrations.tasks import DELIVERY, Runs, complete, current, fail, pause, tell
 from headway.job import Job
-from headway.process import end_process
-from headway.tasks import DELIVERY, Runs, complete, current, fail, pause, tell
 
 try:
     import rq

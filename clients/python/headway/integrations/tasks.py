@@ -14,14 +14,14 @@ from typing import ParamSpec, TypeVar
 import grpc
 from google.rpc import code_pb2
 
-from headway.channel import Target
+from headway._engine.connection_state import log
+from headway._engine.job_state import Step
+from headway._engine.requests import CREATE_PATIENCE, ENDED, heartbeat
 from headway.client import Client, connect
-from headway.contact import log
-from headway.course import Step
 from headway.errors import HeadwayError, JobCancelled
 from headway.job import UNSET, Job, Status
 from headway.limits import LABEL_LENGTH, NAME_LENGTH
-from headway.requests import CREATE_PATIENCE, ENDED, heartbeat
+from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.values import Json, clean

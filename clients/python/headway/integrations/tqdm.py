@@ -29,9 +29,9 @@ from weakref import ReferenceType, ref
 
 from google.rpc import status_pb2
 
-from headway import process, requests
+from headway._engine import lifecycle, requests
+from headway._engine.connection_state import log
 from headway.client import Client, connect
-from headway.contact import log
 from headway.errors import failure, verdict_of
 from headway.job import Job
 from headway.meter import Sample
@@ -426,7 +426,7 @@ def _connection() -> Client | None:
         log.warning("headway: not tracked: %s", error)
         return None
     sys.exit = _noting(sys.exit)
-    process.before_end(lambda: _end(client))
+    lifecycle.before_end(lambda: _end(client))
     return client
 
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.conduct import cat, inherited, let_go
-from headway.cli.outputs import Outputs, in_front
+from headway.cli.run.output_copy import Outputs, in_front
+from headway.cli.run.relay import cat, inherited, let_go
 
 _OWN = {
     signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGWINCH, signal.SIGTTOU,

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.conduct import cat, fill, let_go
-from headway.cli.tail import KEPT, Tail
+from headway.cli.run.output_tail import KEPT, Tail
+from headway.cli.run.relay import cat, fill, let_go
 
 _BLOCK = 64 * 1024
 _PIPE_SIZE = 256 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 
-from headway.cli.patterns import Finder
+from headway.cli.run.progress_patterns import Finder
 
 KEPT = 8192
 """Bytes of a program's latest output that are kept, and so looked at: progress that was passed is of no use."""

@@ -11,9 +11,9 @@ import time
 from argparse import Namespace
 from types import FrameType
 
-from headway.cli.conduct import Death, fill, let_go
-from headway.cli.safe import notice
-from headway.cli.tracker import End, Tracker, job_id
+from headway.cli.escaping import notice
+from headway.cli.run.relay import Death, fill, let_go
+from headway.cli.run.tracker import End, Tracker, job_id
 
 OK, ERROR = 0, 1
 

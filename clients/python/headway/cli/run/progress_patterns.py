@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from headway.cli.styles import STYLES, Reading, Style, amount
+from headway.cli.run.progress_styles import STYLES, Reading, Style, amount
 
 _LONGEST = 1000
 """Characters of a line that are looked at: its last ones."""

@@ -13,12 +13,12 @@ from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.conduct import Death
-from headway.cli.patterns import Finder
-from headway.cli.program import Program
-from headway.cli.safe import notice
-from headway.cli.styles import Reading, in_command, own
-from headway.cli.tracker import PACE, End, Tracker, job_id
+from headway.cli.escaping import notice
+from headway.cli.run.child_process import Program
+from headway.cli.run.progress_patterns import Finder
+from headway.cli.run.progress_styles import Reading, in_command, own
+from headway.cli.run.relay import Death
+from headway.cli.run.tracker import PACE, End, Tracker, job_id
 
 USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
 

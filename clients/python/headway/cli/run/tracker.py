@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from headway.cli.safe import notice
+from headway.cli.escaping import notice
 from headway.limits import NAME_LENGTH, UNIT_LENGTH
 
 if TYPE_CHECKING:
@@ -136,11 +136,11 @@ class Tracker:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         _Listener.install(self._complain)
         try:
-            from headway import process
+            from headway._engine import lifecycle
             from headway.client import connect
 
             # Whoever cannot wait for the end here shall not wait for it there.
-            process.EXIT_TIMEOUT = DELIVERY
+            lifecycle.EXIT_TIMEOUT = DELIVERY
             args = self._args
             target, token, ca = (getattr(args, name, None) for name in ("target", "token", "ca"))
             session = getattr(args, "session", None)

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 import grpc
 
-from headway.cli import text
-from headway.cli.choice import matches
-from headway.cli.safe import notice
+from headway._engine.requests import Deadline
+from headway.cli import formatting
+from headway.cli.escaping import notice
+from headway.cli.job_selection import matches
 from headway.client import Client
 from headway.errors import HeadwayError, InvalidError, translated
-from headway.requests import Deadline
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 
@@ -149,7 +149,7 @@ def as_lines(watch: Watch) -> int:
         # What was shown is followed to the state in which it no longer belongs here.
         if not watch.means(change.job) and change.job.id not in shown:
             continue
-        line = text.line(change.job, now)
+        line = formatting.line(change.job, now)
         # What only says that the worker is still there is no news.
         if line != shown.get(change.job.id):
             print(f"{stamp} {line}", flush=True)
@@ -173,7 +173,7 @@ def as_json(watch: Watch) -> int:
             if not belongs and about not in shown:
                 continue
             shown ^= {about} if belongs != (about in shown) else set()
-        print(text.to_json(change.job if watch.job_id is not None else change), flush=True)
+        print(formatting.to_json(change.job if watch.job_id is not None else change), flush=True)
         status = EXIT.get(change.job.status)
         if watch.job_id is not None and status is not None:
             return status

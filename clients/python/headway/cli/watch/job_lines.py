@@ -8,8 +8,8 @@ from datetime import datetime
 
 from rich.text import Text
 
-from headway.cli import text
-from headway.cli.safe import safe
+from headway.cli import formatting
+from headway.cli.escaping import safe
 from headway.v1 import job_pb2
 
 MOST_PARTS = 8
@@ -48,11 +48,11 @@ class Shown:
 
     @property
     def ended(self) -> bool:
-        return self.job.status in text.ENDED
+        return self.job.status in formatting.ENDED
 
     @property
     def status(self) -> str:
-        return "STALLED" if self.job.stalled else text.status(self.job)
+        return "STALLED" if self.job.stalled else formatting.status(self.job)
 
     @property
     def colour(self) -> str:
@@ -77,9 +77,9 @@ def in_full(shown: Shown, width: int) -> Iterator[Text]:
     status = _joined(shown.status, _attempt(job), style=f"bold {shown.colour}")
     yield _cell(shown.name, width - status.cell_len - 1, "bold") + " " + status
     yield _bar(shown, width - 6) + _percent(job)
-    count = None if job.unit == "%" else text.count(job)
-    remaining = None if shown.silent else text.remaining(job, shown.now)
-    yield _joined(_silent(shown), count, text.pace(job, shown.silent), remaining, _time(shown))
+    count = None if job.unit == "%" else formatting.count(job)
+    remaining = None if shown.silent else formatting.remaining(job, shown.now)
+    yield _joined(_silent(shown), count, formatting.pace(job, shown.silent), remaining, _time(shown))
     yield from parts(shown, min(width // 4, 32), width - min(width // 4, 32) - 12)
     if job.counters:
         yield Text(_counters(job))
@@ -88,8 +88,8 @@ def in_full(shown: Shown, width: int) -> Iterator[Text]:
     if job.error_count:
         yield Text(_error_count(job), "red")
         for error in shown.errors:
-            yield Text("  " + text.record_error(error), "red")
-    if reason := text.ending(job):
+            yield Text("  " + formatting.record_error(error), "red")
+    if reason := formatting.ending(job):
         yield Text(reason, f"bold {shown.colour}")
     elif job.message:
         yield Text(safe(job.message), "dim")
@@ -120,23 +120,23 @@ def details(shown: Shown) -> Iterator[Text]:
     if said := _joined(_attempt(job), safe(job.message), _counters(job), style="dim"):
         yield Text("  ") + said
     if job.error_count:
-        last = f", the last: {text.record_error(shown.errors[-1])}" if shown.errors else ""
+        last = f", the last: {formatting.record_error(shown.errors[-1])}" if shown.errors else ""
         yield Text(f"  {_error_count(job)}{last}", "red")
 
 
 def facts(shown: Shown) -> Text:
     """What stands beside a bar and its percentage, the most urgent first."""
     job = shown.job
-    count = None if job.unit == "%" else text.count(job)
+    count = None if job.unit == "%" else formatting.count(job)
     if shown.ended:
-        reason = Text(text.ending(job) or "", shown.colour)
+        reason = Text(formatting.ending(job) or "", shown.colour)
         return _joined(reason, count, _time(shown), _counters(job), _error_count(job))
     if warnings := _warnings(shown):
         return _joined(*(Text(warning, "yellow") for warning in warnings), count)
-    pace = text.pace(job, shown.silent, with_unit=False)
+    pace = formatting.pace(job, shown.silent, with_unit=False)
     if shown.silent:
         return _joined(_silent(shown), count, pace)
-    return _joined(count, pace, text.remaining(job, shown.now) or _time(shown))
+    return _joined(count, pace, formatting.remaining(job, shown.now) or _time(shown))
 
 
 def parts(shown: Shown, indent: int, width: int) -> Iterator[Text]:
@@ -146,7 +146,7 @@ def parts(shown: Shown, indent: int, width: int) -> Iterator[Text]:
     full = max(1, *(done for _, done in found), job.size // len(found)) if found else 1
     for name, done in found[:MOST_PARTS]:
         bar = _drawn(done / full, width, "blue")
-        yield _cell(f"  {safe(name)}", indent) + " " + bar + f" {text.number(done)}"
+        yield _cell(f"  {safe(name)}", indent) + " " + bar + f" {formatting.number(done)}"
     if len(found) > MOST_PARTS:
         more = len(found) - MOST_PARTS
         yield Text(f"  … {more} more part{'s' * (more != 1)}", "dim")
@@ -182,7 +182,7 @@ def _drawn(share: float, width: int, style: str) -> Text:
 
 
 def _percent(job: job_pb2.Job) -> Text:
-    share = text.share(job)
+    share = formatting.share(job)
     return Text("      " if share is None else f"{f'{share} %':>6}")
 
 
@@ -192,7 +192,7 @@ def _silent(shown: Shown) -> Text | None:
 
 def _warnings(shown: Shown) -> list[str]:
     # What the status says already is not said again.
-    return [warning.removeprefix("STALLED: ") for warning in text.warnings(shown.job, shown.now)]
+    return [warning.removeprefix("STALLED: ") for warning in formatting.warnings(shown.job, shown.now)]
 
 
 def _attempt(job: job_pb2.Job) -> str:
@@ -200,19 +200,19 @@ def _attempt(job: job_pb2.Job) -> str:
 
 
 def _counters(job: job_pb2.Job) -> str:
-    return " · ".join(f"{safe(name)} {text.number(count)}" for name, count in sorted(job.counters.items()))
+    return " · ".join(f"{safe(name)} {formatting.number(count)}" for name, count in sorted(job.counters.items()))
 
 
 def _error_count(job: job_pb2.Job) -> str:
-    return f"{text.number(job.error_count)} record error{'s' * (job.error_count != 1)}" if job.error_count else ""
+    return f"{formatting.number(job.error_count)} record error{'s' * (job.error_count != 1)}" if job.error_count else ""
 
 
 def _time(shown: Shown) -> str | None:
     job = shown.job
     if not job.HasField("start_time"):
         return None
-    end = text.moment(job.end_time) if job.HasField("end_time") else shown.now
-    length = text.span((end - text.moment(job.start_time)).total_seconds())
+    end = formatting.moment(job.end_time) if job.HasField("end_time") else shown.now
+    length = formatting.span((end - formatting.moment(job.start_time)).total_seconds())
     return f"took {length}" if job.HasField("end_time") else f"running {length}"
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from datetime import datetime, timedelta
 from statistics import median_low
 
-from headway.cli import text
+from headway.cli import formatting
 from headway.v1 import job_pb2
 
 INTERVALS = 20
@@ -15,7 +15,7 @@ INTERVALS = 20
 
 
 class Contacts:
-    """What `text.silence` goes by, where jobs are watched."""
+    """What `formatting.silence` goes by, where jobs are watched."""
 
     def __init__(self) -> None:
         self._last: dict[str, datetime] = {}
@@ -25,7 +25,7 @@ class Contacts:
 
     def hear(self, job: job_pb2.Job) -> None:
         """The server says how the job stands."""
-        contact = text.moment(job.last_contact_time)
+        contact = formatting.moment(job.last_contact_time)
         last = self._last.get(job.id)
         if last is not None and contact > last:
             self._heard[job.id] = time.monotonic()
@@ -37,9 +37,9 @@ class Contacts:
             of_jobs.pop(job_id, None)
 
     def silence(self, job: job_pb2.Job, now: datetime) -> str | None:
-        """As `text.silence`."""
+        """As `formatting.silence`."""
         intervals, heard = self._intervals.get(job.id), self._heard.get(job.id)
         if not intervals or heard is None:
-            return text.silence(job, now)
+            return formatting.silence(job, now)
         since = timedelta(seconds=time.monotonic() - heard)
-        return text.silence(job, text.moment(job.last_contact_time) + since, median_low(list(intervals)))
+        return formatting.silence(job, formatting.moment(job.last_contact_time) + since, median_low(list(intervals)))

@@ -15,10 +15,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from headway.cli import bars, text
-from headway.cli.bars import Columns, Shown
-from headway.cli.contacts import Contacts
-from headway.cli.watch import EXIT, Watch
+from headway.cli import formatting
+from headway.cli.watch import job_lines
+from headway.cli.watch.follow import EXIT, Watch
+from headway.cli.watch.job_lines import Columns, Shown
+from headway.cli.watch.lateness import Contacts
 from headway.v1 import job_pb2
 
 LAST_ERRORS = 3
@@ -66,7 +67,7 @@ class Display:
             quiet = time.monotonic() - self._begun < QUIET
             lines = [Text("" if quiet else "no jobs in this session yet", "dim")]
         elif len(jobs) == 1:
-            lines = list(bars.in_full(jobs[0], width))[:height]
+            lines = list(job_lines.in_full(jobs[0], width))[:height]
         else:
             lines = _overview(jobs, width, height)
         away_since = self._away_since
@@ -90,12 +91,12 @@ def _overview(jobs: list[Shown], width: int, height: int) -> list[Text]:
     # One line is for how many there are besides.
     kept = min(len(ended), 1 if len(going) < height else 0)
     brief = columns.narrow and 2 * len(going) + kept > height
-    blocks = [[bars.in_brief(job, columns)] if brief else bars.with_bar(job, columns) for job in going]
+    blocks = [[job_lines.in_brief(job, columns)] if brief else job_lines.with_bar(job, columns) for job in going]
     room = height - sum(len(block) for block in blocks)
     spare = room - min(len(ended), ENDED_LINES)
     for job, block in zip(going, blocks, strict=True):
-        said = list(bars.details(job))
-        parts = list(bars.parts(job, columns.name + 10, columns.bar))
+        said = list(job_lines.details(job))
+        parts = list(job_lines.parts(job, columns.name + 10, columns.bar))
         more = next(choice for choice in ([*said, *parts], said, said[:1], []) if len(choice) <= max(spare, 0))
         spare, room = spare - len(more), room - len(more)
         block += more
@@ -105,13 +106,14 @@ def _overview(jobs: list[Shown], width: int, height: int) -> list[Text]:
         shown = _most_telling(ended, room)
         two = columns.narrow and not brief and 2 * len(shown) <= room and len(shown) == len(ended)
         blocks += [
-            bars.with_bar(job, columns) if two or not columns.narrow else [bars.in_brief(job, columns)] for job in shown
+            job_lines.with_bar(job, columns) if two or not columns.narrow else [job_lines.in_brief(job, columns)]
+            for job in shown
         ]
         hidden = [job for job in ended if job not in shown]
     lines = [line for block in blocks for line in block]
     if hidden:
         kinds = Counter(job.status.lower() for job in hidden)
-        told = ", ".join(f"{text.number(count)} {kind}" for kind, count in kinds.items())
+        told = ", ".join(f"{formatting.number(count)} {kind}" for kind, count in kinds.items())
         lines.append(Text(f"… and {told}", "dim"))
     return lines
 
@@ -197,6 +199,6 @@ def as_display(watch: Watch) -> int:
 def _place(job: job_pb2.Job) -> tuple[int, float, str]:
     """What goes on stands first, in the order that it began, so that lines keep their places; what ended last comes
     before what ended earlier."""
-    if job.status in text.ENDED:
-        return len(_ORDER), -text.moment(job.end_time).timestamp(), job.id
-    return _ORDER.get(job.status, 0), text.moment(job.create_time).timestamp(), job.id
+    if job.status in formatting.ENDED:
+        return len(_ORDER), -formatting.moment(job.end_time).timestamp(), job.id
+    return _ORDER.get(job.status, 0), formatting.moment(job.create_time).timestamp(), job.id

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headway.channel import Target
-from headway.cli import text
-from headway.cli.safe import notice
-from headway.cli.watch import EXIT, Watch
+from headway._engine.requests import Deadline
+from headway.cli import formatting
+from headway.cli.escaping import notice
+from headway.cli.watch.follow import EXIT, Watch
 from headway.client import Client
 from headway.errors import NotFoundError, translated
-from headway.requests import Deadline
+from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 
@@ -46,7 +46,7 @@ def wait_for(job_ids: Sequence[str], target: Target, session: str, timeout: floa
                 statuses.append(NOT_FOUND)
                 continue
             if as_json:
-                print(text.to_json(job), flush=True)
+                print(formatting.to_json(job), flush=True)
             statuses.append(EXIT[job.status])
     return max(statuses)
 
