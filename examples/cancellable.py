@@ -19,8 +19,8 @@ def main() -> int:
                 print(f"job {job.id}", flush=True)
                 for _ in job.track(range(COUNT), cancellable=True):
                     time.sleep(0.01)
-        except headway.JobCancelled as wish:
-            print(f"stopped after {job.progress} notices: {wish.reason}")
+        except headway.JobCancelled as cancelled:
+            print(f"stopped after {job.progress} notices: {cancelled.reason}")
             return 1
     return 0
 

@@ -24,12 +24,12 @@ def job_id(monkeypatch: pytest.MonkeyPatch) -> str:
     return os.environ["HEADWAY_JOB"]
 
 
-@pytest.mark.parametrize("keep", ["", "1"])
+@pytest.mark.parametrize("offline", ["", "1"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_waits_for_the_job_to_be_created(
-    cli: Cli, job_id: str, command: str, keep: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, job_id: str, command: str, offline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HEADWAY_KEEP", keep)
+    monkeypatch.setenv("HEADWAY_OFFLINE", offline)
     waited: list[float] = []
 
     def create(seconds: float) -> None:

@@ -18,7 +18,7 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.cli.run import HEADWAY, Cli, run
-from tests.cli.terminal import PATIENCE, Terminal
+from tests.cli.terminal import OUTPUT_TIMEOUT, Terminal
 from tests.support.server import ServerProcess
 
 NewJob = Callable[..., str]
@@ -55,7 +55,7 @@ class Screen(Terminal):
         self._until(lambda: not any(word in line for line in self.lines))
 
     def _until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + OUTPUT_TIMEOUT
         while not condition():
             assert select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0], self.lines
             self._feed(os.read(self._master, 65536))

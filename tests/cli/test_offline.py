@@ -23,15 +23,15 @@ AT_ONCE = 3.0
 
 
 class Script:
-    """A script that says HEADWAY_KEEP=1 at its head: its commands, and its server."""
+    """A script that sets HEADWAY_OFFLINE=1 first: its commands, and its server."""
 
     def __init__(self, cli: Cli, server: ServerProcess) -> None:
         self.cli = cli
         self.server = server
 
-    def says(self, *words: str) -> str:
+    def says(self, *arguments: str) -> str:
         """Runs a command that must end well; what it prints."""
-        result = self.cli(*words)
+        result = self.cli(*arguments)
         assert result.status == 0, result.err
         return result.out.strip()
 
@@ -42,17 +42,17 @@ class Script:
 
     @property
     def kept(self) -> list[Path]:
-        return list(spool.letters())
+        return list(spool.spool_files())
 
     def patience_is_over(self) -> None:
         """As if the server had been asked some time ago."""
-        for letter in self.kept:
-            os.utime(letter, (0, 0))
+        for spool_file in self.kept:
+            os.utime(spool_file, (0, 0))
 
-    def away(self, seconds: float, *words: str) -> Result:
+    def away(self, seconds: float, *arguments: str) -> Result:
         """Runs a command that must end well within so many seconds, though there is no server."""
         began = time.monotonic()
-        result = self.cli(*words)
+        result = self.cli(*arguments)
         assert time.monotonic() - began < seconds
         assert result.status == 0, result.err
         return result
@@ -62,7 +62,7 @@ class Script:
 def script(cli: Cli, own_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     monkeypatch.setenv("HEADWAY_TARGET", own_server.address)
     monkeypatch.setenv("HEADWAY_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setenv("HEADWAY_KEEP", "1")
+    monkeypatch.setenv("HEADWAY_OFFLINE", "1")
     return Script(cli, own_server)
 
 
@@ -116,15 +116,27 @@ def test_so_do_commands_that_keep_nothing(script: Script, command: Sequence[str]
 
 def test_without_it_a_server_that_is_away_is_an_error(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     script.server.stop()
-    assert script.cli("create", "--no-keep").status == 4
+    for option in ("--no-offline", "--no-keep"):
+        assert script.cli("create", option).status == 4
     for value in ("", "0"):
-        monkeypatch.setenv("HEADWAY_KEEP", value)
+        monkeypatch.setenv("HEADWAY_OFFLINE", value)
         assert script.cli("report", "0" * 32).status == 4
-    monkeypatch.delenv("HEADWAY_KEEP")
+    monkeypatch.delenv("HEADWAY_OFFLINE")
     assert script.cli("set", "0" * 32, "a=1").status == 4
     assert script.kept == []
-    assert script.cli("create", "--keep").status == 0
+    assert script.cli("create", "--offline").status == 0
     assert len(script.kept) == 1
+
+
+def test_the_former_names_mean_the_same(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    script.server.stop()
+    monkeypatch.delenv("HEADWAY_OFFLINE")
+    assert script.cli("create", "--keep").status == 0
+    monkeypatch.setenv("HEADWAY_KEEP", "1")
+    assert script.cli("create").status == 0
+    assert len(script.kept) == 2
+    monkeypatch.setenv("HEADWAY_OFFLINE", "0")
+    assert script.cli("create").status == 4
 
 
 def test_a_server_that_says_nothing_holds_nobody_up(script: Script) -> None:
@@ -165,11 +177,11 @@ def test_what_is_said_twice_counts_once(script: Script, tmp_path: Path) -> None:
     script.server.stop()
     for _ in range(3):
         script.says("report", job, "--advance", "2", "--count", "files=1")
-    (letter,) = script.kept
-    copy = shutil.copy(letter, tmp_path)
+    (spool_file,) = script.kept
+    copy = shutil.copy(spool_file, tmp_path)
     script.server.start()
     script.says("flush")
-    shutil.copy(copy, letter)
+    shutil.copy(copy, spool_file)
     script.says("flush")
     seen = script.seen(job)
     assert (seen["progress"], seen["counters"]) == ("6", {"files": "3"})
@@ -215,8 +227,8 @@ def test_json_says_that_it_is_kept(script: Script) -> None:
     script.server.stop()
     created = json.loads(script.says("create", "--name", "Export", "--json"))
     assert (created["name"], created["status"]) == ("Export", "JOB_STATUS_RUNNING")
-    for words in (["report", "--advance", "1"], ["set", "a=1"], ["finish"]):
-        assert json.loads(script.says(words[0], created["id"], *words[1:], "--json")) == {"kept": True}
+    for arguments in (["report", "--advance", "1"], ["set", "a=1"], ["finish"]):
+        assert json.loads(script.says(arguments[0], created["id"], *arguments[1:], "--json")) == {"kept": True}
     script.server.start()
     assert script.seen(created["id"])["status"] == "JOB_STATUS_COMPLETED"
 
@@ -250,8 +262,8 @@ def test_a_program_under_run_does_not_hide_its_progress(script: Script) -> None:
 def test_a_letter_in_another_hand_is_followed_by_a_second(script: Script) -> None:
     script.server.stop()
     job = script.says("create", "--name", "Export")
-    letter = spool.Letter.claim(script.kept[0])
-    assert letter is not None
+    spool_file = spool.SpoolFile.claim(script.kept[0])
+    assert spool_file is not None
     script.server.start()
     result = run("report", job, "--advance", "1", environment=dict(os.environ))
     assert result.status == 0
@@ -259,7 +271,7 @@ def test_a_letter_in_another_hand_is_followed_by_a_second(script: Script) -> Non
     assert len(script.kept) == 2
     waiting = run("flush", environment=dict(os.environ))
     assert (waiting.status, waiting.out.count("waiting")) == (4, 2)
-    letter.release()
+    spool_file.release()
     script.says("finish", job)
     assert script.kept == []
     seen = script.seen(job)
@@ -302,7 +314,7 @@ def test_thousands_of_reports_take_a_moment(script: Script, session: str) -> Non
     # One in between that is refused, and spoils none of the others.
     reports.insert(1200, rpc.ReportProgressRequest(session_id=session, job_id=job, part="other", advance=-1))
     target = Target.from_environment()
-    spool.write(spool.Words(target.address, target.tls, job, "", reports)).release()
+    spool.write(spool.SpoolRecord(target.address, target.tls, job, "", reports)).release()
     script.patience_is_over()
     began = time.monotonic()
     script.says("finish", job)
@@ -332,15 +344,15 @@ def test_what_was_kept_of_a_job_that_is_gone_is_put_aside(script: Script) -> Non
     job = script.says("create")
     script.server.stop()
     script.says("report", job, "--advance", "1")
-    (letter,) = script.kept
+    (spool_file,) = script.kept
     script.server.start()
-    held = spool.Letter.claim(letter)
+    held = spool.SpoolFile.claim(spool_file)
     assert held is not None
     script.says("clear", job)
     held.release()
     assert script.cli("finish", job).status == 3
     assert script.kept == []
-    assert letter.with_suffix(".refused").exists()
+    assert spool_file.with_suffix(".refused").exists()
 
 
 def test_texts_are_cut_where_nobody_would_see_them_refused(script: Script) -> None:

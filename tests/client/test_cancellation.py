@@ -174,9 +174,9 @@ async def test_an_exception_of_the_works_own_stays_one(ahw: aio.Client) -> None:
 async def test_a_wish_after_the_block_cancels_nothing(ahw: aio.Client) -> None:
     async with ahw.job(cancel_task=True) as job:
         pass
-    course = job._course
-    assert course.on_cancelled is not None
-    course.cancel(job_pb2.Cancellation(requested=True))
+    job_state = job._job_state
+    assert job_state.on_cancelled is not None
+    job_state.cancel(job_pb2.Cancellation(requested=True))
     await asyncio.sleep(0)
     task = asyncio.current_task()
     assert task is not None and task.cancelling() == 0

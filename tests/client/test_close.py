@@ -15,7 +15,7 @@ import pytest
 
 import headway
 from headway._engine.lifecycle import engine_for
-from headway._spool.spool import Words
+from headway._spool.spool import SpoolRecord
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from tests.client.test_lifecycle import only_job, run
@@ -85,8 +85,8 @@ def test_an_end_after_all_else_without_a_server_is_kept_and_said(session: str, s
     assert done.returncode == 0
     assert "headway flush" in done.stderr
     assert "Traceback" not in done.stderr
-    (letter,) = spool.iterdir()
-    assert isinstance(Words.decode(letter.read_bytes()).requests[-1], rpc.FinishJobRequest)
+    (spool_file,) = spool.iterdir()
+    assert isinstance(SpoolRecord.decode(spool_file.read_bytes()).requests[-1], rpc.FinishJobRequest)
 
 
 def test_an_end_after_the_connection_was_closed_is_delivered(server: ServerProcess, session: str) -> None:
@@ -110,7 +110,7 @@ def test_a_closed_client_with_a_running_job_keeps_nothing(server: ServerProcess,
     engine = engine_for(hw.target)
     others = engine._holders - 1
     hw.close()
-    assert eventually(lambda: job._course not in engine._dispatcher.courses)
+    assert eventually(lambda: job._job_state not in engine._dispatcher.job_states)
     if not others:
         assert eventually(lambda: engine._thread is None and engine._dispatcher.channel is None)
 
@@ -196,11 +196,13 @@ def test_a_server_that_returns_after_long_is_told_the_end(own_server: ServerProc
         job = hw.job()
         assert job.flush()
         own_server.kill()
-        contact = hw._engine.contact
+        connection_state = hw._engine.connection_state
         # Twenty failures: the next attempt is seconds away, and the server has been unreachable for long.
         for number in range(20):
-            contact.lost(headway.HeadwayError(grpc.StatusCode.UNAVAILABLE, "refused"), contact.retry_at + number)
-        contact.heard_at -= 60
+            connection_state.lost(
+                headway.HeadwayError(grpc.StatusCode.UNAVAILABLE, "refused"), connection_state.retry_at + number
+            )
+        connection_state.answered_at -= 60
         own_server.start()
         job.finish()
     with headway.connect(own_server.address, session=session) as hw:

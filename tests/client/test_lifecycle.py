@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import headway
-from headway._spool.spool import Words
+from headway._spool.spool import SpoolRecord
 from headway.v1 import job_pb2
 from tests.client.fakes import Proxy
 from tests.support.server import ServerProcess
@@ -235,17 +235,17 @@ def interrupt():
 hw = headway.connect()
 job = hw.job()
 job.advance(7)
-linger, write = hw._engine.linger, headway._spool.spool.write
+flush, write = hw._engine.flush, headway._spool.spool.write
 
-def lingering(*arguments, **options):
+def flushing(*arguments, **options):
     threading.Timer(0.2, interrupt).start()
-    return linger(*arguments, **options)
+    return flush(*arguments, **options)
 
 def writing(*arguments):
     interrupt()
     return write(*arguments)
 
-hw._engine.linger, headway._spool.spool.write = lingering, writing
+hw._engine.flush, headway._spool.spool.write = flushing, writing
 print("done", flush=True)
 """
 
@@ -261,8 +261,8 @@ def test_whoever_is_impatient_twice_loses_nothing(session: str, spool: Path, las
     assert (done.returncode, done.stdout) == (exit_status, "done\n")
     foreign = [line for line in done.stderr.splitlines() if not line.startswith("headway: ")]
     assert foreign[-1:] == (["KeyboardInterrupt"] if last_line else [])
-    (letter,) = spool.iterdir()
-    assert [type(request).__name__ for request in Words.decode(letter.read_bytes()).requests] == [
+    (spool_file,) = spool.iterdir()
+    assert [type(request).__name__ for request in SpoolRecord.decode(spool_file.read_bytes()).requests] == [
         "CreateJobRequest",
         "ReportProgressRequest",
         "FailJobRequest",

@@ -129,8 +129,8 @@ async def test_asyncio_carries_on_too(server: ServerProcess, session: str) -> No
 def test_without_a_server_the_work_goes_on_and_the_key_is_asked_for_later(nobody: str, session: str) -> None:
     with headway.connect(nobody, session=session, exit_timeout=0.1) as away, away.job(name="Nightly", key="k") as job:
         job.advance(5)
-    (letter,) = spool.letters()
-    creation, *_ = spool.Words.decode(letter.read_bytes()).requests
+    (spool_file,) = spool.spool_files()
+    creation, *_ = spool.SpoolRecord.decode(spool_file.read_bytes()).requests
     assert isinstance(creation, rpc.CreateJobRequest)
     assert (creation.job_id, creation.key, creation.key_if_free) == (job.id, "k", True)
 
@@ -178,8 +178,8 @@ def test_what_nobody_could_be_asked_for_spoils_no_other_job(hw: headway.Client) 
     request = requests.create(first.session, "Nightly", {"key": "k"})
     request.key_if_free = True
     job = headway.Job(hw, first.session, requests.described(request), heartbeat=60.0, started=False)
-    step = job._begin_with(request)
-    assert step.tried.wait(20)
+    pending_call = job._begin_with(request)
+    assert pending_call.tried.wait(20)
     job.advance(4)
     job.finish()
     assert hw.get(None, job.id).progress == 4

@@ -190,7 +190,7 @@ def test_who_asks_a_silent_server_is_answered_in_time(hanging: str, call: str) -
 
 
 def test_a_server_that_hangs_in_the_middle(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway._engine.dispatcher.PATIENCE", 0.3)
+    monkeypatch.setattr("headway._engine.dispatcher.ANSWER_TIMEOUT", 0.3)
     release = threading.Event()
 
     def hang_once(request: rpc.StreamProgressRequest, position: int) -> rpc.StreamProgressResponse:
@@ -243,7 +243,7 @@ def test_a_connection_that_is_spoilt_is_replaced(fake: FakeServer) -> None:
 
 
 def test_a_connection_that_fell_silent_is_replaced(proxy: Proxy, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway._engine.dispatcher.PATIENCE", 0.3)
+    monkeypatch.setattr("headway._engine.dispatcher.ANSWER_TIMEOUT", 0.3)
     with headway.connect(proxy.address, session=session) as hw, hw.job() as job:
         assert job.flush()
         proxy.swallow()

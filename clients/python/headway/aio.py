@@ -23,9 +23,9 @@ from google.rpc import code_pb2
 from headway._engine import requests, takeover
 from headway._engine.argument_checks import checked, checked_with_session
 from headway._engine.cancellation import Interruption
-from headway._engine.job_state import Step
+from headway._engine.job_state import PendingCall
 from headway._engine.lifecycle import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway._engine.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
+from headway._engine.requests import CREATE_TIMEOUT, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, from_rpc_error, translated
 from headway.job import UNSET, BaseJob
 from headway.status import Status
@@ -148,13 +148,13 @@ class Client(Connection):
         job = Job(self, session, state, **requests.in_hand(state))
         return job._know(await self.variables(session, state.id))
 
-    async def _make(self, calls: takeover.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
+    async def _make(self, calls: takeover.Calls, deadline: Deadline, catch_up_timeout: float) -> job_pb2.Job:
         """See `headway.Client._make`."""
         try:
             call = next(calls)
             while True:
                 try:
-                    answer = await self._made(call, deadline.left, patience)
+                    answer = await self._made(call, deadline.left, catch_up_timeout)
                 except HeadwayError as error:
                     call = calls.throw(error)
                 else:
@@ -163,10 +163,10 @@ class Client(Connection):
             taken: job_pb2.Job = over.value
             return taken
 
-    async def _made(self, call: takeover.Call, left: float | None, patience: float) -> job_pb2.Job:
+    async def _made(self, call: takeover.Call, left: float | None, catch_up_timeout: float) -> job_pb2.Job:
         timeout = self.call_timeout if left is None else min(left, self.call_timeout)
-        if patience and isinstance(call, rpc.StartJobRequest):
-            await asyncio.to_thread(self._catch_up, call.job_id, patience)
+        if catch_up_timeout and isinstance(call, rpc.StartJobRequest):
+            await asyncio.to_thread(self._catch_up, call.job_id, catch_up_timeout)
         with translated():
             match call:
                 case rpc.CreateJobRequest():
@@ -302,7 +302,7 @@ class Client(Connection):
 class Job(BaseJob):
     """A job in the hands of an asyncio worker; see `headway.Job`. Ending it waits without blocking the event loop."""
 
-    _creation: Step | None = None
+    _creation: PendingCall | None = None
     _cancel_task = False
     _interruption: Interruption | None = None
     _wanted: rpc.CreateJobRequest | None = None
@@ -318,7 +318,7 @@ class Job(BaseJob):
     async def __aenter__(self) -> Self:
         await self._created()
         if self._cancel_task:
-            self._interruption = Interruption(self._course)
+            self._interruption = Interruption(self._job_state)
         return self
 
     async def __aexit__(
@@ -327,8 +327,8 @@ class Job(BaseJob):
         if self._interruption is not None and self._interruption.end(error):
             try:
                 self.raise_if_cancelled()
-            except JobCancelled as wish:
-                await self._settle(self._leave(wish))
+            except JobCancelled as cancellation:
+                await self._settle(self._leave(cancellation))
                 raise
         await self._settle(self._leave(error))
 
@@ -340,7 +340,7 @@ class Job(BaseJob):
     def _know(self, variables: Mapping[str, Json]) -> Self:
         """Goes on with a job that the server has given to this worker."""
         self._known.update(variables)
-        if self._course.started:
+        if self._job_state.started:
             self._touch()
         if self._to_tell is not None:
             self.on_stopped = self._to_tell
@@ -371,7 +371,7 @@ class Job(BaseJob):
         if wanted is not None:
             await self._find_or_create(wanted)
         if self._creation is not None:
-            await _tried(self._creation, CREATE_PATIENCE)
+            await _tried(self._creation, CREATE_TIMEOUT)
             self._creation.give_up_waiting()
             if self._creation.answer.done():
                 self._creation.answer.result()
@@ -398,7 +398,7 @@ class Job(BaseJob):
 
     async def refresh(self) -> Self:
         """See `headway.Job.refresh`."""
-        self._course.job = await self._client.get(self.session, self.id)
+        self._job_state.job = await self._client.get(self.session, self.id)
         if self.status is Status.COMPLETED and self._results is UNSET:
             self._results = await self._client.results(self.session, self.id)
         return self
@@ -406,7 +406,7 @@ class Job(BaseJob):
     @checked
     async def cancel(self, reason: str = "", grace: float | None = None) -> None:
         """See `headway.Job.cancel`."""
-        self._course.job = await self._client.cancel(self.session, self.id, reason=reason, grace=grace)
+        self._job_state.job = await self._client.cancel(self.session, self.id, reason=reason, grace=grace)
 
     async def clear(self) -> None:
         """See `headway.Job.clear`."""
@@ -417,22 +417,22 @@ class Job(BaseJob):
     async def wait(self) -> job_pb2.Job:
         """See `headway.Job.wait`; for a limit of time use `asyncio.timeout`."""
         async for job in self._client.watch(self.session, self.id):
-            self._course.job = job
-        return self._course.job
+            self._job_state.job = job
+        return self._job_state.job
 
     @checked
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
         """See `headway.Job.flush`."""
         timeout = self._client.exit_timeout if timeout is None else timeout
-        late = await asyncio.to_thread(self._engine.linger, [self._course], timeout)
-        return not late and self._course.error is None
+        late = await asyncio.to_thread(self._engine.flush, [self._job_state], timeout)
+        return not late and self._job_state.error is None
 
-    async def _settle(self, step: Step | None) -> None:
-        if step is not None:
-            await _tried(step, self._client.exit_timeout)
+    async def _settle(self, pending_call: PendingCall | None) -> None:
+        if pending_call is not None:
+            await _tried(pending_call, self._client.exit_timeout)
 
 
-async def _tried(step: Step, patience: float) -> None:
+async def _tried(pending_call: PendingCall, catch_up_timeout: float) -> None:
     loop, tried = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:
@@ -440,7 +440,7 @@ async def _tried(step: Step, patience: float) -> None:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(tried.set)
 
-    step.tried.then(tell)
+    pending_call.tried.then(tell)
     with suppress(TimeoutError):
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(catch_up_timeout):
             await tried.wait()

@@ -12,7 +12,7 @@ from headway._engine import requests, takeover
 from headway._engine.argument_checks import checked, checked_with_session
 from headway._engine.lifecycle import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
 from headway._engine.native_threads import beside_greenlets, has_greenlets
-from headway._engine.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
+from headway._engine.requests import CREATE_TIMEOUT, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job
 from headway.status import Status
@@ -132,9 +132,9 @@ class Client(Connection):
         """
         request = requests.create(self._in(session), name, options)
         may_have_begun = takeover.may_have_begun(request)
-        deadline = Deadline(FIND_TIMEOUT if may_have_begun else CREATE_PATIENCE)
+        deadline = Deadline(FIND_TIMEOUT if may_have_begun else CREATE_TIMEOUT)
         if options.get("job_id"):
-            self._catch_up(request.job_id, CREATE_PATIENCE)
+            self._catch_up(request.job_id, CREATE_TIMEOUT)
         job = self._find_or_create(request, deadline) if may_have_begun else None
         if job is None:
             job = Job(
@@ -144,11 +144,11 @@ class Client(Connection):
                 heartbeat=requests.heartbeat(request),
                 started=False,
             )
-            step = job._begin_with(request)
-            step.tried.wait(deadline.left or 0.0)
-            step.give_up_waiting()
-            if step.answer.done():
-                step.answer.result()
+            pending_call = job._begin_with(request)
+            pending_call.tried.wait(deadline.left or 0.0)
+            pending_call.give_up_waiting()
+            if pending_call.answer.done():
+                pending_call.answer.result()
         if on_stopped is not None:
             job.on_stopped = on_stopped
         return job
@@ -189,13 +189,13 @@ class Client(Connection):
                     return None
             time.sleep(pause)
 
-    def _make(self, calls: takeover.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
-        """Makes these calls. Before a job is taken over its former worker has its say, for `patience` seconds."""
+    def _make(self, calls: takeover.Calls, deadline: Deadline, catch_up_timeout: float) -> job_pb2.Job:
+        """Makes these calls. Before a job is taken over its former worker has its say, for `catch_up_timeout` seconds."""
         try:
             call = next(calls)
             while True:
                 try:
-                    answer = self._made(call, deadline.left, patience)
+                    answer = self._made(call, deadline.left, catch_up_timeout)
                 except HeadwayError as error:
                     call = calls.throw(error)
                 else:
@@ -204,13 +204,13 @@ class Client(Connection):
             taken: job_pb2.Job = over.value
             return taken
 
-    def _made(self, call: takeover.Call, timeout: float | None, patience: float) -> job_pb2.Job:
+    def _made(self, call: takeover.Call, timeout: float | None, catch_up_timeout: float) -> job_pb2.Job:
         match call:
             case rpc.CreateJobRequest():
                 return self._ask(self.stub.CreateJob, call, timeout)
             case rpc.StartJobRequest():
-                if patience:
-                    self._catch_up(call.job_id, patience)
+                if catch_up_timeout:
+                    self._catch_up(call.job_id, catch_up_timeout)
                 return self._ask(self.stub.StartJob, call, timeout)
             case rpc.GetJobRequest():
                 return self._ask(self.stub.GetJob, call, timeout)
@@ -219,7 +219,7 @@ class Client(Connection):
         """The job that the server has given to this worker."""
         job = Job(self, session, state, **requests.in_hand(state))
         job._known.update(self.variables(session, state.id))
-        if job._course.started:
+        if job._job_state.started:
             job._touch()
         return job
 

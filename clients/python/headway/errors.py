@@ -137,7 +137,7 @@ def from_rpc_error(error: grpc.RpcError) -> HeadwayError:
     return from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
 
 
-def verdict_of(error: BaseException | None) -> status_pb2.Status | None:
+def end_status(error: BaseException | None) -> status_pb2.Status | None:
     """None: the job has finished; else why it has not."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return None

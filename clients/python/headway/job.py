@@ -11,9 +11,9 @@ from google.rpc import code_pb2, status_pb2
 
 from headway._engine import process_parts
 from headway._engine.argument_checks import checked
-from headway._engine.job_state import Course, Signal, Step
+from headway._engine.job_state import JobState, PendingCall, Signal
 from headway._engine.lifecycle import Connection
-from headway.errors import HeadwayError, failure, verdict_of
+from headway.errors import HeadwayError, end_status, failure
 from headway.limits import NAME_LENGTH
 from headway.meter import Meter, Sample
 from headway.status import Status as Status
@@ -41,8 +41,8 @@ class BaseJob(Meter):
         super().__init__("", job.parts.get("", 0))
         self._connection = client
         self._engine = client._engine
-        self._course = Course(session, job, self, heartbeat=heartbeat, started=started)
-        client._courses.add(self._course)
+        self._job_state = JobState(session, job, self, heartbeat=heartbeat, started=started)
+        client._job_states.add(self._job_state)
         self._ended = False
         self._joined = False
         self._known: dict[str, Json | object] = {}
@@ -61,7 +61,7 @@ class BaseJob(Meter):
                 " in the other process and report a part() of its own."
             )
         where = target.address, target.ca, target.tls
-        creation = self._course.creation()
+        creation = self._job_state.creation()
         about = self.snapshot.SerializeToString(), creation.SerializeToString() if creation else b""
         return attach, (type(self._connection), where, self.session, *about, process_parts.address())
 
@@ -77,37 +77,37 @@ class BaseJob(Meter):
     @property
     def id(self) -> str:
         """32 hexadecimal digits, chosen by this client."""
-        return self._course.job.id
+        return self._job_state.job.id
 
     @property
     def session(self) -> str:
         """The session id: a secret, keep it out of logs."""
-        return self._course.session
+        return self._job_state.session
 
     @property
     def status(self) -> Status:
         """As the server last said; `refresh()` asks it."""
-        return Status(self._course.job.status)
+        return Status(self._job_state.job.status)
 
     @property
     def snapshot(self) -> job_pb2.Job:
         """All that the server last said of the job, progress over all parts included; `refresh()` asks it."""
-        return self._course.job
+        return self._job_state.job
 
     @property
     def attempt(self) -> int:
         """Which worker this is: 1, and one more after each take-over."""
-        return self._course.attempt
+        return self._job_state.attempt
 
     @property
     def unit(self) -> str:
         """What is counted: "records"."""
-        return self._course.job.unit
+        return self._job_state.job.unit
 
     @property
     def name(self) -> str:
         """What the job is, for people. Can be set: the first 256 characters."""
-        return self._course.job.name
+        return self._job_state.job.name
 
     @name.setter
     def name(self, text: str) -> None:
@@ -116,7 +116,7 @@ class BaseJob(Meter):
     @property
     def invoker(self) -> str:
         """Who or what started it. Can be set: the first 256 characters."""
-        return self._course.job.invoker
+        return self._job_state.job.invoker
 
     @invoker.setter
     def invoker(self, text: str) -> None:
@@ -126,7 +126,7 @@ class BaseJob(Meter):
     def size(self) -> int:
         """How much there is to do, in units; 0 = not known. Can be set: None, NaN, infinity and what is negative mean
         the same; a fraction is cut off, and the most is 2⁶³-1."""
-        return self._course.job.size if self._size is None else self._size
+        return self._job_state.job.size if self._size is None else self._size
 
     @size.setter
     def size(self, units: float | None) -> None:
@@ -136,37 +136,37 @@ class BaseJob(Meter):
     @property
     def cancelled(self) -> Signal:
         """True, and an event that is set, once the server has said that somebody wants the job to end early."""
-        return self._course.cancelled
+        return self._job_state.cancelled
 
     @property
     def cancellation(self) -> job_pb2.Cancellation | None:
         """Why the job shall end early and until when, or None."""
-        job = self._course.job
+        job = self._job_state.job
         return job.cancellation if job.HasField("cancellation") else None
 
     def raise_if_cancelled(self) -> None:
         """Raises JobCancelled, with the reason, once somebody wants the job to end early."""
-        self._course.raise_if_cancelled()
+        self._job_state.raise_if_cancelled()
 
     @property
     def stopped(self) -> HeadwayError | None:
         """Why the server takes no more reports of this worker (reasons STALE_ATTEMPT, JOB_ENDED, …), or None."""
-        return self._course.error
+        return self._job_state.error
 
     def raise_if_stopped(self) -> None:
         """Raises why the server takes no more reports of this worker: StateError if another has taken the job over, or
         it has ended without this one; NotFoundError if it was cleared."""
-        self._course.raise_if_stopped()
+        self._job_state.raise_if_stopped()
 
     @property
     def on_stopped(self) -> Callable[[HeadwayError], object] | None:
         """Called once, from a thread in the background, with what `raise_if_stopped` raises; at once if it is set too
         late. It should return soon: no job of this process is reported meanwhile. None after that."""
-        return self._course.on_stopped
+        return self._job_state.on_stopped
 
     @on_stopped.setter
     def on_stopped(self, callback: Callable[[HeadwayError], object] | None) -> None:
-        self._engine.listen(self._course, callback)
+        self._engine.listen(self._job_state, callback)
 
     @property
     def results(self) -> Json | object:
@@ -182,7 +182,7 @@ class BaseJob(Meter):
         """The meter of one part, for a thread or process that shares the job: its progress adds to the job's.
         Names have at most 128 characters, a job at most 256 parts."""
         self._touch()
-        return self._course.add_part(clean(name, 128))
+        return self._job_state.add_part(clean(name, 128))
 
     def set(self, variables: Mapping[str, object]) -> None:
         self._known.update(variables)
@@ -206,18 +206,18 @@ class BaseJob(Meter):
                 return sample._replace(size=0)
         return sample
 
-    def _begin_with(self, request: rpc.CreateJobRequest) -> Step:
+    def _begin_with(self, request: rpc.CreateJobRequest) -> PendingCall:
         self._joined = True
-        step = Step(request)
-        self._engine.submit(self._course, step)
-        return step
+        pending_call = PendingCall(request)
+        self._engine.submit(self._job_state, pending_call)
+        return pending_call
 
     def _touch(self) -> None:
         """A job that was only fetched is reported from its first change on."""
         if not self._joined:
             self._joined = True
             vars(self).pop("advance", None)
-            self._engine.submit(self._course)
+            self._engine.submit(self._job_state)
 
     def _look_only(self) -> Self:
         # The two quick ways to change a meter do not call _touch, so that they stay quick; they are barred instead.
@@ -232,13 +232,13 @@ class BaseJob(Meter):
     def _update(self, field: str, text: str) -> None:
         self._joined = True
         text = clean(text, NAME_LENGTH)
-        setattr(self._course.job, field, text)
+        setattr(self._job_state.job, field, text)
         request = rpc.UpdateJobRequest(session_id=self.session, job=job_pb2.Job(id=self.id))
         setattr(request.job, field, text)
         request.update_mask.paths.append(field)
-        self._engine.submit(self._course, Step(request))
+        self._engine.submit(self._job_state, PendingCall(request))
 
-    def _end(self, error: status_pb2.Status | None) -> Step | None:
+    def _end(self, error: status_pb2.Status | None) -> PendingCall | None:
         """Asks for the end of the job, once; None if it was asked for before."""
         if self._ended:
             return None
@@ -250,17 +250,17 @@ class BaseJob(Meter):
             request = rpc.FinishJobRequest(session_id=self.session, job_id=self.id)
             if self._results is not UNSET:
                 request.results.CopyFrom(to_value(self._results))
-        step = Step(request, after_reports=True)
-        self._engine.submit(self._course, step)
-        return step
+        pending_call = PendingCall(request, after_reports=True)
+        self._engine.submit(self._job_state, pending_call)
+        return pending_call
 
     def _abandon(self) -> None:
         self._ended = self._joined = True
-        self._engine.submit(self._course, Step(release=True))
+        self._engine.submit(self._job_state, PendingCall(release=True))
 
-    def _leave(self, error: BaseException | None) -> Step | None:
+    def _leave(self, error: BaseException | None) -> PendingCall | None:
         """The end of the `with` block. In a forked child the job is the parent's to end."""
-        return self._end(verdict_of(error)) if os.getpid() == self._pid else None
+        return self._end(end_status(error)) if os.getpid() == self._pid else None
 
 
 class Job(BaseJob):
@@ -308,7 +308,7 @@ class Job(BaseJob):
 
     def refresh(self) -> Self:
         """Asks the server how the job stands. HeadwayError if that fails."""
-        self._course.job = self._client.get(self.session, self.id)
+        self._job_state.job = self._client.get(self.session, self.id)
         if self.status is Status.COMPLETED and self._results is UNSET:
             self._results = self._client.results(self.session, self.id)
         return self
@@ -316,7 +316,7 @@ class Job(BaseJob):
     @checked
     def cancel(self, reason: str = "", grace: float | None = None) -> None:
         """Asks the job's worker to end early; see `Client.cancel`."""
-        self._course.job = self._client.cancel(self.session, self.id, reason=reason, grace=grace)
+        self._job_state.job = self._client.cancel(self.session, self.id, reason=reason, grace=grace)
 
     def clear(self) -> None:
         """Removes the job and all that belongs to it; nothing more is reported. HeadwayError if that fails."""
@@ -328,18 +328,18 @@ class Job(BaseJob):
         """Waits until the job has ended, whoever ends it, and gives its final state. TimeoutError after `timeout`
         seconds; NotFoundError if it is cleared meanwhile."""
         for job in self._client.watch(self.session, self.id, timeout=timeout):
-            self._course.job = job
-        return self._course.job
+            self._job_state.job = job
+        return self._job_state.job
 
     @checked
     def flush(self, timeout: float | None = None) -> bool:
         """Waits until all said so far is stored, at most `timeout` seconds (default: `exit_timeout`); whether it is."""
-        late = self._engine.linger([self._course], self._client.exit_timeout if timeout is None else timeout)
-        return not late and self._course.error is None
+        late = self._engine.flush([self._job_state], self._client.exit_timeout if timeout is None else timeout)
+        return not late and self._job_state.error is None
 
-    def _settle(self, step: Step | None) -> None:
-        if step is not None:
-            self._client._settle(step, self._course, self._client.exit_timeout)
+    def _settle(self, pending_call: PendingCall | None) -> None:
+        if pending_call is not None:
+            self._client._settle(pending_call, self._job_state, self._client.exit_timeout)
 
 
 _attached: WeakValueDictionary[tuple[object, ...], BaseJob] = WeakValueDictionary()
@@ -371,7 +371,7 @@ def attach(
         if job is None:
             job = _attached[key] = client._attach(session, described)
             job._pid = 0
-            job._course.adopt(process_parts.part())
+            job._job_state.adopt(process_parts.part())
             job._look_only()
             if creation:
                 # Not answered yet, and a report of a job that does not exist would be the last.

@@ -147,16 +147,16 @@ def clean_up(threads: Iterable[int]) -> None:
     """
     global _opened
     opened, _opened = _opened, False
-    leaving = set(threads)
+    exiting = set(threads)
     for _ in range(_CLEAN_UP_LOOKS):
-        if not (_is_any_left(leaving) or (opened and _is_grpc_there())):
+        if not (_is_any_left(exiting) or (opened and _is_grpc_there())):
             break
         time.sleep(0.001)
 
 
-def _is_any_left(leaving: set[int]) -> bool:
+def _is_any_left(exiting: set[int]) -> bool:
     """Whether one has ended for Python but is still there, and Python warns of each that is there at a fork."""
-    ended = leaving - {thread.native_id for thread in threading.enumerate()}
+    ended = exiting - {thread.native_id for thread in threading.enumerate()}
     return any(_path(f"/proc/self/task/{number}").exists() for number in ended)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from headway._engine.job_state import Course
+from headway._engine.job_state import JobState
 from headway._engine.reporter import Reporter
 from headway.errors import HeadwayError
 from headway.v1 import job_service_pb2 as rpc
@@ -19,32 +19,32 @@ class Batch:
 
     def __init__(self) -> None:
         self.request = rpc.StreamProgressRequest()
-        self.senders: list[tuple[Course, Reporter | None]] = []
+        self.senders: list[tuple[JobState, Reporter | None]] = []
         self.failures: dict[int, HeadwayError] = {}
         """Position in `senders` → why that report was refused."""
-        self.oversized: list[tuple[Course, Reporter | None]] = []
+        self.oversized: list[tuple[JobState, Reporter | None]] = []
         """Reports that fit in no request."""
-        self.faults: list[tuple[Course, Exception]] = []
+        self.faults: list[tuple[JobState, Exception]] = []
         """Jobs whose state makes no report: each is its own fault and stops no other."""
         self._bytes = 0
 
-    def fill(self, courses: Iterable[Course], now: float, turn: Callable[[Course], float]) -> None:
-        for course in sorted(courses, key=lambda course: course.due):
+    def fill(self, job_states: Iterable[JobState], now: float, turn: Callable[[JobState], float]) -> None:
+        for job_state in sorted(job_states, key=lambda job_state: job_state.due):
             try:
-                for reporter, report in course.reports(now):
+                for reporter, report in job_state.reports(now):
                     if report.ByteSize() > MESSAGE_BYTES:
-                        self.oversized.append((course, reporter))
-                    elif not self._add(course, reporter, report):
+                        self.oversized.append((job_state, reporter))
+                    elif not self._add(job_state, reporter, report):
                         return
-                    course.beat_at = now + turn(course)
+                    job_state.heartbeat_at = now + turn(job_state)
             except Exception as fault:
-                self.faults.append((course, fault))
-            course.due = now + turn(course)
+                self.faults.append((job_state, fault))
+            job_state.due = now + turn(job_state)
 
-    def _add(self, course: Course, reporter: Reporter | None, report: rpc.ReportProgressRequest) -> bool:
+    def _add(self, job_state: JobState, reporter: Reporter | None, report: rpc.ReportProgressRequest) -> bool:
         self._bytes += report.ByteSize()
         if self.senders and (self._bytes > _BYTES or len(self.senders) == _REPORTS):
             return False
         self.request.reports.append(report)
-        self.senders.append((course, reporter))
+        self.senders.append((job_state, reporter))
         return True

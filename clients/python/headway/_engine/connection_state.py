@@ -9,7 +9,7 @@ from headway.ids import chance
 
 log = logging.getLogger("headway")
 
-_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_IN_HASTE = 0.1, 5.0, 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_PAUSE_IF_AWAITED = 0.1, 5.0, 0.5
 _LINE = 300
 
 _CONNECT_TIMEOUT = 0.5
@@ -22,7 +22,7 @@ up to 2.4 s between its attempts to connect."""
 
 def plain(text: str) -> str:
     """As one line for a log, whatever the other side has written into it."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_LINE]
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())[:_LINE]
 
 
 def in_words(error: HeadwayError) -> str:
@@ -30,7 +30,7 @@ def in_words(error: HeadwayError) -> str:
     return plain(error.message) or error.code.name
 
 
-class Contact:
+class ConnectionState:
     """Pauses grow from 0.1 to 5 s while the server is away, to half a second if somebody waits for it."""
 
     def __init__(self, address: str) -> None:
@@ -39,7 +39,7 @@ class Contact:
         """Whether the server did not answer when last asked."""
         self.retry_at = 0.0
         """When to ask again; in monotonic seconds, as all times here."""
-        self.heard_at = 0.0
+        self.answered_at = 0.0
         """When the server answered last, 0 if it never did."""
         self._tries = 0
         self._waiting = 0
@@ -50,36 +50,36 @@ class Contact:
         """So many more, or fewer, wait until all is delivered."""
         self._waiting += waiting
         if self._waiting:
-            self.retry_at = min(self.retry_at, now + _LONGEST_IN_HASTE)
+            self.retry_at = min(self.retry_at, now + _LONGEST_PAUSE_IF_AWAITED)
 
     def heard(self) -> None:
         if self._tries > 1:
             log.info("headway: %s answers again", self.address)
-        self.heard_at = time.monotonic()
+        self.answered_at = time.monotonic()
         self.forget_failures()
 
     def forget_failures(self) -> None:
         self.down, self._tries, self.retry_at, self._warned = False, 0, 0.0, False
 
-    def worth_waiting(self, timeout: float) -> float:
+    def wait_until(self, timeout: float) -> float:
         """Until when it makes sense to wait for an answer: as long as a restart may take, and not for a server that
         takes no connections and never did, or did not for so long already."""
         now = time.monotonic()
-        if self.heard_at and not self.down:
+        if self.answered_at and not self.down:
             return now + timeout
-        if self.heard_at and self.heard_at + timeout > now:
-            return self.heard_at + timeout
-        if not self._is_anybody_there():
+        if self.answered_at and self.answered_at + timeout > now:
+            return self.answered_at + timeout
+        if not self._accepts_connections():
             self.warn_once()
             return 0.0
-        return now + (min(timeout, _RETURN_TIMEOUT) if self.heard_at else timeout)
+        return now + (min(timeout, _RETURN_TIMEOUT) if self.answered_at else timeout)
 
     def lost(self, error: HeadwayError, now: float) -> None:
         # All that was under way fails together; that is one failure.
         if now < self.retry_at:
             return
         self.down = True
-        longest = _LONGEST_IN_HASTE if self._waiting else _LONGEST_PAUSE
+        longest = _LONGEST_PAUSE_IF_AWAITED if self._waiting else _LONGEST_PAUSE
         self.retry_at = now + min(_FIRST_PAUSE * 2.0 ** min(self._tries, 10), longest) * chance(0.5, 1.0)
         self._tries += 1
         # A server that only restarts, or moves a stream to another, is back before the second failure.
@@ -91,10 +91,10 @@ class Contact:
         """Says that the server does not answer, unless that was said since it last did."""
         if not self._warned:
             self._warned = True
-            hint = "" if self.heard_at else "; `headway serve` starts a server, HEADWAY_TARGET names another"
+            hint = "" if self.answered_at else "; `headway serve` starts a server, HEADWAY_TARGET names another"
             log.warning("headway: %s does not answer (%s); the work goes on%s", self.address, self._why, hint)
 
-    def _is_anybody_there(self) -> bool:
+    def _accepts_connections(self) -> bool:
         """Whether somebody takes connections there. gRPC does not tell this from a server that says UNAVAILABLE."""
         host, _, port = self.address.rpartition(":")
         try:

@@ -15,9 +15,9 @@ import grpc
 
 from headway._engine.batch import MESSAGE_BYTES, Batch
 from headway._engine.calls import method
-from headway._engine.connection_state import Contact, log
-from headway._engine.error_policy import Verdict, judge, keeps_out, too_large
-from headway._engine.job_state import Course, Step
+from headway._engine.connection_state import ConnectionState, log
+from headway._engine.error_policy import Decision, is_unauthorized, judge, too_large
+from headway._engine.job_state import JobState, PendingCall
 from headway._engine.native_threads import has_greenlets
 from headway._engine.refusals import decline, ended, keep_in_file, kept, postpone, refuse, stop
 from headway._engine.report_stream import ReportStream
@@ -30,7 +30,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 if TYPE_CHECKING:
     from grpc import _CallFuture
 
-PATIENCE = 10.0
+ANSWER_TIMEOUT = 10.0
 """Seconds that the server has for an answer before the connection counts as broken."""
 
 LATE_TIMEOUT = 1.0
@@ -39,9 +39,9 @@ LATE_TIMEOUT = 1.0
 _NO_LATE_THREADS = sys.version_info[:2] == (3, 12)
 """Whether no thread can start once the main thread has ended, though others may go on for long."""
 
-_CALLS = 16
-_FIRST_PACE = 0.25
-_PACES = (0.01, 30.0)
+_MAX_CALLS_IN_FLIGHT = 16
+_FIRST_INTERVAL = 0.25
+_INTERVAL_LIMITS = (0.01, 30.0)
 _BELIEVED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 
 
@@ -50,20 +50,20 @@ _stuck: list[object] = []
 
 
 class Dispatcher:
-    """Owns the channel, the stream and every Course. All methods belong in the engine's thread."""
+    """Owns the channel, the stream and every JobState. All methods belong in the engine's thread."""
 
     def __init__(
         self,
         target: Target,
-        contact: Contact,
+        connection_state: ConnectionState,
         post: Callable[[Callable[[], None]], None],
         on_first_answer: Callable[[], None],
     ) -> None:
         """`post`: hands work to the engine's thread, from any other. `on_first_answer`: called there once the server
         has answered for the first time."""
         self.target = target
-        self.contact = contact
-        self.courses: dict[Course, None] = {}
+        self.connection_state = connection_state
+        self.job_states: dict[JobState, None] = {}
         self.channel: grpc.Channel | None = None
         self.end_by: float | None = None
         """When the process has to end, once it does."""
@@ -77,9 +77,9 @@ class Dispatcher:
         """Sent and not acknowledged yet."""
         self._ack_by = 0.0
         self._calls: set[_CallFuture[job_pb2.Job]] = set()
-        self._pace = _FIRST_PACE
+        self._interval = _FIRST_INTERVAL
 
-    def own_fault(self, fault: Exception) -> None:
+    def on_internal_error(self, fault: Exception) -> None:
         """What should not happen stops nothing, and is not tried again at once."""
         log.debug("headway: a fault of its own", exc_info=fault)
         if isinstance(fault, RuntimeError) and self.channel is not None and self._ending and not self.threadless:
@@ -87,58 +87,58 @@ class Dispatcher:
             self.threadless = True
             _stuck.append((self.channel, self._stream, self._calls))
             self.channel, self._stream, self._batch, self._calls = None, None, None, set()
-            for course in self.courses:
-                course.calling, course.due = False, 0.0
+            for job_state in self.job_states:
+                job_state.calling, job_state.due = False, 0.0
             return
         self._outage(HeadwayError(grpc.StatusCode.UNKNOWN, f"{type(fault).__name__}: {fault}"))
 
-    def take(self, course: Course, steps: tuple[Step, ...]) -> None:
-        for step in steps:
-            course.add_step(step)
-            if self.contact.down:
-                step.give_up_waiting()
-        if not course.over and course not in self.courses:
-            self.courses[course] = None
-            course.beat_at = time.monotonic() + self._turn(course)
-        course.due = 0.0
+    def take(self, job_state: JobState, pending_calls: tuple[PendingCall, ...]) -> None:
+        for pending_call in pending_calls:
+            job_state.add_call(pending_call)
+            if self.connection_state.down:
+                pending_call.give_up_waiting()
+        if not job_state.over and job_state not in self.job_states:
+            self.job_states[job_state] = None
+            job_state.heartbeat_at = time.monotonic() + self._turn(job_state)
+        job_state.due = 0.0
 
     def idle_for(self) -> float | None:
         now = time.monotonic()
-        if not self.courses:
+        if not self.job_states:
             return None
         if self._batch is not None:
             return max(self._ack_by - now, 0.0)
-        if self.contact.retry_at > now:
-            return self.contact.retry_at - now
-        moments = [max(course.due, course.retry_at) for course in self.courses if course.reporting]
-        if len(self._calls) < _CALLS:
-            moments += [course.retry_at for course in self.courses if course.next_step()]
+        if self.connection_state.retry_at > now:
+            return self.connection_state.retry_at - now
+        moments = [max(job_state.due, job_state.retry_at) for job_state in self.job_states if job_state.reporting]
+        if len(self._calls) < _MAX_CALLS_IN_FLIGHT:
+            moments += [job_state.retry_at for job_state in self.job_states if job_state.next_call()]
         return max(min(moments) - now, 0.0) if moments else None
 
     def pump(self, now: float) -> None:
         if self._batch is not None and now >= self._ack_by:
             self._outage(HeadwayError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer"))
         self.forget()
-        if now < self.contact.retry_at:
+        if now < self.connection_state.retry_at:
             return
         if self._batch is None:
             self._report(now)
-        for course in self.courses:
-            if len(self._calls) >= _CALLS or now < self.contact.retry_at:
+        for job_state in self.job_states:
+            if len(self._calls) >= _MAX_CALLS_IN_FLIGHT or now < self.connection_state.retry_at:
                 break
-            step = course.next_step()
-            if step is not None and course.retry_at <= now:
-                self._call(course, step)
-        if self.end_by is not None and not any(course.urgent for course in self.courses):
+            pending_call = job_state.next_call()
+            if pending_call is not None and job_state.retry_at <= now:
+                self._call(job_state, pending_call)
+        if self.end_by is not None and not any(job_state.urgent for job_state in self.job_states):
             # A thread that is inside gRPC when the interpreter goes may take the process with it.
             self.disconnect()
 
     def forget(self) -> None:
         """Drops the jobs of which there is nothing to say any more."""
-        for course in [course for course in self.courses if course.silent]:
-            del self.courses[course]
-            if course.letter is not None:
-                course.letter.remove() if course.error is None else course.letter.refuse()
+        for job_state in [job_state for job_state in self.job_states if job_state.silent]:
+            del self.job_states[job_state]
+            if job_state.spool_file is not None:
+                job_state.spool_file.remove() if job_state.error is None else job_state.spool_file.refuse()
 
     @property
     def _ending(self) -> bool:
@@ -155,8 +155,8 @@ class Dispatcher:
     def _timeout(self) -> float:
         """Seconds that the next call has."""
         if self.end_by is None:
-            return PATIENCE
-        return min(max(self.end_by - time.monotonic(), LATE_TIMEOUT), PATIENCE)
+            return ANSWER_TIMEOUT
+        return min(max(self.end_by - time.monotonic(), LATE_TIMEOUT), ANSWER_TIMEOUT)
 
     def _stub(self) -> JobServiceStub:
         if self.channel is None:
@@ -165,13 +165,17 @@ class Dispatcher:
 
     def _report(self, now: float) -> None:
         batch = Batch()
-        due = [course for course in self.courses if course.reporting and course.due <= now >= course.retry_at]
+        due = [
+            job_state
+            for job_state in self.job_states
+            if job_state.reporting and job_state.due <= now >= job_state.retry_at
+        ]
         batch.fill(due, now, self._turn)
-        for course, reporter in batch.oversized:
-            refuse(course, reporter, too_large())
-            course.due = now
-        for course, fault in batch.faults:
-            stop(course, HeadwayError(grpc.StatusCode.INTERNAL, f"{type(fault).__name__}: {fault}"))
+        for job_state, reporter in batch.oversized:
+            refuse(job_state, reporter, too_large())
+            job_state.due = now
+        for job_state, fault in batch.faults:
+            stop(job_state, HeadwayError(grpc.StatusCode.INTERNAL, f"{type(fault).__name__}: {fault}"))
         if not batch.senders:
             return
         if self._stream is None and self._alone:
@@ -179,19 +183,19 @@ class Dispatcher:
             return
         if self._stream is None:
             self._stream = ReportStream(self._stub(), self._deliver)
-        self._batch, self._ack_by = batch, now + PATIENCE
+        self._batch, self._ack_by = batch, now + ANSWER_TIMEOUT
         self._stream.send(batch.request)
 
     def _report_each(self, batch: Batch) -> None:
         """Sends each report as a call of its own and waits for its answer, which no other thread takes part in."""
         stub = self._stub()
         for position, report in enumerate(batch.request.reports):
-            course, _ = batch.senders[position]
+            job_state, _ = batch.senders[position]
             try:
                 response = stub.ReportProgress(report, timeout=self._timeout)
             except grpc.RpcError as reason:
                 error = from_rpc_error(reason)
-                if judge(error) is Verdict.AWAY:
+                if judge(error) is Decision.RECONNECT:
                     # Those that were answered are sent again too: their sequences make that count once.
                     for sender, _ in batch.senders:
                         sender.due = 0.0
@@ -201,17 +205,21 @@ class Dispatcher:
             else:
                 self._heard()
                 if response.HasField("cancellation"):
-                    course.cancel(response.cancellation)
-                self._keep_pace(response)
+                    job_state.cancel(response.cancellation)
+                self._follow_interval(response)
         self._acked(batch, time.monotonic())
 
-    def _keep_pace(self, response: rpc.ReportProgressResponse | rpc.StreamProgressResponse) -> None:
+    def _follow_interval(self, response: rpc.ReportProgressResponse | rpc.StreamProgressResponse) -> None:
         if response.HasField("next_report_after"):
             seconds = response.next_report_after.seconds + response.next_report_after.nanos / 1e9
-            self._pace = min(max(seconds, _PACES[0]), _PACES[1])
+            self._interval = min(max(seconds, _INTERVAL_LIMITS[0]), _INTERVAL_LIMITS[1])
 
-    def _turn(self, course: Course) -> float:
-        return min(self._pace, max(course.heartbeat / 3, _PACES[0])) if course.heartbeat > 0 else self._pace
+    def _turn(self, job_state: JobState) -> float:
+        return (
+            min(self._interval, max(job_state.heartbeat / 3, _INTERVAL_LIMITS[0]))
+            if job_state.heartbeat > 0
+            else self._interval
+        )
 
     def _deliver(self, stream: ReportStream, arrival: rpc.StreamProgressResponse | HeadwayError | None) -> None:
         self._post(partial(self._arrived, stream, arrival))
@@ -226,36 +234,36 @@ class Dispatcher:
         for failure in arrival.failures:
             if self._batch is not None and failure.request == stream.sent - 1:
                 self._batch.failures[failure.report] = from_status(failure.status)
-        wishes = {wish.job_id: wish.cancellation for wish in arrival.cancellations}
-        if wishes:
-            for course in self.courses:
-                if course.job.id in wishes:
-                    course.cancel(wishes[course.job.id])
-        self._keep_pace(arrival)
+        cancellations = {cancellation.job_id: cancellation.cancellation for cancellation in arrival.cancellations}
+        if cancellations:
+            for job_state in self.job_states:
+                if job_state.job.id in cancellations:
+                    job_state.cancel(cancellations[job_state.job.id])
+        self._follow_interval(arrival)
         if self._batch is not None and arrival.acked >= stream.sent:
             batch, self._batch = self._batch, None
             self._acked(batch, time.monotonic())
 
     def _acked(self, batch: Batch, now: float) -> None:
-        for position, (course, reporter) in enumerate(batch.senders):
+        for position, (job_state, reporter) in enumerate(batch.senders):
             error = batch.failures.get(position)
             if error is None:
                 if reporter is not None:
                     reporter.settle()
             else:
                 match judge(error):
-                    case Verdict.GONE:
-                        stop(course, error)
-                    case Verdict.REFUSED:
-                        refuse(course, reporter, error)
+                    case Decision.STOP:
+                        stop(job_state, error)
+                    case Decision.DROP:
+                        refuse(job_state, reporter, error)
                     case _:
-                        postpone(course, error, now)
-            turn = now + self._turn(course)
-            course.beat_at = min(course.beat_at, turn)
-            course.due = now if course.urgent else min(course.due, turn)
+                        postpone(job_state, error, now)
+            turn = now + self._turn(job_state)
+            job_state.heartbeat_at = min(job_state.heartbeat_at, turn)
+            job_state.due = now if job_state.urgent else min(job_state.due, turn)
 
     def _heard(self) -> None:
-        self.contact.heard()
+        self.connection_state.heard()
         if not self._answered and not self._ending:
             self._answered = True
             self._post(self._on_first_answer)
@@ -272,75 +280,77 @@ class Dispatcher:
         if self._stream is not None:
             self._stream.close()
         self._stream = None
-        for course, _ in self._batch.senders if self._batch else ():
-            course.due = 0.0
+        for job_state, _ in self._batch.senders if self._batch else ():
+            job_state.due = 0.0
         self._batch = None
 
-    def _call(self, course: Course, step: Step) -> None:
-        if step.request is None:
-            course.answered(step, None)
+    def _call(self, job_state: JobState, pending_call: PendingCall) -> None:
+        if pending_call.request is None:
+            job_state.answered(pending_call, None)
             return
-        if step.request.ByteSize() > MESSAGE_BYTES:
-            self._answer(course, step, too_large())
+        if pending_call.request.ByteSize() > MESSAGE_BYTES:
+            self._answer(job_state, pending_call, too_large())
             return
-        if isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest):
-            step.request.attempt = course.attempt
-        make = method(self._stub(), step.request)
+        if isinstance(pending_call.request, rpc.FinishJobRequest | rpc.FailJobRequest):
+            pending_call.request.attempt = job_state.attempt
+        make = method(self._stub(), pending_call.request)
         if self._alone:
             try:
-                self._take_answer(course, step, make(step.request, timeout=self._timeout))
+                self._take_answer(job_state, pending_call, make(pending_call.request, timeout=self._timeout))
             except grpc.RpcError as error:
-                self._answer(course, step, from_rpc_error(error))
+                self._answer(job_state, pending_call, from_rpc_error(error))
             return
-        call = make.future(step.request, timeout=PATIENCE)
-        course.calling = True
+        call = make.future(pending_call.request, timeout=ANSWER_TIMEOUT)
+        job_state.calling = True
         self._calls.add(call)
-        call.add_done_callback(lambda _: self._post(partial(self._called, course, step, call)))
+        call.add_done_callback(lambda _: self._post(partial(self._called, job_state, pending_call, call)))
 
-    def _called(self, course: Course, step: Step, call: "_CallFuture[job_pb2.Job]") -> None:
+    def _called(self, job_state: JobState, pending_call: PendingCall, call: "_CallFuture[job_pb2.Job]") -> None:
         if call not in self._calls:
             return
         self._calls.remove(call)
-        course.calling = False
+        job_state.calling = False
         try:
             answer = call.result()
         except grpc.RpcError as error:
-            self._answer(course, step, from_rpc_error(error))
+            self._answer(job_state, pending_call, from_rpc_error(error))
         except grpc.FutureCancelledError:
             pass
         else:
-            self._take_answer(course, step, answer)
+            self._take_answer(job_state, pending_call, answer)
 
-    def _take_answer(self, course: Course, step: Step, answer: job_pb2.Job | None) -> None:
+    def _take_answer(self, job_state: JobState, pending_call: PendingCall, answer: job_pb2.Job | None) -> None:
         # None, which the types do not know, for a call that ended well and brought no message.
-        if answer is None or answer.id != course.job.id:
-            self._answer(course, step, HeadwayError(grpc.StatusCode.UNKNOWN, "an answer to something else"))
+        if answer is None or answer.id != job_state.job.id:
+            self._answer(job_state, pending_call, HeadwayError(grpc.StatusCode.UNKNOWN, "an answer to something else"))
         else:
-            self._answer(course, step, answer)
+            self._answer(job_state, pending_call, answer)
 
-    def _answer(self, course: Course, step: Step, answer: job_pb2.Job | HeadwayError) -> None:
+    def _answer(self, job_state: JobState, pending_call: PendingCall, answer: job_pb2.Job | HeadwayError) -> None:
         if isinstance(answer, job_pb2.Job):
             self._heard()
-            course.answered(step, answer)
-            course.due, course.beat_at = 0.0, time.monotonic() + self._turn(course)
-            if isinstance(step.request, rpc.GetJobRequest):
-                ended(course)
-            elif isinstance(step.request, rpc.SetVariablesRequest):
-                kept(course)
+            job_state.answered(pending_call, answer)
+            job_state.due, job_state.heartbeat_at = 0.0, time.monotonic() + self._turn(job_state)
+            if isinstance(pending_call.request, rpc.GetJobRequest):
+                ended(job_state)
+            elif isinstance(pending_call.request, rpc.SetVariablesRequest):
+                kept(job_state)
             return
-        verdict = judge(answer)
-        if isinstance(step.request, rpc.GetJobRequest):
+        decision = judge(answer)
+        if isinstance(pending_call.request, rpc.GetJobRequest):
             # That it has ended is known: how is not worth a second call.
-            ended(course)
-            if verdict is Verdict.AWAY:
+            ended(job_state)
+            if decision is Decision.RECONNECT:
                 self._outage(answer)
-        elif isinstance(step.request, rpc.SetVariablesRequest) and verdict in (Verdict.GONE, Verdict.REFUSED):
-            keep_in_file(course, self.target, answer)
-        elif verdict is Verdict.LATER:
-            postpone(course, answer, time.monotonic())
-            step.give_up_waiting()
-        elif verdict is not Verdict.AWAY or (keeps_out(answer) and isinstance(step.request, rpc.CreateJobRequest)):
-            decline(course, step, answer)
+        elif isinstance(pending_call.request, rpc.SetVariablesRequest) and decision in (Decision.STOP, Decision.DROP):
+            keep_in_file(job_state, self.target, answer)
+        elif decision is Decision.RETRY:
+            postpone(job_state, answer, time.monotonic())
+            pending_call.give_up_waiting()
+        elif decision is not Decision.RECONNECT or (
+            is_unauthorized(answer) and isinstance(pending_call.request, rpc.CreateJobRequest)
+        ):
+            decline(job_state, pending_call, answer)
         else:
             self._outage(answer)
 
@@ -352,10 +362,10 @@ class Dispatcher:
             self._drop_stream()
         else:
             self._hang_up()
-        self.contact.lost(error, time.monotonic())
-        for course in self.courses:
-            for step in course.waiting():
-                step.give_up_waiting()
+        self.connection_state.lost(error, time.monotonic())
+        for job_state in self.job_states:
+            for pending_call in job_state.waiting():
+                pending_call.give_up_waiting()
 
     def _hang_up(self) -> None:
         """Closes the connection, and with it all calls that are under way."""
@@ -363,8 +373,8 @@ class Dispatcher:
         calls, self._calls = self._calls, set()
         for call in calls:
             call.cancel()
-        for course in self.courses:
-            course.calling = False
+        for job_state in self.job_states:
+            job_state.calling = False
         if self.channel is not None:
             self.channel.close()
         self.channel = None

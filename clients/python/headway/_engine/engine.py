@@ -12,26 +12,26 @@ from queue import Empty
 from typing import TYPE_CHECKING
 
 from headway._engine import process_parts, termination
-from headway._engine.connection_state import Contact
+from headway._engine.connection_state import ConnectionState
 from headway._engine.dispatcher import LATE_TIMEOUT, Dispatcher
-from headway._engine.job_state import Course, Step
+from headway._engine.job_state import JobState, PendingCall
 from headway._engine.native_threads import Promise, RLock, SimpleQueue, Thread, has_greenlets, wait
 from headway.errors import HeadwayError
 from headway.target import Target, load_grpc
 
 if TYPE_CHECKING:
-    from headway._spool.sender import Postman
+    from headway._spool.sender import SpoolSender
 
-WRITING = 5.0
+WRITE_TIMEOUT = 5.0
 """Seconds that the engine, and the disk, have to take down what is left."""
 
 UNREACHED_TIMEOUT = 2.0
 """Seconds that a process waits at its end for the first answer of a server that never gave one."""
 
-RESTING = 2.0
+STOP_TIMEOUT = 2.0
 """Seconds that the thread has to end before a fork."""
 
-_AT_HAND = 0.1
+_INBOX_TIMEOUT = 0.1
 """Seconds after which a thread that does not look into its inbox is taken to wait for an answer."""
 
 
@@ -41,59 +41,59 @@ class Engine:
     def __init__(self, target: Target) -> None:
         self.target = target
         self._holders = 0
-        self.contact = Contact(self.target.address)
+        self.connection_state = ConnectionState(self.target.address)
         self._reset()
 
     def _reset(self) -> None:
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._dispatcher = Dispatcher(self.target, self.contact, self._inbox.put, self._look)
+        self._dispatcher = Dispatcher(self.target, self.connection_state, self._inbox.put, self._look)
         self._thread: Thread | None = None
         self._resting = False
         """Whether no thread may run, since the process forks."""
         # A signal handler may end a job while its own thread is in here.
         self._lock = RLock()
-        self._postman: Postman | None = None
+        self._spool_sender: SpoolSender | None = None
 
     # What the worker's threads call.
 
-    def submit(self, course: Course, *steps: Step) -> None:
+    def submit(self, job_state: JobState, *pending_calls: PendingCall) -> None:
         """Takes a course in charge and queues steps for it."""
-        self._post(partial(self._dispatcher.take, course, steps))
+        self._post(partial(self._dispatcher.take, job_state, pending_calls))
 
-    def listen(self, course: Course, callback: Callable[[HeadwayError], object] | None) -> None:
+    def listen(self, job_state: JobState, callback: Callable[[HeadwayError], object] | None) -> None:
         """Whom to tell when the server takes no more of this job, at once if it does not now."""
-        course.on_stopped = callback
-        self._post(course.tell)
+        job_state.on_stopped = callback
+        self._post(job_state.tell)
 
-    def linger(self, courses: Iterable[Course], timeout: float, *, leaving: bool = False) -> list[Course]:
+    def flush(self, job_states: Iterable[JobState], timeout: float, *, exiting: bool = False) -> list[JobState]:
         """Waits until all that these jobs have to say has been delivered; returns those of which something is left.
-        `leaving`: does not wait for a server that was never reached, or that is unreachable for `timeout` already."""
-        waiting = {course: Step(after_reports=True) for course in courses if not course.over}
-        for course, step in waiting.items():
-            self.submit(course, step)
+        `exiting`: does not wait for a server that was never reached, or that is unreachable for `timeout` already."""
+        waiting = {job_state: PendingCall(after_reports=True) for job_state in job_states if not job_state.over}
+        for job_state, pending_call in waiting.items():
+            self.submit(job_state, pending_call)
         self._post(partial(self._hurry, 1))
         end = time.monotonic() + timeout
         try:
-            if leaving:
-                first = timeout if self.contact.heard_at else min(timeout, UNREACHED_TIMEOUT)
-                wait([step.tried for step in waiting.values()], first)
-                if not all(step.answer.done() for step in waiting.values()):
-                    end = min(end, self.contact.worth_waiting(timeout))
-            wait([step.answer for step in waiting.values()], end - time.monotonic())
+            if exiting:
+                first = timeout if self.connection_state.answered_at else min(timeout, UNREACHED_TIMEOUT)
+                wait([pending_call.tried for pending_call in waiting.values()], first)
+                if not all(pending_call.answer.done() for pending_call in waiting.values()):
+                    end = min(end, self.connection_state.wait_until(timeout))
+            wait([pending_call.answer for pending_call in waiting.values()], end - time.monotonic())
         finally:
             self._post(partial(self._hurry, -1))
-        return [course for course, step in waiting.items() if not step.answer.done()]
+        return [job_state for job_state, pending_call in waiting.items() if not pending_call.answer.done()]
 
-    def write_down(self, courses: Iterable[Course]) -> dict[Course, str]:
+    def save_undelivered(self, job_states: Iterable[JobState]) -> dict[JobState, str]:
         """Puts what these jobs have left to say in the spool, for a later process. Says for each that has something
         left where it is, or "" if it could not be written."""
-        chosen = list(courses)
-        places: Promise[dict[Course, str]] = Promise()
+        chosen = list(job_states)
+        places: Promise[dict[JobState, str]] = Promise()
         if chosen:
-            self._post(partial(self._write_down, chosen, places))
-            if not places.wait(_AT_HAND):
+            self._post(partial(self._save_undelivered, chosen, places))
+            if not places.wait(_INBOX_TIMEOUT):
                 self._break_off()
-                places.wait(WRITING)
+                places.wait(WRITE_TIMEOUT)
         return places.result() if places.done() else dict.fromkeys(chosen, "")
 
     def hold(self, change: int) -> None:
@@ -106,44 +106,44 @@ class Engine:
         """In a forked child: begins anew. The parent's jobs are reported by parts of this process's own."""
         jobs = self._live()
         self._reset()
-        self.contact.forget_failures()
+        self.connection_state.forget_failures()
         self._holders = max(self._holders, 1)
-        for course in jobs:
-            course.adopt(process_parts.part())
-            self.submit(course)
+        for job_state in jobs:
+            job_state.adopt(process_parts.part())
+            self.submit(job_state)
 
-    def jobs(self) -> list[Course]:
+    def jobs(self) -> list[JobState]:
         """All that there is something to say of, those included that were handed over just now."""
-        found: Promise[list[Course]] = Promise()
+        found: Promise[list[JobState]] = Promise()
         with self._lock:
             if self._thread is None:
                 return []
             self._inbox.put(lambda: found.set_result(self._live()))
-        found.wait(WRITING)
+        found.wait(WRITE_TIMEOUT)
         return found.result() if found.done() else self._live()
 
-    def _live(self) -> list[Course]:
-        return [course for course in list(self._dispatcher.courses) if not course.over]
+    def _live(self) -> list[JobState]:
+        return [job_state for job_state in list(self._dispatcher.job_states) if not job_state.over]
 
     def rest(self) -> int | None:
         """Closes all that gRPC has open and ends the thread, until `wake` is called. Which thread that was."""
-        postman, self._postman = self._postman, None
-        if postman is not None:
-            postman.stop()
+        spool_sender, self._spool_sender = self._spool_sender, None
+        if spool_sender is not None:
+            spool_sender.stop()
         with self._lock:
             self._resting = True
             thread = self._thread
             self._inbox.put(lambda: None)
-        if thread is not None and not thread.join(_AT_HAND):
+        if thread is not None and not thread.join(_INBOX_TIMEOUT):
             self._break_off()
-            thread.join(RESTING)
+            thread.join(STOP_TIMEOUT)
         return thread.native_id if thread is not None else None
 
     def wake(self) -> None:
         """The process has forked, and this is the parent."""
         with self._lock:
             self._resting = False
-            if self._dispatcher.courses or not self._inbox.empty():
+            if self._dispatcher.job_states or not self._inbox.empty():
                 self._post(lambda: None)
 
     def end(self, by: float) -> None:
@@ -160,9 +160,9 @@ class Engine:
                 return
             self._inbox.put(self._dispatcher.disconnect)
             self._inbox.put(partial(closed.set_result, None))
-        if not closed.wait(_AT_HAND):
+        if not closed.wait(_INBOX_TIMEOUT):
             self._break_off()
-            closed.wait(RESTING)
+            closed.wait(STOP_TIMEOUT)
 
     def _break_off(self) -> None:
         """Ends the call that keeps the engine's thread from its inbox."""
@@ -193,12 +193,16 @@ class Engine:
             while not self._inbox.empty():
                 self._inbox.get_nowait()()
             now = time.monotonic()
-            if self.contact.down or now > end or not any(course.urgent for course in self._dispatcher.courses):
+            if (
+                self.connection_state.down
+                or now > end
+                or not any(job_state.urgent for job_state in self._dispatcher.job_states)
+            ):
                 break
             self._dispatcher.pump(now)
-        for course in self._dispatcher.courses:
-            for step in course.waiting():
-                step.give_up_waiting()
+        for job_state in self._dispatcher.job_states:
+            for pending_call in job_state.waiting():
+                pending_call.give_up_waiting()
 
     # What the engine's thread does.
 
@@ -211,14 +215,14 @@ class Engine:
             except Empty:
                 pass
             except Exception as fault:
-                self._dispatcher.own_fault(fault)
+                self._dispatcher.on_internal_error(fault)
             try:
                 self._dispatcher.pump(time.monotonic())
             except Exception as fault:
-                self._dispatcher.own_fault(fault)
+                self._dispatcher.on_internal_error(fault)
             self._dispatcher.forget()
             with self._lock:
-                idle = not self._dispatcher.courses and not self._holders and self._inbox.empty()
+                idle = not self._dispatcher.job_states and not self._holders and self._inbox.empty()
                 if idle or self._resting:
                     self._dispatcher.disconnect()
                     self._thread = None
@@ -235,12 +239,12 @@ class Engine:
     def _look(self) -> None:
         from headway._spool.sender import collect
 
-        self._postman = collect(self.target)
+        self._spool_sender = collect(self.target)
 
-    def _write_down(self, courses: list[Course], places: Promise[dict[Course, str]]) -> None:
-        from headway._spool.sender import write_down
+    def _save_undelivered(self, job_states: list[JobState], places: Promise[dict[JobState, str]]) -> None:
+        from headway._spool.sender import save_undelivered
 
-        places.set_result(write_down(courses, self.target))
+        places.set_result(save_undelivered(job_states, self.target))
 
     def _hurry(self, waiting: int) -> None:
-        self.contact.hurry(waiting, time.monotonic())
+        self.connection_state.hurry(waiting, time.monotonic())

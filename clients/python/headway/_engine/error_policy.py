@@ -18,30 +18,30 @@ _REFUSED = frozenset(
 )
 
 
-class Verdict(enum.Enum):
+class Decision(enum.Enum):
     """What to do about an error."""
 
-    GONE = "the server wants no more of this job"
-    REFUSED = "the same would be refused again"
-    LATER = "the same will do, later"
-    AWAY = "nothing is known: the connection or what is behind it is at fault"
+    STOP = "the server wants no more of this job"
+    DROP = "the same would be refused again"
+    RETRY = "the same will do, later"
+    RECONNECT = "nothing is known: the connection or what is behind it is at fault"
 
 
-def judge(error: HeadwayError) -> Verdict:
+def judge(error: HeadwayError) -> Decision:
     """Only what a Headway server says, with a reason, can end something: a proxy's 404 ends nothing."""
     if error.reason in _GONE:
-        return Verdict.GONE
+        return Decision.STOP
     if error.reason == "MALFORMED_MESSAGE":
         # It was well-formed when it was sent.
-        return Verdict.AWAY
+        return Decision.RECONNECT
     if error.reason and error.code in _REFUSED:
-        return Verdict.REFUSED
+        return Decision.DROP
     if error.reason and error.code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Verdict.LATER
-    return Verdict.AWAY
+        return Decision.RETRY
+    return Decision.RECONNECT
 
 
-def keeps_out(error: HeadwayError) -> bool:
+def is_unauthorized(error: HeadwayError) -> bool:
     """Whether the caller has no right to create a job, as far as can be seen."""
     return bool(error.reason) and error.code in (
         grpc.StatusCode.UNAUTHENTICATED,

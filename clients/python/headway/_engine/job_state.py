@@ -18,11 +18,11 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
 if TYPE_CHECKING:
-    from headway._spool.spool import Letter
+    from headway._spool.spool import SpoolFile
 
 
 @dataclass(slots=True, eq=False)
-class Step:
+class PendingCall:
     """A call that a job has to make, or with no request the point up to which its reports shall go out."""
 
     request: Request | None = None
@@ -67,7 +67,7 @@ class Signal:
         return self._set.wait(timeout)
 
 
-class Course:
+class JobState:
     """One job on its way. Threads of the worker add parts and steps; all else is the engine thread's."""
 
     def __init__(self, session: str, job: job_pb2.Job, meter: Meter, *, heartbeat: float, started: bool) -> None:
@@ -89,7 +89,7 @@ class Course:
         """Whether another process ends it if this one does not."""
         self.given_up = False
         """Whether somebody has waited in vain for the last of it to be delivered."""
-        self.letter: Letter | None = None
+        self.spool_file: SpoolFile | None = None
         """Where that is written down for a later process, until it is delivered from here after all."""
         self.cancelled = Signal()
         self.on_cancelled: Callable[[], object] | None = None
@@ -99,7 +99,7 @@ class Course:
         self.calling = False
         self.due = 0.0
         """When to look for something to report; in the engine's monotonic seconds, as all times here."""
-        self.beat_at = 0.0
+        self.heartbeat_at = 0.0
         """When to give a heartbeat if there is nothing to report."""
         self.retry_at = 0.0
         self.ended_by: HeadwayError | None = None
@@ -111,7 +111,7 @@ class Course:
         meter._check = self.check
         self._meter = meter
         self._reporters = {"": Reporter(meter, job.parts.get("", 0), job.size)}
-        self._steps: deque[Step] = deque()
+        self._pending_calls: deque[PendingCall] = deque()
 
     def add_part(self, name: str) -> Meter:
         """The meter of a part; the same one for the same name."""
@@ -145,44 +145,44 @@ class Course:
         for reporter in list(self._reporters.values()):
             reporter.meter._interrupt()
 
-    def add_step(self, step: Step) -> None:
-        if not step.release and step.request is not None:
+    def add_call(self, pending_call: PendingCall) -> None:
+        if not pending_call.release and pending_call.request is not None:
             self._take_up_again()
         if self.over:
-            if not self._keep_results(step):
-                step.settle(None, self.error)
-        elif not self._takes_place(step):
-            self._steps.append(step)
+            if not self._keep_results(pending_call):
+                pending_call.settle(None, self.error)
+        elif not self._takes_place(pending_call):
+            self._pending_calls.append(pending_call)
 
     def _take_up_again(self) -> None:
         """Somebody has more to say of a job that was let go, or is about to be."""
         self.given_up = False
         if self.released:
             self.over = self.released = False
-        for step in [step for step in self._steps if step.release]:
-            self._steps.remove(step)
-            step.settle(None)
+        for pending_call in [pending_call for pending_call in self._pending_calls if pending_call.release]:
+            self._pending_calls.remove(pending_call)
+            pending_call.settle(None)
 
-    def _takes_place(self, step: Step) -> bool:
+    def _takes_place(self, pending_call: PendingCall) -> bool:
         """Whether a change of a field stands in for an older one that waits: of many in an outage the last counts."""
-        if isinstance(step.request, rpc.UpdateJobRequest):
-            for waiting in islice(self._steps, int(self.calling), None):
+        if isinstance(pending_call.request, rpc.UpdateJobRequest):
+            for waiting in islice(self._pending_calls, int(self.calling), None):
                 older = waiting.request
-                if isinstance(older, rpc.UpdateJobRequest) and older.update_mask == step.request.update_mask:
-                    waiting.request = step.request
+                if isinstance(older, rpc.UpdateJobRequest) and older.update_mask == pending_call.request.update_mask:
+                    waiting.request = pending_call.request
                     return True
         return False
 
-    def next_step(self) -> Step | None:
+    def next_call(self) -> PendingCall | None:
         """The step whose turn it is, unless reports come first."""
-        if self.calling or not self._steps or self._steps[0].after_reports:
+        if self.calling or not self._pending_calls or self._pending_calls[0].after_reports:
             return None
-        return self._steps[0]
+        return self._pending_calls[0]
 
     def reports(self, now: float) -> Iterator[tuple[Reporter | None, rpc.ReportProgressRequest]]:
         """The reports to send now; if there are none, a heartbeat, or the turn of the step that waited for them."""
-        step = self._steps[0] if self._steps else None
-        fresh = step is None or not step.sampled
+        pending_call = self._pending_calls[0] if self._pending_calls else None
+        fresh = pending_call is None or not pending_call.sampled
         complete = silent = True
         for reporter in list(self._reporters.values()) if self.started else ():
             complete = complete and not reporter.unsettled
@@ -191,11 +191,11 @@ class Course:
             if report is not None:
                 silent = False
                 yield reporter, report
-        if step is not None:
+        if pending_call is not None:
             # Other threads may still count: a step waits for what was there when it came, and not for ever.
-            step.sampled = step.sampled or complete
-            step.after_reports = step.after_reports and not silent
-        elif silent and self.heartbeat >= 0 and now >= self.beat_at:
+            pending_call.sampled = pending_call.sampled or complete
+            pending_call.after_reports = pending_call.after_reports and not silent
+        elif silent and self.heartbeat >= 0 and now >= self.heartbeat_at:
             yield (
                 None,
                 rpc.ReportProgressRequest(session_id=self.session, job_id=self.job.id, attempt=self.attempt),
@@ -204,12 +204,14 @@ class Course:
     @property
     def silent(self) -> bool:
         """Whether there is nothing to send, now and later: a job that is PENDING is a matter of its next worker."""
-        return self.over or not (self.started or self._steps)
+        return self.over or not (self.started or self._pending_calls)
 
     @property
     def unended(self) -> bool:
         """Whether this process works on it, and has not asked for its end."""
-        ending = any(step.release or isinstance(step.request, _ENDS) for step in self._steps)
+        ending = any(
+            pending_call.release or isinstance(pending_call.request, _ENDS) for pending_call in self._pending_calls
+        )
         creation = self.creation()
         begun = self.started or (creation is not None and not creation.pending)
         mine = self.heartbeat >= 0 and not self.supervised
@@ -218,20 +220,20 @@ class Course:
     @property
     def reporting(self) -> bool:
         """Whether it is the turn of reports, or of the step that waits for them."""
-        return not self.over and (self._steps[0].after_reports if self._steps else self.started)
+        return not self.over and (self._pending_calls[0].after_reports if self._pending_calls else self.started)
 
     @property
     def urgent(self) -> bool:
         """Whether more should go out without waiting for the next turn."""
-        return bool(self._steps) or any(reporter.busy for reporter in list(self._reporters.values()))
+        return bool(self._pending_calls) or any(reporter.busy for reporter in list(self._reporters.values()))
 
     def remains(self) -> list[Request | rpc.ReportProgressRequest]:
         """All calls that are left to make, in order."""
         left: list[Request | rpc.ReportProgressRequest] = []
         # A job that nobody has answered for yet begins with its first attempt.
         started, attempt = self.started, self.attempt or 1
-        for step in self._steps:
-            match step.request:
+        for pending_call in self._pending_calls:
+            match pending_call.request:
                 case None | rpc.GetJobRequest():
                     continue
                 case rpc.SetVariablesRequest() if self._late_end is not None:
@@ -243,11 +245,11 @@ class Course:
                     # Which attempt that will be, only the server can tell: 0 is not checked.
                     started, attempt = True, 0
                 case rpc.FinishJobRequest() | rpc.FailJobRequest() as request:
-                    if started and step.after_reports:
-                        left += self._drain(not step.sampled, attempt)
+                    if started and pending_call.after_reports:
+                        left += self._drain(not pending_call.sampled, attempt)
                     request.attempt = attempt
                     return [*left, request]
-            left.append(step.request)
+            left.append(pending_call.request)
         if started:
             left += self._drain(True, attempt)
         return left
@@ -258,49 +260,60 @@ class Course:
             reporter.number_above(self.job.last_sequence)
         return [report for reporter in list(self._reporters.values()) for report in reporter.drain(*about, fresh)]
 
-    def answered(self, step: Step, job: job_pb2.Job | None) -> None:
+    def answered(self, pending_call: PendingCall, job: job_pb2.Job | None) -> None:
         """A step is done."""
-        self._steps.popleft()
+        self._pending_calls.popleft()
         self.retry_at = 0.0
         if job is not None:
             # What the worker has set meanwhile, the server does not know yet.
-            for later in self._steps:
+            for later in self._pending_calls:
                 if isinstance(later.request, rpc.UpdateJobRequest):
                     later.request.update_mask.MergeMessage(later.request.job, job)
             self.job = job
-            if isinstance(step.request, rpc.CreateJobRequest):
+            if isinstance(pending_call.request, rpc.CreateJobRequest):
                 # Whoever creates a job is its first worker, also if the answer to the call's repeat tells of another
                 # who has taken it over meanwhile.
                 self.attempt = 1
-            elif isinstance(step.request, rpc.StartJobRequest):
+            elif isinstance(pending_call.request, rpc.StartJobRequest):
                 self.attempt = job.attempt
             self.started = job.status != job_pb2.JOB_STATUS_PENDING
-        ended = isinstance(step.request, rpc.FinishJobRequest | rpc.FailJobRequest)
-        if ended or step.release:
+        ended = isinstance(pending_call.request, rpc.FinishJobRequest | rpc.FailJobRequest)
+        if ended or pending_call.release:
             self.stop(None)
             self.released = not ended
-        elif isinstance(step.request, rpc.SetVariablesRequest):
+        elif isinstance(pending_call.request, rpc.SetVariablesRequest):
             self.stop(self.error)
-        step.settle(job)
+        pending_call.settle(job)
 
     def creation(self) -> rpc.CreateJobRequest | None:
         """The call that creates it, while it is not answered."""
-        return next((step.request for step in self._steps if isinstance(step.request, rpc.CreateJobRequest)), None)
+        return next(
+            (
+                pending_call.request
+                for pending_call in self._pending_calls
+                if isinstance(pending_call.request, rpc.CreateJobRequest)
+            ),
+            None,
+        )
 
     def adopt(self, part: str) -> None:
         """In another process than the one that made it: what that has counted is that one's to report."""
-        steps = [step for step in self._steps if isinstance(step.request, rpc.CreateJobRequest)]
-        self._steps = deque(Step(step.request) for step in steps)
-        self.calling, self.retry_at, self.heartbeat, self.letter = False, 0.0, -1.0, None
+        pending_calls = [
+            pending_call
+            for pending_call in self._pending_calls
+            if isinstance(pending_call.request, rpc.CreateJobRequest)
+        ]
+        self._pending_calls = deque(PendingCall(pending_call.request) for pending_call in pending_calls)
+        self.calling, self.retry_at, self.heartbeat, self.spool_file = False, 0.0, -1.0, None
         self.on_cancelled = None
         meters = [reporter.meter for reporter in self._reporters.values()]
         for meter in meters:
             meter.adopt(part)
         self._reporters = {meter._part: Reporter(meter, shared=True) for meter in meters}
 
-    def cancel(self, wish: job_pb2.Cancellation) -> None:
+    def cancel(self, cancellation: job_pb2.Cancellation) -> None:
         """The server says that the job shall end early."""
-        self.job.cancellation.CopyFrom(wish)
+        self.job.cancellation.CopyFrom(cancellation)
         self.cancelled.set()
         self._interrupt()
         told, self.on_cancelled = self.on_cancelled, None
@@ -320,12 +333,12 @@ class Course:
         self.ended_by = error
         self.started = False
         request = rpc.GetJobRequest(session_id=self.session, job_id=self.job.id)
-        self._steps.insert(int(self.calling), Step(request))
+        self._pending_calls.insert(int(self.calling), PendingCall(request))
         return True
 
-    def _keep_results(self, step: Step) -> bool:
+    def _keep_results(self, pending_call: PendingCall) -> bool:
         """Whether this is an end with results that comes too late: the work was done, so they go into a variable."""
-        request = step.request
+        request = pending_call.request
         if not isinstance(request, rpc.FinishJobRequest) or not request.HasField("results"):
             return False
         if self.error is None or self.error is not self.ended_by or self.job.status == job_pb2.JOB_STATUS_COMPLETED:
@@ -333,25 +346,25 @@ class Course:
         kept = rpc.SetVariablesRequest(session_id=self.session, job_id=self.job.id)
         kept.variables.fields["results"].CopyFrom(request.results)
         self._late_end = request
-        step.request, step.after_reports = kept, False
+        pending_call.request, pending_call.after_reports = kept, False
         self.over = self.started = False
-        self._steps.append(step)
+        self._pending_calls.append(pending_call)
         return True
 
     def stop(self, error: HeadwayError | None) -> None:
         """Nothing more is sent for this job, unless it has ended without this worker's results."""
         self.over = True
         self.error = error
-        steps, self._steps = self._steps, deque()
-        for step in steps:
-            if not step.answer.done() and not self._keep_results(step):
-                step.settle(None, error)
+        pending_calls, self._pending_calls = self._pending_calls, deque()
+        for pending_call in pending_calls:
+            if not pending_call.answer.done() and not self._keep_results(pending_call):
+                pending_call.settle(None, error)
         if error is not None and error.reason in _DECIDED:
             self._interrupt()
         self.tell()
 
-    def waiting(self) -> list[Step]:
-        return list(self._steps)
+    def waiting(self) -> list[PendingCall]:
+        return list(self._pending_calls)
 
 
 _ENDS = rpc.FinishJobRequest | rpc.FailJobRequest

@@ -13,9 +13,9 @@ from weakref import WeakSet
 from headway._engine import process_parts, termination
 from headway._engine.connection_state import log
 from headway._engine.engine import Engine
-from headway._engine.job_state import Course, Step
+from headway._engine.job_state import JobState, PendingCall
 from headway._engine.native_threads import Promise, RLock, after_fork, drop_pending_calls
-from headway.errors import failure, verdict_of
+from headway.errors import end_status, failure
 from headway.target import Target, clean_up
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
@@ -61,10 +61,10 @@ class Connection:
         self._session = session
         self._engine = engine_for(target)
         self._engine.hold(1)
-        self._courses: WeakSet[Course] = WeakSet()
+        self._job_states: WeakSet[JobState] = WeakSet()
         self._closed = False
         _connections.add(self)
-        termination.see_to_multiprocessing()
+        termination.register_multiprocessing()
 
     def _in(self, session: str | None) -> str:
         found = session or self._session or os.environ.get("HEADWAY_SESSION")
@@ -72,31 +72,31 @@ class Connection:
             raise ValueError("No session: give one, or set HEADWAY_SESSION.")
         return found
 
-    def _catch_up(self, job_id: str, patience: float) -> None:
+    def _catch_up(self, job_id: str, timeout: float) -> None:
         """A job that is taken up again goes on from the last word of its former worker, wherever that is."""
         from headway._spool.sender import catch_up
 
-        catch_up(self.target, job_id, patience)
+        catch_up(self.target, job_id, timeout)
 
     def _deliver(self) -> None:
         if not self._closed:
             self._closed = True
-            courses = list(self._courses)
-            deliver(self._engine, courses, self.exit_timeout)
-            for course in courses:
-                self._engine.submit(course, Step(after_reports=True, release=True))
+            job_states = list(self._job_states)
+            deliver(self._engine, job_states, self.exit_timeout)
+            for job_state in job_states:
+                self._engine.submit(job_state, PendingCall(after_reports=True, release=True))
             self._engine.hold(-1)
 
     def _attach(self, session: str, state: job_pb2.Job) -> "BaseJob":
         """The job of another process."""
         raise NotImplementedError
 
-    def _settle(self, step: Step, course: Course, timeout: float) -> None:
+    def _settle(self, pending_call: PendingCall, job_state: JobState, timeout: float) -> None:
         """Waits for this step, `timeout` seconds at most."""
-        step.tried.wait(timeout)
-        if _ended and not step.answer.done():
+        pending_call.tried.wait(timeout)
+        if _ended and not pending_call.answer.done():
             # Nobody comes after this who would deliver it.
-            deliver(self._engine, [course], 0.0)
+            deliver(self._engine, [job_state], 0.0)
 
     def _close_channel(self) -> None:
         """Closes what gRPC has open here; it is opened again on use."""
@@ -108,27 +108,27 @@ def engine_for(target: Target) -> Engine:
         return _engines.setdefault(target, Engine(target))
 
 
-def deliver(engine: Engine, courses: Iterable[Course], timeout: float) -> bool:
+def deliver(engine: Engine, job_states: Iterable[JobState], timeout: float) -> bool:
     """Waits until all that these jobs have to say is stored, `timeout` seconds at most; then writes what is left to the
     spool, and notes it. It goes on in the background until the process ends. A job is waited for in this way once.
     Whether nothing is left."""
-    courses = list(courses)
-    waiting = [course for course in courses if not course.over and not course.given_up]
+    job_states = list(job_states)
+    waiting = [job_state for job_state in job_states if not job_state.over and not job_state.given_up]
     late = waiting
     try:
-        late = engine.linger(waiting, timeout, leaving=True)
+        late = engine.flush(waiting, timeout, exiting=True)
     finally:
         # Also if an impatient user breaks off the wait.
-        for course in late:
-            course.given_up = True
-        for course, place in engine.write_down(late).items():
+        for job_state in late:
+            job_state.given_up = True
+        for job_state, place in engine.save_undelivered(late).items():
             log.warning(
                 "headway: %s did not answer; the last state of job %s is not delivered%s",
                 engine.target.address,
-                course.job.id,
+                job_state.job.id,
                 f" yet, and waits in {place} for `headway flush` or the next run" if place else "",
             )
-    return all(course.over or not course.given_up for course in courses)
+    return all(job_state.over or not job_state.given_up for job_state in job_states)
 
 
 def before_end(callback: Callable[[], None]) -> None:
@@ -144,14 +144,14 @@ def end_process(timeout: float | None = None) -> bool:
         return threading.get_ident() != _ending_thread and _said.wait(EXIT_TIMEOUT)
     _ended, _ending_thread, _said = True, threading.get_ident(), Promise()
     try:
-        _say_all(timeout)
+        _deliver_all(timeout)
     finally:
         _ending_thread = 0
         _said.set_result(None)
     return True
 
 
-def _say_all(timeout: float | None) -> None:
+def _deliver_all(timeout: float | None) -> None:
     deadline = time.monotonic() + (EXIT_TIMEOUT if timeout is None else timeout)
     everything = True
     for callback in _before_end:
@@ -161,11 +161,11 @@ def _say_all(timeout: float | None) -> None:
         try:
             jobs = engine.jobs()
             engine.end(deadline)
-            for course in jobs:
-                if course.unended:
-                    _end_unended(engine, course)
+            for job_state in jobs:
+                if job_state.unended:
+                    _end_unended(engine, job_state)
             # Their connection was closed before, and some have gone on.
-            engine.write_down(course for course in jobs if course.given_up)
+            engine.save_undelivered(job_state for job_state in jobs if job_state.given_up)
             everything &= deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
         except KeyboardInterrupt:
             # The work is done, and this is no part of it: to be impatient here ends the wait, and is no error.
@@ -175,19 +175,19 @@ def _say_all(timeout: float | None) -> None:
         process_parts.leave()
 
 
-def _end_unended(engine: Engine, course: Course) -> None:
+def _end_unended(engine: Engine, job_state: JobState) -> None:
     """Nobody can go on with it who has not taken it over: that it is lost would show a minute later."""
     # The interpreter leaves here what it has printed, be it the end of the program or not.
     error = getattr(sys, "last_value", None)
-    status = verdict_of(error) if error is not None else None
+    status = end_status(error) if error is not None else None
     if status is None:
         status = failure("The worker's process ended and did not end the job.")
         log.warning(
             "headway: job %s was not ended, so it counts as failed: use `with`, or call finish(), fail() or close()",
-            course.job.id,
+            job_state.job.id,
         )
-    request = rpc.FailJobRequest(session_id=course.session, job_id=course.job.id, error=status)
-    engine.submit(course, Step(request, after_reports=True))
+    request = rpc.FailJobRequest(session_id=job_state.session, job_id=job_state.job.id, error=status)
+    engine.submit(job_state, PendingCall(request, after_reports=True))
 
 
 def _before_fork() -> None:
@@ -200,7 +200,7 @@ def _before_fork() -> None:
     threads = {thread.native_id for thread in threading.enumerate()}
     threads |= {engine.rest() for engine in _engines.values()}
     clean_up(number for number in threads if number is not None)
-    termination.see_to_multiprocessing()
+    termination.register_multiprocessing()
 
 
 def _after_fork_in_parent() -> None:

@@ -19,7 +19,7 @@ _COUNTABLE = 2**62
 _PARTS = ("variables", "counters", "record_errors", "message", "size", "progress", "advance")
 
 
-def lighten(report: rpc.ReportProgressRequest, error: HeadwayError) -> bool:
+def remove_refused(report: rpc.ReportProgressRequest, error: HeadwayError) -> bool:
     """Takes out of a refused report what the error names, or if it names nothing the variables, which are the largest;
     whether there was something to take out."""
     named = {re.split(r"[.\[]", field, maxsplit=1)[0] for field, _ in error.fields} or {"variables"}
@@ -83,7 +83,7 @@ class Reporter:
         """The report was refused as it is. The rest goes out again without what is at fault."""
         if not self._unsettled:
             return
-        if lighten(self._unsettled[0], error):
+        if remove_refused(self._unsettled[0], error):
             for report in self._unsettled:
                 self._number(report)
         else:

@@ -20,7 +20,7 @@ Seconds: TypeAlias = float | timedelta
 
 HEARTBEAT_TIMEOUT = 60.0
 
-CREATE_PATIENCE = 1.0
+CREATE_TIMEOUT = 1.0
 """Seconds that a new job waits for a server that neither answers nor refuses the connection; then the work begins, and
 the job is created in the background."""
 

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import TypeAlias
 
 from headway._engine import requests
-from headway._engine.error_policy import Verdict, judge
+from headway._engine.error_policy import Decision, judge
 from headway.errors import HeadwayError, StateError
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
@@ -63,13 +63,13 @@ def may_have_begun(request: rpc.CreateJobRequest) -> bool:
 def pause(error: HeadwayError, left: float | None) -> float | None:
     """Seconds after which a server that is overloaded is asked again; None if that is too late, or of no use."""
     seconds = max(error.retry_after or 0.0, FIRST_PAUSE)
-    return seconds if judge(error) is Verdict.LATER and left is not None and seconds < left else None
+    return seconds if judge(error) is Decision.RETRY and left is not None and seconds < left else None
 
 
 def begin_alone(request: rpc.CreateJobRequest, error: HeadwayError) -> None:
     """Nobody could be asked in time: the worker begins, and its work is a job of its own. Raises the error if that
     would be refused too."""
-    if judge(error) in (Verdict.GONE, Verdict.REFUSED):
+    if judge(error) in (Decision.STOP, Decision.DROP):
         raise error
     request.key_if_free = True
 

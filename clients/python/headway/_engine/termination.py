@@ -46,7 +46,7 @@ def on_termination(deliver: Callable[[float | None], bool]) -> None:
 def arm() -> None:
     """Called once there is something to report."""
     global _signals
-    see_to_multiprocessing()
+    register_multiprocessing()
     if _signals is not None or not _is_child() or threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -65,7 +65,7 @@ def arm() -> None:
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
-def see_to_multiprocessing() -> None:
+def register_multiprocessing() -> None:
     """Children of multiprocessing may leave without atexit, but run the finalizers that they have themselves."""
     global _forks_seen_to
     if "multiprocessing.util" not in sys.modules:
@@ -74,7 +74,7 @@ def see_to_multiprocessing() -> None:
 
     if not _forks_seen_to:
         _forks_seen_to = True
-        util.register_after_fork(see_to_multiprocessing, lambda _: _finalize())
+        util.register_after_fork(register_multiprocessing, lambda _: _finalize())
     if parent_process() is not None:
         _finalize()
 

@@ -7,17 +7,17 @@ import grpc
 
 from headway._engine.calls import method
 from headway._engine.connection_state import in_words, log
-from headway._engine.error_policy import Verdict, judge
-from headway._engine.job_state import Course
+from headway._engine.error_policy import Decision, judge
+from headway._engine.job_state import JobState
 from headway._engine.native_threads import Thread, has_greenlets
-from headway._engine.reporter import lighten
+from headway._engine.reporter import remove_refused
 from headway._spool import spool
 from headway.errors import HeadwayError, UnavailableError, from_status, translated
 from headway.target import Target, open_channel
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 
-PATIENCE = 10.0
+ANSWER_TIMEOUT = 10.0
 """Seconds that the server has for each answer."""
 
 _REPORTS, _BYTES = 1000, 1024 * 1024
@@ -34,20 +34,20 @@ class Outcome(enum.StrEnum):
     WAITING = "waiting"
 
 
-def write_down(courses: Iterable[Course], target: Target) -> dict[Course, str]:
+def save_undelivered(job_states: Iterable[JobState], target: Target) -> dict[JobState, str]:
     """Writes what these jobs have left to say. For each that has something left: where it is, or "" if it cannot be
     written. One notice says why, however many jobs there are. Belongs in the engine's thread."""
-    left: dict[Course, str] = {}
+    left: dict[JobState, str] = {}
     fault: Exception | None = None
-    for course in courses:
+    for job_state in job_states:
         try:
-            if course.over or not (requests := course.remains()):
+            if job_state.over or not (requests := job_state.remains()):
                 continue
-            left[course] = ""
+            left[job_state] = ""
             if spool.folder() is not None:
-                words = spool.Words(target.address, target.tls, course.job.id, course.job.name, requests)
-                course.letter = spool.write(words, course.letter)
-                left[course] = str(course.letter.path)
+                record = spool.SpoolRecord(target.address, target.tls, job_state.job.id, job_state.job.name, requests)
+                job_state.spool_file = spool.write(record, job_state.spool_file)
+                left[job_state] = str(job_state.spool_file.path)
         except Exception as error:
             fault = error
     if fault is not None:
@@ -55,19 +55,19 @@ def write_down(courses: Iterable[Course], target: Target) -> dict[Course, str]:
     return left
 
 
-def collect(target: Target) -> "Postman | None":
+def collect(target: Target) -> "SpoolSender | None":
     """Starts to send what waits for this server, if anything does."""
-    return Postman(target) if next(spool.letters(target), None) is not None else None
+    return SpoolSender(target) if next(spool.spool_files(target), None) is not None else None
 
 
-def catch_up(target: Target, job_id: str, patience: float) -> None:
-    """Sends what earlier processes left to say of this job, before it is another's turn; waits at most `patience`
+def catch_up(target: Target, job_id: str, timeout: float) -> None:
+    """Sends what earlier processes left to say of this job, before it is another's turn; waits at most `timeout`
     seconds for that."""
-    if next(spool.letters(target, job_id), None) is not None:
-        Postman(target, job_id).join(patience)
+    if next(spool.spool_files(target, job_id), None) is not None:
+        SpoolSender(target, job_id).join(timeout)
 
 
-class Postman:
+class SpoolSender:
     """Goes once through the letters for one server, or of one job there, one after the other, in a thread and over a
     channel of its own. If the server does not answer, the rest stays for a later process."""
 
@@ -80,11 +80,11 @@ class Postman:
 
     def _run(self) -> None:
         try:
-            for _, letter in spool.claims(self._target, self._job_id):
-                if letter is not None and self._stopped:
-                    letter.release()
+            for _, spool_file in spool.claims(self._target, self._job_id):
+                if spool_file is not None and self._stopped:
+                    spool_file.release()
                     return
-                if letter is not None and deliver(letter, self._channel)[0] is Outcome.WAITING:
+                if spool_file is not None and deliver(spool_file, self._channel)[0] is Outcome.WAITING:
                     return
         except Exception:
             log.debug("headway: the spool is left for later", exc_info=True)
@@ -106,44 +106,44 @@ class Postman:
         self.join(1.0)
 
 
-def deliver(letter: spool.Letter, channel: grpc.Channel, patience: float = PATIENCE) -> tuple[Outcome, str]:
+def deliver(spool_file: spool.SpoolFile, channel: grpc.Channel, timeout: float = ANSWER_TIMEOUT) -> tuple[Outcome, str]:
     """Sends a letter and removes it, puts it aside if the server will never take it, or else leaves it where it is;
-    and why, in words. The server has `patience` seconds for each answer."""
+    and why, in words. The server has `timeout` seconds for each answer."""
     try:
         try:
-            words = letter.read()
+            record = spool_file.read()
         except ValueError as error:
-            return _refuse(letter, str(error))
-        send(JobServiceStub(channel), words.requests, patience)
+            return _refuse(spool_file, str(error))
+        send(JobServiceStub(channel), record.requests, timeout)
     except HeadwayError as error:
         reason = in_words(error)
-        final = judge(error) in (Verdict.GONE, Verdict.REFUSED)
-        return _refuse(letter, reason) if final else (Outcome.WAITING, reason)
+        final = judge(error) in (Decision.STOP, Decision.DROP)
+        return _refuse(spool_file, reason) if final else (Outcome.WAITING, reason)
     except (OSError, ValueError) as error:
         # gRPC raises ValueError for a channel that was closed under its hands.
         return Outcome.WAITING, str(error)
     else:
-        log.info("headway: what was left to say of job %s is delivered", words.job_id)
-        letter.remove()
+        log.info("headway: what was left to say of job %s is delivered", record.job_id)
+        spool_file.remove()
         return Outcome.SENT, ""
     finally:
-        letter.release()
+        spool_file.release()
 
 
-def _refuse(letter: spool.Letter, reason: str) -> tuple[Outcome, str]:
-    log.warning("headway: what was left to say of a job is refused, see %s: %s", letter.refuse(), reason)
+def _refuse(spool_file: spool.SpoolFile, reason: str) -> tuple[Outcome, str]:
+    log.warning("headway: what was left to say of a job is refused, see %s: %s", spool_file.refuse(), reason)
     return Outcome.REFUSED, reason
 
 
-def send(stub: JobServiceStub, requests: Sequence[spool.Request], patience: float = PATIENCE) -> None:
+def send(stub: JobServiceStub, requests: Sequence[spool.Request], timeout: float = ANSWER_TIMEOUT) -> None:
     """Makes these calls in order. HeadwayError if one fails that matters."""
     ended: HeadwayError | None = None
     for batch in _batches(requests):
         try:
             if len(batch) > 1:
-                _stream(stub, batch, patience)
+                _stream(stub, batch, timeout)
             else:
-                _call(stub, batch[0], patience)
+                _call(stub, batch[0], timeout)
         except HeadwayError as error:
             # If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
             if isinstance(batch[0], _ENDS) or error.reason != "JOB_ENDED":
@@ -171,33 +171,33 @@ def _batches(requests: Sequence[spool.Request]) -> Iterator[list[spool.Request]]
         yield batch
 
 
-def _stream(stub: JobServiceStub, reports: Sequence[spool.Request], patience: float) -> None:
+def _stream(stub: JobServiceStub, reports: Sequence[spool.Request], timeout: float) -> None:
     """Makes one request, and one commit, of many reports."""
     request = rpc.StreamProgressRequest()
     request.reports.extend(report for report in reports if isinstance(report, rpc.ReportProgressRequest))
     failed, acked = list[HeadwayError](), 0
     with translated():
-        for response in stub.StreamProgress(iter([request]), timeout=patience):
+        for response in stub.StreamProgress(iter([request]), timeout=timeout):
             acked = response.acked
             failed += [from_status(failure.status) for failure in response.failures]
     if not acked:
         raise UnavailableError(grpc.StatusCode.UNAVAILABLE, "The reports were not acknowledged.")
     # What is refused is passed over whole: said again without what is at fault, as in `_call`, it would come after
     # reports of the same part that have a greater sequence. The gravest of the rest counts.
-    failed = [error for error in failed if judge(error) is not Verdict.REFUSED]
+    failed = [error for error in failed if judge(error) is not Decision.DROP]
     if failed:
         raise min(failed, key=lambda error: error.reason == "JOB_ENDED")
 
 
-def _call(stub: JobServiceStub, request: spool.Request, patience: float) -> None:
+def _call(stub: JobServiceStub, request: spool.Request, timeout: float) -> None:
     try:
-        _call_once(stub, request, patience)
+        _call_once(stub, request, timeout)
     except HeadwayError as error:
         # As the engine does: what is refused of a job must not keep the rest of it back.
-        if judge(error) is not Verdict.REFUSED:
+        if judge(error) is not Decision.DROP:
             raise
         if isinstance(request, rpc.ReportProgressRequest):
-            if not lighten(request, error):
+            if not remove_refused(request, error):
                 return
         elif isinstance(request, rpc.FinishJobRequest) and request.HasField("results"):
             request.ClearField("results")
@@ -205,12 +205,12 @@ def _call(stub: JobServiceStub, request: spool.Request, patience: float) -> None
             return
         else:
             raise
-        _call(stub, request, patience)
+        _call(stub, request, timeout)
 
 
-def _call_once(stub: JobServiceStub, request: spool.Request, patience: float) -> None:
+def _call_once(stub: JobServiceStub, request: spool.Request, timeout: float) -> None:
     with translated():
         if isinstance(request, rpc.ReportProgressRequest):
-            stub.ReportProgress(request, timeout=patience)
+            stub.ReportProgress(request, timeout=timeout)
         else:
-            method(stub, request)(request, timeout=patience)
+            method(stub, request)(request, timeout=timeout)

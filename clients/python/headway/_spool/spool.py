@@ -53,7 +53,7 @@ _KINDS: dict[str, type[Request]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class SpoolRecord:
     """What one job has left to say, in order, and to whom. Reports have the sequences that they had, so that what did
     arrive is not counted twice."""
 
@@ -76,7 +76,7 @@ class Words:
                 data = short.SerializeToString()
                 size -= _length(requests[position][1]) - _length(data)
                 requests[position] = ("ReportProgressRequest", data)
-        letter = {
+        content = {
             "version": _VERSION,
             "target": self.address,
             "tls": self.tls,
@@ -84,22 +84,28 @@ class Words:
             "name": self.name,
             "requests": [(kind, base64.b64encode(data).decode()) for kind, data in requests],
         }
-        return json.dumps(letter).encode()
+        return json.dumps(content).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """ValueError if this is not what `encode` makes, or not of this version."""
         try:
-            letter = json.loads(data)
-            if letter["version"] != _VERSION:
-                raise ValueError(f"it is of version {letter['version']}")
-            requests = [_KINDS[kind].FromString(base64.b64decode(text)) for kind, text in letter["requests"]]
-            return cls(str(letter["target"]), bool(letter["tls"]), str(letter["job"]), str(letter["name"]), requests)
+            content = json.loads(data)
+            if content["version"] != _VERSION:
+                raise ValueError(f"it is of version {content['version']}")
+            requests = [_KINDS[kind].FromString(base64.b64decode(text)) for kind, text in content["requests"]]
+            return cls(
+                str(content["target"]),
+                bool(content["tls"]),
+                str(content["job"]),
+                str(content["name"]),
+                requests,
+            )
         except (KeyError, TypeError, DecodeError) as error:
             raise ValueError(f"it is damaged: {type(error).__name__}") from None
 
 
-class Letter:
+class SpoolFile:
     """A file of the spool in the hands of this process, until `remove`, `refuse` or `release`."""
 
     def __init__(self, path: Path, locked: int) -> None:
@@ -108,7 +114,7 @@ class Letter:
         _in_hand.add(self)
 
     @classmethod
-    def write(cls, path: Path, words: Words) -> Self:
+    def write(cls, path: Path, record: SpoolRecord) -> Self:
         """Puts the file there as a whole, or not at all. OSError."""
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         draft.unlink(missing_ok=True)
@@ -117,7 +123,7 @@ class Letter:
             # Locked before it has its name, so that no other process ever finds it free.
             fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with open(locked, "wb", closefd=False) as file:
-                file.write(words.encode())
+                file.write(record.encode())
                 file.flush()
                 os.fsync(locked)
             draft.rename(path)
@@ -147,9 +153,9 @@ class Letter:
         os.close(locked)
         return None
 
-    def read(self) -> Words:
+    def read(self) -> SpoolRecord:
         """ValueError if the file is damaged, or from another version of this library; OSError."""
-        return Words.decode(self.path.read_bytes())
+        return SpoolRecord.decode(self.path.read_bytes())
 
     def remove(self) -> None:
         """All of it has arrived."""
@@ -174,13 +180,13 @@ class Letter:
             os.close(locked)
 
 
-_in_hand: WeakSet[Letter] = WeakSet()
+_in_hand: WeakSet[SpoolFile] = WeakSet()
 
 
 def _after_fork_in_child() -> None:
     # The lock is the parent's; a child that kept it open would hold it longer than the parent lives.
-    for letter in list(_in_hand):
-        letter.release()
+    for spool_file in list(_in_hand):
+        spool_file.release()
 
 
 if hasattr(os, "register_at_fork"):
@@ -201,7 +207,7 @@ def folder() -> Path | None:
         return None
 
 
-def letters(target: Target | None = None, job_id: str = "") -> Iterator[Path]:
+def spool_files(target: Target | None = None, job_id: str = "") -> Iterator[Path]:
     """The files that wait for this server, or for any, oldest first; of that job alone, if one is given. Whose they are
     is only seen by `claim`."""
     place = folder()
@@ -211,15 +217,15 @@ def letters(target: Target | None = None, job_id: str = "") -> Iterator[Path]:
         yield from sorted(place.glob(pattern), key=lambda path: path.name.partition("-")[2])
 
 
-def claims(target: Target | None = None, job_id: str = "") -> Iterator[tuple[Path, Letter | None]]:
+def claims(target: Target | None = None, job_id: str = "") -> Iterator[tuple[Path, SpoolFile | None]]:
     """The same files, each taken in hand as its turn comes; None for one that another process has, and for those of
     the same job that come after it, which must wait for it."""
     held = set[str]()
-    for path in letters(target, job_id):
-        letter = None if job_in(path) in held else Letter.claim(path)
-        if letter is None:
+    for path in spool_files(target, job_id):
+        spool_file = None if job_in(path) in held else SpoolFile.claim(path)
+        if spool_file is None:
             held.add(job_in(path))
-        yield path, letter
+        yield path, spool_file
 
 
 def ready() -> Path:
@@ -242,17 +248,19 @@ def job_in(path: Path) -> str:
     return path.stem.rpartition("-")[2]
 
 
-def write(words: Words, before: Letter | None = None) -> Letter:
+def write(record: SpoolRecord, before: SpoolFile | None = None) -> SpoolFile:
     """Writes these words down, in place of those `before` if there were some. OSError, also if the spool is full or
     switched off, or if its folder is not the user's alone."""
     if before is not None:
-        letter = Letter.write(before.path, words)
+        spool_file = SpoolFile.write(before.path, record)
         before.release()
-        return letter
+        return spool_file
     place = ready()
     if sum(1 for _ in place.glob("*.json")) >= FILES:
         raise OSError(f"{place} has {FILES} files already")
-    return Letter.write(place / f"{_mark(words.address, words.tls)}-{uuid7()}-{_plain(words.job_id)}.json", words)
+    return SpoolFile.write(
+        place / f"{_mark(record.address, record.tls)}-{uuid7()}-{_plain(record.job_id)}.json", record
+    )
 
 
 def _mark(address: str, tls: bool) -> str:

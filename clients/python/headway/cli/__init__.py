@@ -14,10 +14,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from headway.cli.escaping import notice
-from headway.cli.parser import USAGE, build, parse
-
-OK, ERROR, NOT_FOUND, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 3, 4, 130, 141
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import ERROR, INTERRUPTED, NOT_FOUND, OK, PIPE_CLOSED, USAGE
+from headway.cli.parser import build, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,7 +131,7 @@ def _call(args: argparse.Namespace) -> int:
     from headway.cli.bulk import with_whole_ids
     from headway.cli.call_context import Caller
     from headway.cli.commands import COMMANDS
-    from headway.cli.offline import PATIENCE, Keeper, catch_up
+    from headway.cli.offline import ANSWER_TIMEOUT, OfflineCalls, catch_up
     from headway.cli.run.job_of_run import waiting_for_job
     from headway.errors import HeadwayError, from_rpc_error
     from headway.target import Target, open_channel
@@ -144,7 +143,7 @@ def _call(args: argparse.Namespace) -> int:
     if not _is_text(session):
         return _complain("the session is not UTF-8", USAGE)
     address, as_json = "", getattr(args, "json", False)
-    keeping = getattr(args, "keep", False)
+    offline = getattr(args, "offline", False)
     try:
         target = Target.from_environment(
             getattr(args, "target", None), getattr(args, "token", None), getattr(args, "ca", None)
@@ -153,14 +152,14 @@ def _call(args: argparse.Namespace) -> int:
             return _complain("the token must be printable ASCII", USAGE)
         address = f"{target.address} over TLS" if target.tls else target.address
         # What can be kept is kept at once.
-        with open_channel(target, retry=not keeping) as channel:
+        with open_channel(target, retry=not offline) as channel:
             timeout = getattr(args, "timeout", None)
-            keeper = Keeper(target, channel, timeout) if keeping else None
+            offline_calls = OfflineCalls(target, channel, timeout) if offline else None
             stub = JobServiceStub(waiting_for_job(channel))
-            caller = Caller(target, address, stub, session, timeout, as_json, keeper)
+            caller = Caller(target, address, stub, session, timeout, as_json, offline_calls)
             with_whole_ids(args, caller)
-            if not keeping or args.command in ("create", "retry"):
-                catch_up(target, channel, _jobs(args), PATIENCE if keeping else caller.call_timeout)
+            if not offline or args.command in ("create", "retry"):
+                catch_up(target, channel, _jobs(args), ANSWER_TIMEOUT if offline else caller.call_timeout)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
         return error_output.tell(from_rpc_error(error), address, as_json=as_json)
@@ -188,7 +187,7 @@ def _serve(words: list[str]) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    notice(message)
+    warn(message)
     return status
 
 

@@ -65,7 +65,7 @@ def pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-def tally(text: str) -> tuple[str, int]:
+def counter(text: str) -> tuple[str, int]:
     """`name=N`. Raises ArgumentTypeError for anything else."""
     name, number = pair(text)
     return name, whole(number)

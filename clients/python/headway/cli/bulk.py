@@ -9,7 +9,8 @@ import grpc
 
 from headway.cli import error_output, formatting, job_selection
 from headway.cli.call_context import Caller
-from headway.cli.escaping import notice
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import OK
 from headway.errors import from_rpc_error
 from headway.v1 import job_service_pb2 as pb
 
@@ -35,7 +36,7 @@ def each(args: Namespace, hw: Caller, one: Callable[[str], None], done: str, sta
         raise ArgumentTypeError("name jobs by their ids, or by options such as --status, and not by both")
     if args.jobs and not args.dry_run and len(args.jobs) == 1:
         one(args.jobs[0])
-        return 0
+        return OK
     if by_filter:
         if not (args.status or args.all or args.active):
             args.status = list(statuses)
@@ -49,8 +50,8 @@ def each(args: Namespace, hw: Caller, one: Callable[[str], None], done: str, sta
         ]
     if args.dry_run:
         hw.show(pb.ListJobsResponse(jobs=jobs), "\n".join(formatting.table(jobs)) if jobs else "")
-        notice(f"{_jobs(len(jobs))} would be {done}")
-        return 0
+        warn(f"{_jobs(len(jobs))} would be {done}")
+        return OK
     ids = [job.id for job in jobs] if by_filter else args.jobs
     worst, count = 0, 0
     for job_id in ids:
@@ -60,10 +61,10 @@ def each(args: Namespace, hw: Caller, one: Callable[[str], None], done: str, sta
         except grpc.RpcError as error:
             fault = from_rpc_error(error)
             if fault.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                notice(f"{_jobs(count)} of {len(ids)} {done}")
+                warn(f"{_jobs(count)} of {len(ids)} {done}")
                 raise
             worst = max(worst, error_output.tell(fault, hw.address, as_json=hw.json, job_id=job_id))
-    notice(f"{_jobs(count)}{f' of {len(ids)}' if count < len(ids) else ''} {done}")
+    warn(f"{_jobs(count)}{f' of {len(ids)}' if count < len(ids) else ''} {done}")
     return worst
 
 

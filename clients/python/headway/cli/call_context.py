@@ -10,8 +10,8 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from headway.cli import formatting
-from headway.cli.escaping import notice
-from headway.cli.offline import Keeper, Kept
+from headway.cli.escaping import warn
+from headway.cli.offline import OfflineCalls, SpoolableRequest
 from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -36,16 +36,16 @@ class Caller:
     timeout: float | None
     """Seconds, or None if the command line does not say."""
     json: bool
-    keeper: Keeper | None = None
+    offline_calls: OfflineCalls | None = None
     """Keeps what the server cannot be told; None if that is an error."""
 
     @property
     def call_timeout(self) -> float:
         return CALL_TIMEOUT if self.timeout is None else min(self.timeout, LONGEST_TIMEOUT)
 
-    def tell(self, call: Callable[[float], Answer], request: Kept) -> Answer | None:
+    def send(self, call: Callable[[float], Answer], request: SpoolableRequest) -> Answer | None:
         """The answer to `call`, which gets the seconds that it may take; None if `request` is kept instead."""
-        return self.keeper.tell(call, request) if self.keeper else call(self.call_timeout)
+        return self.offline_calls.send(call, request) if self.offline_calls else call(self.call_timeout)
 
     def show_kept(self) -> None:
         if self.json:
@@ -58,7 +58,7 @@ class Caller:
         elif otherwise:
             print(otherwise)
         elif if_empty:
-            notice(if_empty)
+            warn(if_empty)
 
     def show_job(self, job: job_pb2.Job | None) -> None:
         if job is None:

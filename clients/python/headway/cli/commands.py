@@ -16,7 +16,8 @@ from headway.cli import argument_types, bulk, formatting, job_selection
 from headway.cli.call_context import Caller
 from headway.cli.create import create as create_or_find
 from headway.cli.create import retry
-from headway.cli.escaping import notice, safe
+from headway.cli.escaping import safe, warn
+from headway.cli.exit_codes import OK
 from headway.cli.parser import CODES
 from headway.ids import uuid7
 from headway.v1 import job_pb2
@@ -49,7 +50,7 @@ def start(args: Namespace, hw: Caller) -> int:
     request = pb.StartJobRequest(session_id=hw.session, job_id=args.job, take_over=args.take_over)
     job = hw.stub.StartJob(request, timeout=hw.call_timeout)
     hw.show(job, str(job.attempt))
-    return 0
+    return OK
 
 
 def get(args: Namespace, hw: Caller) -> int:
@@ -59,7 +60,7 @@ def get(args: Namespace, hw: Caller) -> int:
         request.wait.CopyFrom(argument_types.to_duration(wait))
     job = hw.stub.GetJob(request, timeout=hw.call_timeout + min(wait, 60))
     hw.show(job, "\n".join(formatting.details(job, datetime.now(UTC))))
-    return 0
+    return OK
 
 
 def list_jobs(args: Namespace, hw: Caller) -> int:
@@ -77,8 +78,8 @@ def list_jobs(args: Namespace, hw: Caller) -> int:
     )
     if not hw.json and listed.next_page_token:
         these = "this one" if args.limit == 1 else f"these {args.limit}"
-        notice(f"there are more than {these}; see them with --limit 0")
-    return 0
+        warn(f"there are more than {these}; see them with --limit 0")
+    return OK
 
 
 def report(args: Namespace, hw: Caller) -> int:
@@ -104,16 +105,16 @@ def report(args: Namespace, hw: Caller) -> int:
         request.advance = args.advance
     if args.set:
         request.variables.CopyFrom(argument_types.to_struct(dict(args.set)))
-    reply = hw.tell(lambda timeout: hw.stub.ReportProgress(request, timeout=timeout), request)
+    reply = hw.send(lambda timeout: hw.stub.ReportProgress(request, timeout=timeout), request)
     if reply is None:
         hw.show_kept()
-        return 0
+        return OK
     hw.show(reply)
     if reply.cancellation.requested:
         reason = f" ({reply.cancellation.reason})" if reply.cancellation.reason else ""
         advice = "stop, then end it with `headway fail --code CANCELLED`"
-        notice(f"the job is to be cancelled{reason}: {advice}")
-    return 0
+        warn(f"the job is to be cancelled{reason}: {advice}")
+    return OK
 
 
 def finish(args: Namespace, hw: Caller) -> int:
@@ -125,8 +126,8 @@ def finish(args: Namespace, hw: Caller) -> int:
         given = argument_types.results(_read(args.results_file))
     if given is not ...:
         request.results.CopyFrom(argument_types.to_value(given))
-    hw.show_job(hw.tell(lambda timeout: hw.stub.FinishJob(request, timeout=timeout), request))
-    return 0
+    hw.show_job(hw.send(lambda timeout: hw.stub.FinishJob(request, timeout=timeout), request))
+    return OK
 
 
 def fail(args: Namespace, hw: Caller) -> int:
@@ -134,7 +135,7 @@ def fail(args: Namespace, hw: Caller) -> int:
 
     def one(job_id: str) -> None:
         request = pb.FailJobRequest(session_id=hw.session, job_id=job_id, attempt=args.attempt, error=error)
-        hw.show_job(hw.tell(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
+        hw.show_job(hw.send(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
 
     return bulk.each(args, hw, one, "ended", job_selection.UNENDED)
 
@@ -157,14 +158,14 @@ def set_variables(args: Namespace, hw: Caller) -> int:
     variables = argument_types.to_struct(dict(args.set))
     request = pb.SetVariablesRequest(session_id=hw.session, job_id=args.job, variables=variables, remove=args.remove)
     kept = pb.ReportProgressRequest(session_id=hw.session, job_id=args.job, variables=variables)
-    job = hw.tell(lambda timeout: hw.stub.SetVariables(request, timeout=timeout), kept)
+    job = hw.send(lambda timeout: hw.stub.SetVariables(request, timeout=timeout), kept)
     if job is not None:
         hw.show(job)
-        return 0
+        return OK
     if args.remove:
-        notice("--remove is lost: only what is set can be kept")
+        warn("--remove is lost: only what is set can be kept")
     hw.show_kept()
-    return 0
+    return OK
 
 
 def update(args: Namespace, hw: Caller) -> int:
@@ -175,8 +176,8 @@ def update(args: Namespace, hw: Caller) -> int:
     request = pb.UpdateJobRequest(
         session_id=hw.session, job=job_pb2.Job(id=args.job, **given), update_mask=FieldMask(paths=given)
     )
-    hw.show_job(hw.tell(lambda timeout: hw.stub.UpdateJob(request, timeout=timeout), request))
-    return 0
+    hw.show_job(hw.send(lambda timeout: hw.stub.UpdateJob(request, timeout=timeout), request))
+    return OK
 
 
 def show_variables(args: Namespace, hw: Caller) -> int:
@@ -185,7 +186,7 @@ def show_variables(args: Namespace, hw: Caller) -> int:
     fields = sorted(reply.variables.fields.items())
     lines = [f"{safe(name)}={formatting.value_json(value)}" for name, value in fields]
     hw.show(reply, "\n".join(lines), if_empty="no such variables")
-    return 0
+    return OK
 
 
 def show_results(args: Namespace, hw: Caller) -> int:
@@ -193,7 +194,7 @@ def show_results(args: Namespace, hw: Caller) -> int:
     reply = hw.stub.GetResults(request, timeout=hw.call_timeout)
     shown = formatting.value_json(reply.results, indent=2) if reply.HasField("results") else ""
     hw.show(reply, shown, if_empty="no results: the job is not COMPLETED, or was finished without any")
-    return 0
+    return OK
 
 
 def show_errors(args: Namespace, hw: Caller) -> int:
@@ -207,7 +208,7 @@ def show_errors(args: Namespace, hw: Caller) -> int:
         lines.append(f"… {formatting.number(unseen)} more …")
     lines += [formatting.record_error(error) for error in last]
     hw.show(reply, "\n".join(lines), if_empty="no record errors")
-    return 0
+    return OK
 
 
 def clear(args: Namespace, hw: Caller) -> int:
@@ -225,9 +226,9 @@ def watch_jobs(args: Namespace, hw: Caller) -> int:
     if args.job and job_selection.are_given(args):
         raise ArgumentTypeError("--active and filters choose among the jobs of the session: give no id beside them")
     only = job_selection.filters(args, hw.session) if job_selection.are_given(args) else None
-    patience = follow.PATIENCE if hw.timeout is None else hw.timeout
+    unreachable_timeout = follow.UNREACHABLE_TIMEOUT if hw.timeout is None else hw.timeout
     with Client(hw.target) as client:
-        changes = follow.Watch(client, hw.session, args.job, patience=patience, only=only)
+        changes = follow.Watch(client, hw.session, args.job, unreachable_timeout=unreachable_timeout, only=only)
         if hw.json:
             return follow.as_json(changes)
         if args.plain or not _on_terminal():

@@ -10,6 +10,7 @@ import grpc
 from headway._engine.requests import FIND_TIMEOUT, described
 from headway._engine.takeover import may_have_begun
 from headway.cli import argument_types
+from headway.cli.exit_codes import OK
 from headway.errors import from_rpc_error
 from headway.ids import uuid7
 from headway.v1 import job_pb2
@@ -35,9 +36,9 @@ def create(request: pb.CreateJobRequest, hw: Caller) -> int:
     kept.key_if_free = bool(request.key)
     # To go on without the answer would be to do all work again.
     least = FIND_TIMEOUT if may_have_begun(request) else 0.0
-    job = hw.tell(lambda timeout: _created(request, hw, max(timeout, least)), kept) or described(request)
+    job = hw.send(lambda timeout: _created(request, hw, max(timeout, least)), kept) or described(request)
     hw.show(job, job.id)
-    return 0
+    return OK
 
 
 def _created(request: pb.CreateJobRequest, hw: Caller, timeout: float) -> job_pb2.Job:

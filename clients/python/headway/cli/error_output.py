@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from headway.cli.escaping import notice
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import ERROR, NOT_FOUND, UNAVAILABLE
 from headway.errors import HeadwayError
-
-ERROR, NOT_FOUND, UNAVAILABLE = 1, 3, 4
 
 
 def tell(error: HeadwayError, address: str, *, as_json: bool, job_id: str = "") -> int:
@@ -16,7 +15,7 @@ def tell(error: HeadwayError, address: str, *, as_json: bool, job_id: str = "") 
     if as_json:
         return _as_json(error, job_id)
     message, status = _explained(error, address)
-    notice(f"{job_id}: {message}" if job_id else message)
+    warn(f"{job_id}: {message}" if job_id else message)
     return status
 
 

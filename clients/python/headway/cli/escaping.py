@@ -21,7 +21,7 @@ def safe(text: str, keep: str = "") -> str:
     return "".join(char if char.isprintable() or char in keep or char in _HARMLESS else _escape(char) for char in text)
 
 
-def notice(words: str) -> None:
+def warn(words: str) -> None:
     """One line on standard error, if there is any."""
     if sys.stderr is not None:
         print(f"headway: {safe(words)}", file=sys.stderr, flush=True)

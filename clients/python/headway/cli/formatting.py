@@ -187,7 +187,7 @@ def rate(job: job_pb2.Job, *, with_unit: bool = True) -> str | None:
     return f"{number(pace * per)}{unit}/{name}"
 
 
-def tallies(job: job_pb2.Job) -> list[str]:
+def counters(job: job_pb2.Job) -> list[str]:
     """added 412, updated 88, …, and 3 errors."""
     counters = [f"{safe(name)} {number(count)}" for name, count in sorted(job.counters.items())]
     errors = f"{number(job.error_count)} record error{'s' if job.error_count != 1 else ''}"
@@ -223,7 +223,7 @@ def line(job: job_pb2.Job, now: datetime) -> str:
         silent,
         pace(job, silent),
         None if silent else remaining(job, now),
-        ", ".join(tallies(job)),
+        ", ".join(counters(job)),
         f"attempt {job.attempt}" if job.attempt > 1 else None,
         *warnings(job, now),
         ending(job) or safe(job.message),
@@ -252,7 +252,7 @@ def details(job: job_pb2.Job, now: datetime) -> Iterator[str]:
         *((f"part {safe(name)!r}", number(done)) for name, done in sorted(job.parts.items()) if name),
         ("rate", pace(job, silent)),
         ("remaining", None if silent else remaining(job, now)),
-        ("counted", ", ".join(tallies(job))),
+        ("counted", ", ".join(counters(job))),
         ("message", safe(job.message)),
         ("error", ending(job)),
         ("labels", ", ".join(f"{safe(key)}={safe(value)}" for key, value in sorted(job.labels.items()))),

@@ -10,8 +10,7 @@ from difflib import get_close_matches
 from typing import NoReturn, TypeVar, cast
 
 from headway.cli import argument_types, completion
-
-USAGE = 2
+from headway.cli.exit_codes import USAGE
 
 CODES = (
     "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -29,7 +28,7 @@ exit status:
   1    refused by the server, or another error
   2    wrong usage
   3    there is no such job in this session
-  4    the server does not answer; with --keep it is 0, and what was said is sent later
+  4    the server does not answer; with --offline it is 0, and the call is sent later
   5    of watch and wait: the job is FAILED
   6    of watch and wait: the job is CANCELLED
   124  of wait: a job has not ended within --timeout
@@ -41,12 +40,12 @@ exit status:
 
 environment:
   HEADWAY_SESSION, HEADWAY_TARGET, HEADWAY_TOKEN, HEADWAY_CA   as the options
-  HEADWAY_PAGE    as --page of `headway open`
-  HEADWAY_KEEP    1: --keep for every command that has it
-  HEADWAY_SPOOL   the folder of what `headway flush` sends; empty: keep nothing
+  HEADWAY_PAGE     as --page of `headway open`
+  HEADWAY_OFFLINE  1: --offline for every command that has it (HEADWAY_KEEP is the former name)
+  HEADWAY_SPOOL    the folder of what `headway flush` sends; empty: save nothing
 
 durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
-  export HEADWAY_KEEP=1
+  export HEADWAY_OFFLINE=1
   JOB=$(headway create --name "Nightly export" --size 3 --unit files)
   headway report $JOB --advance 1 --message "patrons.csv"
   headway finish $JOB --results '{"files": 3}'
@@ -198,13 +197,13 @@ def build() -> _Parser:
     add("--results", metavar="JSON", type=argument_types.results, default=..., help="what came of it")
     add("--results-file", metavar="FILE", help="the same from a file; - is standard input")
     _attempt(add)
-    _keep(add)
+    _offline(add)
     add = command("fail", "End jobs as FAILED, or with code CANCELLED as CANCELLED.", job=False)
     _several(add, "not ended")
     add("--message", required=True, help="why")
     add("--code", choices=CODES, default="UNKNOWN", metavar="NAME", help="a google.rpc.Code (UNKNOWN)")
     _attempt(add)
-    _keep(add)
+    _offline(add)
     add = command("cancel", "Ask the workers of jobs to end them early.", job=False)
     _several(add, "not ended")
     add("--reason", default="", help="why, for the worker and for people")
@@ -212,13 +211,13 @@ def build() -> _Parser:
     add = command("set", "Set variables of a job.")
     add("set", metavar="NAME=JSON", nargs="*", type=argument_types.variable, help="what is no JSON is taken as text")
     add("--remove", metavar="NAME", action="append", default=[], help="remove a variable; may be repeated")
-    _keep(add)
+    _offline(add)
     add = command("update", "Change what a job says of itself.")
     add("--name", help="what the job is")
     add("--invoker", help="who or what started it")
     add("--size", metavar="N", type=argument_types.amount, help="how much there is to do; 0 = not known")
     add("--unit", help="what is counted: records, bytes, …")
-    _keep(add)
+    _offline(add)
     add = command("vars", "Show variables of a job, as NAME=JSON.")
     add("names", metavar="NAME", nargs="*", help="which; all without")
     command("results", "Show the results of a job, as JSON; nothing unless it is COMPLETED.")
@@ -262,14 +261,14 @@ def _create(add: Callable[..., argparse.Action]) -> None:
         default="",
         help="take over the unfinished job with this key, or create one: for every start of a script",
     )
-    _keep(add)
+    _offline(add)
 
 
 def _retry(add: Callable[..., argparse.Action]) -> None:
     add("--id", metavar="ID", help="an id of your own for the new job: makes the call safe to repeat")
     add("--heartbeat-timeout", metavar="DURATION", type=argument_types.seconds, help="no contact for this long: LOST")
     add("--pending", action="store_true", help="wait for `headway start`")
-    _keep(add)
+    _offline(add)
 
 
 def _work(add: Callable[..., argparse.Action]) -> None:
@@ -327,17 +326,17 @@ def _report(add: Callable[..., argparse.Action]) -> None:
     add("--advance", metavar="N", type=argument_types.whole, help="done since the last report")
     add("--part", default="", help="which part of the job this is about")
     add("--sequence", metavar="N", type=argument_types.amount, default=0,
-        help="grows with each report of a part, so that a repeat counts once; with --keep by itself")  # fmt: skip
+        help="grows with each report of a part, so that a repeat counts once; --offline sets it")  # fmt: skip
     add("--size", metavar="N", type=argument_types.amount, help="the job's size from now on")
     add("--message", help="what it is doing now")
-    add("--count", metavar="NAME=N", nargs="+", action="extend", type=argument_types.tally, default=[],
+    add("--count", metavar="NAME=N", nargs="+", action="extend", type=argument_types.counter, default=[],
         help="add to counters")  # fmt: skip
     add("--error", metavar="RECORD:CODE:MESSAGE", nargs="+", action="extend", type=argument_types.record_error,
         default=[], help="records that failed")  # fmt: skip
     add("--set", metavar="NAME=JSON", nargs="+", action="extend", type=argument_types.variable, default=[],
         help="variables to set, all or nothing with the rest")  # fmt: skip
     _attempt(add)
-    _keep(add)
+    _offline(add)
 
 
 def _attempt(add: Callable[..., argparse.Action]) -> None:
@@ -345,7 +344,9 @@ def _attempt(add: Callable[..., argparse.Action]) -> None:
         help="what `headway start` printed: a worker that was replaced is refused")  # fmt: skip
 
 
-def _keep(add: Callable[..., argparse.Action]) -> None:
-    add("--keep", action=argparse.BooleanOptionalAction, default=os.environ.get("HEADWAY_KEEP", "") not in ("", "0"),
-        help="if the server is away, keep it on disk and go on: exit status 0; the job's next command "
-        "or `headway flush` sends it")  # fmt: skip
+def _offline(add: Callable[..., argparse.Action]) -> None:
+    # --keep and HEADWAY_KEEP are the former names. HEADWAY_OFFLINE wins if both are set.
+    wanted = os.environ.get("HEADWAY_OFFLINE", os.environ.get("HEADWAY_KEEP", "")) not in ("", "0")
+    add("--offline", "--keep", action=argparse.BooleanOptionalAction, default=wanted,
+        help="if the server does not answer, save the call on disk and exit with status 0; the job's next command "
+        "or `headway flush` sends it (--keep is the former name)")  # fmt: skip

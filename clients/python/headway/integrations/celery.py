@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from headway._engine.lifecycle import end_process
 from headway.errors import JobCancelled
-from headway.integrations.tasks import DELIVERY, Runs, complete, current, fail, pause, suggesting, tell
+from headway.integrations.tasks import DELIVERY_TIMEOUT, Runs, complete, current, fail, pause, suggesting, tell
 from headway.job import Job
 
 try:
@@ -176,7 +176,7 @@ class _Tracker:
     def leaves(self, **_: object) -> None:
         """Sent in each process of a pool as it ends, which it does without its atexit handlers."""
         self._runs.close()
-        end_process(DELIVERY)
+        end_process(DELIVERY_TIMEOUT)
 
     def _is_tracked(self, task: "Task[..., object]") -> bool:
         wanted = self._tasks is None or task.name in self._tasks

@@ -25,7 +25,7 @@ from typing import Any
 
 from headway._engine.lifecycle import end_process
 from headway.errors import JobCancelled
-from headway.integrations.tasks import DELIVERY, Runs, complete, current, fail, pause, tell
+from headway.integrations.tasks import DELIVERY_TIMEOUT, Runs, complete, current, fail, pause, tell
 from headway.job import Job
 
 try:
@@ -80,7 +80,7 @@ class Tracked(BaseWorker):
             if self.is_horse:
                 # It is about to end without its atexit handlers.
                 self.runs.close()
-                end_process(DELIVERY)
+                end_process(DELIVERY_TIMEOUT)
 
     def handle_job_success(self, job: rq.job.Job, queue: rq.Queue, *args: Any, **more: Any) -> None:
         super().handle_job_success(job, queue, *args, **more)

@@ -15,8 +15,8 @@ import grpc
 from google.rpc import code_pb2
 
 from headway._engine.connection_state import log
-from headway._engine.job_state import Step
-from headway._engine.requests import CREATE_PATIENCE, ENDED, heartbeat
+from headway._engine.job_state import PendingCall
+from headway._engine.requests import CREATE_TIMEOUT, ENDED, heartbeat
 from headway.client import Client, connect
 from headway.errors import HeadwayError, JobCancelled
 from headway.job import UNSET, Job, Status
@@ -26,7 +26,7 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.values import Json, clean
 
-DELIVERY = 1.0
+DELIVERY_TIMEOUT = 1.0
 """Seconds that the end of a run, and then that of its process, waits at most until the server has it."""
 
 _RESULTS = 1024 * 1024
@@ -107,7 +107,7 @@ class Runs:
             self._complain(error)
             return untracked()
         # Whoever has begun the run knows best how a process ended that could not tell.
-        job._course.supervised = True
+        job._job_state.supervised = True
         return job
 
     def end(self, task: str, name: str, labels: Mapping[str, str], error: object, *, cancelled: bool = False) -> None:
@@ -156,7 +156,7 @@ class Runs:
     def _connect(self) -> Client:
         if self._client is None:
             self._client = connect(
-                self._target, token=self._token, ca=self._ca, session=self._session, exit_timeout=DELIVERY
+                self._target, token=self._token, ca=self._ca, session=self._session, exit_timeout=DELIVERY_TIMEOUT
             )
         return self._client
 
@@ -211,18 +211,18 @@ def fail(job: Job, error: object, *, cancelled: bool = False) -> None:
 
 def tell(job: Job) -> None:
     """Another run of the same task may begin from now on, and shall find what this one has said."""
-    _submit(job, Step(after_reports=True))
+    _submit(job, PendingCall(after_reports=True))
 
 
 def pause(job: Job, message: str) -> None:
     """The run has ended, and another of the same task is to come."""
     job.message = message
-    _submit(job, Step(after_reports=True, release=True))
+    _submit(job, PendingCall(after_reports=True, release=True))
 
 
-def _submit(job: Job, step: Step) -> None:
-    job._engine.submit(job._course, step)
-    step.tried.wait(DELIVERY)
+def _submit(job: Job, pending_call: PendingCall) -> None:
+    job._engine.submit(job._job_state, pending_call)
+    pending_call.tried.wait(DELIVERY_TIMEOUT)
 
 
 def untracked(state: job_pb2.Job | None = None) -> Job:
@@ -236,8 +236,8 @@ class _Untracked(Job):
         super().__init__(client, "", state, heartbeat=-1.0, started=False)
         self._joined = self._ended = True
         if state.HasField("cancellation") or state.status == job_pb2.JOB_STATUS_CANCELLED:
-            self._course.cancel(state.cancellation)
-        self._course.stop(None)
+            self._job_state.cancel(state.cancellation)
+        self._job_state.stop(None)
 
     def get(self, key: str) -> Json | object:
         return self._known.get(key)
@@ -254,18 +254,18 @@ def _is_old(job: Job) -> bool:
 
 
 def _take_over(job: Job) -> None:
-    step = Step(rpc.StartJobRequest(session_id=job.session, job_id=job.id, take_over=True))
-    job._engine.submit(job._course, step)
-    step.tried.wait(CREATE_PATIENCE)
-    if step.answer.done():
-        step.answer.result()
+    pending_call = PendingCall(rpc.StartJobRequest(session_id=job.session, job_id=job.id, take_over=True))
+    job._engine.submit(job._job_state, pending_call)
+    pending_call.tried.wait(CREATE_TIMEOUT)
+    if pending_call.answer.done():
+        pending_call.answer.result()
 
 
 def _label(job: Job, labels: Mapping[str, str]) -> None:
     # Not when the job is created: that must be the same call for every run of the task.
     request = rpc.UpdateJobRequest(session_id=job.session, job=job_pb2.Job(id=job.id, labels=_clean(labels)))
     request.update_mask.paths.append("labels")
-    job._engine.submit(job._course, Step(request))
+    job._engine.submit(job._job_state, PendingCall(request))
 
 
 def _clean(labels: Mapping[str, str]) -> dict[str, str]:

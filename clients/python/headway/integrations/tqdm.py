@@ -32,7 +32,7 @@ from google.rpc import status_pb2
 from headway._engine import lifecycle, requests
 from headway._engine.connection_state import log
 from headway.client import Client, connect
-from headway.errors import failure, verdict_of
+from headway.errors import end_status, failure
 from headway.job import Job
 from headway.meter import Sample
 from headway.v1 import job_service_pb2 as rpc
@@ -46,7 +46,7 @@ except ImportError as error:
 
 __all__ = ["tqdm", "trange"]
 
-DELIVERY = 1.0
+DELIVERY_TIMEOUT = 1.0
 """Seconds that a script waits at its end for what was not delivered yet."""
 
 DECISION_DELAY = 5.0
@@ -202,7 +202,7 @@ class tqdm(_Bar[Item]):
         try:
             return await awaitable
         except BaseException as error:
-            self._awaited_failure = verdict_of(error)
+            self._awaited_failure = end_status(error)
             raise
 
     def __enter__(self) -> "tqdm[Item]":
@@ -280,7 +280,7 @@ class _Mirror(Job):
             bar = self._watched()
             if self.is_here and self._left_at is not None:
                 if time.monotonic() > self._left_at + DECISION_DELAY:
-                    self._finish(None, verdict_of(self._uncaught()))
+                    self._finish(None, end_status(self._uncaught()))
             elif self.is_here and bar is not None:
                 self.look(bar)
             return super()._sample(room)
@@ -307,7 +307,7 @@ class _Mirror(Job):
         if isinstance(error, GeneratorExit):
             self.left(bar)
         else:
-            self._finish(bar, verdict_of(error))
+            self._finish(bar, end_status(error))
 
     def closed(self, bar: tqdm[Item], error: BaseException | None) -> None:
         """The bar was closed by hand, while this exception was being handled."""
@@ -320,7 +320,7 @@ class _Mirror(Job):
             if self._ended or self._left_at is not None:
                 return
             if _task_is_cancelled():
-                self._finish(bar, verdict_of(asyncio.CancelledError()))
+                self._finish(bar, end_status(asyncio.CancelledError()))
             elif bar._awaited_failure is not None or _is_done(bar):
                 self._finish(bar, bar._awaited_failure)
             else:
@@ -350,7 +350,7 @@ class _Mirror(Job):
                 self.dropped(bar)
             if self._left_at is not None:
                 lately = time.monotonic() < self._left_at + DECISION_DELAY
-                self._finish(None, verdict_of(error) if lately else None)
+                self._finish(None, end_status(error) if lately else None)
         if bar is not None:
             # Else tqdm draws it while the interpreter takes its modules down, which Python 3.13 may not survive.
             with suppress(Exception):
@@ -362,14 +362,14 @@ class _Mirror(Job):
         printed = _last_printed()
         return printed if printed is not self._printed else None
 
-    def _finish(self, bar: tqdm[Item] | None, verdict: status_pb2.Status | None) -> None:
+    def _finish(self, bar: tqdm[Item] | None, decision: status_pb2.Status | None) -> None:
         with self._lock:
             _open.discard(self)
             _undecided.discard(self)
             if not self._ended:
                 if bar is not None and self._left_at is None:
                     self.look(bar)
-                self._end(verdict)
+                self._end(decision)
 
 
 class _AboveTheBar(logging.Handler):
@@ -420,7 +420,7 @@ def _connection() -> Client | None:
         return None
     log.addHandler(_AboveTheBar(logging.WARNING))
     try:
-        client = connect(exit_timeout=DELIVERY)
+        client = connect(exit_timeout=DELIVERY_TIMEOUT)
         client._in(None)
     except ValueError as error:
         log.warning("headway: not tracked: %s", error)

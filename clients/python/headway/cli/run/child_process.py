@@ -34,9 +34,9 @@ INTERRUPT_TIMEOUT = 10.0
 """Seconds in which a program that heeds Ctrl-C has ended because of it: one that goes on longer took it for something
 else."""
 
-_AT_ONCE = 0.01
+_GROUP_SIGNAL_TIMEOUT = 0.01
 """Seconds within which somebody who stops a service has signalled all its processes, one by one."""
-_LAST_WORDS = 0.1
+_STOP_FLUSH_TIMEOUT = 0.1
 """Seconds for output to be passed on before headway stops with its program."""
 
 
@@ -109,7 +109,7 @@ class Program:
         is asked to stop."""
         # What came until now was for the program; `timeout`, for example, sends each signal twice.
         if self._process is not None and self._process.returncode != 0:
-            time.sleep(_AT_ONCE)
+            time.sleep(_GROUP_SIGNAL_TIMEOUT)
         self._forget_signals()
         self.outputs.finish(lambda: self.interrupted(0.0))
 
@@ -120,9 +120,9 @@ class Program:
         for pid in (self._process.pid, *_descendants(self._process.pid)):
             _send(pid, number)
 
-    def interrupted(self, patience: float) -> bool:
+    def interrupted(self, timeout: float) -> bool:
         """Waits so many seconds after the end; whether headway was asked to stop meanwhile."""
-        info = signal.sigtimedwait(_BLOCKED, patience)
+        info = signal.sigtimedwait(_BLOCKED, timeout)
         if info is None or info.si_signo not in _ENDING:
             return False
         return signal.getsignal(info.si_signo) is not signal.SIG_IGN
@@ -173,7 +173,7 @@ class Program:
                 self._stopped_by = 0 if info.si_code == os.CLD_CONTINUED else info.si_status
         if self._stopped_by and (self._told_to_stop or in_front()):
             self._told_to_stop = False
-            time.sleep(_LAST_WORDS)
+            time.sleep(_STOP_FLUSH_TIMEOUT)
             # With one that waits already this makes one: to stop twice would be once too often.
             os.kill(os.getpid(), self._stopped_by)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
@@ -198,7 +198,7 @@ class _Witness:
             self._pid = cat(self._source, self._source, blocked=_BLOCKED)
 
     def saw(self, number: int) -> bool:
-        time.sleep(_AT_ONCE)
+        time.sleep(_GROUP_SIGNAL_TIMEOUT)
         try:
             status = Path(f"/proc/{self._pid}/status").read_text()
         except OSError:

@@ -20,11 +20,11 @@ from headway.cli.run.relay import cat, fill, let_go
 _BLOCK = 64 * 1024
 _PIPE_SIZE = 256 * 1024
 """Bytes; a pipe of 64 KiB, as they come, makes a fast program wait for every block."""
-_LAST_WORDS = 0.1
+_FLUSH_TIMEOUT = 0.1
 """Seconds for output that is still on its way through a terminal when the program has ended."""
-_LAST_BREATH = 1.0
+_PROGRAM_EXIT_TIMEOUT = 1.0
 """Seconds that a program may still take to end after it has closed its files."""
-_A_MOMENT = 0.05
+_KEY_TIMEOUT = 0.05
 """Seconds that a key may wait for its reader."""
 
 
@@ -47,7 +47,7 @@ class Output:
         """Whether it is a terminal and the size of its window has changed."""
         return False
 
-    def finish(self, patience: float) -> bool:
+    def finish(self, timeout: float) -> bool:
         """Waits so many seconds; whether all that the program wrote has been passed on."""
         return True
 
@@ -101,8 +101,8 @@ class Pipe(Output):
             os.close(self.end)
         self._thread.start()
 
-    def finish(self, patience: float) -> bool:
-        self._thread.join(patience)
+    def finish(self, timeout: float) -> bool:
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _copy(self) -> None:
@@ -126,21 +126,21 @@ class Pipe(Output):
         # Tells only that nobody reads there any more, and that at once.
         poll.register(self._sink, 0)
         left = _PIPE_SIZE
-        patience: float | None = None
+        timeout: float | None = None
         while left > 0:
-            ready = {fd for fd, _ in poll.poll(patience)}
+            ready = {fd for fd, _ in poll.poll(timeout)}
             if self._sink in ready:
                 raise BrokenPipeError
             if self._ended.fd in ready:
                 poll.unregister(self._ended.fd)
-                patience = _LAST_WORDS * 1000
+                timeout = _FLUSH_TIMEOUT * 1000
             elif not ready:
                 return False
             if self._source in ready:
                 size = self._pass_on()
                 if size == 0:
                     return True
-                if patience is not None:
+                if timeout is not None:
                     left -= size
         return False
 
@@ -171,7 +171,7 @@ class Pipe(Output):
 
     def _let_go(self) -> None:
         """Whoever reads there learns now that this was all."""
-        if 2 in self.fds and self._ended.wait(_LAST_BREATH):
+        if 2 in self.fds and self._ended.wait(_PROGRAM_EXIT_TIMEOUT):
             # Headway itself may have to say something there.
             self.fds.remove(2)
         let_go(*self.fds)
@@ -245,7 +245,7 @@ class Terminal(Pipe):
             keys = os.open(f"/proc/self/fd/{self._sink}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
             poll.register(keys, select.POLLIN)
             while self._takes_keys and self._ended.fd not in [fd for fd, _ in poll.poll()]:
-                time.sleep(_A_MOMENT)
+                time.sleep(_KEY_TIMEOUT)
                 with suppress(BlockingIOError):
                     if in_front():
                         os.write(self._source, os.read(keys, _BLOCK))
@@ -263,8 +263,8 @@ class _Ended:
         self._event.set()
         os.close(self._other)
 
-    def wait(self, patience: float) -> bool:
-        return self._event.wait(patience)
+    def wait(self, timeout: float) -> bool:
+        return self._event.wait(timeout)
 
 
 class Outputs:
@@ -301,7 +301,7 @@ class Outputs:
             output.look()
         return [output.tail for output in self._all]
 
-    def last_words(self, lines: int, characters: int) -> str:
+    def last_lines(self, lines: int, characters: int) -> str:
         """The last of standard error, or where that is not open, of standard output."""
         output = self._of.get(2) or self._of.get(1)
         return output.tail.words(lines, characters) if output else ""
@@ -314,7 +314,7 @@ class Outputs:
         """Call this once the program has ended: waits until all that it wrote is passed on, or `interrupted`."""
         self._ended.set()
         for output in self._all:
-            while not output.finish(_LAST_WORDS) and not interrupted():
+            while not output.finish(_FLUSH_TIMEOUT) and not interrupted():
                 pass
 
 

@@ -11,11 +11,10 @@ import time
 from argparse import Namespace
 from types import FrameType
 
-from headway.cli.escaping import notice
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import ERROR, OK, SIGNAL_BASE
 from headway.cli.run.relay import Death, fill, let_go
 from headway.cli.run.tracker import End, Tracker, job_id
-
-OK, ERROR = 0, 1
 
 _BLOCK = 1024 * 1024
 _NEWLINE = ord("\n")
@@ -45,7 +44,7 @@ def pipe(args: Namespace) -> int:
         args.size = _left(0)
     tracker = Tracker(args, job_id(), f"headway pipe ({unit})", unit, lambda: os.kill(os.getpid(), signal.SIGTERM))
     if args.verbose:
-        notice(f"job {tracker.id}")
+        warn(f"job {tracker.id}")
     meter = _Meter(tracker, unit)
     started = time.monotonic()
     status, ending = OK, None
@@ -62,12 +61,12 @@ def pipe(args: Namespace) -> int:
                 signal.signal(number, lambda *_: meter.hurry.set())
     except _Broken as broken:
         death.signal = broken.number
-        status = 128 + broken.number if broken.number else ERROR
+        status = SIGNAL_BASE + broken.number if broken.number else ERROR
         asked = tracker.kill_in is not None
         text = f"cancelled {tracker.reason}".strip() if asked else broken.text
         ending = End(message=text, cancelled=asked or broken.number == signal.SIGINT)
         if status == ERROR:
-            notice(broken.text)
+            warn(broken.text)
     if ending is None:
         ending = End(results={unit: meter.done, "seconds": round(time.monotonic() - started, 3)})
     let_go(0, 1)

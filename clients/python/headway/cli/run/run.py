@@ -13,14 +13,13 @@ from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
-from headway.cli.escaping import notice
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import COMMAND_NOT_FOUND, NOT_EXECUTABLE, USAGE
 from headway.cli.run.child_process import Program
 from headway.cli.run.progress_patterns import Finder
 from headway.cli.run.progress_styles import Reading, in_command, own
 from headway.cli.run.relay import Death
 from headway.cli.run.tracker import PACE, End, Tracker, job_id
-
-USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
 
 _SHORT = 100
 """Characters of a command line that name a job well enough."""
@@ -36,17 +35,17 @@ def run(args: Namespace) -> int:
     changes that."""
     command = args.command_line[1:] if args.command_line[:1] == ["--"] else args.command_line
     if not command:
-        notice("no command: write `headway run -- COMMAND…`")
+        warn("no command: write `headway run -- COMMAND…`")
         return USAGE
     try:
         styles = (own(args.pattern),) if args.pattern is not None else in_command(command)
     except ValueError as error:
-        notice(f"--pattern: {error}")
+        warn(f"--pattern: {error}")
         return USAGE
     death = Death()
     job = job_id()
     if args.verbose:
-        notice(f"job {job}")
+        warn(f"job {job}")
     with _ProgressFile() as file:
         status = _Run(args, command, job, Finder(styles), file).run()
     if status < 0:
@@ -88,9 +87,9 @@ class _Run:
         return status
 
     def _not_started(self, error: OSError) -> int:
-        status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+        status = COMMAND_NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         message = f"{self._command[0]}: {error.strerror}"
-        notice(message)
+        warn(message)
         self._program.finish_output()
         self._tracker.end(End(message=message), self._program.interrupted)
         self._program.close()
@@ -137,7 +136,7 @@ class _Run:
         message = f"killed by {_name_of(-status)}" if status < 0 else f"exit status {status}"
         if status == -signal.SIGINT or self._program.interrupted_lately:
             return End(message=message if status < 0 else f"{message} after Ctrl-C", cancelled=True)
-        words = self._program.outputs.last_words(_LAST_LINES, _LAST_CHARACTERS)
+        words = self._program.outputs.last_lines(_LAST_LINES, _LAST_CHARACTERS)
         return End(message=f"{message}\n{words}" if words else message)
 
 

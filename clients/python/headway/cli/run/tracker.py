@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from headway.cli.escaping import notice
+from headway.cli.escaping import warn
 from headway.limits import NAME_LENGTH, UNIT_LENGTH
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 PACE = 0.2
 """Seconds between two looks at what is new."""
-DELIVERY = 0.75
+DELIVERY_TIMEOUT = 0.75
 """Seconds that each of the two waits at the end may take: for the server's answer, and for all that is left."""
 
-_PATIENCE = 3.0
+_END_TIMEOUT = 3.0
 """Seconds: both of them, and before that the second that a new job may take."""
 _DETAILS = re.compile(r" \(.*\)")
 _CANCELLED, _UNKNOWN = 1, 2
@@ -103,16 +103,16 @@ class Tracker:
         job = self._job
         if job is None or not (job.cancelled or self._cut_off):
             return None
-        wish = job.cancellation
-        if wish is None or not wish.HasField("deadline"):
+        cancellation = job.cancellation
+        if cancellation is None or not cancellation.HasField("deadline"):
             return 0.0
-        return max(wish.deadline.seconds + wish.deadline.nanos / 1e9 - time.time(), 0.0)
+        return max(cancellation.deadline.seconds + cancellation.deadline.nanos / 1e9 - time.time(), 0.0)
 
     @property
     def reason(self) -> str:
         """Why it shall end early."""
-        wish = self._job.cancellation if self._job else None
-        return wish.reason if wish else ""
+        cancellation = self._job.cancellation if self._job else None
+        return cancellation.reason if cancellation else ""
 
     def end(self, ending: End, impatient: Callable[[float], bool]) -> None:
         """Ends the job and waits until the server knows, for 3 s at most.
@@ -120,13 +120,13 @@ class Tracker:
         `impatient` waits so many seconds and says whether to go at once.
         """
         self._endings.put(ending)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _END_TIMEOUT
         while not self._over.is_set() and time.monotonic() < deadline and not impatient(0.01):
             pass
         if not self._over.is_set():
             self._complain("the server has not answered in time; the end of the job may be missing there")
         if self._complaint and not self._args.quiet:
-            notice(self._complaint)
+            warn(self._complaint)
 
     def _complain(self, text: str) -> None:
         # One is enough, and it waits for the end: until then, the terminal is the program's.
@@ -140,11 +140,11 @@ class Tracker:
             from headway.client import connect
 
             # Whoever cannot wait for the end here shall not wait for it there.
-            lifecycle.EXIT_TIMEOUT = DELIVERY
+            lifecycle.EXIT_TIMEOUT = DELIVERY_TIMEOUT
             args = self._args
             target, token, ca = (getattr(args, name, None) for name in ("target", "token", "ca"))
             session = getattr(args, "session", None)
-            with connect(target, token=token, ca=ca, session=session, exit_timeout=DELIVERY) as client:
+            with connect(target, token=token, ca=ca, session=session, exit_timeout=DELIVERY_TIMEOUT) as client:
                 self._work(client)
         except Exception as error:
             self._complain(f"not tracked: {str(error) or type(error).__name__}")
@@ -194,11 +194,11 @@ class Tracker:
             return True
         if self._told:
             job._update("unit", "")
-            if not job.flush(DELIVERY):
+            if not job.flush(DELIVERY_TIMEOUT):
                 return False
             self._told = ""
         self._apply(job, state)
-        if not job.flush(DELIVERY):
+        if not job.flush(DELIVERY_TIMEOUT):
             return False
         job._update("unit", state.unit[:UNIT_LENGTH])
         self._told = state.unit

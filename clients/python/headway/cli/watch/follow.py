@@ -11,28 +11,33 @@ import grpc
 
 from headway._engine.requests import Deadline
 from headway.cli import formatting
-from headway.cli.escaping import notice
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import CANCELLED, ERROR, FAILED, OK
 from headway.cli.job_selection import matches
 from headway.client import Client
 from headway.errors import HeadwayError, InvalidError, translated
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 
-PATIENCE = 300.0
+UNREACHABLE_TIMEOUT = 300.0
 """Seconds that the server may be away."""
 
-EXIT = {job_pb2.JOB_STATUS_COMPLETED: 0, job_pb2.JOB_STATUS_FAILED: 5, job_pb2.JOB_STATUS_CANCELLED: 6}
+JOB_EXIT_CODES = {
+    job_pb2.JOB_STATUS_COMPLETED: OK,
+    job_pb2.JOB_STATUS_FAILED: FAILED,
+    job_pb2.JOB_STATUS_CANCELLED: CANCELLED,
+}
 """Exit status by the job's end."""
 
-_KNOCK_TIMEOUT, _ERRORS_TIMEOUT = 10.0, 2.0
+_CHECK_TIMEOUT, _ERRORS_TIMEOUT = 10.0, 2.0
 """Seconds."""
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class Watch:
     """The changes of one job until it ends or, without `job_id`, of all jobs of a session for ever.
 
-    The server may be away for `patience` seconds at a time, but not at the very first call, unless it was `met` just
+    The server may be away for `unreachable_timeout` seconds at a time, but not at the very first call, unless it was `answered_before` just
     before. Iterating raises HeadwayError, and TimeoutError once it has taken `timeout` seconds in all.
     """
 
@@ -42,24 +47,24 @@ class Watch:
         session: str,
         job_id: str | None,
         *,
-        patience: float = PATIENCE,
+        unreachable_timeout: float = UNREACHABLE_TIMEOUT,
         timeout: float | None = None,
-        met: bool = False,
+        answered_before: bool = False,
         only: pb.ListJobsRequest | None = None,
     ) -> None:
         """`only`: which jobs of the session are meant, by the filters of a list."""
         self.client = client
         self.session = session
         self.job_id = job_id
-        self.on_away: Callable[[], object] = _nothing
+        self.on_unreachable: Callable[[], object] = _nothing
         """Called when the server does not answer; the watch tries again by itself."""
         self.on_back: Callable[[], object] = _nothing
         """Called when it answers again."""
         self.on_anew: Callable[[], object] = _nothing
         """Called when what was seen before no longer counts: all jobs come again."""
-        self._patience = patience
+        self._unreachable_timeout = unreachable_timeout
         self._deadline = Deadline(timeout)
-        self._met = met
+        self._answered_before = answered_before
         self._only = only
 
     @property
@@ -71,8 +76,8 @@ class Watch:
         return self._only is None or matches(job, self._only)
 
     def __iter__(self) -> Iterator[pb.WatchJobsResponse]:
-        if not self._met:
-            self._knock()
+        if not self._answered_before:
+            self._check_server()
         while True:
             seen = False
             try:
@@ -107,23 +112,23 @@ class Watch:
         if error.reason == "STREAM_EXPIRED":
             return
         since = time.monotonic()
-        self.on_away()
+        self.on_unreachable()
         while True:
             time.sleep(error.retry_after or random.uniform(0.2, 0.6))
             try:
-                self._knock()
+                self._check_server()
             except HeadwayError as still:
-                if still.code not in _AWAY or time.monotonic() - since > self._patience:
+                if still.code not in _UNREACHABLE or time.monotonic() - since > self._unreachable_timeout:
                     raise
                 error = still
             else:
                 self.on_back()
                 return
 
-    def _knock(self) -> None:
+    def _check_server(self) -> None:
         """Returns if the server answers: a stream that stays silent would not say."""
         left = self._deadline.left
-        timeout = _KNOCK_TIMEOUT if left is None else min(left, _KNOCK_TIMEOUT)
+        timeout = _CHECK_TIMEOUT if left is None else min(left, _CHECK_TIMEOUT)
         try:
             with translated():
                 self.client.stub.ListJobs(pb.ListJobsRequest(session_id=self.session, page_size=1), timeout=timeout)
@@ -135,8 +140,8 @@ class Watch:
 
 def as_lines(watch: Watch) -> int:
     """Prints one line a change, with the local time before it. Returns the exit status."""
-    watch.on_away = lambda: notice("the server does not answer; trying again")
-    watch.on_back = lambda: notice("the server answers again")
+    watch.on_unreachable = lambda: warn("the server does not answer; trying again")
+    watch.on_back = lambda: warn("the server answers again")
     shown: dict[str, str] = {}
     for change in watch:
         now = datetime.now(UTC)
@@ -157,10 +162,10 @@ def as_lines(watch: Watch) -> int:
             shown[change.job.id] = line
         else:
             shown.pop(change.job.id, None)
-        status = EXIT.get(change.job.status)
+        status = JOB_EXIT_CODES.get(change.job.status)
         if watch.job_id is not None and status is not None:
             return status
-    return 1
+    return ERROR
 
 
 def as_json(watch: Watch) -> int:
@@ -174,10 +179,10 @@ def as_json(watch: Watch) -> int:
                 continue
             shown ^= {about} if belongs != (about in shown) else set()
         print(formatting.to_json(change.job if watch.job_id is not None else change), flush=True)
-        status = EXIT.get(change.job.status)
+        status = JOB_EXIT_CODES.get(change.job.status)
         if watch.job_id is not None and status is not None:
             return status
-    return 1
+    return ERROR
 
 
 def _nothing() -> None:

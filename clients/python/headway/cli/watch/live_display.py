@@ -16,8 +16,9 @@ from rich.live import Live
 from rich.text import Text
 
 from headway.cli import formatting
+from headway.cli.exit_codes import ERROR, TERMINATED
 from headway.cli.watch import job_lines
-from headway.cli.watch.follow import EXIT, Watch
+from headway.cli.watch.follow import JOB_EXIT_CODES, Watch
 from headway.cli.watch.job_lines import Columns, Shown
 from headway.cli.watch.lateness import Contacts
 from headway.v1 import job_pb2
@@ -30,8 +31,6 @@ QUIET = 1.0
 """Seconds before a word is said about what does not come: a restart of the server takes less, the first job too."""
 ERRORS_PAUSE = 1.0
 """Seconds between two calls for the last record errors."""
-TERMINATED = 143
-"""Exit status by custom after SIGTERM."""
 _WHOLE_PICTURE = 1 << 18
 """Bytes; more than the largest terminal takes."""
 
@@ -174,7 +173,7 @@ def as_display(watch: Watch) -> int:
     stream = os.fdopen(sys.stdout.fileno(), "w", _WHOLE_PICTURE, "utf-8", "backslashreplace", closefd=False)
     console = Console(file=stream, markup=False, emoji=False, highlight=False)
     display = Display(console)
-    watch.on_away, watch.on_back, watch.on_anew = display.miss, display.meet, display.jobs.clear
+    watch.on_unreachable, watch.on_back, watch.on_anew = display.miss, display.meet, display.jobs.clear
     # The default action would leave the terminal without its cursor.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     errors = _Errors(display, watch)
@@ -189,11 +188,11 @@ def as_display(watch: Watch) -> int:
             display.jobs[job.id] = job
             display.contacts.hear(job)
             errors.look()
-            if watch.job_id is not None and (status := EXIT.get(job.status)) is not None:
+            if watch.job_id is not None and (status := JOB_EXIT_CODES.get(job.status)) is not None:
                 errors.finish()
                 live.refresh()
                 return status
-    return 1
+    return ERROR
 
 
 def _place(job: job_pb2.Job) -> tuple[int, float, str]:

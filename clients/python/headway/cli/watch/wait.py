@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from headway._engine.requests import Deadline
 from headway.cli import formatting
-from headway.cli.escaping import notice
-from headway.cli.watch.follow import EXIT, Watch
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import NOT_FOUND, OK, TIMED_OUT
+from headway.cli.watch.follow import JOB_EXIT_CODES, Watch
 from headway.client import Client
 from headway.errors import NotFoundError, translated
 from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
-
-NOT_FOUND, TIMED_OUT = 3, 124
 
 _LOOK_TIMEOUT = 10.0
 """Seconds."""
@@ -27,27 +26,27 @@ def wait_for(job_ids: Sequence[str], target: Target, session: str, timeout: floa
     HeadwayError if the server does not answer at first, or later for too long.
     """
     deadline = Deadline(timeout)
-    statuses = [0]
+    statuses = [OK]
     with Client(target) as client:
         jobs = [_look(client, session, job_id) for job_id in job_ids]
         # One after the other takes as long as the longest.
         for job_id, job in zip(job_ids, jobs, strict=True):
             try:
-                if job is not None and job.status not in EXIT:
-                    for change in Watch(client, session, job_id, timeout=deadline.left, met=True):
+                if job is not None and job.status not in JOB_EXIT_CODES:
+                    for change in Watch(client, session, job_id, timeout=deadline.left, answered_before=True):
                         job = change.job
             except TimeoutError:
-                notice(f"{job_id} has not ended in time")
+                warn(f"{job_id} has not ended in time")
                 return TIMED_OUT
             except NotFoundError:
                 job = None
             if job is None:
-                notice(f"there is no job {job_id} in this session")
+                warn(f"there is no job {job_id} in this session")
                 statuses.append(NOT_FOUND)
                 continue
             if as_json:
                 print(formatting.to_json(job), flush=True)
-            statuses.append(EXIT[job.status])
+            statuses.append(JOB_EXIT_CODES[job.status])
     return max(statuses)
 
 
