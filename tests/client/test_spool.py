@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_the_users_alone_keeps_its_mode_and_gets_nothing(
     folder.chmod(0o755)
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.setenv("HEADWAY_SPOOL", str(tmp_path / ("link" if linked else "of-all")))
-    with pytest.raises(PermissionError, match="is open to others: chmod 700 it"):
+    with pytest.raises(PermissionError, match="chmod 700 it"):
         spooling.write(SpoolRecord("h:1", False, "j", "n", []))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     assert list(folder.iterdir()) == []
@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_notice(
     with headway.connect("127.0.0.1:9", session="s", exit_timeout=0.1) as hw, hw.job(), hw.job():
         pass
     texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert sum("cannot be written down" in text for text in texts) == 1
+    assert sum("cannot be saved on disk" in text for text in texts) == 1
     assert sum("is not delivered" in text and "waits" not in text for text in texts) == 2
     assert waiting(spool) == []
 

@@ -1,6 +1,6 @@
-"""The client for asyncio: as `headway`, with `await`, `async with` and `async for` where something is waited for.
+"""The client for asyncio. It is like `headway`, with `await`, `async with` and `async for` where calls wait.
 
-The same thread in the background reports for both; what does not wait is the very same code.
+The same background thread reports for both clients. They share all code that does not wait.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ def connect(
 
 
 class Client(Connection):
-    """A connection to one server, to be used in one event loop; see `headway.Client`."""
+    """A connection to one server. Use it in one event loop. See `headway.Client`."""
 
     _channel: grpc.aio.Channel | None = None
 
@@ -78,7 +78,7 @@ class Client(Connection):
 
     @property
     def stub(self) -> "JobServiceAsyncStub":
-        """The typed gRPC stub, for all that this class does not do. It raises grpc.aio.AioRpcError."""
+        """The typed gRPC stub, for calls that this class does not have. It raises grpc.aio.AioRpcError."""
         if self._channel is None:
             self._channel = open_aio_channel(self.target)
         return JobServiceStub(self._channel)
@@ -114,12 +114,12 @@ class Client(Connection):
         **options: Unpack[JobOptions],
     ) -> "Job":
         """Creates a job and starts to work on it; see `headway.Client.job`. `async with` and `await` wait for the
-        server's answer, as long as `headway.Client.job` does, and raise what it raises.
+        server's answer, as long as `headway.Client.job` waits, and raise the same errors.
 
-        `cancel_task`: once somebody wants the job to end early, the task is cancelled inside the `async with` block,
-        which JobCancelled then leaves, and the job ends CANCELLED. As with `asyncio.timeout` the task itself goes on.
+        `cancel_task`: a cancellation request cancels the task inside the `async with` block. JobCancelled then leaves
+        the block, and the job ends as CANCELLED. As with `asyncio.timeout`, the task itself continues.
 
-        With a `key`, or one that it `continues`, the job begins when it is awaited or entered, and not before.
+        With `key` or `continues` the job begins when it is awaited or entered, and not before.
         """
         request = requests.create(self._in(session), name, options)
         heartbeat = requests.heartbeat(request)
@@ -217,7 +217,7 @@ class Client(Connection):
     async def watch(
         self, session: str | None, job_id: str, *, after_revision: int = 0
     ) -> AsyncGenerator[job_pb2.Job, None]:
-        """See `headway.Client.watch`; for a limit of time use `asyncio.timeout`."""
+        """See `headway.Client.watch`. For a timeout use `asyncio.timeout`."""
         request = rpc.WatchJobRequest(session_id=self._in(session), job_id=job_id, after_revision=after_revision)
         deadline = Deadline(None)
         while True:
@@ -300,7 +300,7 @@ class Client(Connection):
 
 
 class Job(BaseJob):
-    """A job in the hands of an asyncio worker; see `headway.Job`. Ending it waits without blocking the event loop."""
+    """A job as an asyncio worker uses it; see `headway.Job`. Its end waits without blocking the event loop."""
 
     _creation: PendingCall | None = None
     _cancel_task = False
@@ -338,7 +338,7 @@ class Job(BaseJob):
             self.on_stopped = self._to_tell
 
     def _know(self, variables: Mapping[str, Json]) -> Self:
-        """Goes on with a job that the server has given to this worker."""
+        """Continues with a job that the server has given to this worker."""
         self._known.update(variables)
         if self._job_state.started:
             self._touch()
@@ -347,7 +347,7 @@ class Job(BaseJob):
         return self
 
     async def _find_or_create(self, request: rpc.CreateJobRequest) -> None:
-        """See `headway.Client._find_or_create`. Until now nothing was said of this job."""
+        """See `headway.Client._find_or_create`. Nothing has been reported of this job until now."""
         deadline = Deadline(FIND_TIMEOUT)
         await asyncio.to_thread(self._client._catch_up, "", FIND_TIMEOUT)
         while True:

@@ -1,4 +1,4 @@
-"""Where the server is, and how to open a gRPC channel to it."""
+"""The address of the server, and how to open a gRPC channel to it."""
 
 import os
 import re
@@ -26,7 +26,7 @@ Options = Sequence[tuple[str, str | int]]
 
 _ADDRESS = r"(?:(?P<scheme>https?)://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(?P<port>\d{1,5})/?"
 
-# What can be repeated without a second effect: reads, endings, and CreateJob, since our client always chooses
+# Methods that can be repeated without a second effect: reads, ends, and CreateJob, because this client always chooses
 # the id. Reports have sequences and a retry of their own.
 _REPEATABLE = (
     "CreateJob",
@@ -44,22 +44,22 @@ _SERVICE_CONFIG = f"""{{"methodConfig":[{{"name":[{_METHODS}],"retryPolicy":{{"m
 
 _GRPC_THREADS = ("event_engine", "grpc_", "lifeguard")
 _CLEAN_UP_LOOKS = 500
-"""How often, 1 ms apart, a fork looks whether gRPC's threads have gone: half a second, and more where the machine is
-busy, since then those threads wait for a processor as well."""
+"""The number of checks, 1 ms apart, whether gRPC's threads have ended before a fork. That is half a second, and more on
+a busy machine, where those threads wait for a processor too."""
 
 _opened = False
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server's address, and what it takes to talk to it. Made by `from_environment`."""
+    """A server's address, token and TLS settings. `from_environment` creates it."""
 
     address: str
     """`host:port`."""
     token: str | None = field(default=None, repr=False)
-    """The bearer token, or None where the server asks for none."""
+    """The bearer token, or None if the server needs none."""
     ca: "Path | None" = None
-    """PEM file of the authorities to trust; None = those of the system."""
+    """PEM file with the trusted authorities; None = those of the system."""
     tls: bool = False
     """Whether the connection is encrypted."""
 
@@ -67,7 +67,7 @@ class Target:
     def from_environment(
         cls, target: str | None = None, token: str | None = None, ca: str | os.PathLike[str] | None = None
     ) -> Self:
-        """Takes what is given, else HEADWAY_TARGET, HEADWAY_TOKEN and HEADWAY_CA, else 127.0.0.1:50051.
+        """Uses the arguments, else HEADWAY_TARGET, HEADWAY_TOKEN and HEADWAY_CA, else 127.0.0.1:50051.
 
         `target` is `host:port`, `http://host:port` (plain text) or `https://host:port` (TLS); `ca` means TLS
         as well. An IPv6 address stands in brackets. ValueError if it is none of these.
@@ -104,19 +104,19 @@ class Target:
 
 
 def _path(name: str | os.PathLike[str]) -> "Path":
-    # Imported here, since few have a CA file and pathlib would be a good part of the time to import headway.
+    # Imported here: CA files are rare, and pathlib takes a good part of the import time of headway.
     from pathlib import Path
 
     return Path(name)
 
 
 def load_grpc() -> None:
-    """Lets gRPC import what it needs, so that no other thread has to: an import there may wait for a greenlet here."""
+    """Lets gRPC import its modules now, so that no other thread does: an import there may wait for a greenlet here."""
     grpc.insecure_channel("127.0.0.1:1").close()
 
 
 def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
-    """Opens a channel for synchronous calls; nothing is sent before the first one.
+    """Opens a channel for synchronous calls. Nothing is sent before the first call.
 
     Every call carries the target's token. `retry`: calls that are safe to repeat are tried up to 5 times,
     within about 3 s, while the server is UNAVAILABLE. ValueError if the CA file cannot be read.
@@ -125,7 +125,7 @@ def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
     _opened = True
     options = _options(retry)
     if has_greenlets():
-        # Otherwise a stream is read by a thread, which would be a greenlet that stops all others.
+        # Otherwise a thread reads the stream. With greenlets it would be a greenlet that stops all others.
         from grpc.experimental import ChannelOptions
 
         options = (*options, (ChannelOptions.SingleThreadedUnaryStream, 1))
@@ -138,10 +138,10 @@ def open_channel(target: Target, *, retry: bool = True) -> grpc.Channel:
 
 
 def clean_up(threads: Iterable[int]) -> None:
-    """Waits until gRPC has gone after its last channel was closed, and those of these threads that have ended, about
-    half a second at most.
+    """After the last channel is closed, waits until the threads of gRPC, and those of these threads that have ended,
+    are gone: about half a second at most.
 
-    It goes in threads of its own, and a process that forks meanwhile leaves its child with locks that nobody opens.
+    gRPC shuts down in threads of its own. A fork meanwhile would leave the child with locks that are never released.
     Linux alone tells of those threads. They stay as long as somebody else uses gRPC in this process, so they are not
     waited for where no channel was opened here since the last fork.
     """
@@ -155,7 +155,7 @@ def clean_up(threads: Iterable[int]) -> None:
 
 
 def _is_any_left(exiting: set[int]) -> bool:
-    """Whether one has ended for Python but is still there, and Python warns of each that is there at a fork."""
+    """Whether a thread has ended for Python but still exists. Python warns at a fork of each existing thread."""
     ended = exiting - {thread.native_id for thread in threading.enumerate()}
     return any(_path(f"/proc/self/task/{number}").exists() for number in ended)
 
@@ -164,7 +164,7 @@ def _is_grpc_there() -> bool:
     if any(_is_of_grpc(thread) for thread in threading.enumerate()):
         return True
     for name in _path("/proc/self/task").glob("*/comm"):
-        # A thread that has just gone leaves no name.
+        # A thread that has just ended has no name.
         with suppress(OSError):
             if name.read_text().startswith(_GRPC_THREADS):
                 return True
@@ -176,7 +176,7 @@ def _is_of_grpc(thread: threading.Thread) -> bool:
 
 
 def open_aio_channel(target: Target) -> grpc.aio.Channel:
-    """Opens a channel for asyncio, in the running loop; otherwise as `open_channel`."""
+    """Opens a channel for asyncio, in the running loop. Otherwise like `open_channel`."""
     interceptors = _aio_bearers(target.token) if target.token else None
     options = _options(retry=True)
     if target.tls:
@@ -193,7 +193,7 @@ def _options(retry: bool) -> Options:
         ("grpc.keepalive_permit_without_calls", 0),
         # gRPC waits up to two minutes between attempts to connect, much longer than a restart takes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        # In spite of its name, how long an attempt to connect may take.
+        # In spite of its name, this is the timeout of an attempt to connect.
         ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.enable_retries", int(retry)),
@@ -246,7 +246,7 @@ class _Details(grpc.ClientCallDetails):
 
 
 def _aio_bearers(token: str) -> list[grpc.aio.ClientInterceptor]:
-    # grpc.aio files an interceptor under one kind of call alone, so each kind needs its own object.
+    # grpc.aio uses an interceptor for only one kind of call, so each kind needs its own object.
     return [_AioUnary(token), _AioWatch(token), _AioStream(token)]
 
 

@@ -1,4 +1,4 @@
-"""What works in the background of a client: the engine's thread, its calls and reports, and its end.
+"""The background work of a client: the thread of the engine, its calls and reports, and the end of the process.
 
 Workers import nothing from here. Each client in another language has the same modules.
 """

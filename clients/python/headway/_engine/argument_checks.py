@@ -1,4 +1,4 @@
-"""Names the mistake in a call, where Python would pass over it or only say that it is one."""
+"""Explains wrong arguments of a call better than Python does."""
 
 import difflib
 import inspect
@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar, get_args
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-# What other libraries call it, and what people call it who have not looked it up.
+# Names that other libraries use, and likely guesses.
 _MEANT = {
     "count": "size",
     "desc": "name",
@@ -35,11 +35,11 @@ _INSTEAD = {
     "name": "set job.name, or job.message",
     "size": "set job.size, or give it to hw.job()",
 }
-"""What to do about an argument that other calls have."""
+"""Advice for an argument that other calls have."""
 
 
 def unknown_argument(function: str, given: str, known: Iterable[str]) -> TypeError:
-    """The error of a call with a keyword argument that it does not have, with what was probably meant."""
+    """The error of a call with an unknown keyword argument. It suggests the argument that was probably meant."""
     names = sorted(known)
     meant = _MEANT.get(given, given)
     close = [meant] if meant in names else difflib.get_close_matches(given, names, 1)
@@ -48,8 +48,8 @@ def unknown_argument(function: str, given: str, known: Iterable[str]) -> TypeErr
 
 
 def checked(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Refuses keyword arguments that the function does not have, also those that its options, a TypedDict, do not have;
-    at the call, also if it is a generator. Says which one may have been meant."""
+    """Raises TypeError for keyword arguments that neither the function nor its options, a TypedDict, have. It raises at
+    the call, also for a generator, and suggests the argument that may have been meant."""
     known: set[str] = set()
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -72,8 +72,8 @@ def checked(function: Callable[P, Result]) -> Callable[P, Result]:
 
 
 def checked_with_session(function: Callable[P, Result]) -> Callable[P, Result]:
-    """As `checked`, for a method that begins with a session and a name: a single positional argument could be either,
-    and a name that is taken for a session would be a job that nobody finds."""
+    """As `checked`, for a method that begins with a session and a name. A single positional argument could be either. A
+    name that is used as a session would create a job that nobody finds."""
     checked_function = checked(function)
 
     @wraps(function)

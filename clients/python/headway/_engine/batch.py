@@ -1,4 +1,4 @@
-"""One request of the stream: the reports of many jobs, and whose they are."""
+"""One request of the stream: the reports of many jobs, and the job of each report."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,14 +8,14 @@ from headway.errors import HeadwayError
 from headway.v1 import job_service_pb2 as rpc
 
 MESSAGE_BYTES = 4 * 1024 * 1024 - 64 * 1024
-"""What the server takes in one message, less room for its frame."""
+"""The largest message that the server takes, minus room for its frame."""
 
 _REPORTS = 1000
 _BYTES = 2 * 1024 * 1024
 
 
 class Batch:
-    """Filled with what is due, as far as it has room; what has none is due still."""
+    """A batch of due reports. Reports that do not fit stay due."""
 
     def __init__(self) -> None:
         self.request = rpc.StreamProgressRequest()
@@ -25,7 +25,7 @@ class Batch:
         self.oversized: list[tuple[JobState, Reporter | None]] = []
         """Reports that fit in no request."""
         self.faults: list[tuple[JobState, Exception]] = []
-        """Jobs whose state makes no report: each is its own fault and stops no other."""
+        """Jobs whose state cannot be made into a report. They stop no other job."""
         self._bytes = 0
 
     def fill(self, job_states: Iterable[JobState], now: float, turn: Callable[[JobState], float]) -> None:

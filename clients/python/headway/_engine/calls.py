@@ -1,4 +1,4 @@
-"""Which method takes which of a job's requests."""
+"""The stub method for each request of a job."""
 
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -22,6 +22,6 @@ Request: TypeAlias = (
 
 
 def method(stub: "JobServiceStub", request: Request) -> "UnaryUnaryMultiCallable[Request, job_pb2.Job]":
-    """Called with the request it waits for the answer; its `future` does not."""
+    """Calling it with the request waits for the answer. Its `future` does not wait."""
     found: object = getattr(stub, request.DESCRIPTOR.name.removesuffix("Request"))
     return cast("UnaryUnaryMultiCallable[Request, job_pb2.Job]", found)

@@ -1,4 +1,4 @@
-"""How the wish that a job end early reaches the task that works on it."""
+"""Passes a cancellation request on to the asyncio task that works on the job."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from headway._engine.job_state import JobState
 
 
 class Interruption:
-    """Cancels the running task once somebody wants the job to end early; to be made in that task."""
+    """Cancels the current task when a cancellation request arrives. Create it in that task."""
 
     def __init__(self, job_state: JobState) -> None:
         self._loop = asyncio.get_running_loop()
@@ -19,14 +19,15 @@ class Interruption:
             self._loop.call_soon(self._interrupt)
 
     def end(self, error: BaseException | None) -> bool:
-        """The block has ended. Whether `error` is this interruption, and nobody else's cancellation of the task."""
+        """Called at the end of the block. Returns whether `error` is this interruption and no other cancellation of the
+        task."""
         self._over = True
         if self._task is None or not self._happened:
             return False
         return self._task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError)
 
     def _cancelled(self) -> None:
-        # The loop may be closed meanwhile, and the block with it.
+        # The loop may be closed already.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._interrupt)
 

@@ -1,7 +1,7 @@
-"""What the engine's thread does: it sends what the jobs of a process have to report, and takes in the answers.
+"""The work of the engine's thread: it sends the reports of all jobs of a process and handles the answers.
 
-It samples the meters when the server wants to hear of them, keeps one request in flight, and repeats what was not
-acknowledged: sequences and chosen ids make that count once.
+It samples the meters at the interval that the server asks for and keeps one request in flight. It repeats requests that
+were not acknowledged. Sequences and client-chosen ids make a repeat count once.
 """
 
 import sys
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from grpc import _CallFuture
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds that the server has for an answer before the connection counts as broken."""
+"""Seconds to wait for an answer of the server. After that the connection counts as broken."""
 
 LATE_TIMEOUT = 1.0
-"""Seconds that a call has which is made after the end of the process has been told."""
+"""Seconds to wait for a call that is made while the process ends."""
 
 _NO_LATE_THREADS = sys.version_info[:2] == (3, 12)
-"""Whether no thread can start once the main thread has ended, though others may go on for long."""
+"""Python 3.12 starts no thread after the main thread has ended, although other threads may run for long."""
 
 _MAX_CALLS_IN_FLIGHT = 16
 _FIRST_INTERVAL = 0.25
@@ -46,11 +46,11 @@ _BELIEVED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXH
 
 
 _stuck: list[object] = []
-"""Channels that gRPC cannot close; it tries to once they are let go."""
+"""Channels that gRPC cannot close. This keeps them alive, because their destructor would try to close them."""
 
 
 class Dispatcher:
-    """Owns the channel, the stream and every JobState. All methods belong in the engine's thread."""
+    """Owns the channel, the stream and every JobState. Only the engine's thread calls its methods."""
 
     def __init__(
         self,
@@ -59,31 +59,31 @@ class Dispatcher:
         post: Callable[[Callable[[], None]], None],
         on_first_answer: Callable[[], None],
     ) -> None:
-        """`post`: hands work to the engine's thread, from any other. `on_first_answer`: called there once the server
-        has answered for the first time."""
+        """`post` hands work to the engine's thread and may be called from any thread. `on_first_answer` is called in
+        the engine's thread after the first answer of the server."""
         self.target = target
         self.connection_state = connection_state
         self.job_states: dict[JobState, None] = {}
         self.channel: grpc.Channel | None = None
         self.end_by: float | None = None
-        """When the process has to end, once it does."""
+        """The deadline of the process's end, or None while it runs."""
         self.threadless = False
-        """Whether a thread could not start."""
+        """A thread could not start."""
         self._post = post
         self._on_first_answer = on_first_answer
         self._answered = False
         self._stream: ReportStream | None = None
         self._batch: Batch | None = None
-        """Sent and not acknowledged yet."""
+        """The batch that is sent and not acknowledged yet."""
         self._ack_by = 0.0
         self._calls: set[_CallFuture[job_pb2.Job]] = set()
         self._interval = _FIRST_INTERVAL
 
     def on_internal_error(self, fault: Exception) -> None:
-        """What should not happen stops nothing, and is not tried again at once."""
+        """An internal error stops no job. The work is retried after a pause."""
         log.debug("headway: a fault of its own", exc_info=fault)
         if isinstance(fault, RuntimeError) and self.channel is not None and self._ending and not self.threadless:
-            # A thread of gRPC could not start. What waits for it would wait for ever, the end of this channel as well.
+            # A thread of gRPC could not start. Waiting for it, also in channel.close(), would never end.
             self.threadless = True
             _stuck.append((self.channel, self._stream, self._calls))
             self.channel, self._stream, self._batch, self._calls = None, None, None, set()
@@ -130,11 +130,11 @@ class Dispatcher:
             if pending_call is not None and job_state.retry_at <= now:
                 self._call(job_state, pending_call)
         if self.end_by is not None and not any(job_state.urgent for job_state in self.job_states):
-            # A thread that is inside gRPC when the interpreter goes may take the process with it.
+            # A thread that is inside gRPC when the interpreter ends can crash the process.
             self.disconnect()
 
     def forget(self) -> None:
-        """Drops the jobs of which there is nothing to say any more."""
+        """Removes the jobs that have nothing left to send."""
         for job_state in [job_state for job_state in self.job_states if job_state.silent]:
             del self.job_states[job_state]
             if job_state.spool_file is not None:
@@ -142,18 +142,18 @@ class Dispatcher:
 
     @property
     def _ending(self) -> bool:
-        """Whether the interpreter ends, as far as threads are concerned."""
+        """Whether the interpreter may start no more threads."""
         late = _NO_LATE_THREADS and not threading.main_thread().is_alive()
         return late or self.threadless or self.end_by is not None
 
     @property
     def _alone(self) -> bool:
-        """Whether gRPC can have no threads of Python: they would be greenlets, or could not be started any more."""
+        """Whether gRPC must not use Python threads: they would be greenlets, or could not start any more."""
         return self._ending or has_greenlets()
 
     @property
     def _timeout(self) -> float:
-        """Seconds that the next call has."""
+        """Seconds to wait for the next call."""
         if self.end_by is None:
             return ANSWER_TIMEOUT
         return min(max(self.end_by - time.monotonic(), LATE_TIMEOUT), ANSWER_TIMEOUT)
@@ -187,7 +187,7 @@ class Dispatcher:
         self._stream.send(batch.request)
 
     def _report_each(self, batch: Batch) -> None:
-        """Sends each report as a call of its own and waits for its answer, which no other thread takes part in."""
+        """Sends each report as a call of its own and waits for the answer. This needs no other thread."""
         stub = self._stub()
         for position, report in enumerate(batch.request.reports):
             job_state, _ = batch.senders[position]
@@ -196,7 +196,7 @@ class Dispatcher:
             except grpc.RpcError as reason:
                 error = from_rpc_error(reason)
                 if judge(error) is Decision.RECONNECT:
-                    # Those that were answered are sent again too: their sequences make that count once.
+                    # Answered reports are sent again too. Their sequences make them count once.
                     for sender, _ in batch.senders:
                         sender.due = 0.0
                     self._outage(error)
@@ -320,7 +320,7 @@ class Dispatcher:
             self._take_answer(job_state, pending_call, answer)
 
     def _take_answer(self, job_state: JobState, pending_call: PendingCall, answer: job_pb2.Job | None) -> None:
-        # None, which the types do not know, for a call that ended well and brought no message.
+        # A call that succeeds without a message gives None, which the types do not say.
         if answer is None or answer.id != job_state.job.id:
             self._answer(job_state, pending_call, HeadwayError(grpc.StatusCode.UNKNOWN, "an answer to something else"))
         else:
@@ -338,7 +338,7 @@ class Dispatcher:
             return
         decision = judge(answer)
         if isinstance(pending_call.request, rpc.GetJobRequest):
-            # That it has ended is known: how is not worth a second call.
+            # The job has certainly ended. How it ended is not worth a second call.
             ended(job_state)
             if decision is Decision.RECONNECT:
                 self._outage(answer)

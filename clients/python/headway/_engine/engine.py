@@ -1,7 +1,7 @@
-"""The thread behind all jobs of a process that report to one server.
+"""The background thread that reports all jobs of a process to one server.
 
-Other threads hand it work through an inbox; its own work is the dispatcher's. Whatever the server does, the worker's
-threads never wait here unless they ask to.
+Other threads hand it work through an inbox. The dispatcher does the work. The worker's threads wait here only in calls
+that are meant to wait, whatever the server does.
 """
 
 import time
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from headway._spool.sender import SpoolSender
 
 WRITE_TIMEOUT = 5.0
-"""Seconds that the engine, and the disk, have to take down what is left."""
+"""Seconds to wait until the engine has saved undelivered data to disk."""
 
 UNREACHED_TIMEOUT = 2.0
-"""Seconds that a process waits at its end for the first answer of a server that never gave one."""
+"""Seconds that a process waits at its end for a server that has never answered."""
 
 STOP_TIMEOUT = 2.0
-"""Seconds that the thread has to end before a fork."""
+"""Seconds to wait for the end of the thread before a fork."""
 
 _INBOX_TIMEOUT = 0.1
-"""Seconds after which a thread that does not look into its inbox is taken to wait for an answer."""
+"""Seconds after which a thread that does not read its inbox is assumed to wait for an answer."""
 
 
 class Engine:
-    """See the module. What callers' threads call comes first, what the engine's own thread does last."""
+    """See the module. The first methods are for callers' threads, the last ones run in the engine's thread."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -49,25 +49,27 @@ class Engine:
         self._dispatcher = Dispatcher(self.target, self.connection_state, self._inbox.put, self._look)
         self._thread: Thread | None = None
         self._resting = False
-        """Whether no thread may run, since the process forks."""
-        # A signal handler may end a job while its own thread is in here.
+        """No thread may run while the process forks."""
+        # The lock is reentrant: a signal handler may end a job while its thread holds the lock.
         self._lock = RLock()
         self._spool_sender: SpoolSender | None = None
 
     # What the worker's threads call.
 
     def submit(self, job_state: JobState, *pending_calls: PendingCall) -> None:
-        """Takes a course in charge and queues steps for it."""
+        """Registers a job and queues calls for it."""
         self._post(partial(self._dispatcher.take, job_state, pending_calls))
 
     def listen(self, job_state: JobState, callback: Callable[[HeadwayError], object] | None) -> None:
-        """Whom to tell when the server takes no more of this job, at once if it does not now."""
+        """Sets the callback for the moment when the server takes no more reports of this job. It is called at once if
+        that has happened already."""
         job_state.on_stopped = callback
         self._post(job_state.tell)
 
     def flush(self, job_states: Iterable[JobState], timeout: float, *, exiting: bool = False) -> list[JobState]:
-        """Waits until all that these jobs have to say has been delivered; returns those of which something is left.
-        `exiting`: does not wait for a server that was never reached, or that is unreachable for `timeout` already."""
+        """Waits until the reports of these jobs are delivered. Returns the jobs with undelivered reports. With
+        `exiting` it does not wait for a server that was never reached, or that is unreachable for `timeout` seconds
+        already."""
         waiting = {job_state: PendingCall(after_reports=True) for job_state in job_states if not job_state.over}
         for job_state, pending_call in waiting.items():
             self.submit(job_state, pending_call)
@@ -85,8 +87,8 @@ class Engine:
         return [job_state for job_state, pending_call in waiting.items() if not pending_call.answer.done()]
 
     def save_undelivered(self, job_states: Iterable[JobState]) -> dict[JobState, str]:
-        """Puts what these jobs have left to say in the spool, for a later process. Says for each that has something
-        left where it is, or "" if it could not be written."""
+        """Saves the undelivered data of these jobs in the spool, for a later process. Returns the path for each job
+        with undelivered data, or "" if it could not be written."""
         chosen = list(job_states)
         places: Promise[dict[JobState, str]] = Promise()
         if chosen:
@@ -97,13 +99,13 @@ class Engine:
         return places.result() if places.done() else dict.fromkeys(chosen, "")
 
     def hold(self, change: int) -> None:
-        """One connection more, or one less, that keeps the thread and the channel at hand."""
+        """Counts the connections that keep the thread and the channel open: `change` is 1 or -1."""
         with self._lock:
             self._holders += change
             self._inbox.put(lambda: None)
 
     def adopt(self) -> None:
-        """In a forked child: begins anew. The parent's jobs are reported by parts of this process's own."""
+        """Starts again in a forked child. The child reports the parent's jobs through parts of its own."""
         jobs = self._live()
         self._reset()
         self.connection_state.forget_failures()
@@ -113,7 +115,7 @@ class Engine:
             self.submit(job_state)
 
     def jobs(self) -> list[JobState]:
-        """All that there is something to say of, those included that were handed over just now."""
+        """All jobs that are not over, including those that were submitted just now."""
         found: Promise[list[JobState]] = Promise()
         with self._lock:
             if self._thread is None:
@@ -126,7 +128,8 @@ class Engine:
         return [job_state for job_state in list(self._dispatcher.job_states) if not job_state.over]
 
     def rest(self) -> int | None:
-        """Closes all that gRPC has open and ends the thread, until `wake` is called. Which thread that was."""
+        """Closes everything of gRPC and ends the thread until `wake` is called. Returns the native id of that
+        thread."""
         spool_sender, self._spool_sender = self._spool_sender, None
         if spool_sender is not None:
             spool_sender.stop()
@@ -140,20 +143,21 @@ class Engine:
         return thread.native_id if thread is not None else None
 
     def wake(self) -> None:
-        """The process has forked, and this is the parent."""
+        """Starts the thread again in the parent after a fork."""
         with self._lock:
             self._resting = False
             if self._dispatcher.job_states or not self._inbox.empty():
                 self._post(lambda: None)
 
     def end(self, by: float) -> None:
-        """The process ends by then. From now on no call needs a new thread: Python 3.12 starts none at its end."""
+        """Tells the engine that the process ends by then. From now on no call needs a new thread: Python 3.12 starts
+        none at its end."""
         with self._lock:
             self._dispatcher.end_by = by
             self._inbox.put(lambda: None)
 
     def disconnect(self) -> None:
-        """Closes all that gRPC has open, which is opened again on use."""
+        """Closes everything of gRPC. It opens again on use."""
         closed: Promise[None] = Promise()
         with self._lock:
             if self._thread is None:
@@ -165,7 +169,7 @@ class Engine:
             closed.wait(STOP_TIMEOUT)
 
     def _break_off(self) -> None:
-        """Ends the call that keeps the engine's thread from its inbox."""
+        """Ends the call that blocks the engine's thread."""
         channel = self._dispatcher.channel
         if channel is not None:
             channel.close()
@@ -174,8 +178,8 @@ class Engine:
         with self._lock:
             self._inbox.put(action)
             if self._thread is None and not self._resting:
-                # Now, and not when it is first needed, which may be at the very end: dataclasses that are made there,
-                # in whatever thread, make CPython forget that it was Ctrl-C that ended the program: exit status 1.
+                # Import it now and not at the end of the process: CPython forgets that Ctrl-C ended the program if any
+                # thread creates dataclasses there, and the exit status becomes 1.
                 import_module("headway._spool.sender")
                 termination.arm()
                 if has_greenlets():
@@ -186,7 +190,7 @@ class Engine:
                     self._go_without_thread()
 
     def _go_without_thread(self) -> None:
-        """The interpreter ends and starts no thread any more: does in this one what can be done soon."""
+        """The interpreter ends and starts no thread any more. This thread does what is quickly done."""
         self._dispatcher.threadless = True
         self._dispatcher.end_by = end = time.monotonic() + LATE_TIMEOUT
         while True:
@@ -229,7 +233,7 @@ class Engine:
                     return
 
     def _turn_within(self) -> float | None:
-        """Seconds until there is something to do, if nothing comes in."""
+        """Seconds until the next work, if nothing arrives in the inbox."""
         idle = self._dispatcher.idle_for()
         if not termination.armed():
             return idle

@@ -1,4 +1,4 @@
-"""What an error means for whoever sent the report or call."""
+"""What an error means for the client that sent the report or call."""
 
 import enum
 
@@ -21,18 +21,18 @@ _REFUSED = frozenset(
 class Decision(enum.Enum):
     """What to do about an error."""
 
-    STOP = "the server wants no more of this job"
-    DROP = "the same would be refused again"
-    RETRY = "the same will do, later"
-    RECONNECT = "nothing is known: the connection or what is behind it is at fault"
+    STOP = "stop: the server takes no more reports of this job"
+    DROP = "drop it: the same request would be refused again"
+    RETRY = "retry the same request later"
+    RECONNECT = "reconnect and repeat: the connection or a proxy is at fault, and the outcome is unknown"
 
 
 def judge(error: HeadwayError) -> Decision:
-    """Only what a Headway server says, with a reason, can end something: a proxy's 404 ends nothing."""
+    """Only an error with the reason of a Headway server ends a job or drops a request. A proxy's 404 does not."""
     if error.reason in _GONE:
         return Decision.STOP
     if error.reason == "MALFORMED_MESSAGE":
-        # It was well-formed when it was sent.
+        # The message was well-formed when it was sent.
         return Decision.RECONNECT
     if error.reason and error.code in _REFUSED:
         return Decision.DROP
@@ -42,7 +42,7 @@ def judge(error: HeadwayError) -> Decision:
 
 
 def is_unauthorized(error: HeadwayError) -> bool:
-    """Whether the caller has no right to create a job, as far as can be seen."""
+    """Whether the caller seems to have no right to create a job."""
     return bool(error.reason) and error.code in (
         grpc.StatusCode.UNAUTHENTICATED,
         grpc.StatusCode.PERMISSION_DENIED,
@@ -50,7 +50,7 @@ def is_unauthorized(error: HeadwayError) -> bool:
 
 
 def too_large() -> HeadwayError:
-    """For what is not even sent."""
+    """The error of a message that is too large to be sent."""
     return HeadwayError(
-        grpc.StatusCode.INVALID_ARGUMENT, "It is larger than a message may be.", reason="INVALID_REQUEST"
+        grpc.StatusCode.INVALID_ARGUMENT, "The message is too large: 4 MiB is the limit.", reason="INVALID_REQUEST"
     )

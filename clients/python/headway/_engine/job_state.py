@@ -1,4 +1,4 @@
-"""The engine's record of one job: what it still has to tell the server, in order."""
+"""The engine's record of one job: the calls and reports that it still has to send, in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class PendingCall:
-    """A call that a job has to make, or with no request the point up to which its reports shall go out."""
+    """A call that a job still has to make. Without a request it marks the point up to which reports are to be sent."""
 
     request: Request | None = None
     after_reports: bool = False
     sampled: bool = False
-    """All that its reports have to say is known; what changes later comes too late for it."""
+    """The reports before it are complete. Later changes do not delay it."""
     release: bool = False
-    """The job is left alone after this step."""
+    """Nothing is reported of the job after this call."""
     answer: Promise[job_pb2.Job | None] = field(default_factory=Promise)
-    """What the server answered, or its refusal."""
+    """The answer of the server, or its error."""
     tried: Promise[None] = field(default_factory=Promise)
-    """Done with the answer, or as soon as it is known that the server does not answer now."""
+    """Done with the answer, or when the server turns out to be unreachable."""
 
     def settle(self, answer: job_pb2.Job | None, error: HeadwayError | None = None) -> None:
         if error is None:
@@ -48,7 +48,7 @@ class PendingCall:
 
 
 class Signal:
-    """An event, as those of `threading`, that is true once it is set."""
+    """An event like `threading.Event`. It is true once it is set."""
 
     def __init__(self) -> None:
         self._set: Promise[None] = Promise()
@@ -63,58 +63,60 @@ class Signal:
         self._set.set_result(None)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until it is set, at most `timeout` seconds; whether it is."""
+        """Waits until it is set, at most `timeout` seconds. Returns whether it is set."""
         return self._set.wait(timeout)
 
 
 class JobState:
-    """One job on its way. Threads of the worker add parts and steps; all else is the engine thread's."""
+    """The state of one job in the client. The worker's threads add parts and calls. The engine's thread does all
+    else."""
 
     def __init__(self, session: str, job: job_pb2.Job, meter: Meter, *, heartbeat: float, started: bool) -> None:
         self.session = session
         self.job = job
-        """The job as the server last described it; before it did, as the worker did."""
+        """The job as the server last described it. Before the first answer: as the worker described it."""
         self.heartbeat = heartbeat
         self.started = started
-        """Whether reports may flow: not before the job is created, or while it is PENDING."""
+        """Whether reports may be sent. They wait until the job is created, and while it is PENDING."""
         self.attempt = job.attempt
-        """Which worker this is, whoever else has the job meanwhile; 0 before the server said."""
+        """The attempt of this worker, also after another worker has taken the job over. 0 before the server has
+        answered."""
         self.error: HeadwayError | None = None
-        """Why the server wants no more reports, once it does not."""
+        """Why the server takes no more reports, or None."""
         self.over = False
-        """Nothing more is sent, unless it is `released` and a further step comes."""
+        """Nothing more is sent, unless the job is `released` and gets another call."""
         self.released = False
-        """Whether it was let go as it is, and neither ended nor refused."""
+        """The worker has left the job as it is. It neither ended it nor was refused."""
         self.supervised = False
-        """Whether another process ends it if this one does not."""
+        """Another process ends the job if this one does not."""
         self.given_up = False
-        """Whether somebody has waited in vain for the last of it to be delivered."""
+        """A wait for the delivery of its last reports has timed out."""
         self.spool_file: SpoolFile | None = None
-        """Where that is written down for a later process, until it is delivered from here after all."""
+        """The spool file with its undelivered data, until this process delivers it after all."""
         self.cancelled = Signal()
         self.on_cancelled: Callable[[], object] | None = None
-        """Called once, in the engine's thread, when the wish becomes known."""
+        """Called once, in the engine's thread, when the cancellation request arrives."""
         self.on_stopped: Callable[[HeadwayError], object] | None = None
         """Called once, in the engine's thread, with the `error`."""
         self.calling = False
         self.due = 0.0
-        """When to look for something to report; in the engine's monotonic seconds, as all times here."""
+        """When to look for something to report. All times here are monotonic seconds."""
         self.heartbeat_at = 0.0
-        """When to give a heartbeat if there is nothing to report."""
+        """When to send a heartbeat if there is nothing to report."""
         self.retry_at = 0.0
         self.ended_by: HeadwayError | None = None
-        """What the server said when the job had ended without this worker, once it has."""
+        """The error that told that the job has ended without this worker, or None."""
         self._late_end: rpc.FinishJobRequest | None = None
-        """An end that came after that, while its results are kept."""
+        """The late end of this worker, while its results are being stored in a variable."""
         self._unwanted = False
-        """Whether somebody has decided that the work is for nothing."""
+        """Somebody has decided that the work is no longer wanted."""
         meter._check = self.check
         self._meter = meter
         self._reporters = {"": Reporter(meter, job.parts.get("", 0), job.size)}
         self._pending_calls: deque[PendingCall] = deque()
 
     def add_part(self, name: str) -> Meter:
-        """The meter of a part; the same one for the same name."""
+        """The meter of a part. The same name gives the same meter."""
         reporter = self._reporters.get(name)
         if reporter is None:
             progress = self.job.parts.get(name, 0)
@@ -134,8 +136,8 @@ class JobState:
             raise self.error.with_traceback(None)
 
     def check(self) -> None:
-        """Raises if somebody has decided that the work is for nothing. That a job is not tracked any more for another
-        reason, such as a database that was emptied, is no reason to end the work."""
+        """Raises if somebody has decided that the work is no longer wanted. Other reasons why a job is not tracked any
+        more, such as an emptied database, do not end the work."""
         self.raise_if_cancelled()
         if self.error is not None and self.error.reason in _DECIDED:
             self.raise_if_stopped()
@@ -155,7 +157,7 @@ class JobState:
             self._pending_calls.append(pending_call)
 
     def _take_up_again(self) -> None:
-        """Somebody has more to say of a job that was let go, or is about to be."""
+        """Continues with a job that was released, or is about to be."""
         self.given_up = False
         if self.released:
             self.over = self.released = False
@@ -164,7 +166,8 @@ class JobState:
             pending_call.settle(None)
 
     def _takes_place(self, pending_call: PendingCall) -> bool:
-        """Whether a change of a field stands in for an older one that waits: of many in an outage the last counts."""
+        """Replaces an older change of the same field that still waits. Of many changes in an outage only the last
+        counts. Returns whether it did."""
         if isinstance(pending_call.request, rpc.UpdateJobRequest):
             for waiting in islice(self._pending_calls, int(self.calling), None):
                 older = waiting.request
@@ -174,13 +177,13 @@ class JobState:
         return False
 
     def next_call(self) -> PendingCall | None:
-        """The step whose turn it is, unless reports come first."""
+        """The next call, or None if reports come first."""
         if self.calling or not self._pending_calls or self._pending_calls[0].after_reports:
             return None
         return self._pending_calls[0]
 
     def reports(self, now: float) -> Iterator[tuple[Reporter | None, rpc.ReportProgressRequest]]:
-        """The reports to send now; if there are none, a heartbeat, or the turn of the step that waited for them."""
+        """The reports to send now. Without any it gives a heartbeat, or lets the next call go that waited for them."""
         pending_call = self._pending_calls[0] if self._pending_calls else None
         fresh = pending_call is None or not pending_call.sampled
         complete = silent = True
@@ -192,7 +195,7 @@ class JobState:
                 silent = False
                 yield reporter, report
         if pending_call is not None:
-            # Other threads may still count: a step waits for what was there when it came, and not for ever.
+            # Other threads may still count. A call waits only for what was counted before it.
             pending_call.sampled = pending_call.sampled or complete
             pending_call.after_reports = pending_call.after_reports and not silent
         elif silent and self.heartbeat >= 0 and now >= self.heartbeat_at:
@@ -203,12 +206,12 @@ class JobState:
 
     @property
     def silent(self) -> bool:
-        """Whether there is nothing to send, now and later: a job that is PENDING is a matter of its next worker."""
+        """Whether there is nothing to send, now or later. The next worker of a PENDING job reports it."""
         return self.over or not (self.started or self._pending_calls)
 
     @property
     def unended(self) -> bool:
-        """Whether this process works on it, and has not asked for its end."""
+        """Whether this process works on the job and has not asked for its end."""
         ending = any(
             pending_call.release or isinstance(pending_call.request, _ENDS) for pending_call in self._pending_calls
         )
@@ -219,18 +222,18 @@ class JobState:
 
     @property
     def reporting(self) -> bool:
-        """Whether it is the turn of reports, or of the step that waits for them."""
+        """Whether reports are next, or a call that waits for them."""
         return not self.over and (self._pending_calls[0].after_reports if self._pending_calls else self.started)
 
     @property
     def urgent(self) -> bool:
-        """Whether more should go out without waiting for the next turn."""
+        """Whether more should be sent before the next report interval."""
         return bool(self._pending_calls) or any(reporter.busy for reporter in list(self._reporters.values()))
 
     def remains(self) -> list[Request | rpc.ReportProgressRequest]:
-        """All calls that are left to make, in order."""
+        """All calls and reports that are left to send, in order."""
         left: list[Request | rpc.ReportProgressRequest] = []
-        # A job that nobody has answered for yet begins with its first attempt.
+        # A job whose creation is not answered yet begins with its first attempt.
         started, attempt = self.started, self.attempt or 1
         for pending_call in self._pending_calls:
             match pending_call.request:
@@ -242,7 +245,7 @@ class JobState:
                 case rpc.CreateJobRequest() as request:
                     started = not request.pending
                 case rpc.StartJobRequest():
-                    # Which attempt that will be, only the server can tell: 0 is not checked.
+                    # Only the server knows which attempt this becomes. The server does not check 0.
                     started, attempt = True, 0
                 case rpc.FinishJobRequest() | rpc.FailJobRequest() as request:
                     if started and pending_call.after_reports:
@@ -261,18 +264,18 @@ class JobState:
         return [report for reporter in list(self._reporters.values()) for report in reporter.drain(*about, fresh)]
 
     def answered(self, pending_call: PendingCall, job: job_pb2.Job | None) -> None:
-        """A step is done."""
+        """Completes the first call."""
         self._pending_calls.popleft()
         self.retry_at = 0.0
         if job is not None:
-            # What the worker has set meanwhile, the server does not know yet.
+            # Changes that the worker made meanwhile have not reached the server yet.
             for later in self._pending_calls:
                 if isinstance(later.request, rpc.UpdateJobRequest):
                     later.request.update_mask.MergeMessage(later.request.job, job)
             self.job = job
             if isinstance(pending_call.request, rpc.CreateJobRequest):
-                # Whoever creates a job is its first worker, also if the answer to the call's repeat tells of another
-                # who has taken it over meanwhile.
+                # The creator of a job is its first worker, also if the answer to a repeated call shows that another
+                # worker has taken it over.
                 self.attempt = 1
             elif isinstance(pending_call.request, rpc.StartJobRequest):
                 self.attempt = job.attempt
@@ -286,7 +289,7 @@ class JobState:
         pending_call.settle(job)
 
     def creation(self) -> rpc.CreateJobRequest | None:
-        """The call that creates it, while it is not answered."""
+        """The call that creates the job, while it is not answered."""
         return next(
             (
                 pending_call.request
@@ -297,7 +300,7 @@ class JobState:
         )
 
     def adopt(self, part: str) -> None:
-        """In another process than the one that made it: what that has counted is that one's to report."""
+        """Takes the job over into another process. The former process reports what it has counted itself."""
         pending_calls = [
             pending_call
             for pending_call in self._pending_calls
@@ -312,7 +315,7 @@ class JobState:
         self._reporters = {meter._part: Reporter(meter, shared=True) for meter in meters}
 
     def cancel(self, cancellation: job_pb2.Cancellation) -> None:
-        """The server says that the job shall end early."""
+        """The server has sent a cancellation request."""
         self.job.cancellation.CopyFrom(cancellation)
         self.cancelled.set()
         self._interrupt()
@@ -321,13 +324,14 @@ class JobState:
             _safely(told)
 
     def tell(self) -> None:
-        """Calls `on_stopped` if it is time for that."""
+        """Calls `on_stopped` if the job is stopped."""
         if self.error is not None and self.on_stopped is not None:
             told, self.on_stopped = self.on_stopped, None
             _safely(partial(told, self.error))
 
     def ask_how_it_ended(self, error: HeadwayError) -> bool:
-        """The job has ended without this worker, as this error says. Whether it is asked how, which is done once."""
+        """The error says that the job has ended without this worker. Asks the server once how it ended. Returns whether
+        it asks."""
         if self.ended_by is not None:
             return False
         self.ended_by = error
@@ -337,7 +341,8 @@ class JobState:
         return True
 
     def _keep_results(self, pending_call: PendingCall) -> bool:
-        """Whether this is an end with results that comes too late: the work was done, so they go into a variable."""
+        """Stores the results of an end that comes too late in a variable, because the work was done. Returns whether it
+        does."""
         request = pending_call.request
         if not isinstance(request, rpc.FinishJobRequest) or not request.HasField("results"):
             return False
@@ -352,7 +357,7 @@ class JobState:
         return True
 
     def stop(self, error: HeadwayError | None) -> None:
-        """Nothing more is sent for this job, unless it has ended without this worker's results."""
+        """Sends nothing more for this job, except results that came after its end."""
         self.over = True
         self.error = error
         pending_calls, self._pending_calls = self._pending_calls, deque()
@@ -370,11 +375,11 @@ class JobState:
 _ENDS = rpc.FinishJobRequest | rpc.FailJobRequest
 
 _DECIDED = frozenset({"JOB_ENDED", "STALE_ATTEMPT"})
-"""Why the server takes no more, where that is somebody's decision."""
+"""Reasons of errors that are somebody's decision."""
 
 
 def _safely(callback: Callable[[], object]) -> None:
-    """A fault in the worker's callback is the worker's, and stops no reports."""
+    """Calls the worker's callback. Its errors are logged and stop no reports."""
     try:
         callback()
     except Exception:

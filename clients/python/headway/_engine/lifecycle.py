@@ -1,5 +1,5 @@
-"""What a process has of engines: one for each target, at rest while it forks. At its end all that they have left to say
-is delivered, or else written down."""
+"""The engines of a process: one for each target. They stop while the process forks. At the end of the process their
+data is delivered, or saved in the spool."""
 
 import os
 import sys
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from headway.job import BaseJob
 
 EXIT_TIMEOUT = 10.0
-"""Seconds that a process waits at its end for what was not delivered yet."""
+"""Seconds that a process waits at its end until all reports are delivered."""
 
 CALL_TIMEOUT = 10.0
-"""Seconds that the server has to answer a call that its caller waits for: DEADLINE_EXCEEDED after that."""
+"""Seconds to wait for the answer to a blocking call. After that it fails with DEADLINE_EXCEEDED."""
 
 _lock = RLock()
 _engines: dict[Target, Engine] = {}
 _connections: "WeakSet[Connection]" = WeakSet()
 _ended = False
 _ending_thread = 0
-"""Which one tells the end of the process, as long as it does."""
+"""The thread that ends the jobs of the process, while it does so."""
 _said: Promise[None] = Promise()
-"""Done once the end is told."""
+"""Done when the jobs of the process are ended."""
 _before_end: list[Callable[[], None]] = []
 
 
 class Connection:
-    """What the connections of both kinds, synchronous and asyncio, have in common."""
+    """The common part of the synchronous and the asyncio connection."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Connection:
     ) -> None:
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
             raise RuntimeError(
-                "headway counts without locks, which needs the global one: start Python with PYTHON_GIL=1."
+                "Headway needs the global interpreter lock to count safely: start Python with PYTHON_GIL=1."
             )
         self.target = target
         self.exit_timeout = exit_timeout
@@ -73,7 +73,7 @@ class Connection:
         return found
 
     def _catch_up(self, job_id: str, timeout: float) -> None:
-        """A job that is taken up again goes on from the last word of its former worker, wherever that is."""
+        """Sends the spooled reports of the former worker, so that a resumed job continues from the last of them."""
         from headway._spool.sender import catch_up
 
         catch_up(self.target, job_id, timeout)
@@ -92,14 +92,14 @@ class Connection:
         raise NotImplementedError
 
     def _settle(self, pending_call: PendingCall, job_state: JobState, timeout: float) -> None:
-        """Waits for this step, `timeout` seconds at most."""
+        """Waits for this call, at most `timeout` seconds."""
         pending_call.tried.wait(timeout)
         if _ended and not pending_call.answer.done():
-            # Nobody comes after this who would deliver it.
+            # Nothing delivers it after this.
             deliver(self._engine, [job_state], 0.0)
 
     def _close_channel(self) -> None:
-        """Closes what gRPC has open here; it is opened again on use."""
+        """Closes the gRPC channel. It opens again on use."""
 
 
 def engine_for(target: Target) -> Engine:
@@ -109,16 +109,16 @@ def engine_for(target: Target) -> Engine:
 
 
 def deliver(engine: Engine, job_states: Iterable[JobState], timeout: float) -> bool:
-    """Waits until all that these jobs have to say is stored, `timeout` seconds at most; then writes what is left to the
-    spool, and notes it. It goes on in the background until the process ends. A job is waited for in this way once.
-    Whether nothing is left."""
+    """Waits at most `timeout` seconds until the reports of these jobs are stored. Then it saves the rest in the spool
+    and logs that. Delivery continues in the background until the process ends. This waits only once for a job. Returns
+    whether everything is delivered."""
     job_states = list(job_states)
     waiting = [job_state for job_state in job_states if not job_state.over and not job_state.given_up]
     late = waiting
     try:
         late = engine.flush(waiting, timeout, exiting=True)
     finally:
-        # Also if an impatient user breaks off the wait.
+        # Also if Ctrl-C interrupts the wait.
         for job_state in late:
             job_state.given_up = True
         for job_state, place in engine.save_undelivered(late).items():
@@ -132,13 +132,14 @@ def deliver(engine: Engine, job_states: Iterable[JobState], timeout: float) -> b
 
 
 def before_end(callback: Callable[[], None]) -> None:
-    """Calls this when the process ends, before that is told for the jobs that nobody has ended."""
+    """Calls this when the process ends, before jobs that are still open are ended."""
     _before_end.append(callback)
 
 
 def end_process(timeout: float | None = None) -> bool:
-    """Ends what this process still works on, and delivers or writes down all that is left to say. Once. Waits at most
-    `timeout` seconds, EXIT_TIMEOUT by default. False if that is under way, in what a signal has interrupted."""
+    """Ends the jobs that this process still works on, and delivers or saves all reports. It does this once. It waits at
+    most `timeout` seconds, EXIT_TIMEOUT by default. Returns False if a signal interrupted this function and it is still
+    running."""
     global _ended, _ending_thread, _said
     if _ended:
         return threading.get_ident() != _ending_thread and _said.wait(EXIT_TIMEOUT)
@@ -164,11 +165,11 @@ def _deliver_all(timeout: float | None) -> None:
             for job_state in jobs:
                 if job_state.unended:
                     _end_unended(engine, job_state)
-            # Their connection was closed before, and some have gone on.
+            # Their connection was closed before, and some have changed since.
             engine.save_undelivered(job_state for job_state in jobs if job_state.given_up)
             everything &= deliver(engine, jobs, max(deadline - time.monotonic(), 0.0))
         except KeyboardInterrupt:
-            # The work is done, and this is no part of it: to be impatient here ends the wait, and is no error.
+            # The work is done. Ctrl-C ends only the wait and is no error.
             deadline, everything = 0.0, False
         engine.disconnect()
     if everything:
@@ -176,8 +177,8 @@ def _deliver_all(timeout: float | None) -> None:
 
 
 def _end_unended(engine: Engine, job_state: JobState) -> None:
-    """Nobody can go on with it who has not taken it over: that it is lost would show a minute later."""
-    # The interpreter leaves here what it has printed, be it the end of the program or not.
+    """Only a worker that takes the job over can continue it. Without this it would show as LOST a minute later."""
+    # The interpreter stores the last printed exception here, whether it ended the program or not.
     error = getattr(sys, "last_value", None)
     status = end_status(error) if error is not None else None
     if status is None:
@@ -191,7 +192,7 @@ def _end_unended(engine: Engine, job_state: JobState) -> None:
 
 
 def _before_fork() -> None:
-    # gRPC does not survive a fork in the child unless nothing of it is open.
+    # gRPC works in a forked child only if nothing of it is open.
     drop_pending_calls()
     _lock.acquire()
     process_parts.found()

@@ -1,7 +1,7 @@
 """Threads, locks and queues of the operating system, also where gevent or eventlet replace those of Python.
 
-The engine reports from a thread of its own, and gRPC blocks that thread while it waits for the server. A greenlet that
-did this would stop all others.
+The engine reports from a thread of its own, and gRPC blocks that thread while it waits for the server. In a greenlet
+this would stop all other greenlets.
 """
 
 import sys
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 Result = TypeVar("Result")
 
 _POLL_INTERVAL = 0.005
-"""Seconds between two looks of a greenlet that waits: the operating system cannot wake it."""
+"""Seconds between two checks of a waiting greenlet. The operating system cannot wake it."""
 
 
 def _original(module: str, name: str) -> object:
-    """What stood in the module before it was patched."""
+    """The original attribute of a module that may be patched."""
     if (monkey := sys.modules.get("gevent.monkey")) is not None:
         found: object = monkey.get_original(module, name)
     elif (patcher := sys.modules.get("eventlet.patcher")) is not None:
@@ -44,7 +44,7 @@ else:
 
 
 def has_greenlets() -> bool:
-    """Whether gevent or eventlet run what this process starts as threads."""
+    """Whether gevent or eventlet replace the threads of this process by greenlets."""
     if (monkey := sys.modules.get("gevent.monkey")) is not None:
         return bool(monkey.is_module_patched("threading"))
     if (patcher := sys.modules.get("eventlet.patcher")) is not None:
@@ -53,14 +53,14 @@ def has_greenlets() -> bool:
 
 
 def make_ready() -> None:
-    """Called before a thread starts beside greenlets. gevent makes the hub of a thread when it first waits, which takes
-    the locks of imports; if another thread holds one of these then, both wait for ever."""
+    """Call this before a thread starts beside greenlets. gevent creates the hub of a thread when the thread first
+    waits, and this takes import locks. If another thread holds one of them, both wait for ever."""
     if (gevent := sys.modules.get("gevent")) is not None:
         gevent.get_hub()
 
 
 class Promise(Generic[Result]):
-    """A result that another thread has later. Greenlets, threads and signal handlers can wait for it."""
+    """A result that another thread sets later. Greenlets, threads and signal handlers can wait for it."""
 
     __slots__ = ("_callbacks", "_done", "_error", "_lock", "_result")
 
@@ -75,7 +75,7 @@ class Promise(Generic[Result]):
         return self._done
 
     def result(self) -> Result:
-        """What was set; raises the error if it is one. Only for a promise that is done."""
+        """The result, or raises the error that was set. Only for a promise that is done."""
         if self._error is not None:
             raise self._error
         return cast("Result", self._result)
@@ -96,7 +96,7 @@ class Promise(Generic[Result]):
             callback()
 
     def then(self, callback: Callable[[], object]) -> None:
-        """Calls this once when it is done, in the thread that settles it; at once if it is done already."""
+        """Calls this once when the promise is done, in the thread that settles it, or at once if it is done already."""
         with self._lock:
             if not self._done:
                 self._callbacks.append(callback)
@@ -104,7 +104,7 @@ class Promise(Generic[Result]):
         callback()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits at most `timeout` seconds; whether it is done."""
+        """Waits at most `timeout` seconds. Returns whether it is done."""
         if self._done:
             return True
         if has_greenlets():
@@ -127,7 +127,7 @@ def wait(promises: Iterable[Promise[Result]], timeout: float) -> None:
 
 
 class Thread:
-    """A daemon thread of the operating system. RuntimeError if the interpreter ends and starts none any more."""
+    """A daemon thread of the operating system. RuntimeError if the interpreter is ending and starts no threads."""
 
     def __init__(self, run: Callable[[], None], name: str) -> None:
         self._run = run
@@ -149,7 +149,7 @@ class Thread:
             self._gone.set_result(None)
 
     def join(self, timeout: float) -> bool:
-        """Waits at most `timeout` seconds; whether it has ended."""
+        """Waits at most `timeout` seconds. Returns whether it has ended."""
         if self._thread is None:
             return self._gone.wait(timeout)
         self._thread.join(timeout)
@@ -157,7 +157,7 @@ class Thread:
 
 
 def beside_greenlets(call: Callable[[], Result]) -> Result:
-    """Makes a call that blocks its thread. Where there are greenlets, in a thread of its own, so that they run on."""
+    """Makes a blocking call. With greenlets it runs in a thread of its own, so that the others continue."""
     if not has_greenlets():
         return call()
     promise: Promise[Result] = Promise()
@@ -174,8 +174,8 @@ def beside_greenlets(call: Callable[[], Result]) -> Result:
 
 
 def after_fork(call: Callable[[], None]) -> None:
-    """Called in a hook of the parent, runs this once `os.fork` has returned: Python 3.12 and 3.13 count the threads
-    after the hooks, and warn if there is one that a hook has started."""
+    """Called in a fork hook of the parent. Runs `call` once `os.fork` has returned, because Python 3.12 and 3.13 count
+    the threads after the hooks and warn about a thread that a hook has started."""
     global _pending_call
     if sys.version_info < (3, 12) or threading.current_thread() is not threading.main_thread():
         call()
@@ -184,7 +184,7 @@ def after_fork(call: Callable[[], None]) -> None:
 
     if _pending_call is None:
         _pending_call = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_run_pending)
-    # Of this function, of the hook, and of what calls os.fork.
+    # The frames are: this function, the hook, and the caller of os.fork.
     _pending.append((call, sys._getframe(2)))
     if ctypes.pythonapi.Py_AddPendingCall(_pending_call, None):
         _pending.pop()
@@ -192,13 +192,13 @@ def after_fork(call: Callable[[], None]) -> None:
 
 
 def drop_pending_calls() -> None:
-    """Called in the hooks before a fork, and in the child. What `after_fork` holds for a former fork must not run while
-    another fork is under way, which ends with a call of its own."""
+    """Called in the hooks before a fork and in the child. A pending call of a former fork must not run during another
+    fork, which adds a call of its own."""
     _pending.clear()
 
 
 def _run_pending(_: object) -> int:
-    """Runs between two steps of the main thread, which may still be a step of a hook."""
+    """Runs between two instructions of the main thread, which may still be inside a hook."""
     interrupted = sys._getframe(1)
     while _pending:
         call, forking = _pending[-1]
@@ -220,4 +220,4 @@ def _is_called_by(frame: FrameType | None, caller: FrameType) -> bool:
 
 _pending: list[tuple[Callable[[], None], FrameType]] = []
 _pending_call: object = None
-"""The function as C calls it, which has to live as long as the process."""
+"""The C function. It must live as long as the process."""

@@ -1,9 +1,9 @@
-"""Processes that share a job: which part of it each of them reports.
+"""Processes that share a job, and the part that each of them reports.
 
-A part has one writer at a time, and a job has at most 256. So the processes that descend from one, or were handed a job
-by it, number themselves: each takes the lowest number that is free, and leaves it to a later process once all it had to
-say is delivered. What is left in the spool must come before whatever a later process says, so such a number is not used
-again, nor that of a process that was killed.
+A part has one writer at a time, and a job has at most 256. So the processes that descend from one process, or got a job
+from it, number themselves. Each takes the lowest free number and frees it when all its reports are delivered. Reports
+in the spool must come before those of a later process, so such a number is not used again. The number of a killed
+process is not used again either.
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import suppress
 try:
     import fcntl
 except ImportError:
-    # Nor is there a fork.
+    # Such a system has no fork either.
     _CAN_LOCK = False
 else:
     _CAN_LOCK = True
@@ -23,13 +23,14 @@ _NUMBERS = 4096
 _USED = b"\1"
 
 _file: int | None = None
-"""Shared with the other processes: a random mark, then a byte for each number, which its owner keeps locked."""
+"""A file that the processes share: a random mark, then a byte for each number. The owner of a number keeps its byte
+locked."""
 _magic = b""
 _number: int | None = None
 
 
 def found() -> None:
-    """Makes what the children of this process will share, before the first is there."""
+    """Creates the file that the children of this process share, before the first child starts."""
     global _file, _magic
     if _file is None and _CAN_LOCK:
         with suppress(OSError):
@@ -43,18 +44,18 @@ def found() -> None:
 
 
 def address() -> tuple[str, bytes]:
-    """Where a process that was not forked from this one finds that."""
+    """The path and the mark of that file, for a process that was not forked from this one."""
     found()
     return (f"/proc/{os.getpid()}/fd/{_file}" if _file is not None else "", _magic)
 
 
 def join(path: str, magic: bytes) -> None:
-    """Becomes one of the processes that share this."""
+    """Joins the processes that share this file."""
     global _file, _magic
     if _file is None and path and _CAN_LOCK:
         with suppress(OSError):
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            # On another machine that may be any file.
+            # On another machine this path may be any file.
             if os.pread(file, _MAGIC_BYTES, 0) == magic:
                 _file, _magic = file, magic
             else:
@@ -62,7 +63,7 @@ def join(path: str, magic: bytes) -> None:
 
 
 def part() -> str:
-    """What distinguishes the parts that this process reports."""
+    """The name that distinguishes the parts of this process."""
     global _number
     if _number is None:
         _number = _claim()
@@ -73,7 +74,7 @@ def _claim() -> int | None:
     if _file is None:
         return None
     try:
-        # Whoever closes all files of its process may have opened another one here.
+        # A program that closes all its files may have opened another file under this number.
         if os.pread(_file, _MAGIC_BYTES, 0) != _magic:
             return None
         for number in range(1, _NUMBERS):
@@ -92,7 +93,7 @@ def _claim() -> int | None:
 
 
 def leave() -> None:
-    """All is delivered: a later process may have this one's number. Its lock goes with this process."""
+    """Frees the number for a later process, because all is delivered. The lock ends with this process."""
     if _file is not None and _number is not None:
         with suppress(OSError):
             os.pwrite(_file, b"\0", _MAGIC_BYTES + _number)

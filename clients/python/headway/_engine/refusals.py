@@ -1,4 +1,4 @@
-"""What becomes of a job, and is logged, when the server refuses a call or a report of it."""
+"""What the client does with a job, and logs, when the server refuses a call or a report."""
 
 import grpc
 
@@ -7,14 +7,14 @@ from headway._engine.error_policy import Decision, judge
 from headway._engine.job_state import JobState, PendingCall
 from headway._engine.reporter import Reporter
 from headway.errors import HeadwayError
-from headway.ids import chance
+from headway.ids import random_between
 from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 
 
 def decline(job_state: JobState, pending_call: PendingCall, error: HeadwayError) -> None:
-    """The server never takes this call as it is."""
+    """The server will never take this call unchanged."""
     request, malformed = pending_call.request, error.code == grpc.StatusCode.INVALID_ARGUMENT
     if isinstance(request, rpc.FinishJobRequest) and request.HasField("results") and malformed:
         _warn("the results of job %s were refused, so it ends without: %s", job_state, error)
@@ -23,17 +23,17 @@ def decline(job_state: JobState, pending_call: PendingCall, error: HeadwayError)
         _warn("a change of job %s was refused: %s", job_state, error)
         job_state.answered(pending_call, None)
     elif error.code == grpc.StatusCode.ALREADY_EXISTS and not pending_call.tried.done():
-        # Whoever creates the job waits for the answer, and is told by the exception.
+        # The creator of the job waits for the answer and gets the exception.
         job_state.stop(error)
     else:
         stop(job_state, error)
 
 
 def stop(job_state: JobState, error: HeadwayError) -> None:
-    """The server takes no more of this job."""
+    """The server takes no more reports of this job."""
     if job_state.over or (error.reason == "JOB_ENDED" and job_state.ask_how_it_ended(error)):
         return
-    # Whoever lets a job go for another worker expects that one to take it over.
+    # A worker that releases a job expects another worker to take it over.
     let_go = error.reason == "STALE_ATTEMPT" and any(pending_call.release for pending_call in job_state.waiting())
     if job_state.error is None and not let_go:
         _warn("job %s is no longer reported: %s", job_state, error)
@@ -41,7 +41,7 @@ def stop(job_state: JobState, error: HeadwayError) -> None:
 
 
 def ended(job_state: JobState) -> None:
-    """The job has ended without this worker; how, it knows as far as the server could be asked."""
+    """The job has ended without this worker. The log says how, if the server could be asked."""
     if job_state.ended_by is None or job_state.over:
         return
     job = job_state.job
@@ -55,7 +55,7 @@ def ended(job_state: JobState) -> None:
 
 
 def kept(job_state: JobState) -> None:
-    """The results of an end that came too late are stored."""
+    """The results of a late end are stored."""
     log.warning(
         "headway: job %s had ended before its worker finished, and its results are in its variable 'results'",
         job_state.job.id,
@@ -63,7 +63,7 @@ def kept(job_state: JobState) -> None:
 
 
 def keep_in_file(job_state: JobState, target: Target, error: HeadwayError) -> None:
-    """They cannot be stored there."""
+    """The server cannot store the results of a late end, so they go to a spool file."""
     from headway._spool.sender import save_undelivered
 
     save_undelivered([job_state], target)
@@ -74,9 +74,9 @@ def keep_in_file(job_state: JobState, target: Target, error: HeadwayError) -> No
 
 
 def refuse(job_state: JobState, reporter: Reporter | None, error: HeadwayError) -> None:
-    """The server never takes this report as it is."""
+    """The server will never take this report unchanged."""
     if reporter is None:
-        # Nothing in a heartbeat could be put right.
+        # A heartbeat has no fields that could be removed.
         stop(job_state, error)
         return
     _warn("a report of job %s was refused: %s", job_state, error)
@@ -84,10 +84,10 @@ def refuse(job_state: JobState, reporter: Reporter | None, error: HeadwayError) 
 
 
 def postpone(job_state: JobState, error: HeadwayError, now: float) -> None:
-    """The server asks to be tried again later."""
+    """The server asks for a retry later."""
     if not job_state.retry_at:
         _warn("job %s has to wait: %s", job_state, error)
-    job_state.retry_at = now + min(max(error.retry_after or 1.0, 0.1), 60.0) * chance(1.0, 1.2)
+    job_state.retry_at = now + min(max(error.retry_after or 1.0, 0.1), 60.0) * random_between(1.0, 1.2)
 
 
 def _warn(text: str, job_state: JobState, error: HeadwayError) -> None:

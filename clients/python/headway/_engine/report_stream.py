@@ -16,7 +16,7 @@ Arrival: TypeAlias = "Callable[[ReportStream, rpc.StreamProgressResponse | Headw
 
 
 class ReportStream:
-    """Sends requests and hands each response to `arrived`, in a thread of its own; at the end the error or None."""
+    """Sends requests. A thread of its own hands each response to `arrived`, and at the end the error or None."""
 
     def __init__(self, stub: "JobServiceStub", arrived: Arrival) -> None:
         self.sent = 0

@@ -1,4 +1,4 @@
-"""What was reported of one meter and what was not: the numbered reports that make a retry count once."""
+"""Makes numbered reports of one meter. The numbers make a repeated report count once."""
 
 import re
 import time
@@ -14,14 +14,14 @@ _ERRORS_ROOM = 1024 * 1024
 _COUNTERS = 64
 
 _COUNTABLE = 2**62
-"""A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over."""
+"""Sequences from here on are ignored: they come from no clock, and counting on from them could exceed 2⁶³."""
 
 _PARTS = ("variables", "counters", "record_errors", "message", "size", "progress", "advance")
 
 
 def remove_refused(report: rpc.ReportProgressRequest, error: HeadwayError) -> bool:
-    """Takes out of a refused report what the error names, or if it names nothing the variables, which are the largest;
-    whether there was something to take out."""
+    """Removes the fields that the error names from a refused report. If it names none, it removes the variables, which
+    are the largest. Returns whether it removed anything."""
     named = {re.split(r"[.\[]", field, maxsplit=1)[0] for field, _ in error.fields} or {"variables"}
     faulty = [part for part in _PARTS if part in named and any(field.name == part for field, _ in report.ListFields())]
     for part in faulty:
@@ -30,11 +30,11 @@ def remove_refused(report: rpc.ReportProgressRequest, error: HeadwayError) -> bo
 
 
 class Reporter:
-    """Turns one meter's state into reports. A report stays the same, and is sent again, until it is settled."""
+    """Turns one meter's state into reports. A report is repeated unchanged until it is settled."""
 
     def __init__(self, meter: Meter, progress: int = 0, size: int = 0, *, shared: bool = False) -> None:
         self.meter = meter
-        # Other processes have reported this part before: what this one has done is added to that.
+        # Other processes have reported this part before. This process adds to that.
         self._shared = shared
         self._sequence = time.time_ns() // 1000
         self._progress = progress
@@ -46,30 +46,30 @@ class Reporter:
         self._pressing = False
 
     def number_above(self, last: int) -> None:
-        """The server has applied a report with the sequence `last`. What is reported from now on is newer, also where
-        an earlier process of the same attempt had a later clock."""
+        """Numbers later reports above `last`, the greatest sequence that the server has applied. An earlier process of
+        the same attempt may have had a later clock."""
         if last < _COUNTABLE:
             self._sequence = max(self._sequence, last)
 
     @property
     def busy(self) -> bool:
-        """Whether a report is unsettled, or another must follow before its turn."""
+        """Whether a report is unsettled, or another must follow before the next interval."""
         return bool(self._unsettled) or self._pressing
 
     @property
     def unsettled(self) -> bool:
-        """Whether a report is on its way."""
+        """Whether a report is not acknowledged yet."""
         return bool(self._unsettled)
 
     def report(self, session: str, job_id: str, attempt: int, fresh: bool) -> rpc.ReportProgressRequest | None:
-        """The unsettled report, or a new one, or None if nothing has changed. Not `fresh`: a new one only to
-        complete the one before."""
+        """The unsettled report, or a new one, or None if nothing has changed. Without `fresh` a new report only
+        completes the one before."""
         if not self._unsettled and (fresh or self._more):
             self._freeze(session, job_id, attempt)
         return self._unsettled[0] if self._unsettled else None
 
     def drain(self, session: str, job_id: str, attempt: int, fresh: bool) -> list[rpc.ReportProgressRequest]:
-        """All that this meter has left to say, frozen as it will be sent, if it is still sent from here."""
+        """All reports that are left for this meter, exactly as this process would send them."""
         more = self._freeze(session, job_id, attempt) if fresh else True
         while more and self._more:
             more = self._freeze(session, job_id, attempt)
@@ -80,7 +80,7 @@ class Reporter:
         self._unsettled.popleft()
 
     def refused(self, error: HeadwayError) -> None:
-        """The report was refused as it is. The rest goes out again without what is at fault."""
+        """The report was refused. Sends it again without the refused fields."""
         if not self._unsettled:
             return
         if remove_refused(self._unsettled[0], error):

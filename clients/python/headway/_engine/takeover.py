@@ -1,6 +1,7 @@
-"""How a worker comes by a job that may have come some way already.
+"""How a worker gets a job that may already have progress.
 
-As generators of calls, so that both clients make the same ones: they are sent each answer, and thrown each error.
+These are generators of calls, so that both clients make the same calls. The client sends them each answer and throws
+each error.
 """
 
 from collections.abc import Generator
@@ -15,11 +16,11 @@ from headway.v1 import job_service_pb2 as rpc
 Call: TypeAlias = rpc.CreateJobRequest | rpc.StartJobRequest | rpc.GetJobRequest
 
 Calls: TypeAlias = Generator[Call, job_pb2.Job, job_pb2.Job]
-"""Returns the job that its worker has now."""
+"""Returns the job that the worker has now."""
 
 
 FIRST_PAUSE = 0.1
-"""Seconds, at least, before a server that is overloaded is asked again."""
+"""Seconds to wait at least before an overloaded server is asked again."""
 
 
 def find_or_create(request: rpc.CreateJobRequest) -> Calls:
@@ -31,13 +32,13 @@ def find_or_create(request: rpc.CreateJobRequest) -> Calls:
         try:
             return (yield _take_over(request.session_id, state.id))
         except StateError as error:
-            # It can have ended just now.
+            # The job may have ended just now.
             if error.reason != "JOB_ENDED":
                 raise
 
 
 def carry_on(session: str, job_id: str) -> Calls:
-    """Takes over a job that goes on; continues one that has ended, or the last of those that continue it."""
+    """Takes over a job that has not ended. Continues one that has ended, or the last job that continues it."""
     create = requests.create(session, "", {})
     while True:
         try:
@@ -56,19 +57,18 @@ def carry_on(session: str, job_id: str) -> Calls:
 
 
 def may_have_begun(request: rpc.CreateJobRequest) -> bool:
-    """Whether the job may have come some way already, so that its worker must be told before it begins."""
+    """Whether the job may already have progress. Then the worker must know it before it begins."""
     return bool(request.key or request.continues)
 
 
 def pause(error: HeadwayError, left: float | None) -> float | None:
-    """Seconds after which a server that is overloaded is asked again; None if that is too late, or of no use."""
+    """Seconds until an overloaded server is asked again, or None if that is too late or useless."""
     seconds = max(error.retry_after or 0.0, FIRST_PAUSE)
     return seconds if judge(error) is Decision.RETRY and left is not None and seconds < left else None
 
 
 def begin_alone(request: rpc.CreateJobRequest, error: HeadwayError) -> None:
-    """Nobody could be asked in time: the worker begins, and its work is a job of its own. Raises the error if that
-    would be refused too."""
+    """No server answered in time: the worker begins a new job. Raises the error if that would be refused too."""
     if judge(error) in (Decision.STOP, Decision.DROP):
         raise error
     request.key_if_free = True

@@ -1,7 +1,7 @@
 """The end of child processes. `multiprocessing.Pool` ends its workers with SIGTERM once it has their results.
 
-A child that has something to report delivers it first, unless it has a handler of its own. One that does not get round
-to that, since its main thread is inside a library, is killed soon after.
+A child with reports delivers them first, unless it has a SIGTERM handler of its own. A child whose main thread is stuck
+inside a library cannot do that. It is killed soon after.
 """
 
 import os
@@ -23,28 +23,29 @@ TIMEOUT = 2.0
 """Seconds that a terminated child waits for the server."""
 
 KILL_AFTER = TIMEOUT + 3.0
-"""Seconds after SIGTERM when a child is killed that still runs."""
+"""Seconds after SIGTERM until a child that still runs is killed."""
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks whether SIGTERM has come and was not heeded."""
+"""Seconds between two checks for a SIGTERM that was not handled."""
 
 _deliver: Callable[[float | None], bool] | None = None
 _forked = _forks_seen_to = False
 _finalizer: "Finalize[None] | None" = None
 _signals: int | None = None
-"""Where the system writes the numbers of signals as they come, heeded or not."""
+"""The system writes the number of each signal here, handled or not."""
 _terminated_at = 0.0
 _heeded = False
 
 
 def on_termination(deliver: Callable[[float | None], bool]) -> None:
-    """What to do at the end, with so many seconds left if that is short; False if it is under way already."""
+    """Sets the function that delivers at the end. It gets a timeout in seconds, or None, and returns False if it is
+    already running."""
     global _deliver
     _deliver = deliver
 
 
 def arm() -> None:
-    """Called once there is something to report."""
+    """Installs the SIGTERM handler of a child. Called when there is something to report."""
     global _signals
     register_multiprocessing()
     if _signals is not None or not _is_child() or threading.current_thread() is not threading.main_thread():
@@ -56,7 +57,7 @@ def arm() -> None:
     os.set_blocking(writer, False)
     others = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     if others != -1:
-        # Somebody else sees to signals here.
+        # Other code handles signals here.
         signal.set_wakeup_fd(others)
         os.close(reader)
         os.close(writer)
@@ -66,7 +67,8 @@ def arm() -> None:
 
 
 def register_multiprocessing() -> None:
-    """Children of multiprocessing may leave without atexit, but run the finalizers that they have themselves."""
+    """Registers a finalizer in children of multiprocessing. They may end without atexit, but run their own
+    finalizers."""
     global _forks_seen_to
     if "multiprocessing.util" not in sys.modules:
         return
@@ -97,7 +99,8 @@ def armed() -> bool:
 
 
 def look() -> None:
-    """Called now and then by another thread than the main thread."""
+    """Kills a process that does not handle SIGTERM in time. Called regularly by a thread that is not the main
+    thread."""
     global _terminated_at
     if _signals is None:
         return
@@ -111,10 +114,10 @@ def look() -> None:
 def _on_sigterm(number: int, _: FrameType | None) -> None:
     global _heeded
     _heeded = True
-    # The next one ends the process at once.
+    # The next SIGTERM ends the process at once.
     signal.signal(number, signal.SIG_DFL)
     try:
-        # Not here: what was interrupted may hold a lock that this needs, such as those of logging and of imports.
+        # Use a thread: the interrupted code may hold a lock that this needs, such as those of logging and of imports.
         Thread(_deliver_and_die, "headway-termination")
     except RuntimeError:
         _deliver_and_die()
@@ -125,7 +128,7 @@ def _deliver_and_die() -> None:
     try:
         done = _deliver is None or _deliver(TIMEOUT)
     finally:
-        # The end of the process may be under way, and comes by itself then.
+        # If the process is ending already, it ends by itself.
         if done:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -141,7 +144,7 @@ def after_fork_in_child() -> None:
     global _forked, _signals, _terminated_at, _heeded
     _forked, _terminated_at, _heeded = True, 0.0, False
     if _signals is not None:
-        # The parent is itself a child, and this is the parent's.
+        # The parent is a child too, and this is its file.
         os.close(_signals)
         _signals = None
         if signal.getsignal(signal.SIGTERM) is _on_sigterm:

@@ -1,4 +1,4 @@
-"""Leaves in the spool what this process could not deliver, and sends what earlier ones left."""
+"""Saves undelivered data of this process in the spool, and sends what earlier processes saved."""
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,16 +18,16 @@ from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds that the server has for each answer."""
+"""Seconds to wait for each answer of the server."""
 
 _REPORTS, _BYTES = 1000, 1024 * 1024
-"""How much of reports goes in one request; the server takes 1,000 of them, and 4 MiB."""
+"""The largest batch of reports in one request. The server takes 1,000 reports, and 4 MiB."""
 
 _ENDS = rpc.FinishJobRequest | rpc.FailJobRequest
 
 
 class Outcome(enum.StrEnum):
-    """What became of a letter."""
+    """The outcome for a spool file."""
 
     SENT = "sent"
     REFUSED = "refused"
@@ -35,8 +35,8 @@ class Outcome(enum.StrEnum):
 
 
 def save_undelivered(job_states: Iterable[JobState], target: Target) -> dict[JobState, str]:
-    """Writes what these jobs have left to say. For each that has something left: where it is, or "" if it cannot be
-    written. One notice says why, however many jobs there are. Belongs in the engine's thread."""
+    """Saves the undelivered data of these jobs. Returns the path for each job with undelivered data, or "" if it cannot
+    be written. One warning says why, for all jobs together. Call it in the engine's thread."""
     left: dict[JobState, str] = {}
     fault: Exception | None = None
     for job_state in job_states:
@@ -51,25 +51,25 @@ def save_undelivered(job_states: Iterable[JobState], target: Target) -> dict[Job
         except Exception as error:
             fault = error
     if fault is not None:
-        log.warning("headway: what is left to say cannot be written down: %s", fault)
+        log.warning("headway: undelivered reports cannot be saved on disk: %s", fault)
     return left
 
 
 def collect(target: Target) -> "SpoolSender | None":
-    """Starts to send what waits for this server, if anything does."""
+    """Starts to send the spool files for this server, if there are any."""
     return SpoolSender(target) if next(spool.spool_files(target), None) is not None else None
 
 
 def catch_up(target: Target, job_id: str, timeout: float) -> None:
-    """Sends what earlier processes left to say of this job, before it is another's turn; waits at most `timeout`
+    """Sends the spool files of earlier processes for this job, before another worker begins. Waits at most `timeout`
     seconds for that."""
     if next(spool.spool_files(target, job_id), None) is not None:
         SpoolSender(target, job_id).join(timeout)
 
 
 class SpoolSender:
-    """Goes once through the letters for one server, or of one job there, one after the other, in a thread and over a
-    channel of its own. If the server does not answer, the rest stays for a later process."""
+    """Sends the spool files for one server, or of one job there, one after the other. It has a thread and a channel of
+    its own. If the server does not answer, the rest stays for a later process."""
 
     def __init__(self, target: Target, job_id: str = "") -> None:
         self._target = target
@@ -87,12 +87,12 @@ class SpoolSender:
                 if spool_file is not None and deliver(spool_file, self._channel)[0] is Outcome.WAITING:
                     return
         except Exception:
-            log.debug("headway: the spool is left for later", exc_info=True)
+            log.debug("headway: sending the spool failed; a later process tries again", exc_info=True)
         finally:
             self._channel.close()
 
     def is_alive(self) -> bool:
-        """Whether it is still at work."""
+        """Whether it is still sending."""
         return not self._thread.join(0.0)
 
     def join(self, timeout: float) -> None:
@@ -100,15 +100,15 @@ class SpoolSender:
         self._thread.join(timeout)
 
     def stop(self) -> None:
-        """Breaks off, and waits for that at most a second."""
+        """Stops sending, and waits at most a second for that."""
         self._stopped = True
         self._channel.close()
         self.join(1.0)
 
 
 def deliver(spool_file: spool.SpoolFile, channel: grpc.Channel, timeout: float = ANSWER_TIMEOUT) -> tuple[Outcome, str]:
-    """Sends a letter and removes it, puts it aside if the server will never take it, or else leaves it where it is;
-    and why, in words. The server has `timeout` seconds for each answer."""
+    """Sends a spool file and removes it. Renames it to .refused if the server will never take it, else leaves it.
+    Returns the outcome and its reason. Waits at most `timeout` seconds for each answer."""
     try:
         try:
             record = spool_file.read()
@@ -120,10 +120,10 @@ def deliver(spool_file: spool.SpoolFile, channel: grpc.Channel, timeout: float =
         final = judge(error) in (Decision.STOP, Decision.DROP)
         return _refuse(spool_file, reason) if final else (Outcome.WAITING, reason)
     except (OSError, ValueError) as error:
-        # gRPC raises ValueError for a channel that was closed under its hands.
+        # gRPC raises ValueError if the channel was closed meanwhile.
         return Outcome.WAITING, str(error)
     else:
-        log.info("headway: what was left to say of job %s is delivered", record.job_id)
+        log.info("headway: the saved reports of job %s are delivered", record.job_id)
         spool_file.remove()
         return Outcome.SENT, ""
     finally:
@@ -131,12 +131,12 @@ def deliver(spool_file: spool.SpoolFile, channel: grpc.Channel, timeout: float =
 
 
 def _refuse(spool_file: spool.SpoolFile, reason: str) -> tuple[Outcome, str]:
-    log.warning("headway: what was left to say of a job is refused, see %s: %s", spool_file.refuse(), reason)
+    log.warning("headway: the saved reports of a job were refused and are in %s: %s", spool_file.refuse(), reason)
     return Outcome.REFUSED, reason
 
 
 def send(stub: JobServiceStub, requests: Sequence[spool.Request], timeout: float = ANSWER_TIMEOUT) -> None:
-    """Makes these calls in order. HeadwayError if one fails that matters."""
+    """Makes these calls in order. HeadwayError if an important one fails."""
     ended: HeadwayError | None = None
     for batch in _batches(requests):
         try:
@@ -145,7 +145,8 @@ def send(stub: JobServiceStub, requests: Sequence[spool.Request], timeout: float
             else:
                 _call(stub, batch[0], timeout)
         except HeadwayError as error:
-            # If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
+            # The end may have arrived without its answer. Then all before it has arrived too, and repeating the end
+            # shows that.
             if isinstance(batch[0], _ENDS) or error.reason != "JOB_ENDED":
                 raise
             ended = error
@@ -156,10 +157,10 @@ def send(stub: JobServiceStub, requests: Sequence[spool.Request], timeout: float
 
 
 def _batches(requests: Sequence[spool.Request]) -> Iterator[list[spool.Request]]:
-    """Reports that stand together go together; what may have to be said twice goes alone."""
+    """Puts adjacent reports into one batch. Requests that may have to be repeated are sent alone."""
     batch, size = list[spool.Request](), 0
     for request in requests:
-        # A stream needs threads of gRPC, which greenlets cannot stand in for.
+        # A stream needs threads of gRPC, and greenlets cannot replace them.
         report = isinstance(request, rpc.ReportProgressRequest) and not request.HasField("variables")
         together = report and not has_greenlets()
         if batch and not (together and len(batch) < _REPORTS and size + request.ByteSize() < _BYTES):
@@ -172,7 +173,7 @@ def _batches(requests: Sequence[spool.Request]) -> Iterator[list[spool.Request]]
 
 
 def _stream(stub: JobServiceStub, reports: Sequence[spool.Request], timeout: float) -> None:
-    """Makes one request, and one commit, of many reports."""
+    """Sends many reports as one request, which is one commit."""
     request = rpc.StreamProgressRequest()
     request.reports.extend(report for report in reports if isinstance(report, rpc.ReportProgressRequest))
     failed, acked = list[HeadwayError](), 0
@@ -182,8 +183,8 @@ def _stream(stub: JobServiceStub, reports: Sequence[spool.Request], timeout: flo
             failed += [from_status(failure.status) for failure in response.failures]
     if not acked:
         raise UnavailableError(grpc.StatusCode.UNAVAILABLE, "The reports were not acknowledged.")
-    # What is refused is passed over whole: said again without what is at fault, as in `_call`, it would come after
-    # reports of the same part that have a greater sequence. The gravest of the rest counts.
+    # A refused report is skipped as a whole. If it were repeated without the refused fields, as in `_call`, it would
+    # come after reports of the same part with a greater sequence. The most serious of the other errors counts.
     failed = [error for error in failed if judge(error) is not Decision.DROP]
     if failed:
         raise min(failed, key=lambda error: error.reason == "JOB_ENDED")
@@ -193,7 +194,7 @@ def _call(stub: JobServiceStub, request: spool.Request, timeout: float) -> None:
     try:
         _call_once(stub, request, timeout)
     except HeadwayError as error:
-        # As the engine does: what is refused of a job must not keep the rest of it back.
+        # As in the engine, a refused request must not block the rest of the job.
         if judge(error) is not Decision.DROP:
             raise
         if isinstance(request, rpc.ReportProgressRequest):

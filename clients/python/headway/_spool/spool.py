@@ -1,11 +1,11 @@
-"""What could not be delivered, on disk until it is: one file for each job of each process.
+"""Undelivered calls and reports on disk: one file for each job of each process.
 
 The folder is HEADWAY_SPOOL, else headway/spool in the user's state folder ($XDG_STATE_HOME or ~/.local/state); an empty
-HEADWAY_SPOOL turns it off. A file holds session ids, which are secrets: it is readable by its user alone (0600, in a
-folder of 0700), and neither encrypted nor safe from root. There are at most 100 files, of at most 8 MiB each.
+HEADWAY_SPOOL turns the spool off. A file holds session ids, which are secrets: only its user can read it (0600, in a
+folder of 0700). It is neither encrypted nor safe from root. There are at most 100 files, of at most 8 MiB each.
 
-A file is in the hands of the process that has it locked. The system lets go of the lock of a process that has died, so
-whatever happened to it, another one takes the file up.
+The process that holds the lock of a file owns the file. The system releases the locks of a process that has died, so
+another process can always take the file.
 """
 
 import base64
@@ -54,8 +54,8 @@ _KINDS: dict[str, type[Request]] = {
 
 @dataclass(frozen=True, slots=True)
 class SpoolRecord:
-    """What one job has left to say, in order, and to whom. Reports have the sequences that they had, so that what did
-    arrive is not counted twice."""
+    """The undelivered requests of one job, in order, and their server. Reports keep their sequences, so that a report
+    that did arrive is not counted twice."""
 
     address: str
     tls: bool
@@ -64,7 +64,7 @@ class SpoolRecord:
     requests: Sequence[Request]
 
     def encode(self) -> bytes:
-        """As JSON of at most 8 MiB. What has no room are record errors, the last ones first."""
+        """As JSON of at most 8 MiB. Record errors that do not fit are left out, the last ones first."""
         requests = [(request.DESCRIPTOR.name, request.SerializeToString()) for request in self.requests]
         size = sum(_length(data) for _, data in requests)
         for position in range(len(requests) - 1, -1, -1):
@@ -88,11 +88,11 @@ class SpoolRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """ValueError if this is not what `encode` makes, or not of this version."""
+        """ValueError if the data is not from `encode`, or not of this version."""
         try:
             content = json.loads(data)
             if content["version"] != _VERSION:
-                raise ValueError(f"it is of version {content['version']}")
+                raise ValueError(f"its version is {content['version']}")
             requests = [_KINDS[kind].FromString(base64.b64decode(text)) for kind, text in content["requests"]]
             return cls(
                 str(content["target"]),
@@ -106,7 +106,7 @@ class SpoolRecord:
 
 
 class SpoolFile:
-    """A file of the spool in the hands of this process, until `remove`, `refuse` or `release`."""
+    """A spool file that this process has locked, until `remove`, `refuse` or `release`."""
 
     def __init__(self, path: Path, locked: int) -> None:
         self.path = path
@@ -115,12 +115,12 @@ class SpoolFile:
 
     @classmethod
     def write(cls, path: Path, record: SpoolRecord) -> Self:
-        """Puts the file there as a whole, or not at all. OSError."""
+        """Writes the file completely, or not at all. OSError."""
         draft = path.with_suffix(f".{os.getpid()}.tmp")
         draft.unlink(missing_ok=True)
         locked = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            # Locked before it has its name, so that no other process ever finds it free.
+            # The file is locked before it gets its name, so that no other process finds it unlocked.
             fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with open(locked, "wb", closefd=False) as file:
                 file.write(record.encode())
@@ -136,15 +136,15 @@ class SpoolFile:
 
     @classmethod
     def claim(cls, path: Path) -> Self | None:
-        """Takes the file in hand; None if another has it, or has sent it meanwhile, or if it is
-        another user's."""
+        """Locks the file. None if another process has locked it or has sent it meanwhile, or if it belongs to another
+        user."""
         try:
             locked = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
         try:
             fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # It may have been removed, or written anew, between the two.
+            # It may have been removed or replaced between the two calls.
             about = os.fstat(locked)
             if path.stat().st_ino == about.st_ino and about.st_uid == os.geteuid():
                 return cls(path, locked)
@@ -158,13 +158,14 @@ class SpoolFile:
         return SpoolRecord.decode(self.path.read_bytes())
 
     def remove(self) -> None:
-        """All of it has arrived."""
+        """Removes the file, because all of it has arrived."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
         self.release()
 
     def refuse(self) -> Path:
-        """The server will never take it: it stays beside, for people to look at. Where it is now."""
+        """Renames the file, because the server will never take it. People can look at it there. Returns the new
+        path."""
         refused = self.path.with_suffix(".refused")
         with suppress(OSError):
             self.path.rename(refused)
@@ -174,7 +175,7 @@ class SpoolFile:
         return refused
 
     def release(self) -> None:
-        """Leaves the file to whoever takes it up next."""
+        """Unlocks the file for another process."""
         locked, self._locked = self._locked, None
         if locked is not None:
             os.close(locked)
@@ -184,7 +185,7 @@ _in_hand: WeakSet[SpoolFile] = WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    # The lock is the parent's; a child that kept it open would hold it longer than the parent lives.
+    # The lock belongs to the parent. A child that keeps the file open would hold the lock longer than the parent lives.
     for spool_file in list(_in_hand):
         spool_file.release()
 
@@ -194,7 +195,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def folder() -> Path | None:
-    """Where the files are, whether it exists or not; None if there shall be none, or if files cannot be locked here."""
+    """The folder of the files, whether it exists or not. None if the spool is off, or if this system cannot lock
+    files."""
     if not _CAN_LOCK:
         return None
     path = os.environ.get("HEADWAY_SPOOL")
@@ -208,8 +210,8 @@ def folder() -> Path | None:
 
 
 def spool_files(target: Target | None = None, job_id: str = "") -> Iterator[Path]:
-    """The files that wait for this server, or for any, oldest first; of that job alone, if one is given. Whose they are
-    is only seen by `claim`."""
+    """The paths of the files for this server, or for any server, oldest first; only those of `job_id` if it is given.
+    `claim` checks their owner."""
     place = folder()
     if place is not None:
         server = _mark(target.address, target.tls) if target else "*"
@@ -218,8 +220,8 @@ def spool_files(target: Target | None = None, job_id: str = "") -> Iterator[Path
 
 
 def claims(target: Target | None = None, job_id: str = "") -> Iterator[tuple[Path, SpoolFile | None]]:
-    """The same files, each taken in hand as its turn comes; None for one that another process has, and for those of
-    the same job that come after it, which must wait for it."""
+    """The same files, each locked when it is reached. None stands for a file that another process has locked, and for
+    later files of the same job, which must wait for it."""
     held = set[str]()
     for path in spool_files(target, job_id):
         spool_file = None if job_in(path) in held else SpoolFile.claim(path)
@@ -229,7 +231,8 @@ def claims(target: Target | None = None, job_id: str = "") -> Iterator[tuple[Pat
 
 
 def ready() -> Path:
-    """The folder, made if it does not exist. OSError, also if it is switched off, or if it is not the user's alone."""
+    """The folder, which is created if it does not exist. OSError, also if the spool is off, or if others can use the
+    folder."""
     place = folder()
     if place is None:
         raise OSError("HEADWAY_SPOOL is empty" if _CAN_LOCK else "this system cannot lock files")
@@ -238,38 +241,38 @@ def ready() -> Path:
     if about.st_uid != os.geteuid():
         raise PermissionError(f"{place} belongs to another user")
     if about.st_mode & 0o077:
-        # It was there before, perhaps with other things in it: its mode is not ours to change.
-        raise PermissionError(f"{place} is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL")
+        # The folder existed before and may hold other files, so its mode is not changed.
+        raise PermissionError(f"other users can open {place}: chmod 700 it, or set HEADWAY_SPOOL to another folder")
     return place
 
 
 def job_in(path: Path) -> str:
-    """Whose letter it is, as its name says."""
+    """The job id in the name of a spool file."""
     return path.stem.rpartition("-")[2]
 
 
 def write(record: SpoolRecord, before: SpoolFile | None = None) -> SpoolFile:
-    """Writes these words down, in place of those `before` if there were some. OSError, also if the spool is full or
-    switched off, or if its folder is not the user's alone."""
+    """Writes the record to a new file, or replaces the file `before`. OSError, also if the spool is full or off, or if
+    others can use its folder."""
     if before is not None:
         spool_file = SpoolFile.write(before.path, record)
         before.release()
         return spool_file
     place = ready()
     if sum(1 for _ in place.glob("*.json")) >= FILES:
-        raise OSError(f"{place} has {FILES} files already")
+        raise OSError(f"{place} already has {FILES} files: run `headway flush`")
     return SpoolFile.write(
         place / f"{_mark(record.address, record.tls)}-{uuid7()}-{_plain(record.job_id)}.json", record
     )
 
 
 def _mark(address: str, tls: bool) -> str:
-    # In the name, so that a look at the folder tells whether there is something for a server.
+    # This is in the file name, so that listing the folder shows the files of a server.
     return f"{zlib.crc32(f'{address} {tls}'.encode()):08x}"
 
 
 def _plain(job_id: str) -> str:
-    # The worker chooses it, and only the server says whether it is one.
+    # The worker chooses the id, and only the server checks it.
     return job_id if job_id.isalnum() and len(job_id) <= 64 else "odd"
 
 

@@ -10,15 +10,14 @@
         for record in current_job().track(batch):
             ...
 
-A task that a worker runs becomes a job of the same name, RUNNING from its first run on; its id is that of the task,
-without the dashes. It ends COMPLETED with what the task returns, FAILED with the task's exception, or CANCELLED if that
-is JobCancelled, if the task was revoked, or if the worker shut down cold. A retry, a task that replaces it, or a
-delivery after a worker was lost, takes the job over as its next attempt: it counts from 0 again, and finds the
-variables of the attempt before. While it waits for that, the job is LOST as soon as its heartbeats have been missing
-for 60 s.
+A task that a worker runs becomes a job of the same name. The job is RUNNING from the first run on. Its id is the id of
+the task without dashes. It ends as COMPLETED with the return value of the task, as FAILED with its exception, or as
+CANCELLED if that exception is JobCancelled, if the task was revoked, or after a cold shutdown of the worker. A retry, a
+task that replaces it, or a new delivery after a lost worker takes the job over as its next attempt: it counts from 0
+again and finds the variables of the former attempt. Meanwhile the job is LOST after 60 s without a heartbeat.
 
-Whether the server is there changes nothing for the task. A run waits a second at most, where the server hangs, before
-it begins and after its result is stored; what could not be delivered then is sent later.
+Tasks run the same without a server. If the server does not answer, a run waits a second at most before it begins, and
+again after its result is stored. Undelivered reports are sent later.
 """
 
 import os
@@ -46,18 +45,17 @@ if TYPE_CHECKING:
 __all__ = ["current_job", "track"]
 
 _REPLACED = ("Replaced by new task",)
-"""What Celery says with Ignore where the task is to run on as another one."""
+"""The arguments of Celery's Ignore if another task replaces this one."""
 
 _running: dict[str, Job] = {}
 _current: ContextVar[Job | None] = ContextVar("_current", default=None)
 
 
 def current_job() -> Job:
-    """The job of the task that runs here: to advance, to set variables, to ask whether it shall end early.
+    """The job of the running task, to report progress, set variables and check for cancellation.
 
-    A task that this one calls as a function shares its job. So do the threads that it starts, as long as the process
-    runs no other task. Where nothing is tracked, outside of a worker for example, it is a job that only this process
-    knows.
+    A task that this one calls as a function shares its job. Threads that it starts share it too, while the process runs
+    no other task. If nothing is tracked, for example outside of a worker, only this process knows the job.
     """
     return current(_current.get(), _running)
 
@@ -72,7 +70,7 @@ def track(
     ca: str | os.PathLike[str] | None = None,
     tasks: Container[str] | None = None,
 ) -> None:
-    """Makes jobs of the app's tasks, or of those that have one of these names, in every worker that imports this call.
+    """Creates jobs for the app's tasks, or for those with one of these names, in every worker that imports this call.
 
     `session`: else HEADWAY_SESSION; without either nothing is tracked, which is a warning of the logger `headway`. The
     rest is as for `headway.connect`. Tasks that are called eagerly are not tracked.
@@ -92,7 +90,8 @@ def track(
 
 
 class _Tracker:
-    """What Celery's signals do, which are sent in the process that runs the task unless told otherwise here."""
+    """The receivers of Celery's signals. Celery sends them in the process that runs the task, unless a docstring here
+    says otherwise."""
 
     def __init__(self, app: "Celery", runs: Runs, tasks: Container[str] | None) -> None:
         self._app = app
@@ -102,7 +101,7 @@ class _Tracker:
         """The main process of this worker."""
 
     def is_ready(self, **_: object) -> None:
-        """Sent in the main process of a worker, before it has others."""
+        """Sent in the main process of a worker, before it starts others."""
         self._main = os.getpid()
         self._runs.check()
 
@@ -114,7 +113,7 @@ class _Tracker:
             _current.set(job)
 
     def is_sent(self, headers: Mapping[str, object] | None = None, **_: object) -> None:
-        """Sent before a task is queued: the one that runs here, if it is retried or replaced."""
+        """Sent before a task is queued. That is the running task if it is retried or replaced."""
         job = _running.get(str((headers or {}).get("id")))
         if job is not None:
             tell(job)
@@ -136,25 +135,25 @@ class _Tracker:
             case states.REJECTED if not getattr(retval, "requeue", False):
                 fail(job, retval)
             case states.RETRY if isinstance(reason := getattr(retval, "exc", None), JobCancelled):
-                # What was cancelled has ended, and the runs that Celery may still begin are told so.
+                # A cancelled job has ended. Runs that Celery may still begin see that.
                 fail(job, reason)
             case states.RETRY | states.REJECTED:
                 pause(job, str(retval))
             case _ if os.getpid() == self._main:
-                # No task's failure for Celery, as of SystemExit, and nobody else tells of it.
+                # Celery does not count this as a failure of the task, as with SystemExit, and reports it nowhere else.
                 fail(job, sys.exc_info()[1] or "the task was broken off")
             case _:
-                # The process is about to end, and only the one that has forked it will know how.
+                # The process is about to end. Only its parent will know how.
                 pause(job, job.message)
 
     def fails(self, sender: "Task[..., object]", task_id: str, exception: object, **_: object) -> None:
-        """Sent in the main process of a worker too: when the one that ran the task was lost, or had to be killed."""
+        """Also sent in the main process of a worker, if the process of the task was lost or killed."""
         if task_id not in _running and not isinstance(exception, Reject) and self._is_tracked(sender):
             self._runs.end(task_id, sender.name, _labels(sender.request), exception)
 
     def is_stopped(self, sender: "Task[..., object]", request: "Context", **_: object) -> None:
-        """Sent where a task is retried, and in the main process where it stops a task as it shuts down cold. Celery
-        calls that a retry too, but nobody runs it again who was told already that the task was received."""
+        """Sent if a task is retried, and in the main process if a cold shutdown stops a task. Celery calls that a retry
+        too, but a task that was acknowledged already does not run again."""
         elsewhere = os.getpid() == self._main and request.id not in _running
         if request.id and elsewhere and self._is_tracked(sender) and not sender.acks_late:
             self._runs.end(request.id, sender.name, _labels(request), "the worker was shut down", cancelled=True)
@@ -174,7 +173,7 @@ class _Tracker:
             self._runs.end(request.id, sender.name, _labels(request), reason, cancelled=True)
 
     def leaves(self, **_: object) -> None:
-        """Sent in each process of a pool as it ends, which it does without its atexit handlers."""
+        """Sent in each process of a pool at its end. Such a process does not run its atexit handlers."""
         self._runs.close()
         end_process(DELIVERY_TIMEOUT)
 

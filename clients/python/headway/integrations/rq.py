@@ -1,4 +1,4 @@
-"""RQ's jobs as jobs of Headway: an option of the worker, and for progress a line in the function.
+"""RQ's jobs as jobs of Headway: one option of the worker, and one line in the function for progress.
 
     rq worker --worker-class headway.rq.Worker
 
@@ -8,16 +8,16 @@
         for record in current_job().track(batch):
             ...
 
-What such a worker runs becomes a job with the name of the function; its id is RQ's, without the dashes. It ends
-COMPLETED with what the function returns, FAILED with its exception, or CANCELLED if that is headway.JobCancelled, if
-the job was stopped with RQ's means, or if the worker shut down cold. A retry takes the job over as its next attempt: it
-counts from 0 again, and finds the variables of the attempt before. While it waits for that, the job is LOST as soon as
-its heartbeats have been missing for 60 s. A job that has ended and is run once more, by `rq requeue`, as a repetition
-or since its id is used again, gets another job. What was cancelled is not retried.
+A job that such a worker runs becomes a job with the name of the function. Its id is RQ's id without dashes. It ends as
+COMPLETED with the return value of the function, as FAILED with its exception, or as CANCELLED if that exception is
+headway.JobCancelled, if RQ stopped the job, or after a cold shutdown of the worker. A retry takes the job over as its
+next attempt: it counts from 0 again and finds the variables of the former attempt. Meanwhile the job is LOST after 60 s
+without a heartbeat. If a job has ended and runs again, by `rq requeue`, as a repetition or because its id is used
+again, it gets a new job. A cancelled job is not retried.
 
-The session is HEADWAY_SESSION, without it nothing is tracked. Whether the server is there changes nothing for the work:
-a run waits a second at most, where the server hangs, before it begins, and two after its result is stored; what could
-not be delivered then is sent later.
+The session is HEADWAY_SESSION. Without it nothing is tracked. Jobs run the same without a server. If the server does
+not answer, a run waits a second at most before it begins, and two after its result is stored. Undelivered reports are
+sent later.
 """
 
 import sys
@@ -43,22 +43,22 @@ _running: dict[str, Job] = {}
 
 
 def current_job() -> Job:
-    """Headway's job of what RQ runs here: to advance, to set variables, to ask whether it shall end early.
+    """Headway's job of the running RQ job, to report progress, set variables and check for cancellation.
 
-    The threads that it starts share it. Where nothing is tracked, outside of a worker for example, it is a job that
-    only this process knows.
+    Threads that it starts share it. If nothing is tracked, for example outside of a worker, only this process knows the
+    job.
     """
     running = rq.get_current_job()
     return current(_running.get(running.id) if running else None, _running)
 
 
 class Tracked(BaseWorker):
-    """To be mixed in before a worker class: `class Worker(Tracked, rq.Worker)`."""
+    """A mixin for a worker class: `class Worker(Tracked, rq.Worker)`."""
 
     runs = Runs()
-    """Where jobs are reported; a subclass may have one with another session or server."""
+    """Where jobs are reported. A subclass may set another session or server."""
 
-    # RQ calls these with what its version calls for; all of that goes on to it as it is.
+    # The arguments depend on the version of RQ. They are passed on unchanged.
 
     def execute_job(self, job: rq.job.Job, queue: rq.Queue) -> None:
         """Runs in the worker's main process."""
@@ -66,19 +66,19 @@ class Tracked(BaseWorker):
         try:
             super().execute_job(job, queue)
         except SystemExit:
-            # A second Ctrl-C: RQ has killed the process that did the work, and says no more of the job.
+            # A second Ctrl-C: RQ has killed the process of the job and reports nothing more of it.
             self.runs.end(job.id, _name(job), self._labels(queue), _SHUT_DOWN, cancelled=True)
             raise
 
     def perform_job(self, job: rq.job.Job, queue: rq.Queue, *args: Any, **more: Any) -> bool:
-        """Runs in the process that does the work."""
+        """Runs in the process of the job."""
         _running[job.id] = self.runs.begin(job.id, _name(job), self._labels(queue), lambda: _is_repeat(job))
         try:
             return super().perform_job(job, queue, *args, **more)
         finally:
             del _running[job.id]
             if self.is_horse:
-                # It is about to end without its atexit handlers.
+                # The process ends without its atexit handlers.
                 self.runs.close()
                 end_process(DELIVERY_TIMEOUT)
 
@@ -87,14 +87,14 @@ class Tracked(BaseWorker):
         complete(_running[job.id], job._result)
 
     def handle_job_failure(self, job: rq.job.Job, queue: rq.Queue, *args: Any, **more: Any) -> None:
-        """Runs in the worker's main process too, if the one that did the work was killed, or stopped by RQ's means."""
+        """Also runs in the worker's main process, if the process of the job was killed, or if RQ stopped it."""
         error = sys.exc_info()[1] or str(more.get("exc_string", "")).strip("; ")
         if isinstance(error, JobCancelled):
-            # What was cancelled is not tried again.
+            # A cancelled job is not retried.
             job.retries_left = 0
         again, run = bool(job.retries_left), _running.get(job.id)
         if again and run is not None:
-            # Before RQ queues it, and another worker may begin.
+            # Do this before RQ queues the job, because another worker may begin then.
             pause(run, f"Retry after {error!r}")
         super().handle_job_failure(job, queue, *args, **more)
         stopped = job.get_status(refresh=False) == JobStatus.STOPPED
@@ -129,7 +129,7 @@ class SimpleWorker(Tracked, rq.SimpleWorker):
 
 
 def _is_repeat(job: rq.job.Job) -> bool:
-    """Whether RQ runs it again by itself: there is no failure that somebody could have queued it again after."""
+    """Whether RQ repeats the job by itself: it has no failure after which a person could have queued it again."""
     last = job.latest_result()
     return last is None or last.type is last.Type.RETRIED
 
@@ -138,5 +138,5 @@ def _name(job: rq.job.Job) -> str:
     try:
         return job.func_name or ""
     except Exception:
-        # What cannot be read fails in RQ's hands, and is told then.
+        # RQ fails if it cannot read the job, and reports that itself.
         return ""

@@ -1,5 +1,5 @@
-"""What headway.celery and headway.rq share: one job for all the runs of a task, and none of the tracker's troubles for
-the task."""
+"""The common part of headway.celery and headway.rq: one job for all runs of a task. Problems of the tracking never
+affect the task."""
 
 import atexit
 import difflib
@@ -27,11 +27,12 @@ from headway.v1 import job_service_pb2 as rpc
 from headway.values import Json, clean
 
 DELIVERY_TIMEOUT = 1.0
-"""Seconds that the end of a run, and then that of its process, waits at most until the server has it."""
+"""Seconds to wait at most until the server has the end of a run, and again at the end of its process."""
 
 _RESULTS = 1024 * 1024
 _BUILT_IN = "celery."
-"""A task of Celery's own that replaces another, to collect what a group returns, says less of the work."""
+"""Celery has tasks of its own that replace another task, to collect the results of a group. Their names say less about
+the work."""
 _IDS = uuid.UUID("8f4c1f0e-6a5b-4d0e-9a43-3b1f6f0b7c52")
 
 Parameters = ParamSpec("Parameters")
@@ -39,7 +40,7 @@ Result = TypeVar("Result")
 
 
 def suggesting(call: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Adds to the TypeError about an unknown option which one may be meant."""
+    """Adds to the TypeError for an unknown option the option that was probably meant."""
     known = list(inspect.signature(call).parameters)
 
     @wraps(call)
@@ -55,8 +56,8 @@ def suggesting(call: Callable[Parameters, Result]) -> Callable[Parameters, Resul
 
 
 class Runs:
-    """Makes the jobs of one application's tasks. No method raises; each waits for the server for some seconds at most,
-    and not at all while it is known to be away."""
+    """Creates the jobs of one application's tasks. No method raises. Each waits some seconds for the server at most,
+    and not at all while the server is known to be unreachable."""
 
     @suggesting
     def __init__(
@@ -73,7 +74,8 @@ class Runs:
         atexit.register(self.close)
 
     def check(self) -> None:
-        """Says now, in a process that will fork, what each of its children would have to say: nothing is tracked."""
+        """Logs now, in a process that will fork, that nothing is tracked. Otherwise each of its children would log
+        it."""
         try:
             self._connect()._in(None)
         except Exception as error:
@@ -106,7 +108,7 @@ class Runs:
         except Exception as error:
             self._complain(error)
             return untracked()
-        # Whoever has begun the run knows best how a process ended that could not tell.
+        # The process that has begun the run knows best how a lost process ended.
         job._job_state.supervised = True
         return job
 
@@ -121,7 +123,7 @@ class Runs:
             if job is None:
                 return
             if _is_old(job):
-                # Whatever that process may still say, it comes too late.
+                # Later reports of that process are refused.
                 _take_over(job)
             else:
                 _label(job, {**labels, "task": task})
@@ -130,7 +132,8 @@ class Runs:
             self._complain(fault)
 
     def close(self) -> None:
-        """Delivers what is left, or writes it down for a later process. What begins after that is tracked again."""
+        """Delivers the remaining reports, or saves them for a later process. Runs that begin after that are tracked
+        again."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -145,7 +148,7 @@ class Runs:
         return self._attach(self._connect().get(None, job_id(task)))
 
     def _find_later(self, task: str) -> Job | None:
-        """The job of a run of this task that came after its first job had ended."""
+        """The job of a run of this task after its first job has ended."""
         unfinished = [Status.RUNNING, Status.LOST]
         return next(map(self._attach, self._connect().list(labels=_clean({"task": task}), statuses=unfinished)), None)
 
@@ -167,7 +170,7 @@ class Runs:
 
 
 def job_id(task: str) -> str:
-    """The id of a task's job: the task's own where that is a UUID, as it is by default; else one made of it."""
+    """The id of a task's job: the id of the task if that is a UUID, which is the default, else an id made from it."""
     try:
         return uuid.UUID(task).hex
     except ValueError:
@@ -175,7 +178,7 @@ def job_id(task: str) -> str:
 
 
 def current(own: Job | None, running: Mapping[str, Job]) -> Job:
-    """The job of a run. In a thread that a run has started: the only job that runs in this process."""
+    """The job of a run. In a thread that a run has started: the only running job of this process."""
     if own is not None:
         return own
     candidates = list(running.values())
@@ -195,27 +198,27 @@ def _warn_of_stray_thread() -> None:
 
 
 def complete(job: Job, result: object) -> None:
-    """The run has returned this. Results that are no JSON, or more than 1 MiB of it, are left out."""
+    """Ends the job with the return value of the run. Results that are not JSON, or larger than 1 MiB, are left out."""
     job.finish(result if _fits(result) else UNSET)
 
 
 def fail(job: Job, error: object, *, cancelled: bool = False) -> None:
-    """The run has ended because of this exception, or for a reason in words."""
+    """Ends the job with an exception, or with a reason as text."""
     code = code_pb2.CANCELLED if cancelled or isinstance(error, JobCancelled) else code_pb2.UNKNOWN
     try:
         job.fail(error, code)
     except Exception:
-        # An exception that cannot even say what it is.
+        # An exception that cannot be converted to text.
         job.fail(type(error).__name__, code)
 
 
 def tell(job: Job) -> None:
-    """Another run of the same task may begin from now on, and shall find what this one has said."""
+    """Delivers the reports of this run, because another run of the same task may begin now."""
     _submit(job, PendingCall(after_reports=True))
 
 
 def pause(job: Job, message: str) -> None:
-    """The run has ended, and another of the same task is to come."""
+    """Releases the job, because another run of the same task follows."""
     job.message = message
     _submit(job, PendingCall(after_reports=True, release=True))
 
@@ -226,8 +229,8 @@ def _submit(job: Job, pending_call: PendingCall) -> None:
 
 
 def untracked(state: job_pb2.Job | None = None) -> Job:
-    """A job that nothing is reported of, so that the code of a task need not care whether it is tracked. If it is one
-    that somebody has cancelled, the run is to learn of that."""
+    """A job that is not reported, so that the code of a task works without tracking too. If the job was cancelled, the
+    run learns it."""
     return _Untracked(_nowhere(), state or job_pb2.Job())
 
 
@@ -249,7 +252,7 @@ def _nowhere() -> Client:
 
 
 def _is_old(job: Job) -> bool:
-    """Whether an earlier run has left its marks, as far as the server has answered."""
+    """Whether an earlier run has reported the job, as far as the server has answered."""
     return job.snapshot.revision > 1
 
 
@@ -262,7 +265,7 @@ def _take_over(job: Job) -> None:
 
 
 def _label(job: Job, labels: Mapping[str, str]) -> None:
-    # Not when the job is created: that must be the same call for every run of the task.
+    # Labels are not part of the creation, which must be the same call for every run of the task.
     request = rpc.UpdateJobRequest(session_id=job.session, job=job_pb2.Job(id=job.id, labels=_clean(labels)))
     request.update_mask.paths.append("labels")
     job._engine.submit(job._job_state, PendingCall(request))

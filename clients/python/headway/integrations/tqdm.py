@@ -1,14 +1,13 @@
-"""tqdm whose bars are Headway jobs too: a script changes its import, and nothing else.
+"""tqdm with bars that are Headway jobs too. A script only changes its import.
 
     from headway.tqdm import tqdm
 
-The job is named by the bar's first description, else by the script. Its progress, size and unit are the bar's; its
-message is the postfix, and the description once that has changed. The session is HEADWAY_SESSION.
+The bar's first description names the job, else the name of the script. The job has the progress, size and unit of the
+bar. Its message is the postfix, and the description after its first change. The session is HEADWAY_SESSION.
 
-A bar that is opened inside another one is no job, `job=True` or `job=False` decides otherwise. Each thread and each
-asyncio task has its own bars. A disabled bar is a job as well. Under `headway run`, or without a session, bars are just
-bars. What happens to the server neither raises nor waits: the script alone is held up, for a second at its end, if
-something could not be delivered.
+A bar inside another bar is not a job; `job=True` or `job=False` overrides this. Each thread and each asyncio task has
+its own bars. A disabled bar is a job too. Under `headway run`, or without a session, bars are only bars. A server that
+does not answer neither raises nor delays the script, except for a second at its end if reports are not delivered.
 """
 
 import asyncio
@@ -47,10 +46,10 @@ except ImportError as error:
 __all__ = ["tqdm", "trange"]
 
 DELIVERY_TIMEOUT = 1.0
-"""Seconds that a script waits at its end for what was not delivered yet."""
+"""Seconds that a script waits at its end until all reports are delivered."""
 
 DECISION_DELAY = 5.0
-"""Seconds after a loop was left early in which the end of the script can still tell why."""
+"""Seconds after a loop was left early in which the end of the script can still show the reason."""
 
 _UNNAMED_UNIT = "it"
 _PARAMETERS = dict(inspect.signature(std_tqdm.__init__).parameters)
@@ -79,20 +78,20 @@ class tqdm(_Bar[Item]):
     """
 
     job: Job | None = None
-    """The bar's job, to count, to set results, to ask `cancelled`; None if the bar is just a bar. Its progress, size
-    and message are the bar's to set."""
+    """The bar's job, to count, to set results or to check `cancelled`. None if the bar is only a bar. The bar sets its
+    progress, size and message."""
     _inside = False
     _silent = False
     _looping = False
-    """Whether a `for` loop over the bar is under way, which tells its end itself."""
+    """A `for` loop over the bar is running. It reports its end itself."""
     _looped = False
-    """Whether the bar is one of an `async for`, which has no generator that could tell its end."""
+    """The bar belongs to an `async for` loop, which has no generator that could report its end."""
     _awaited_failure: status_pb2.Status | None = None
-    """How the awaitable failed that `as_completed` handed out last."""
+    """The exception of the last awaitable from `as_completed`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # Not for every bar: an update of a plain one shall cost what it costs with tqdm.
+        # Not for every bar: an update of a plain bar must cost the same as with tqdm.
         if "_Counting" in globals() and not issubclass(cls, _Counting):
             bases = tuple(_Counting if base is tqdm else base for base in cls.__bases__)
             cls.__bases__ = bases if _Counting in bases else (*bases, _Counting)
@@ -106,10 +105,10 @@ class tqdm(_Bar[Item]):
         job: bool | None = None,
         **options: Any,
     ) -> None:
-        """`job`: whether to make a job of the bar; by default, unless it is opened inside another. All else is
+        """`job`: whether the bar is a job. By default it is, unless it is inside another bar. The other arguments are
         tqdm's."""
-        # tqdm.asyncio asks for an iterator here already; tqdm when the loop begins.
-        # Its types do not know that it takes what `async for` does.
+        # tqdm.asyncio asks for an iterator here; tqdm asks when the loop begins.
+        # Its types do not say that it takes asynchronous iterables.
         plain = cast("Iterable[Item]", iterable)
         super(tqdm_asyncio, self).__init__(plain, desc, total, *args, **options)
         if job or (job is None and not _is_inside_another()):
@@ -120,7 +119,7 @@ class tqdm(_Bar[Item]):
                 self.__class__ = _Counting
 
     def __getstate__(self) -> dict[str, object]:
-        """A copy, in this process or another, is just a bar."""
+        """A copy, in this process or another, is only a bar."""
         own = {"job", "_inside", "_silent", "_looping", "_looped", "_awaited_failure"}
         return {name: value for name, value in vars(self).items() if name not in own}
 
@@ -141,7 +140,7 @@ class tqdm(_Bar[Item]):
             error = None
 
     def _counted(self) -> Iterator[Item]:
-        """tqdm counts nothing where a bar is disabled."""
+        """tqdm does not count a disabled bar."""
         for item in self.iterable:
             yield item
             self.n += 1
@@ -177,7 +176,7 @@ class tqdm(_Bar[Item]):
         self.close()
 
     def _leave(self, error: BaseException | None) -> None:
-        """The loop over the bar has ended: by GeneratorExit if it was left."""
+        """The loop over the bar has ended, with GeneratorExit if it was left early."""
         if (mirror := self._mirror()) and not self._inside:
             mirror.over(self, error)
 
@@ -191,7 +190,7 @@ class tqdm(_Bar[Item]):
         total: int | None = None,
         **options: Any,
     ) -> Generator[Any, None, None]:
-        """As `tqdm.asyncio` has it. A loop that an awaitable's exception leaves, ends with that exception."""
+        """Like in `tqdm.asyncio`. If the exception of an awaitable leaves the loop, the job ends with it."""
         awaitables: Iterable[Any] = asyncio.as_completed(fs, timeout=timeout)
         bar = cls(awaitables, total=len(fs) if total is None else total, **options)
         for awaitable in bar:
@@ -219,7 +218,7 @@ class tqdm(_Bar[Item]):
     def __del__(self) -> None:
         if (mirror := self._mirror()) and not self._inside:
             mirror.dropped(self)
-        # tqdm closes it, which is not the script's word.
+        # tqdm closes the bar here, not the script.
         self.job = None
         super().__del__()
 
@@ -228,17 +227,17 @@ class tqdm(_Bar[Item]):
         try:
             super().close()
         finally:
-            # What happens inside a `with` block or a loop is told at its end.
+            # The end of a `with` block or a loop reports what happened inside.
             if (mirror := self._mirror()) and not self._inside and not self._looping:
                 mirror.closed(self, error)
 
     def _mirror(self) -> "_Mirror | None":
-        """The job, where it is this process's to end, and not that of a parent that has forked."""
+        """The job, if this process has to end it and not its parent."""
         return self.job if isinstance(self.job, _Mirror) and self.job.is_here else None
 
 
 class _Counting(tqdm[Item]):
-    """A disabled bar, which tqdm does not count, and the class before `tqdm` in each that is derived from it."""
+    """A disabled bar, which tqdm does not count. This class comes before `tqdm` in each derived class."""
 
     def update(self, n: float | None = 1) -> bool | None:
         if self._silent:
@@ -253,8 +252,8 @@ def trange(*bounds: int, **options: Any) -> tqdm[int]:
 
 
 class _Mirror(Job):
-    """The job of one bar. The engine looks at the bar when it is time for a report, so that an update of the bar costs
-    nothing more."""
+    """The job of one bar. The engine reads the bar when a report is due, so that an update of the bar costs nothing
+    extra."""
 
     def __init__(
         self, client: Client, request: rpc.CreateJobRequest, bar: tqdm[Item], desc: str, scale: object
@@ -266,10 +265,10 @@ class _Mirror(Job):
         self._scale = scale
         self._text = ""
         self._around = sys.exc_info()[1]
-        """What was being handled already when the bar began."""
+        """The exception that was being handled when the bar began."""
         self._printed = _last_printed()
         self._left_at: float | None = None
-        """When the loop was left early, as long as nobody has told why."""
+        """The time when the loop was left early, while the reason is unknown."""
         self.look(bar)
         _open.add(self)
         _opened_here.set((*(bar for bar in _opened_here.get() if bar() in _open), ref(self)))
@@ -287,11 +286,11 @@ class _Mirror(Job):
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the bar's process, and not one that was forked from it."""
+        """Whether this is the bar's process, and not a forked child."""
         return os.getpid() == self._pid
 
     def look(self, bar: tqdm[Item], *remarks: str) -> None:
-        """Takes over how far the bar is. What a disabled bar does not have stays as it was."""
+        """Copies the progress of the bar. Values that a disabled bar does not have stay unchanged."""
         progress, size = _units(bar.n, self._scale), _units(bar.total or 0, self._scale)
         if progress is not None:
             self.progress = progress
@@ -330,7 +329,7 @@ class _Mirror(Job):
                 _undecided.add(self)
 
     def dropped(self, bar: tqdm[Item]) -> None:
-        """Nobody has closed the bar, and nobody can any more."""
+        """The bar was never closed, and cannot be closed any more."""
         if bar._looping or bar._looped:
             self.left(bar)
         if self._left_at is not None:
@@ -339,7 +338,7 @@ class _Mirror(Job):
         self._finish(bar, None if done else failure(f"the bar was let go at {_place(bar)}"))
 
     def exit(self, leaving: SystemExit | None) -> None:
-        """The process ends, because of this exception if sys.exit was called."""
+        """The process ends, with this exception if sys.exit was called."""
         if not self.is_here:
             return
         bar, error = self._watched(), self._uncaught() or leaving
@@ -352,13 +351,13 @@ class _Mirror(Job):
                 lately = time.monotonic() < self._left_at + DECISION_DELAY
                 self._finish(None, end_status(error) if lately else None)
         if bar is not None:
-            # Else tqdm draws it while the interpreter takes its modules down, which Python 3.13 may not survive.
+            # Otherwise tqdm draws it while the interpreter removes its modules, and Python 3.13 may crash.
             with suppress(Exception):
                 bar.close()
 
     def _uncaught(self) -> BaseException | None:
-        """The exception whose traceback the interpreter has printed since the bar began, be it at the end of the script
-        or of a cell."""
+        """The exception whose traceback the interpreter has printed since the bar began, at the end of the script or of
+        a cell."""
         printed = _last_printed()
         return printed if printed is not self._printed else None
 
@@ -373,7 +372,7 @@ class _Mirror(Job):
 
 
 class _AboveTheBar(logging.Handler):
-    """Shows what the client has to say where nobody else takes it, and leaves the bars whole."""
+    """Prints the log of the client if nothing else handles it, without breaking the bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if sys.stderr is not None and not logging.getLogger().handlers and log.handlers == [self]:
@@ -385,7 +384,7 @@ _undecided: set[_Mirror] = set()
 _opened_here: "ContextVar[tuple[ReferenceType[_Mirror], ...]]" = ContextVar("_opened_here", default=())
 """The bars of this thread or asyncio task."""
 _exit_status: list[object] = []
-"""What the main thread has called sys.exit with, since the last bar began: the interpreter does not tell."""
+"""The arguments of sys.exit in the main thread since the last bar began. The interpreter does not store them."""
 
 
 def _is_inside_another() -> bool:
@@ -397,7 +396,7 @@ def _begin(bar: tqdm[Item], given: Mapping[str, object]) -> Job | None:
         client = _connection()
         if client is None:
             return None
-        # A disabled bar has no more than its count and total.
+        # A disabled bar has only its count and total.
         unit, desc, scale = (
             getattr(bar, name, given.get(name, _PARAMETERS[name].default)) for name in ("unit", "desc", "unit_scale")
         )
@@ -461,7 +460,7 @@ def _task_is_cancelled() -> bool:
 
 
 def _units(number: Any, scale: Any) -> int | None:
-    """A bar's number as a job's; None if it is none."""
+    """A number of the bar as a number of the job, or None."""
     try:
         units = amount(number if isinstance(scale, bool) else number * (scale or 1))
     except (TypeError, ValueError, OverflowError):
@@ -477,7 +476,7 @@ def _is_done(bar: tqdm[Item]) -> bool:
 
 
 def _place(bar: tqdm[Item]) -> str:
-    """How far the bar is, for people."""
+    """The progress of the bar, for people."""
     try:
         return f"{bar.n:g} of {bar.total:g}" if bar.total else f"{bar.n:g}"
     except (TypeError, ValueError):
