@@ -138,7 +138,7 @@ def test_only_who_asks_it_to_end_cuts_output_short(environment: dict[str, str]) 
     assert (len(out), process.returncode) == (200000, 0)
 
 
-def test_a_reader_that_goes_away_is_the_programs_to_notice(environment: dict[str, str], job: Callable[[], Job]) -> None:
+def test_the_program_sees_that_its_reader_has_gone(environment: dict[str, str], job: Callable[[], Job]) -> None:
     process = subprocess.Popen([*HEADWAY, "run", "--", "yes"], env=environment, stdout=-1, stderr=-1)
     assert process.stdout is not None
     process.stdout.read(2)

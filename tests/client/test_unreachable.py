@@ -223,8 +223,8 @@ def test_what_no_headway_server_says_ends_nothing(
         job.advance()
     assert fake.service.finished.qsize() == 1
     assert fake.service.created.qsize() == 4
-    (notice,) = caplog.messages
-    assert f"{fake.address} does not answer (what? what? [31m); the work goes on" in notice
+    (warning,) = caplog.messages
+    assert f"{fake.address} does not answer (what? what? [31m); the work goes on" in warning
 
 
 def test_a_connection_that_is_spoilt_is_replaced(fake: FakeServer) -> None:

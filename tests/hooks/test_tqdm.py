@@ -725,7 +725,7 @@ def test_a_server_that_is_away_costs_a_second_and_is_told_later(
     done = run(script, environment)
     assert time.monotonic() - begun < 6
     assert (done.returncode, done.stdout) == (0, "done\n")
-    # A notice stands above the bar, and the bar remains whole.
+    # A warning is printed above the bar, and the bar stays intact.
     assert "does not answer" in done.stderr
     assert all("headway" not in line for line in done.stderr.split("\n") if "60/60" in line)
     own_server.start()

@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line `headway`: create, follow and report jobs from a shell.
 
-Imports what a command needs when it runs, so that `headway --help` and completion are quick.
+It imports the modules of a command only when that runs, so that `headway --help` and completion are fast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # A terminal that can't show a letter gets an escape, not a traceback.
+            # A terminal that cannot show a character gets an escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None and words[:1] not in (["serve"], ["run"], ["pipe"]):
         sys.stdout = _Closed()
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Closed(io.TextIOBase):
-    """Stands for a standard output that is closed: a script must learn that what it asked for went nowhere."""
+    """Replaces a closed standard output. Writing fails, so that a script learns that its output is lost."""
 
     def write(self, _: str) -> int:
         raise OSError(errno.EBADF, "standard output is closed")
@@ -84,7 +84,7 @@ def _run(words: list[str]) -> int:
     if args.command == "open":
         return _open(args)
     if args.command in ("run", "pipe"):
-        # They do their work without a server too; all that has to do with one is loaded beside the work.
+        # They work without a server too, so everything for the server is loaded in parallel.
         work = getattr(import_module(f"headway.cli.run.{args.command}"), args.command)
         return int(work(args))
     return _call(args)
@@ -109,7 +109,7 @@ def _open(args: argparse.Namespace) -> int:
     from headway.cli.open import open_page
     from headway.target import Target
 
-    # Without a session the page asks for it.
+    # Without a session, the page asks for one.
     session = getattr(args, "session", None) or os.environ.get("HEADWAY_SESSION", "")
     if not _is_text(session):
         return _complain("the session is not UTF-8", USAGE)
@@ -123,7 +123,7 @@ def _open(args: argparse.Namespace) -> int:
 
 
 def _call(args: argparse.Namespace) -> int:
-    # gRPC's own log is for its developers; what matters of it comes as an error too.
+    # gRPC's own log is for its developers. Important problems are errors too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
 
@@ -151,7 +151,7 @@ def _call(args: argparse.Namespace) -> int:
         if not (target.token or "").isascii() or not (target.token or "").isprintable():
             return _complain("the token must be printable ASCII", USAGE)
         address = f"{target.address} over TLS" if target.tls else target.address
-        # What can be kept is kept at once.
+        # Offline mode saves a call at once, without retries.
         with open_channel(target, retry=not offline) as channel:
             timeout = getattr(args, "timeout", None)
             offline_calls = OfflineCalls(target, channel, timeout) if offline else None
@@ -172,7 +172,7 @@ def _call(args: argparse.Namespace) -> int:
 
 
 def _jobs(args: argparse.Namespace) -> Sequence[str]:
-    """The ids of the jobs that a command is about; "" for whichever has a key."""
+    """The ids of the jobs that a command is about; "" stands for the job with a key."""
     if getattr(args, "key", ""):
         return [""]
     return [*getattr(args, "jobs", ()), *filter(None, [getattr(args, "job", None)])]
@@ -200,7 +200,7 @@ def _is_text(word: str) -> bool:
 
 
 def _abandon_stdout() -> None:
-    """Keeps the interpreter's own flush at exit from failing once more."""
+    """Prevents a second error from the interpreter's flush at exit."""
     if sys.stdout is None:
         return
     try:

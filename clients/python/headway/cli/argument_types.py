@@ -1,4 +1,4 @@
-"""What people write on the command line, made into values. Imports nothing heavy before its use."""
+"""Converts arguments of the command line into values. It imports heavy modules only when they are needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def seconds(text: str) -> float:
     """`90`, `90s`, `1.5m`, `2h` or `7d` in seconds. Raises ArgumentTypeError for anything else."""
     match = _DURATION.fullmatch(text)
     if not match:
-        raise ArgumentTypeError(f"{text!r} is no duration; write 90, 90s, 5m, 2h or 7d")
+        raise ArgumentTypeError(f"{text!r} is not a duration; write 90, 90s, 5m, 2h or 7d")
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -35,7 +35,7 @@ def whole(text: str) -> int:
     except ValueError:
         number = 2**63
     if not -(2**63) <= number < 2**63:
-        raise ArgumentTypeError(f"{text!r} is no whole number of 64 bits")
+        raise ArgumentTypeError(f"{text!r} is not a whole number of 64 bits")
     return number
 
 
@@ -60,8 +60,8 @@ def pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (key and equals):
         if _ID.fullmatch(text):
-            raise ArgumentTypeError(f"{text!r} is no NAME=VALUE but a job's id, which stands before the options")
-        raise ArgumentTypeError(f"{text!r} is no key=value")
+            raise ArgumentTypeError(f"{text!r} is a job's id, not NAME=VALUE; write the id before the options")
+        raise ArgumentTypeError(f"{text!r} is not key=value")
     return key, value
 
 
@@ -72,7 +72,7 @@ def counter(text: str) -> tuple[str, int]:
 
 
 def variable(text: str) -> tuple[str, Json]:
-    """`name=JSON`, or `name=text` where it is no JSON. ArgumentTypeError for what Headway cannot hold."""
+    """`name=JSON`, or `name=text` if it is not JSON. ArgumentTypeError for a value that Headway cannot store."""
     name, value = pair(text)
     try:
         return name, parse_json(value)
@@ -85,20 +85,20 @@ def results(text: str) -> Json:
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
-        raise ArgumentTypeError(f"no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+        raise ArgumentTypeError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
 
 
 def record_error(text: str) -> tuple[str, str, str]:
-    """`record:code:message`; the message may hold colons, or be missing with the code."""
+    """`record:code:message`; the message may contain colons. Code and message may be missing."""
     record, _, rest = text.partition(":")
     code, _, message = rest.partition(":")
     if not record:
-        raise ArgumentTypeError(f"{text!r} names no record; write record:code:message")
+        raise ArgumentTypeError(f"{text!r} has no record; write record:code:message")
     return record, code, message
 
 
 def parse_json(text: str) -> Json:
-    """The JSON value in `text`. JSONDecodeError if it is none, ArgumentTypeError if it cannot be held."""
+    """The JSON value in `text`. JSONDecodeError if it is not JSON, ArgumentTypeError if Headway cannot store it."""
     try:
         value: Json = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_constant)
     except RecursionError:

@@ -18,7 +18,7 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def with_whole_ids(args: Namespace, hw: Caller) -> None:
-    """Puts whole ids in the place of beginnings. As `job_selection.whole_id`."""
+    """Replaces beginnings of ids by whole ids. See `job_selection.whole_id`."""
     if getattr(args, "job", None):
         args.job = job_selection.whole_id(hw.stub, hw.session, args.job, hw.call_timeout)
     if getattr(args, "jobs", None):
@@ -33,7 +33,7 @@ def each(args: Namespace, hw: Caller, one: Callable[[str], None], done: str, sta
     """
     by_filter = job_selection.are_given(args)
     if bool(args.jobs) == by_filter:
-        raise ArgumentTypeError("name jobs by their ids, or by options such as --status, and not by both")
+        raise ArgumentTypeError("give either ids of jobs or options such as --status, not both")
     if args.jobs and not args.dry_run and len(args.jobs) == 1:
         one(args.jobs[0])
         return OK
@@ -41,7 +41,7 @@ def each(args: Namespace, hw: Caller, one: Callable[[str], None], done: str, sta
         if not (args.status or args.all or args.active):
             args.status = list(statuses)
         request = job_selection.filters(args, hw.session)
-        # All of them first: what is removed or ended meanwhile moves no page.
+        # List all jobs first: jobs that are removed or ended meanwhile would shift the pages.
         jobs = list(job_selection.listed(hw.stub, request, hw.call_timeout))
     else:
         jobs = [

@@ -1,4 +1,4 @@
-"""What the commands call the server with, and how they show its replies."""
+"""How commands call the server and show its replies."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 CALL_TIMEOUT = 10.0
 """Seconds."""
 LONGEST_TIMEOUT = 30 * 86400.0
-"""Seconds; gRPC takes much longer ones for none at all."""
+"""Seconds. gRPC treats much longer timeouts as no timeout."""
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """The server, and what every call to it has in common."""
+    """The server, and the settings that all calls share."""
 
     target: Target
     address: str
@@ -37,14 +37,14 @@ class Caller:
     """Seconds, or None if the command line does not say."""
     json: bool
     offline_calls: OfflineCalls | None = None
-    """Keeps what the server cannot be told; None if that is an error."""
+    """Saves calls if the server does not answer; None without offline mode."""
 
     @property
     def call_timeout(self) -> float:
         return CALL_TIMEOUT if self.timeout is None else min(self.timeout, LONGEST_TIMEOUT)
 
     def send(self, call: Callable[[float], Answer], request: SpoolableRequest) -> Answer | None:
-        """The answer to `call`, which gets the seconds that it may take; None if `request` is kept instead."""
+        """The answer to `call`, which gets its timeout in seconds. None if `request` is saved in the spool instead."""
         return self.offline_calls.send(call, request) if self.offline_calls else call(self.call_timeout)
 
     def show_kept(self) -> None:
@@ -52,7 +52,8 @@ class Caller:
             print('{"kept": true}')
 
     def show(self, reply: Message, otherwise: str = "", *, if_empty: str = "") -> None:
-        """Prints the reply as JSON if that was asked for, else `otherwise`; if there is none, a notice."""
+        """Prints the reply as JSON if that was asked for, else `otherwise`. If both are empty, it prints `if_empty` on
+        standard error."""
         if self.json:
             print(formatting.to_json(reply, indent=2))
         elif otherwise:

@@ -1,4 +1,4 @@
-"""What each command does: one call, and its reply in print."""
+"""The commands: each makes one call and prints the reply."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from headway.v1 import job_service_pb2 as pb
 def create(args: Namespace, hw: Caller) -> int:
     request = pb.CreateJobRequest(
         session_id=hw.session,
-        # Chosen here, so that the channel may repeat the call.
+        # The id is chosen here, so that the channel can repeat the call.
         job_id=uuid7() if args.id is None else args.id,
         name=args.name,
         invoker=args.invoker,
@@ -163,7 +163,7 @@ def set_variables(args: Namespace, hw: Caller) -> int:
         hw.show(job)
         return OK
     if args.remove:
-        warn("--remove is lost: only what is set can be kept")
+        warn("the removal is lost: offline mode saves only variables that are set")
     hw.show_kept()
     return OK
 
@@ -201,7 +201,7 @@ def show_errors(args: Namespace, hw: Caller) -> int:
     request = pb.ListRecordErrorsRequest(session_id=hw.session, job_id=args.job)
     reply = hw.stub.ListRecordErrors(request, timeout=hw.call_timeout)
     unseen = reply.total - len(reply.first) - len(reply.last)
-    # With fewer than 200 in all, the last ones begin within the first.
+    # With fewer than 200 errors, the last ones overlap the first ones.
     last = reply.last[max(0, -unseen) :]
     lines = [formatting.record_error(error) for error in reply.first]
     if unseen > 0:
@@ -224,7 +224,7 @@ def watch_jobs(args: Namespace, hw: Caller) -> int:
     from headway.client import Client
 
     if args.job and job_selection.are_given(args):
-        raise ArgumentTypeError("--active and filters choose among the jobs of the session: give no id beside them")
+        raise ArgumentTypeError("give either an id, or --active and filters, not both")
     only = job_selection.filters(args, hw.session) if job_selection.are_given(args) else None
     unreachable_timeout = follow.UNREACHABLE_TIMEOUT if hw.timeout is None else hw.timeout
     with Client(hw.target) as client:
@@ -266,7 +266,7 @@ COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
 
 
 def _on_terminal() -> bool:
-    """Whether the output goes to a terminal that can be drawn on."""
+    """Whether the output goes to a terminal with cursor control."""
     out = sys.stdout
     if out is None or not out.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return False

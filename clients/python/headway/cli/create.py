@@ -1,4 +1,4 @@
-"""`headway create` and `headway retry`: jobs that are new, found by their key, or carry on others."""
+"""`headway create` and `headway retry`: new jobs, jobs with a key, and jobs that continue others."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def retry(args: Namespace, hw: Caller) -> int:
 
 
 def create(request: pb.CreateJobRequest, hw: Caller) -> int:
-    """Creates the job, or takes over the one with its key, and shows it. What is kept is a job of its own."""
+    """Creates the job, or takes over the job with its key, and shows it. A call that offline mode saves creates a new
+    job."""
     kept = pb.CreateJobRequest()
     kept.CopyFrom(request)
     kept.key_if_free = bool(request.key)
-    # To go on without the answer would be to do all work again.
+    # Without the answer all work would be done again.
     least = FIND_TIMEOUT if may_have_begun(request) else 0.0
     job = hw.send(lambda timeout: _created(request, hw, max(timeout, least)), kept) or described(request)
     hw.show(job, job.id)
@@ -50,6 +51,6 @@ def _created(request: pb.CreateJobRequest, hw: Caller, timeout: float) -> job_pb
             start = pb.StartJobRequest(session_id=hw.session, job_id=job.id, take_over=True)
             return hw.stub.StartJob(start, timeout=timeout)
         except grpc.RpcError as error:
-            # It can have ended just now.
+            # The job may have ended just now.
             if from_rpc_error(error).reason != "JOB_ENDED":
                 raise

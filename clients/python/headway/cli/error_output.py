@@ -1,4 +1,4 @@
-"""What a refusal, or no answer, looks like to whoever called: one line on standard error, and an exit status."""
+"""Shows a refused or unanswered call: one line on standard error, and an exit status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headway.errors import HeadwayError
 
 
 def tell(error: HeadwayError, address: str, *, as_json: bool, job_id: str = "") -> int:
-    """Prints the error and returns the exit status for it. `job_id`: the job, where it is one of several."""
+    """Prints the error and returns its exit status. `job_id`: the job, if it is one of several."""
     if as_json:
         return _as_json(error, job_id)
     message, status = _explained(error, address)
@@ -37,8 +37,8 @@ def _explained(error: HeadwayError, address: str) -> tuple[str, int]:
         case "UNAUTHENTICATED":
             return f"{message} Set HEADWAY_TOKEN to a token of this server.", ERROR
         case "UNIMPLEMENTED":
-            return f"what answers at {address} is no Headway server, or an older one", ERROR
-    # The server's own message names its fields; one from in between may not.
+            return f"the program at {address} is not a Headway server, or is an older one", ERROR
+    # The server's messages name the fields; those of a proxy may not.
     faults = [f"{field}: {fault}" for field, fault in error.fields if field not in message]
     return "; ".join([message, *faults]), ERROR
 

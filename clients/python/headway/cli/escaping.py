@@ -1,4 +1,4 @@
-"""Text from elsewhere on a terminal: shown, never obeyed."""
+"""Text from other programs for a terminal: control characters are shown and have no effect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x7f": "\\u007f"}
 _HARMLESS = frozenset("\u00a0\u200c\u200d\u3000")
-"""Not printable to Python, but part of ordinary writing: spaces, and the joiners of Persian and of emoji."""
+"""Not printable for Python, but part of ordinary text: spaces, and the joiners of Persian and of emoji."""
 
 
 def safe(text: str, keep: str = "") -> str:
@@ -22,7 +22,7 @@ def safe(text: str, keep: str = "") -> str:
 
 
 def warn(words: str) -> None:
-    """One line on standard error, if there is any."""
+    """Prints one line on standard error, if that is open."""
     if sys.stderr is not None:
         print(f"headway: {safe(words)}", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""`headway flush`: sends what workers of this user could not deliver while their server was away."""
+"""`headway flush`: sends the spool files of this user, which workers could not deliver."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _COLUMNS = ("outcome", "target", "job", "name", "written", "calls", "reason", "f
 
 
 def flush(args: Namespace, target: Target) -> int:
-    """Sends all letters; with `args.list` only shows them; with `args.discard` removes those of the jobs and servers
-    that it names (`all`: every one).
+    """Sends all spool files; with `args.list` only shows them; with `args.discard` removes those of the jobs and
+    servers that it names (`all`: every one).
 
     `target` lends its token to its own address alone, and its authorities to every server. Exit status: 0 if nothing is
     left, 4 if something is, since its server does not answer, 1 if all else was refused, 3 if nothing waits for what
@@ -37,7 +37,7 @@ def flush(args: Namespace, target: Target) -> int:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Each letter has a line here; the library's own notices would say it twice."""
+    """Each spool file gets a line here. The log of the library would repeat it."""
     log = logging.getLogger("headway")
     before = log.level
     log.setLevel(logging.CRITICAL)
@@ -83,18 +83,18 @@ def _flush(args: Namespace, target: Target) -> int:
         if not lines:
             warn("nothing is waiting")
     if missing := chosen - found:
-        warn(f"nothing is waiting for {', '.join(sorted(missing))}; `headway flush --list` shows what is")
+        warn(f"no spool files for {', '.join(sorted(missing))}; `headway flush --list` shows the existing ones")
         return NOT_FOUND
     outcomes = {line["outcome"] for line in lines}
     if Outcome.WAITING in outcomes:
-        warn("to give up what waits: `headway flush --discard`, and the job or the target")
+        warn("to discard waiting files, run `headway flush --discard` with the job or the target")
     if args.list or not outcomes - {Outcome.SENT, DISCARDED}:
         return OK
     return UNAVAILABLE if Outcome.WAITING in outcomes else ERROR
 
 
 def _chosen(names: Sequence[str]) -> set[str]:
-    """The names, with whole ids for the beginnings of ids. ValueError if one is that of several jobs."""
+    """The names, with whole ids for beginnings of ids. ValueError if a beginning fits several jobs."""
     jobs = {job_in(path) for path in spool_files()}
     chosen = set[str]()
     for name in names:
@@ -106,7 +106,7 @@ def _chosen(names: Sequence[str]) -> set[str]:
 
 
 def _table(lines: Sequence[dict[str, str]], *, headings: bool) -> Iterator[str]:
-    """A line for each letter, in columns."""
+    """A line for each spool file, in columns."""
     rows = [*([{name: name.upper() for name in _COLUMNS}] if headings and lines else []), *lines]
     used = [name for name in _COLUMNS if any(line.get(name) for line in lines)]
     widths = {name: max(len(safe(row.get(name, ""))) for row in rows) for name in used}
@@ -123,7 +123,7 @@ def _look(spool_file: SpoolFile, target: Target) -> tuple[dict[str, str], Target
         return {**line, "reason": str(error)}, target
     server = replace(target, address=record.address, tls=record.tls)
     if server != target:
-        # A token is for the server that it was given for, and for no other that a file names.
+        # The token is only for the server that it was given for, not for another one that a file names.
         server = replace(server, token=None)
     line |= {"target": record.address, "job": record.job_id, "name": record.name}
     return {**line, "written": written.isoformat(timespec="seconds"), "calls": str(len(record.requests))}, server

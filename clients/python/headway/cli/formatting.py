@@ -1,4 +1,4 @@
-"""Jobs as text for people. All that comes from workers passes through `safe`."""
+"""Jobs as text for people. All text from workers goes through `safe`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 _EACH = ((1, "s"), (60, "min"), (3600, "h"))
 _STEPS = ((20, 1), (100, 5), (600, 10), (6000, 60), (360_000, 300))
-"""Seconds: up to which length an estimate is told in which steps; finer ones would only flicker."""
+"""Seconds: estimates up to the first number are rounded to the second one. Finer steps would only flicker."""
 
 SILENT_AFTER = 5.0
-"""Seconds without a report that are nothing to speak of."""
+"""Seconds without a report that are not shown."""
 MOST_BEGINNINGS = 3
-"""Revisions that tell nothing of how often a worker reports."""
+"""The first revisions, which do not show how often a worker reports."""
 LATE = 3
-"""How many times the usual interval between reports makes one late."""
+"""A report is late after this many times the usual interval."""
 
 ENDED = (job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED)
 
@@ -40,12 +40,12 @@ def to_json(message: Message, *, indent: int | None = None) -> str:
 
 
 def value_json(value: Value, *, indent: int | None = None) -> str:
-    """A JSON value as people read it: letters of any script as they are."""
+    """A JSON value for people, with the characters of all scripts unescaped."""
     return safe(json.dumps(_whole(json_format.MessageToDict(value)), indent=indent, ensure_ascii=False), keep="\n")
 
 
 def _whole(value: object) -> object:
-    """The same with 412 for 412.0: all numbers of JSON are doubles, but most were meant as integers."""
+    """The value with 412 for 412.0. All numbers of JSON are doubles, but most are meant as integers."""
     match value:
         case dict():
             return {key: _whole(item) for key, item in value.items()}
@@ -68,7 +68,7 @@ def status_name(value: int) -> str:
 
 
 def number(value: float) -> str:
-    """1,234,567 · 12 · 1.2 · 0.012: thousands apart, and no more digits than mean something."""
+    """1,234,567 · 12 · 1.2 · 0.012: thousands are separated, and only significant digits are shown."""
     if value == int(value) or abs(value) >= 10:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
@@ -102,7 +102,7 @@ def clock(time: Timestamp) -> str:
 
 
 def share(job: job_pb2.Job) -> int | None:
-    """25, of a hundred; None if the size is not known."""
+    """The percentage, for example 25. None if the size is not known."""
     return job.progress * 100 // job.size if job.size else None
 
 
@@ -123,7 +123,7 @@ def meter(job: job_pb2.Job) -> str:
 
 
 def remaining(job: job_pb2.Job, now: datetime) -> str | None:
-    """40 to 50 s left; None without an estimate, or once it is refuted.
+    """40 to 50 s left. None without an estimate, or if it has passed.
 
     The longer nothing is heard, the sooner it may be over: but not at the latest, once progress is overdue.
     """
@@ -146,8 +146,8 @@ def remaining(job: job_pb2.Job, now: datetime) -> str | None:
 
 
 def silence(job: job_pb2.Job, now: datetime, usual: float | None = None) -> str | None:
-    """no report for 30 s: its worker is later than its reports were; None otherwise. `usual`: seconds between them, as
-    the reader has seen them; without it as they were on the whole, or have to be."""
+    """ "no report for 30 s" if the worker is late, else None. `usual`: seconds between its reports as the reader has
+    seen them. Without it the average counts, or the heartbeat timeout."""
     if job.status != job_pb2.JOB_STATUS_RUNNING or not job.HasField("last_contact_time"):
         return None
     contact = moment(job.last_contact_time)
@@ -162,13 +162,14 @@ def silence(job: job_pb2.Job, now: datetime, usual: float | None = None) -> str 
 
 
 def pace(job: job_pb2.Job, silent: str | None, *, with_unit: bool = True) -> str | None:
-    """As `rate`, and `last 120/s` where nobody knows whether it still goes on like that."""
+    """Like `rate`, or `last 120/s` if the current rate is unknown."""
     now = rate(job, with_unit=with_unit)
     return f"last {now}" if now and silent else now
 
 
 def rate(job: job_pb2.Job, *, with_unit: bool = True) -> str | None:
-    """120 records/s, or 120/s: now, or on the whole if the job has ended or has no size; None if it is not known."""
+    """120 records/s, or 120/s. That is the current rate, or the average if the job has ended or has no size. None if it
+    is not known."""
     ended = job.HasField("end_time")
     if job.unit == "%" or not (ended or _moves(job)):
         return None
@@ -195,7 +196,7 @@ def counters(job: job_pb2.Job) -> list[str]:
 
 
 def warnings(job: job_pb2.Job, now: datetime) -> list[str]:
-    """What somebody should look at: lost, stalled, about to be cancelled."""
+    """What needs attention: lost, stalled, about to be cancelled."""
     found = []
     if job.status == job_pb2.JOB_STATUS_LOST:
         found.append(f"no contact for {span((now - moment(job.last_contact_time)).total_seconds())}")
@@ -210,7 +211,7 @@ def warnings(job: job_pb2.Job, now: datetime) -> list[str]:
 
 
 def ending(job: job_pb2.Job) -> str | None:
-    """Why it ended, if it ended otherwise than well."""
+    """Why the job ended, if it is not COMPLETED."""
     return safe(job.error.message) or f"code {job.error.code}" if job.HasField("error") else None
 
 
@@ -232,7 +233,7 @@ def line(job: job_pb2.Job, now: datetime) -> str:
 
 
 def table(jobs: Iterable[job_pb2.Job]) -> Iterator[str]:
-    """A list of jobs, one a line under a head."""
+    """A list of jobs, one a line, with a header."""
     yield f"{'JOB':32}  {'STATUS':9}  {'CREATED':25}  NAME"
     for job in jobs:
         mark = " STALLED" if job.stalled else ""
@@ -276,7 +277,7 @@ def details(job: job_pb2.Job, now: datetime) -> Iterator[str]:
 
 def _change(change: job_pb2.StatusChange) -> str:
     name = status_name(change.status)
-    # FAILED for the reason "failed" would say it twice.
+    # FAILED with the reason "failed" would repeat itself.
     return name if change.reason.upper() == name else f"{name} {safe(change.reason)}".rstrip()
 
 
@@ -290,7 +291,7 @@ def record_error(error: job_pb2.RecordError) -> str:
 
 
 def _moves(job: job_pb2.Job) -> bool:
-    """Whether somebody works on it now, as far as the server knows."""
+    """Whether a worker works on it now, as far as the server knows."""
     return job.status == job_pb2.JOB_STATUS_RUNNING and not job.stalled
 
 
@@ -301,7 +302,7 @@ def _rough(length: float, whole: Callable[[float], int]) -> str:
 
 
 def _scale(amount: float) -> tuple[int, str]:
-    """The power of 1000 that so many bytes are told in, and its name."""
+    """The power of 1000 for so many bytes, and its name."""
     power = min(int(math.log10(amount) // 3), 5) if amount >= 1 else 0
     return 1000**power, ("bytes", "kB", "MB", "GB", "TB", "PB")[power]
 

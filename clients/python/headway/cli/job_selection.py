@@ -1,4 +1,4 @@
-"""Which jobs a command means: by their ids, by the beginning of an id, or by what they are."""
+"""The jobs that a command means: by ids, by beginnings of ids, or by filters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 
 PAGE = 1000
-"""Jobs in one answer; the server gives no more."""
+"""Jobs in one answer. This is the limit of the server."""
 UNENDED = ("PENDING", "RUNNING", "LOST")
 CANDIDATES = 5
-"""Jobs that are named where the beginning of an id is that of several."""
+"""Jobs that the error names if the beginning of an id fits several."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _BEGINNING = re.compile(r"[0-9a-f]{4,31}")
-"""Shorter ones are those of all jobs of some years."""
+"""Shorter beginnings fit all jobs of several years."""
 
 
 def filters(args: Namespace, session: str) -> pb.ListJobsRequest:
@@ -37,7 +37,7 @@ def filters(args: Namespace, session: str) -> pb.ListJobsRequest:
 
 
 def are_given(args: Namespace) -> bool:
-    """Whether any option of `list` is."""
+    """Whether any option of `list` is given."""
     chosen = getattr(args, "all", False) or getattr(args, "active", False)
     return bool(chosen or args.status or args.name or args.invoker or args.label) or args.stalled is not None
 
@@ -67,7 +67,7 @@ def listed(stub: JobServiceStub, request: pb.ListJobsRequest, timeout: float) ->
 
 
 def whole_id(stub: JobServiceStub, session: str, given: str, timeout: float) -> str:
-    """The id that `given` is, in lower case, or the beginning of. What can be no id is the server's to refuse.
+    """The id that `given` is, in lower case, or begins. The server refuses a text that cannot be an id.
 
     ArgumentTypeError if several jobs' ids begin like that, LookupError if none does, RpcError.
     """

@@ -1,6 +1,7 @@
-"""`--keep`: what a script says while its server is away is kept in the spool: the script neither fails nor waits.
+"""`--offline`: if the server does not answer, calls of a script are saved in the spool. The script neither fails nor
+waits.
 
-What is kept goes before all that is said later of the same job: each command delivers it first, or is kept behind it.
+Saved calls come before later calls of the same job: each command delivers them first, or is saved behind them.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from headway.v1 import job_service_pb2 as pb
 from headway.values import clean
 
 ANSWER_TIMEOUT = 1.0
-"""Seconds that the server has for each answer, and another command for its turn."""
+"""Seconds to wait for each answer of the server, and for another command that holds the spool files of the job."""
 RETRY_PAUSE = 1.0
-"""Seconds after a question without an answer in which further ones are not asked, three more for each that it took."""
+"""Seconds after an unanswered call in which the server is not asked again, plus three for each second of that call."""
 MAX_FILE_BYTES = 1024 * 1024
-"""Bytes beyond which a letter is followed by another: each addition writes all of it anew."""
+"""Bytes of a spool file from which on a new one begins: each addition rewrites the whole file."""
 
 _LONGEST_PAUSE = 5.0
 _DIGITS = 19
-"""Of the largest number of 64 bits."""
+"""Digits of the largest number of 64 bits."""
 
 Answer = TypeVar("Answer")
 SpoolableRequest: TypeAlias = (
@@ -45,17 +46,18 @@ SpoolableRequest: TypeAlias = (
 
 
 class OfflineCalls:
-    """Says what a command has to say, or keeps it."""
+    """Makes the calls of a command, or saves them in the spool."""
 
     def __init__(self, target: Target, channel: grpc.Channel, timeout: float | None) -> None:
-        """`timeout`: seconds that the server has for an answer, if the command line says so."""
+        """`timeout`: seconds to wait for an answer, if the command line sets it."""
         self._target = target
         self._channel = channel
         self._answer_timeout = ANSWER_TIMEOUT if timeout is None else timeout
 
     def send(self, call: Callable[[float], Answer], request: SpoolableRequest) -> Answer | None:
-        """The server's answer to `call`, which gets the seconds that it may take; None if it is away, and `request`
-        kept. Raises RpcError or HeadwayError if the server refuses it, or never would take it."""
+        """The server's answer to `call`, which gets its timeout in seconds. None if the server does not answer and
+        `request` is saved. Raises RpcError or HeadwayError if the server refuses the request, or would never take
+        it."""
         if request.ByteSize() > MESSAGE_BYTES:
             raise too_large()
         job_id = request.job.id if isinstance(request, pb.UpdateJobRequest) else request.job_id
@@ -80,7 +82,7 @@ class OfflineCalls:
         return None
 
     def _claim(self, job_id: str) -> tuple[list[spool.SpoolFile], str]:
-        """All that is kept of the job, in hand; or none and why, if another process does not let go of it."""
+        """All spool files of the job, locked. Or none and the reason, if another process keeps one locked."""
         held = list[spool.SpoolFile]()
         end = time.monotonic() + self._answer_timeout
         for path in spool.spool_files(self._target, job_id):
@@ -88,16 +90,16 @@ class OfflineCalls:
                 if time.monotonic() > end:
                     for one in held:
                         one.release()
-                    return [], "another process has in hand what was said before"
+                    return [], "another process holds the earlier calls"
                 time.sleep(0.01)
             held += [spool_file] if spool_file else []
         return held, ""
 
     def _deliver(self, spool_files: list[spool.SpoolFile]) -> str:
-        """Sends them in order, and takes those away that are sent; why not all are."""
+        """Sends the files in order and removes the sent ones from the list. Returns why some are left, or ""."""
         while spool_files:
             if deliver(spool_files[0], self._channel, self._answer_timeout)[0] is Outcome.WAITING:
-                # It was let go of.
+                # `deliver` has unlocked it.
                 again = spool.SpoolFile.claim(spool_files[0].path)
                 spool_files[:1] = [again] if again else []
                 return f"{self._target.address} does not answer"
@@ -121,19 +123,19 @@ class OfflineCalls:
                 again = before.path.stat().st_mtime
             spool_file = spool.write(replace(record, requests=[*record.requests, request]), before)
             with suppress(OSError):
-                # When the server was last asked.
+                # The modification time stores when the server was last asked.
                 os.utime(spool_file.path, (again or time.time(),) * 2)
             spool_file.release()
         except OSError as error:
-            warn(f"{why}; what is said is lost, for it cannot be kept: {error}")
+            warn(f"{why}; the call is lost, because it cannot be saved: {error}")
             return
         ends = isinstance(request, pb.FinishJobRequest | pb.FailJobRequest)
         if why and (before is None or ends):
-            # Once for each time that the server is away, and for the end.
-            warn(f"{why}; what is said is kept, and sent later")
+            # Print it once for each outage, and for the end.
+            warn(f"{why}; the call is saved and sent later")
 
     def _unreachable_reason(self, error: grpc.RpcError) -> str:
-        """Why there is no answer; raises the error if it is one."""
+        """Why the server counts as unreachable. Raises the error if it is an answer."""
         fault = from_rpc_error(error)
         unreachable = judge(fault) in (Decision.RECONNECT, Decision.RETRY) and not is_unauthorized(fault)
         if not unreachable or fault.reason in ("MALFORMED_MESSAGE", "MESSAGE_TOO_LARGE"):
@@ -143,7 +145,7 @@ class OfflineCalls:
 
 
 def catch_up(target: Target, channel: grpc.Channel, job_ids: Iterable[str], timeout: float) -> None:
-    """Delivers what is kept of these jobs, if their server answers within `timeout` seconds."""
+    """Delivers the spool files of these jobs, if the server answers within `timeout` seconds."""
     for job_id in job_ids:
         for _, spool_file in spool.claims(target, job_id):
             if spool_file is None or deliver(spool_file, channel, timeout)[0] is Outcome.WAITING:
@@ -152,16 +154,16 @@ def catch_up(target: Target, channel: grpc.Channel, job_ids: Iterable[str], time
 
 @contextmanager
 def _job_lock(job_id: str) -> Iterator[None]:
-    """The commands of a job wait for each other, though not for long: a report that overtook another of its part would
+    """Commands of one job wait for each other, but not for long. If a report overtook another of its part, it would
     have the greater sequence, and the other would not count."""
     handle = None
-    # Without a spool, nothing is kept and no sequence given.
+    # Without a spool, nothing is saved and reports get no sequence.
     with suppress(OSError):
         handle = os.open(spool.ready() / "turns", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         end = time.monotonic() + 2 * ANSWER_TIMEOUT
         while time.monotonic() < end:
             try:
-                # One file will do: each job has a byte of it, whether it is that long or not.
+                # One file is enough: each job locks one byte of it, whether the file is that long or not.
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, zlib.crc32(job_id.encode()))
                 break
             except (BlockingIOError, PermissionError):
@@ -174,8 +176,8 @@ def _job_lock(job_id: str) -> Iterator[None]:
 
 
 def _normalize(request: SpoolableRequest) -> None:
-    """What is kept is refused only when nobody is there to see it. So texts are cut, as all clients cut them, and what
-    is said twice counts once."""
+    """Nobody sees a later refusal of a saved call. So texts are cut, as all clients cut them, and a sequence makes a
+    repeated report count once."""
     match request:
         case pb.ReportProgressRequest():
             if request.HasField("message"):
@@ -183,7 +185,7 @@ def _normalize(request: SpoolableRequest) -> None:
             for error in request.record_errors:
                 error.record, error.code = clean(error.record, 256), clean(error.code, 64)
                 error.message = clean(error.message, 1024)
-            # `headway run` numbers the reports of its job itself; one of a greater number would hide those that follow.
+            # `headway run` numbers the reports of its job itself. A greater number here would hide its later reports.
             of_run = request.job_id == os.environ.get("HEADWAY_JOB")
             if not request.sequence and not of_run:
                 request.sequence = _next_sequence()
@@ -192,8 +194,8 @@ def _normalize(request: SpoolableRequest) -> None:
 
 
 def _next_sequence() -> int:
-    """Greater than all that this function gave before to commands with this spool, and than those of workers that began
-    before, where the clock is right: the clock may be set back, so the last number is written down. 0 without a spool.
+    """A number greater than all earlier numbers of commands with this spool, and, if the clock is right, than those of
+    workers that began before. The clock may be set back, so the last number is stored. 0 without a spool.
     """
     try:
         handle = os.open(spool.ready() / "sequence", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -225,7 +227,7 @@ def _was_asked_lately(spool_files: Sequence[spool.SpoolFile]) -> bool:
 def _file_with_room(
     spool_files: Sequence[spool.SpoolFile], job_id: str, request: SpoolableRequest
 ) -> tuple[spool.SpoolFile | None, spool.SpoolRecord | None]:
-    """The letter to which the request can be added, and what it says; None if it must be another."""
+    """The spool file to which the request can be added, and its record. None if a new file is needed."""
     if spool_files:
         with suppress(OSError, ValueError):
             record = spool_files[-1].read()

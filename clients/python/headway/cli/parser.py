@@ -1,4 +1,4 @@
-"""The commands and options of `headway`. Imports nothing heavy: help and the shell's completion come here."""
+"""The commands and options of `headway`. This module imports nothing heavy, because help and completion use it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUSES = ("PENDING", "RUNNING", "LOST", "COMPLETED", "FAILED", "CANCELLED")
 
 EPILOG = """\
 exit status:
-  0    done; of watch and wait: the job is COMPLETED
+    0    done; of watch and wait: the job is COMPLETED
   1    refused by the server, or another error
   2    wrong usage
   3    there is no such job in this session
@@ -33,7 +33,7 @@ exit status:
   6    of watch and wait: the job is CANCELLED
   124  of wait: a job has not ended within --timeout
   130  interrupted with Ctrl-C
-  141  whoever read the output went away
+  141  the reader of the output closed it
   of several jobs: the highest of theirs
   of run: the program's own; 128+n if signal n killed it, 127 if it is not found, 126 if it cannot be executed
   of pipe: as cat; 128+n after signal n
@@ -53,7 +53,7 @@ durations are written 90, 90s, 5m, 2h or 7d. In a shell script:
 
 
 _EXACT = frozenset({"session", "token", "target", "ca", "page", "results_file", "command_line"})
-"""Arguments in which no byte may be another: secrets, addresses, files, and what is to be run."""
+"""Arguments that must stay exact to the byte: secrets, addresses, files, and the command to run."""
 
 _NEVER_EMPTY = {"session": "--session", "target": "--target", "ca": "--ca", "job": "the job's id", "jobs": "a job's id"}
 
@@ -61,14 +61,14 @@ _Given = TypeVar("_Given")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and what was probably meant."""
+    """Prints one line with the error and what was probably meant."""
 
     words: Sequence[str] = ()
     """The whole command line."""
     commands: argparse._SubParsersAction[_Parser] | None = None
 
     def error(self, message: str) -> NoReturn:
-        # What no parser knows is an error of the first one, though it was meant for another.
+        # The first parser reports unknown arguments, although they were meant for a subcommand.
         named = (
             (self.commands.choices[word] for word in self.words if word in self.commands.choices)
             if self.commands
@@ -83,7 +83,7 @@ class _Parser(argparse.ArgumentParser):
             return f"there is no command {wrong[1]!r}{_meant(wrong[1], self.commands.choices)}"
         if not message.startswith(("unrecognized arguments", "the following arguments are required")):
             return message
-        # An option that is missing may be there, misspelt.
+        # A missing option may be misspelt.
         for word in self.words:
             option = word.partition("=")[0]
             if option == "--":
@@ -92,7 +92,7 @@ class _Parser(argparse.ArgumentParser):
                 return f"there is no option {option}{_meant(option, self._option_string_actions)}"
         if message.startswith("the following arguments are required: JOB"):
             return (
-                "the job's id is missing; it stands before options that take several words, such as --count and --error"
+                "the job's id is missing; write it before options that take several values, such as --count and --error"
             )
         return message
 
@@ -103,16 +103,16 @@ def _meant(word: str, known: Iterable[str]) -> str:
 
 
 def parse(parser: _Parser, words: Sequence[str]) -> argparse.Namespace:
-    """The arguments. What is wrong with them is printed, and ends the program.
+    """The arguments. Prints an error and exits if they are wrong.
 
-    Texts have the replacement character for each byte that is not UTF-8: one letter must not lose the rest.
+    Texts get the replacement character for each byte that is not UTF-8, so that one byte does not lose the rest.
     """
     for one in (parser, *(parser.commands.choices.values() if parser.commands else ())):
         one.words = words
     args = parser.parse_args(words)
     for name, value in vars(args).items():
         if (value == "" or (name == "jobs" and "" in value)) and name in _NEVER_EMPTY:
-            parser.exit(USAGE, f"headway: {_NEVER_EMPTY[name]} is empty; is the variable set that it comes from?\n")
+            parser.exit(USAGE, f"headway: {_NEVER_EMPTY[name]} is empty; check that its variable is set\n")
         if name not in _EXACT:
             setattr(args, name, _readable(value))
     return args
@@ -122,7 +122,7 @@ def _readable(value: _Given) -> _Given:
     found: object = value
     match value:
         case str():
-            # So Python spells bytes that are not UTF-8.
+            # This is how Python represents bytes that are not UTF-8.
             found = re.sub("[\udc80-\udcff]", "\N{REPLACEMENT CHARACTER}", value)
         case list() | tuple():
             found = type(value)(_readable(one) for one in value)
@@ -132,20 +132,20 @@ def _readable(value: _Given) -> _Given:
 
 
 def build() -> _Parser:
-    """The parser. What it parses has the command's name in `command`; absent common options in nothing."""
+    """The parser. The result has the command's name in `command`, and no attributes for absent common options."""
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     options = common.add_argument_group("options of every command")
     options.add_argument("--target", metavar="HOST:PORT", help="the server; https:// before it for TLS")
-    options.add_argument("--token", help="bearer token; better in HEADWAY_TOKEN, where nobody else sees it")
+    options.add_argument("--token", help="bearer token; HEADWAY_TOKEN is safer, because other users can see options")
     options.add_argument("--ca", metavar="FILE", help="trust the authorities in this PEM file; means TLS")
     options.add_argument("--session", metavar="ID", help="the session that the job is in")
     options.add_argument(
         "--timeout", metavar="DURATION", type=argument_types.seconds,
-        help="how long a call may take (10s); of watch: how long the server may be away (5m); "
+        help="how long a call may take (10s); of watch: how long the server may be unreachable (5m);  "
         "of wait: how long to wait at all (as long as it takes)",
     )  # fmt: skip
     options.add_argument("--json", action="store_true",
-        help="print the reply as JSON, named as over HTTP; on standard error, why there is none")  # fmt: skip
+        help="print the reply as JSON, with the names of the HTTP API; errors as JSON on standard error")  # fmt: skip
 
     parser = _Parser(
         prog="headway",
@@ -162,7 +162,7 @@ def build() -> _Parser:
     def command(name: str, text: str, *, job: bool = True) -> Callable[..., argparse.Action]:
         sub = commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
         if job:
-            _complete(sub.add_argument("job", metavar="JOB", help="the job's id, or a beginning that no other has"))
+            _complete(sub.add_argument("job", metavar="JOB", help="the job's id, or a unique beginning of it"))
         return sub.add_argument
 
     command("serve", "Run the server; `headway serve --help` shows its options.", job=False)
@@ -182,20 +182,20 @@ def build() -> _Parser:
     _list(command("list", "List the jobs of the session, newest first.", job=False))
     add = command("watch", "Follow a job until it ends, or all jobs of the session.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
-    add("--plain", action="store_true", help="one line a change, as on a pipe, also on a terminal")
+    add("--plain", action="store_true", help="print one line a change, also on a terminal")
     _filter(add)
     add = command("open", "Open the server's page in the browser, at a job if one is named.", job=False)
     _complete(add("job", metavar="JOB", nargs="?", help="the job's id; all jobs without it"))
-    add("--page", metavar="URL", help="where the page is (where the server says)")
-    add("--print", action="store_true", help="only print the address; whoever has it sees the session")
+    add("--page", metavar="URL", help="the address of the page (default: the server tells it)")
+    add("--print", action="store_true", help="only print the address; it gives access to the session")
     add = command("wait", "Wait until jobs have ended; the exit status tells how.", job=False)
     _complete(add("jobs", metavar="JOB", nargs="+", help="the job's id"))
-    _report(command("report", "Report progress; with no amount just that the worker is there."))
-    _run(command("run", "Run any program as a job; its exit status, output and signals stay its own.", job=False))
+    _report(command("report", "Report progress; with no amount only a heartbeat."))
+    _run(command("run", "Run any program as a job; its exit status, output and signals stay unchanged.", job=False))
     _pipe(command("pipe", "Copy standard input to standard output as a job.", job=False))
     add = command("finish", "End a job as COMPLETED.")
-    add("--results", metavar="JSON", type=argument_types.results, default=..., help="what came of it")
-    add("--results-file", metavar="FILE", help="the same from a file; - is standard input")
+    add("--results", metavar="JSON", type=argument_types.results, default=..., help="the results")
+    add("--results-file", metavar="FILE", help="the results from a file; - is standard input")
     _attempt(add)
     _offline(add)
     add = command("fail", "End jobs as FAILED, or with code CANCELLED as CANCELLED.", job=False)
@@ -209,33 +209,33 @@ def build() -> _Parser:
     add("--reason", default="", help="why, for the worker and for people")
     add("--grace", metavar="DURATION", type=argument_types.seconds, help="how long it may take (60s); 0 = end it now")
     add = command("set", "Set variables of a job.")
-    add("set", metavar="NAME=JSON", nargs="*", type=argument_types.variable, help="what is no JSON is taken as text")
+    add("set", metavar="NAME=JSON", nargs="*", type=argument_types.variable, help="other values than JSON are texts")
     add("--remove", metavar="NAME", action="append", default=[], help="remove a variable; may be repeated")
     _offline(add)
-    add = command("update", "Change what a job says of itself.")
+    add = command("update", "Change the description of a job.")
     add("--name", help="what the job is")
     add("--invoker", help="who or what started it")
     add("--size", metavar="N", type=argument_types.amount, help="how much there is to do; 0 = not known")
     add("--unit", help="what is counted: records, bytes, …")
     _offline(add)
     add = command("vars", "Show variables of a job, as NAME=JSON.")
-    add("names", metavar="NAME", nargs="*", help="which; all without")
+    add("names", metavar="NAME", nargs="*", help="the names; all variables by default")
     command("results", "Show the results of a job, as JSON; nothing unless it is COMPLETED.")
     command("errors", "Show the records that failed: the first and the last 100.")
-    add = command("clear", "Remove jobs with all that belongs to them.", job=False)
+    add = command("clear", "Remove jobs with all their data.", job=False)
     _several(add, "ended")
-    add("--allow-missing", action="store_true", help="a job that is not there is no error")
-    add = command("flush", "Send what workers could not deliver while their server was away.", job=False)
-    add("--list", action="store_true", help="only show what waits")
+    add("--allow-missing", action="store_true", help="a missing job is not an error")
+    add = command("flush", "Send reports and calls that could not be delivered.", job=False)
+    add("--list", action="store_true", help="only list the waiting files")
     add("--discard", metavar="JOB|HOST:PORT", nargs="+", action="extend", default=[],
-        help="give up what waits for this job or server, instead of sending it; all: everything")  # fmt: skip
-    add = command("completion", "Print what makes a shell complete `headway`.", job=False)
+        help="discard the files for this job or server instead of sending them; all: all files")  # fmt: skip
+    add = command("completion", "Print the script that lets a shell complete `headway`.", job=False)
     add("shell", choices=("bash", "zsh", "fish"), help='bash: eval "$(headway completion bash)"')
     return parser
 
 
 def _complete(job: argparse.Action) -> None:
-    # Where argcomplete looks for it.
+    # argcomplete looks for it here.
     vars(job)["completer"] = completion.job_ids
 
 
@@ -259,7 +259,7 @@ def _create(add: Callable[..., argparse.Action]) -> None:
     add(
         "--key",
         default="",
-        help="take over the unfinished job with this key, or create one: for every start of a script",
+        help="take over the unfinished job with this key, or create it",
     )
     _offline(add)
 
@@ -274,11 +274,11 @@ def _retry(add: Callable[..., argparse.Action]) -> None:
 def _work(add: Callable[..., argparse.Action]) -> None:
     add("--name", default="", help="what the job is")
     add("--invoker", default="", help="who or what started it")
-    add("--size", metavar="N", type=argument_types.amount, default=0, help="how much there is to do; 0 = as found out")
+    add("--size", metavar="N", type=argument_types.amount, default=0, help="how much there is to do; 0 = detect it")
     add("--unit", default="", help="what is counted: records, bytes, …")
     add("--label", metavar="K=V", action="append", type=argument_types.pair, default=[], help="may be repeated")
-    add("--quiet", action="store_true", help="not a word about the tracker")
-    add("--verbose", action="store_true", help="tell the job's id on standard error")
+    add("--quiet", action="store_true", help="print nothing about the tracking")
+    add("--verbose", action="store_true", help="print the job's id on standard error")
 
 
 def _run(add: Callable[..., argparse.Action]) -> None:
@@ -295,9 +295,9 @@ def _pipe(add: Callable[..., argparse.Action]) -> None:
 
 def _several(add: Callable[..., argparse.Action], default: str) -> None:
     _complete(add("jobs", metavar="JOB", nargs="*", help="the job's id; several, or the options below in its place"))
-    add("--all", action="store_true", help="all jobs of the session, whatever their state")
+    add("--all", action="store_true", help="all jobs of the session, in any state")
     _filter(add, f"; without it those that have {default}")
-    add("--dry-run", action="store_true", help="only show which jobs these are")
+    add("--dry-run", action="store_true", help="only show the jobs")
 
 
 def _list(add: Callable[..., argparse.Action]) -> None:
@@ -317,16 +317,16 @@ def _filter(add: Callable[..., argparse.Action], default: str = "") -> None:
         "--not-stalled",
         dest="stalled",
         action="store_false",
-        help="not the stalled ones; --stalled: those alone",
+        help="without stalled jobs; --stalled: only stalled jobs",
     )
 
 
 def _report(add: Callable[..., argparse.Action]) -> None:
     add("--progress", metavar="N", type=argument_types.amount, help="done so far, in units")
     add("--advance", metavar="N", type=argument_types.whole, help="done since the last report")
-    add("--part", default="", help="which part of the job this is about")
+    add("--part", default="", help="the part of the job")
     add("--sequence", metavar="N", type=argument_types.amount, default=0,
-        help="grows with each report of a part, so that a repeat counts once; --offline sets it")  # fmt: skip
+        help="a number that grows with each report of a part: a repeat counts once; --offline sets it")  # fmt: skip
     add("--size", metavar="N", type=argument_types.amount, help="the job's size from now on")
     add("--message", help="what it is doing now")
     add("--count", metavar="NAME=N", nargs="+", action="extend", type=argument_types.counter, default=[],
@@ -334,14 +334,14 @@ def _report(add: Callable[..., argparse.Action]) -> None:
     add("--error", metavar="RECORD:CODE:MESSAGE", nargs="+", action="extend", type=argument_types.record_error,
         default=[], help="records that failed")  # fmt: skip
     add("--set", metavar="NAME=JSON", nargs="+", action="extend", type=argument_types.variable, default=[],
-        help="variables to set, all or nothing with the rest")  # fmt: skip
+        help="variables to set together with the rest of the report")  # fmt: skip
     _attempt(add)
     _offline(add)
 
 
 def _attempt(add: Callable[..., argparse.Action]) -> None:
     add("--attempt", metavar="N", type=argument_types.small, default=0,
-        help="what `headway start` printed: a worker that was replaced is refused")  # fmt: skip
+        help="the number that `headway start` printed: reports of a replaced worker are refused")  # fmt: skip
 
 
 def _offline(add: Callable[..., argparse.Action]) -> None:

@@ -1,7 +1,7 @@
-"""A program run as if nobody stood between it and whoever started it.
+"""Runs a program as if its caller had started it directly.
 
-It is in headway's process group, with the same terminal, standard input and open files: keys and signals of a terminal,
-and the job control of a shell, reach it by themselves. What is sent to headway alone, headway hands on.
+The program is in headway's process group, with the same terminal, standard input and open files. So keys and signals of
+a terminal, and the job control of a shell, reach it directly. headway passes on signals that are sent to headway alone.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _OWN = {
     signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS, signal.SIGABRT,
     signal.SIGPIPE, signal.SIGXFSZ, signal.SIGXCPU, signal.SIGPROF, signal.SIGVTALRM,
 }  # fmt: skip
-"""What comes to headway for its own doings. All else is handed on to the program."""
+"""Signals for headway itself. All others are passed on to the program."""
 _PASSED = signal.valid_signals() - _OWN
 _BLOCKED = _PASSED | {signal.SIGCHLD, signal.SIGWINCH}
 _STOPPING = {signal.SIGTSTP, signal.SIGTTIN}
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 
 INTERRUPT_TIMEOUT = 10.0
-"""Seconds in which a program that heeds Ctrl-C has ended because of it: one that goes on longer took it for something
+"""Seconds after Ctrl-C in which an end counts as caused by it. A program that runs longer has used Ctrl-C for something
 else."""
 
 _GROUP_SIGNAL_TIMEOUT = 0.01
-"""Seconds within which somebody who stops a service has signalled all its processes, one by one."""
+"""Seconds in which a service manager signals all processes of a service, one by one."""
 _STOP_FLUSH_TIMEOUT = 0.1
-"""Seconds for output to be passed on before headway stops with its program."""
+"""Seconds to pass on output before headway stops (SIGTSTP) with its program."""
 
 
 class Program:
-    """One run of a program. Signals to headway are blocked, and taken up by `wait`, from `start` to `close`."""
+    """One run of a program. From `start` to `close` signals to headway are blocked, and `wait` receives them."""
 
     def __init__(self) -> None:
         self.outputs = Outputs()
@@ -53,8 +53,8 @@ class Program:
         self._interrupted_at: float | None = None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Starts the program. OSError if it cannot be: FileNotFoundError, PermissionError, ..."""
-        # Where nobody was to learn how processes end, headway would not learn it either.
+        """Starts the program. OSError if that fails: FileNotFoundError, PermissionError, ..."""
+        # If SIGCHLD is ignored, headway would not learn how the program ends.
         untold = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
         if untold:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -72,7 +72,7 @@ class Program:
                 stdout=self.outputs.end(1),
                 stderr=self.outputs.end(2),
                 env=environment,
-                # A shell's <(…) for example. No other thread runs yet.
+                # Files such as a shell's <(…). No other thread runs yet.
                 close_fds=False,
                 preexec_fn=become,
             )
@@ -82,17 +82,18 @@ class Program:
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
-            # A script that does not say what for: shells take it for one of theirs.
+            # A script without #! line: run it with the shell, as shells do.
             self._process = popen(["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]])
         finally:
             self.outputs.begin()
-        # The program alone shall decide how long these are open.
+        # Only the program decides how long these are open.
         let_go(0)
         for fd in inherited():
             os.close(fd)
 
     def wait(self, pace: float) -> int | None:
-        """Hands signals on for so many seconds; the program's exit status once it has ended, -n if by signal n."""
+        """Passes signals on for so many seconds. Returns the exit status once the program has ended, -n after signal
+        n."""
         assert self._process is not None
         end = time.monotonic() + pace
         while (left := end - time.monotonic()) > 0:
@@ -107,21 +108,21 @@ class Program:
     def finish_output(self) -> None:
         """Once it has ended: waits until all that it wrote is passed on, however long its reader takes, unless headway
         is asked to stop."""
-        # What came until now was for the program; `timeout`, for example, sends each signal twice.
+        # Earlier signals were for the program. The command `timeout`, for example, sends each signal twice.
         if self._process is not None and self._process.returncode != 0:
             time.sleep(_GROUP_SIGNAL_TIMEOUT)
         self._forget_signals()
         self.outputs.finish(lambda: self.interrupted(0.0))
 
     def send_all(self, number: int) -> None:
-        """Sends a signal to the program, and to all that it has started."""
+        """Sends a signal to the program and all its descendants."""
         if self._process is None or self._process.poll() is not None:
             return
         for pid in (self._process.pid, *_descendants(self._process.pid)):
             _send(pid, number)
 
     def interrupted(self, timeout: float) -> bool:
-        """Waits so many seconds after the end; whether headway was asked to stop meanwhile."""
+        """Waits so many seconds after the end. Returns whether headway was asked to stop meanwhile."""
         info = signal.sigtimedwait(_BLOCKED, timeout)
         if info is None or info.si_signo not in _ENDING:
             return False
@@ -133,7 +134,7 @@ class Program:
         return self._interrupted_at is not None and time.monotonic() - self._interrupted_at < INTERRUPT_TIMEOUT
 
     def close(self) -> None:
-        """Puts the signals back as they were."""
+        """Restores the signals."""
         if self._witness is not None:
             self._witness.close()
         self._forget_signals()
@@ -166,7 +167,7 @@ class Program:
         return info.si_pid in (self._process.pid, *_descendants(self._process.pid))
 
     def _stop_with_it(self) -> None:
-        """A shell that waits for headway shall know when the program is stopped."""
+        """Stops headway with the program, so that a waiting shell sees it."""
         assert self._process is not None
         with suppress(ChildProcessError):
             while info := os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG):
@@ -178,7 +179,7 @@ class Program:
             os.kill(os.getpid(), self._stopped_by)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-            # Whoever continues headway continues the program, or it will be done on the SIGCONT that waits.
+            # The process that continues headway also continues the program, or the waiting SIGCONT does.
             self._stopped_by = 0
 
 
@@ -231,7 +232,7 @@ def _send(pid: int, number: int) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """All processes that this one has started, and those that they have, ..."""
+    """All descendants of this process."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

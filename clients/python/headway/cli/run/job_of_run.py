@@ -1,4 +1,4 @@
-"""Commands of a program under `headway run`: they may come before the job is there.
+"""Commands of a program under `headway run`: they may run before the job exists.
 
 `headway run` creates its job in the background, so that the program starts at once.
 """
@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 
 def waiting_for_job(channel: grpc.Channel) -> grpc.Channel:
-    """The channel; under `headway run`, calls on it wait for the job of the run to be created."""
+    """The channel. Under `headway run` its calls wait until the job of the run is created."""
     job_id = os.environ.get("HEADWAY_JOB")
     if not job_id or "HEADWAY_PROGRESS_FILE" not in os.environ:
         return channel

@@ -1,4 +1,4 @@
-"""What a program writes, on its way to where its standard output and error lead; headway looks on."""
+"""Copies the output of a program to its standard output and error, so that headway can read it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from headway.cli.run.relay import cat, fill, let_go
 
 _BLOCK = 64 * 1024
 _PIPE_SIZE = 256 * 1024
-"""Bytes; a pipe of 64 KiB, as they come, makes a fast program wait for every block."""
+"""Bytes. The default pipe of 64 KiB makes a fast program wait for every block."""
 _FLUSH_TIMEOUT = 0.1
-"""Seconds for output that is still on its way through a terminal when the program has ended."""
+"""Seconds to wait for output that is still inside a terminal after the program has ended."""
 _PROGRAM_EXIT_TIMEOUT = 1.0
-"""Seconds that a program may still take to end after it has closed its files."""
+"""Seconds to wait for the end of a program after it has closed its files."""
 _KEY_TIMEOUT = 0.05
-"""Seconds that a key may wait for its reader."""
+"""Seconds that a key waits for its reader."""
 
 
 class Output:
-    """What goes to one place, from standard output, standard error, or both."""
+    """The output to one destination, from standard output, standard error, or both."""
 
     def __init__(self, fd: int) -> None:
         self.fds = [fd]
         self.end: int | None = None
-        """What the program gets in their stead; None if it keeps them."""
+        """The descriptor that the program gets instead. None if it keeps its own."""
         self.tail = Tail()
 
     def begin(self) -> None:
@@ -48,17 +48,17 @@ class Output:
         return False
 
     def finish(self, timeout: float) -> bool:
-        """Waits so many seconds; whether all that the program wrote has been passed on."""
+        """Waits so many seconds. Returns whether all output of the program has been passed on."""
         return True
 
 
 class File(Output):
-    """A regular file stays the program's own, which may seek in it, or take care not to read what it writes."""
+    """A regular file is not copied: the program may seek in it, or avoid reading its own output."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self._file = -1
-        # No right to read it: then its progress stays unknown.
+        # Without the right to read the file its progress stays unknown.
         with suppress(OSError):
             self._file = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
         self._seen = os.fstat(fd).st_size
@@ -68,7 +68,7 @@ class File(Output):
             return
         with suppress(OSError):
             size = os.fstat(self._file).st_size
-            # It may have been cut, as logs are that grow too long.
+            # The file may have been truncated, like a rotated log.
             seen = self._seen if self._seen <= size else 0
             start = max(seen, size - KEPT)
             data = os.pread(self._file, size - start, start)
@@ -78,7 +78,7 @@ class File(Output):
 
 
 class Pipe(Output):
-    """Passed on by a thread as it comes."""
+    """A thread copies the output as it arrives."""
 
     def __init__(self, fd: int, ended: _Ended) -> None:
         super().__init__(fd)
@@ -91,7 +91,7 @@ class Pipe(Output):
 
     def _open(self) -> tuple[int, int]:
         source, end = os.pipe()
-        # Who has many pipes may have no more room.
+        # A user with many pipes may have reached the limit.
         with suppress(OSError):
             fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         return source, end
@@ -110,20 +110,20 @@ class Pipe(Output):
             if self._copy_all():
                 self._let_go()
             else:
-                # What the program has started still writes, as it would if headway were not there.
+                # Child processes of the program still write, as they would without headway.
                 cat(self._source, self._sink, setsid=True)
         except OSError:
-            # Nobody reads what headway writes: the program learns of it from its own next write.
+            # Nobody reads the output: the program gets the error at its next write.
             pass
         finally:
             os.close(self._source)
 
     def _copy_all(self) -> bool:
-        """False if the program has ended, and others still may write."""
+        """False if the program has ended, but its children may still write."""
         poll = select.poll()
         poll.register(self._source, select.POLLIN)
         poll.register(self._ended.fd, select.POLLIN)
-        # Tells only that nobody reads there any more, and that at once.
+        # This only detects that nobody reads there any more, at once.
         poll.register(self._sink, 0)
         left = _PIPE_SIZE
         timeout: float | None = None
@@ -145,9 +145,9 @@ class Pipe(Output):
         return False
 
     def _pass_on(self) -> int:
-        """Passes some of what has come on; how many bytes, 0 at the end."""
+        """Copies some of the available output. Returns the number of bytes, 0 at the end."""
         if self._in_bulk and (size := _waiting(self._source) - _BLOCK) > 0:
-            # Nobody could read progress at such a speed; what comes last is looked at.
+            # Nobody can read progress at such a speed. Only the latest output is read.
             try:
                 size = os.splice(self._source, self._sink, size)
             except BlockingIOError:
@@ -170,9 +170,9 @@ class Pipe(Output):
         return os.read(self._source, _BLOCK)
 
     def _let_go(self) -> None:
-        """Whoever reads there learns now that this was all."""
+        """Closes the copy, so that its reader sees the end."""
         if 2 in self.fds and self._ended.wait(_PROGRAM_EXIT_TIMEOUT):
-            # Headway itself may have to say something there.
+            # headway itself may need to write there.
             self.fds.remove(2)
         let_go(*self.fds)
 
@@ -211,13 +211,13 @@ class Terminal(Pipe):
         return False
 
     def _let_go(self) -> None:
-        """Nobody waits for the end of a terminal."""
+        """Nothing waits for the end of a terminal."""
 
     def _read(self) -> bytes:
         try:
             data = super()._read()
         except OSError:
-            # So ends a terminal that nobody has open any more.
+            # A terminal ends like this when nobody has it open any more.
             data = b""
         self._follow()
         return data
@@ -268,8 +268,8 @@ class _Ended:
 
 
 class Outputs:
-    """What takes up standard output and error, if they are open; one and the same if they lead to one place, so that
-    what is written there keeps its order."""
+    """The outputs for standard output and error, if they are open. It is one output if both lead to one destination,
+    which keeps the order."""
 
     def __init__(self) -> None:
         closed = fill()
@@ -287,7 +287,7 @@ class Outputs:
         self._all = list(places.values())
 
     def end(self, fd: int) -> int | None:
-        """What the program gets in place of that descriptor; None if it keeps what headway has."""
+        """The descriptor that the program gets instead of that one. None if it keeps the descriptor of headway."""
         return self._of[fd].end if fd in self._of else None
 
     def begin(self) -> None:
@@ -302,7 +302,7 @@ class Outputs:
         return [output.tail for output in self._all]
 
     def last_lines(self, lines: int, characters: int) -> str:
-        """The last of standard error, or where that is not open, of standard output."""
+        """The last lines of standard error, or of standard output if that is not open."""
         output = self._of.get(2) or self._of.get(1)
         return output.tail.words(lines, characters) if output else ""
 
@@ -311,7 +311,7 @@ class Outputs:
         return True in [output.resize() for output in self._all]
 
     def finish(self, interrupted: Callable[[], bool]) -> None:
-        """Call this once the program has ended: waits until all that it wrote is passed on, or `interrupted`."""
+        """Call this once the program has ended. Waits until all its output is passed on, or until `interrupted`."""
         self._ended.set()
         for output in self._all:
             while not output.finish(_FLUSH_TIMEOUT) and not interrupted():
@@ -319,7 +319,7 @@ class Outputs:
 
 
 def _take_up(fd: int, state: os.stat_result, ended: _Ended) -> Output:
-    # Where there are no terminals or pipes to be had, the program writes where headway would.
+    # If no terminal or pipe can be created, the program writes directly.
     with suppress(OSError):
         if stat.S_ISREG(state.st_mode):
             return File(fd)
@@ -328,7 +328,7 @@ def _take_up(fd: int, state: os.stat_result, ended: _Ended) -> Output:
         flows = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
         if flows or os.path.samestat(state, Path(os.devnull).stat()):
             return Pipe(fd, ended)
-    # A disk or a tape: there it matters who writes, and how much at a time.
+    # A disk or a tape: the writer and the size of each write matter there.
     return Output(fd)
 
 

@@ -1,4 +1,4 @@
-"""The latest of what a program writes, as lines: drawn over, in colours, and split wherever a write ended."""
+"""The latest output of a program as lines. The output may overwrite lines, contain colours, and be split anywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from headway.cli.run.progress_patterns import Finder
 
 KEPT = 8192
-"""Bytes of a program's latest output that are kept, and so looked at: progress that was passed is of no use."""
+"""Bytes of a program's latest output that are stored and searched. Older progress is not needed."""
 
 _BREAK = re.compile(rb"((?:[\r\n\b\f\v]|\x1b\[[0-9;]*[A-KSTdf])+)")
 _MOVE = re.compile(rb"\n|\x1b\[(?P<up>\d*)[AF]")
@@ -16,7 +16,7 @@ _INVISIBLE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b
 
 
 class Tail:
-    """The latest bytes of one stream: fed by the thread that copies it, looked at now and then by another."""
+    """The latest bytes of one stream. The copying thread adds them, and another thread reads them regularly."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,7 +24,7 @@ class Tail:
         self._fed = 0
         self._looked = 0
         self._open = b""
-        """The line that is not at its end yet."""
+        """The line that is not complete yet."""
 
     def feed(self, data: bytes, skipped: int = 0) -> None:
         """Costs the same for any amount of data; `skipped`: bytes in between that nobody has looked at."""
@@ -42,7 +42,7 @@ class Tail:
             finder.line(_visible(self._open))
             self._open = b""
             return
-        # Something may have been passed over: then the first line has lost its beginning.
+        # If bytes were skipped, the first line has lost its beginning.
         whole = unseen <= len(kept)
         parts = _BREAK.split(self._open + kept[-unseen:] if whole else kept)
         lines, breaks = parts[::2], parts[1::2]
@@ -52,13 +52,13 @@ class Tail:
                 finder.line(_visible(line), below=_goes_up(after))
 
     def end(self, finder: Finder) -> None:
-        """The last look: what is there is complete."""
+        """The last read: all output is complete."""
         self.look(finder)
         finder.line(_visible(self._open))
         self._open = b""
 
     def words(self, lines: int, characters: int) -> str:
-        """The last lines that are not empty, for people; of a line that was drawn over, what it last said."""
+        """The last lines that are not empty, for people. An overwritten line shows its last text."""
         with self._lock:
             kept = self._kept
         shown = [_visible(line.rstrip(b"\r").rpartition(b"\r")[2]).rstrip() for line in kept.split(b"\n")]

@@ -22,7 +22,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Broken(BaseException):
-    """Why the copying ended before its end, and the signal that ends headway because of it; 0 = it has failed."""
+    """Why the copying ended early, and the signal that ends headway because of it; 0 = the copying has failed."""
 
     def __init__(self, text: str, number: int = 0) -> None:
         super().__init__(text)
@@ -57,7 +57,7 @@ def pipe(args: Namespace) -> int:
             meter.copy()
         finally:
             for number in handlers:
-                # From here on only the tracker is waited for, and not for long.
+                # From here on headway only waits for the tracker, and not for long.
                 signal.signal(number, lambda *_: meter.hurry.set())
     except _Broken as broken:
         death.signal = broken.number
@@ -89,7 +89,7 @@ class _Meter:
         lines = self._unit == "lines"
         if not lines and self._splice():
             return
-        # One buffer for all: a new one for each block would cost more than the copying.
+        # One buffer for all blocks: a new one for each block would cost more than the copying.
         store = bytearray(_BLOCK)
         last = _NEWLINE
         while size := _read(store):
@@ -101,12 +101,12 @@ class _Meter:
             self._add(1)
 
     def _splice(self) -> bool:
-        """Has the kernel move the bytes, which it can where one side is a pipe; whether that was all of them."""
+        """Lets the kernel move the bytes, which works if one side is a pipe. Returns whether that was all."""
         try:
             while size := os.splice(0, 1, _BLOCK):
                 self._add(size)
         except OSError:
-            # Copying goes on from here, and meets the error again if it is one.
+            # Copying continues from here, and gets the error again if it is one.
             return False
         return True
 
@@ -148,7 +148,7 @@ def _is_heeded(number: signal.Signals) -> bool:
 
 
 def _left(fd: int) -> int:
-    """Bytes that a regular file still has to give; 0 where that is not known."""
+    """The bytes left in a regular file; 0 if that is not known."""
     try:
         state = os.fstat(fd)
         return max(state.st_size - os.lseek(fd, 0, os.SEEK_CUR), 0) if stat.S_ISREG(state.st_mode) else 0

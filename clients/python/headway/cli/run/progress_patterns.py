@@ -1,4 +1,4 @@
-"""Progress as programs print it: bars, meters and counts, found in whatever else they write."""
+"""Finds the progress that programs print: bars, meters and counts among other output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headway.cli.run.progress_styles import STYLES, Reading, Style, amount
 _LONGEST = 1000
 """Characters of a line that are looked at: its last ones."""
 _RIVALS = 16
-"""Counts that are followed until one of them is believed."""
+"""Counts that are followed until one of them is accepted."""
 _DETOUR = 20
 """Sightings in a row that it takes to leave a count that has not come to its end."""
 _GROWTH = 3
@@ -89,7 +89,7 @@ class _Track:
 
 
 class Finder:
-    """Finds the progress in the lines of one program, and stays with the count that it has found.
+    """Finds the progress in the lines of one program and keeps following the count that it has found.
 
     Only what goes on from there moves it: a stray line never does, nor does it ever fall for one. Another count has
     its turn once the present one is over, or after 20 sightings in a row without the present one. If that one goes on

@@ -1,4 +1,4 @@
-"""How programs print progress."""
+"""The styles in which programs print progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNITS = {"B": "bytes", "it": ""}
 
 @dataclass(frozen=True)
 class Reading:
-    """How far a program has come, by its own words."""
+    """The progress of a program, as it prints it."""
 
     done: float
     total: float | None
@@ -299,7 +299,7 @@ def own(expression: str) -> Style:
     try:
         pattern = re.compile(expression)
     except re.error as error:
-        raise ValueError(f"{expression!r} is no regular expression: {error}") from None
+        raise ValueError(f"{expression!r} is not a regular expression: {error}") from None
     groups = pattern.groupindex.keys()
     if not ({"done", "percent"} & groups or {"left", "total"} <= groups):
         raise ValueError(f"{expression!r} has no group (?P<done>…) or (?P<percent>…)")

@@ -1,4 +1,4 @@
-"""Following jobs through everything that ends a stream, and showing them line by line."""
+"""Follows jobs through all interruptions of a stream, and shows them line by line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 
 UNREACHABLE_TIMEOUT = 300.0
-"""Seconds that the server may be away."""
+"""Seconds that the server may be unreachable."""
 
 JOB_EXIT_CODES = {
     job_pb2.JOB_STATUS_COMPLETED: OK,
@@ -35,10 +35,10 @@ _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class Watch:
-    """The changes of one job until it ends or, without `job_id`, of all jobs of a session for ever.
+    """The changes of one job until it ends. Without `job_id`: of all jobs of a session, without end.
 
-    The server may be away for `unreachable_timeout` seconds at a time, but not at the very first call, unless it was `answered_before` just
-    before. Iterating raises HeadwayError, and TimeoutError once it has taken `timeout` seconds in all.
+    The server may be unreachable for `unreachable_timeout` seconds at a time. At the first call it must answer, unless
+    it has `answered_before`. Iterating raises HeadwayError, and TimeoutError after `timeout` seconds in all.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Watch:
         answered_before: bool = False,
         only: pb.ListJobsRequest | None = None,
     ) -> None:
-        """`only`: which jobs of the session are meant, by the filters of a list."""
+        """`only`: the filters for the jobs of the session, as in a list."""
         self.client = client
         self.session = session
         self.job_id = job_id
         self.on_unreachable: Callable[[], object] = _nothing
-        """Called when the server does not answer; the watch tries again by itself."""
+        """Called when the server does not answer. The watch tries again by itself."""
         self.on_back: Callable[[], object] = _nothing
         """Called when it answers again."""
         self.on_anew: Callable[[], object] = _nothing
-        """Called when what was seen before no longer counts: all jobs come again."""
+        """Called when earlier changes no longer count: all jobs come again."""
         self._unreachable_timeout = unreachable_timeout
         self._deadline = Deadline(timeout)
         self._answered_before = answered_before
@@ -86,13 +86,13 @@ class Watch:
                     yield change
                 return
             except HeadwayError as error:
-                # The point that we want to go on from is too long ago, or in a database that was replaced by a backup.
+                # The resume token is too old, or a backup has replaced its database.
                 if not seen or not (isinstance(error, InvalidError) or error.reason == "RESUME_TOKEN_EXPIRED"):
                     raise
                 self.on_anew()
 
     def last_errors(self, job_id: str, count: int) -> list[job_pb2.RecordError]:
-        """The job's newest record errors, oldest first; none if they can't be had just now."""
+        """The job's newest record errors, oldest first. Empty if the server does not give them now."""
         request = pb.ListRecordErrorsRequest(session_id=self.session, job_id=job_id)
         try:
             return list(self.client.stub.ListRecordErrors(request, timeout=_ERRORS_TIMEOUT).last[-count:])
@@ -126,7 +126,7 @@ class Watch:
                 return
 
     def _check_server(self) -> None:
-        """Returns if the server answers: a stream that stays silent would not say."""
+        """Returns if the server answers. A silent stream would not show that."""
         left = self._deadline.left
         timeout = _CHECK_TIMEOUT if left is None else min(left, _CHECK_TIMEOUT)
         try:
@@ -151,11 +151,11 @@ def as_lines(watch: Watch) -> int:
                 print(f"{stamp} {change.removed_job_id} REMOVED", flush=True)
             shown.pop(change.removed_job_id, None)
             continue
-        # What was shown is followed to the state in which it no longer belongs here.
+        # A job that was shown is followed until it no longer matches.
         if not watch.means(change.job) and change.job.id not in shown:
             continue
         line = formatting.line(change.job, now)
-        # What only says that the worker is still there is no news.
+        # A mere heartbeat is not shown.
         if line != shown.get(change.job.id):
             print(f"{stamp} {line}", flush=True)
         if watch.means(change.job):

@@ -1,4 +1,4 @@
-"""`headway wait`: nothing but the exit status of jobs that somebody else works on."""
+"""`headway wait`: waits for jobs of other workers and returns their exit status."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _LOOK_TIMEOUT = 10.0
 def wait_for(job_ids: Sequence[str], target: Target, session: str, timeout: float | None, *, as_json: bool) -> int:
     """Waits until all of these jobs have ended, `timeout` seconds in all. Returns the highest of their exit statuses.
 
-    What has ended already is told however short the time. `as_json`: prints each job as it ended, one a line. Raises
-    HeadwayError if the server does not answer at first, or later for too long.
+    Jobs that have ended already are reported even with a short timeout. `as_json`: prints each job as it ended, one a
+    line. Raises HeadwayError if the server does not answer at first, or later for too long.
     """
     deadline = Deadline(timeout)
     statuses = [OK]
     with Client(target) as client:
         jobs = [_look(client, session, job_id) for job_id in job_ids]
-        # One after the other takes as long as the longest.
+        # Waiting for one after the other takes as long as the longest job.
         for job_id, job in zip(job_ids, jobs, strict=True):
             try:
                 if job is not None and job.status not in JOB_EXIT_CODES:
