@@ -1,6 +1,6 @@
 """A worker that can be told to stop: `python -m examples.cancellable`, and then `headway cancel JOB`.
 
-It only pretends to send notices, 100 a second; what it has sent stays sent.
+It only pretends to send reminders, 100 a second. Sent reminders stay sent.
 """
 
 import sys
@@ -12,15 +12,15 @@ COUNT = 3000
 
 
 def main() -> int:
-    """Exit status 0 if all were sent, 1 if somebody wanted it to end early."""
+    """Exit status 0 if all were sent, 1 after a cancellation request."""
     with headway.connect() as hw:
         try:
-            with hw.job(name="Send overdue notices", size=COUNT, unit="notices") as job:
+            with hw.job(name="Send overdue notices", size=COUNT, unit="notices") as job:  # plain-words: ok
                 print(f"job {job.id}", flush=True)
                 for _ in job.track(range(COUNT), cancellable=True):
                     time.sleep(0.01)
         except headway.JobCancelled as cancelled:
-            print(f"stopped after {job.progress} notices: {cancelled.reason}")
+            print(f"stopped after {job.progress} reminders: {cancelled.reason}")
             return 1
     return 0
 

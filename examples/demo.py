@@ -112,7 +112,7 @@ class Demo:
         worker, other = self._import("second.db")
         time.sleep(self.pause)
         self.stage.start_server()
-        self._tell("The server is back. Another import began while it was away: there it is.")
+        self._tell("The server is back. Another import began while it was unreachable: there it is.")
         self._expect(self._appears(other), "what began while there was no server appeared when that came back")
         time.sleep(self.pause)
         self._next()
@@ -151,7 +151,7 @@ class Demo:
 
     def _a_cancel_reaches_the_code(self) -> None:
         self._tell("headway cancel: in the worker's own loop, that is an exception.")
-        worker = self.stage.start("-m", "examples.notices")
+        worker = self.stage.start("-m", "examples.cancellable")
         job = self.stage.first_line(worker).split()[1]
         self._follow(job, 0.02)
         time.sleep(self.pause)

@@ -68,7 +68,7 @@ def test_nesting_is_bounded() -> None:
 
 def test_results_are_json_and_nothing_else() -> None:
     assert argument_types.results("[1, null]") == [1, None]
-    with pytest.raises(ArgumentTypeError, match="no JSON"):
+    with pytest.raises(ArgumentTypeError, match="not JSON"):
         argument_types.results("plain text")
 
 

@@ -145,7 +145,7 @@ def test_a_worker_that_is_later_than_its_reports_were_is_seen_at_once() -> None:
         assert "no report" not in in_time
         assert "last" not in in_time
     assert formatting.silence(reported(10, ago=31), NOW) == "no report for 31 s"
-    # Whoever has seen its latest reports knows better.
+    # A reader that has seen its latest reports knows better.
     assert formatting.silence(reported(10, ago=20), NOW, usual=1) == "no report for 20 s"
     assert formatting.silence(reported(1, ago=20), NOW, usual=10) is None
     assert "status:         RUNNING · no report for 6 s" in list(formatting.details(reported(0.2, ago=6), NOW))

@@ -234,7 +234,7 @@ def test_a_filter_and_a_job_exclude_each_other(cli: Cli, new_job: NewJob) -> Non
     assert "--active" in result.err
 
 
-def test_a_worker_that_is_late_is_seen_by_whoever_has_watched_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_sees_that_a_worker_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     # The clock of this machine is an hour behind that of the server.

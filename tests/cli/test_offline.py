@@ -1,4 +1,4 @@
-"""`--keep`: a script goes on while its server is away, and what it said arrives later, in order, once."""
+"""`--offline`: a script continues while its server does not answer. Its calls arrive later, in order, once."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class Script:
     def kept(self) -> list[Path]:
         return list(spool.spool_files())
 
-    def patience_is_over(self) -> None:
+    def wait_for_retry_pause(self) -> None:
         """As if the server had been asked some time ago."""
         for spool_file in self.kept:
             os.utime(spool_file, (0, 0))
@@ -95,7 +95,7 @@ def test_the_next_command_about_the_job_delivers_what_is_kept(script: Script) ->
     job = script.says("create")
     script.says("report", job, "--progress", "4", "--set", "place=4")
     script.server.start()
-    script.patience_is_over()
+    script.wait_for_retry_pause()
     script.says("report", job, "--progress", "3")
     assert script.kept == []
     seen = script.seen(job)
@@ -114,7 +114,7 @@ def test_so_do_commands_that_keep_nothing(script: Script, command: Sequence[str]
     assert script.seen(job)["progress"] == "5"
 
 
-def test_without_it_a_server_that_is_away_is_an_error(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_it_an_unreachable_server_is_an_error(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     script.server.stop()
     for option in ("--no-offline", "--no-keep"):
         assert script.cli("create", option).status == 4
@@ -259,7 +259,7 @@ def test_a_program_under_run_does_not_hide_its_progress(script: Script) -> None:
     assert (job["progress"], job["counters"], job["message"]) == ("3", {"files": "1"}, "closing")
 
 
-def test_a_letter_in_another_hand_is_followed_by_a_second(script: Script) -> None:
+def test_a_locked_spool_file_is_followed_by_a_second(script: Script) -> None:
     script.server.stop()
     job = script.says("create", "--name", "Export")
     spool_file = spool.SpoolFile.claim(script.kept[0])
@@ -290,7 +290,7 @@ def test_a_clock_that_is_set_back_loses_nothing(script: Script, there: bool, mon
     script.says("report", job, "--advance", "1", "--count", "files=1")
     if not there:
         script.server.start()
-        script.patience_is_over()
+        script.wait_for_retry_pause()
         script.says("report", job)
     seen = script.seen(job)
     assert (seen["progress"], seen["counters"]) == ("3", {"files": "3"})
@@ -315,7 +315,7 @@ def test_thousands_of_reports_take_a_moment(script: Script, session: str) -> Non
     reports.insert(1200, rpc.ReportProgressRequest(session_id=session, job_id=job, part="other", advance=-1))
     target = Target.from_environment()
     spool.write(spool.SpoolRecord(target.address, target.tls, job, "", reports)).release()
-    script.patience_is_over()
+    script.wait_for_retry_pause()
     began = time.monotonic()
     script.says("finish", job)
     assert time.monotonic() - began < 5
@@ -323,14 +323,14 @@ def test_thousands_of_reports_take_a_moment(script: Script, session: str) -> Non
     assert (seen["progress"], seen["counters"]) == ("2500", {"files": "2500"})
 
 
-def test_a_full_letter_is_followed_by_another(script: Script) -> None:
+def test_a_full_spool_file_is_followed_by_another(script: Script) -> None:
     script.server.stop()
     job = script.says("create")
     for number in range(12):
         script.says("report", job, "--set", f"part{number}={'x' * 110_000}", "--advance", "1")
     first, second = script.kept
     size = first.stat().st_size
-    script.patience_is_over()
+    script.wait_for_retry_pause()
     script.says("report", job, "--progress", "20")
     assert script.kept == [first, second]
     assert first.stat().st_size == size
@@ -373,7 +373,7 @@ def test_what_is_to_be_removed_cannot_be_kept(script: Script) -> None:
     assert script.says("vars", job) == "b=2"
     script.server.stop()
     result = script.away(AT_ONCE, "set", job, "c=3", "--remove", "b")
-    assert "--remove is lost" in result.err
+    assert "the removal is lost" in result.err
     script.server.start()
     assert script.says("vars", job) == "b=2\nc=3"
 
@@ -408,7 +408,7 @@ def test_what_waits_for_a_server_that_never_returns_can_be_given_up(script: Scri
     assert script.cli("flush").status == 0
 
 
-def test_one_session_does_not_carry_the_letters_of_another(script: Script) -> None:
+def test_one_session_does_not_send_the_files_of_another(script: Script) -> None:
     job = "0190b5a1c8d07b2a9c3e5f60718293a4"
     script.server.stop()
     script.says("create", "--id", job, "--name", "mine")

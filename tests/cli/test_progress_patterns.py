@@ -508,7 +508,7 @@ def test_amounts(text: str, number: float | None) -> None:
     assert amount(text) == number
 
 
-def test_the_last_words() -> None:
+def test_the_last_lines() -> None:
     tail = Tail()
     tail.feed(b"".join(b"line %d\n" % n for n in range(100)) + b"10%\r\x1b[31m20%\x1b[0m\r\n\n\xff\a!")
     words = tail.words(3, 100).splitlines()

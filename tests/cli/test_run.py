@@ -38,12 +38,12 @@ def test_success_is_completed(cli: Cli, environment: dict[str, str], job: Callab
 
 
 def test_failure_tells_the_last_lines(environment: dict[str, str], job: Callable[[], Job]) -> None:
-    result = run(*sh("echo out; seq 100 >&2; echo last words >&2; exit 3"), environment=environment)
+    result = run(*sh("echo out; seq 100 >&2; echo last line >&2; exit 3"), environment=environment)
     assert (result.status, result.out) == (3, "out\n")
     ended = job()
     assert ended["status"] == "JOB_STATUS_FAILED"
     lines = ended["error"]["message"].splitlines()
-    assert (lines[0], lines[1], lines[-1], len(lines)) == ("exit status 3", "82", "last words", 21)
+    assert (lines[0], lines[1], lines[-1], len(lines)) == ("exit status 3", "82", "last line", 21)
 
 
 def test_a_long_error_is_cut(environment: dict[str, str], job: Callable[[], Job]) -> None:
@@ -255,7 +255,7 @@ def test_ctrl_c_cancels(
     assert job()["status"] == f"JOB_STATUS_{ended}"
 
 
-# The tracker is away.
+# The server does not answer the tracker.
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1:1", "not an address", "127.0.0.1:9"])

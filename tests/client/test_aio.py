@@ -149,7 +149,7 @@ async def test_watches_and_waits_follow_a_restart(own_server: ServerProcess, ses
         await changes.aclose()
 
 
-async def test_the_loop_goes_on_while_the_server_is_away(own_server: ServerProcess, session: str) -> None:
+async def test_the_loop_continues_while_the_server_is_unreachable(own_server: ServerProcess, session: str) -> None:
     own_server.kill()
     async with aio.connect(own_server.address, session=session) as hw:
         async with hw.job() as job:

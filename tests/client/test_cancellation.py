@@ -1,4 +1,4 @@
-"""The wish that a job end early, and the news that it is another's, reach the code that works."""
+"""Cancellation requests, and the news that another worker has the job, reach the working code."""
 
 import asyncio
 import queue
@@ -37,7 +37,7 @@ def test_track_raises_at_the_next_item(hw: headway.Client) -> None:
     assert (seen.status, seen.progress, seen.size) == (job_pb2.JOB_STATUS_CANCELLED, 4, 10)
 
 
-def test_work_that_is_done_before_the_wish_matters_completes(hw: headway.Client) -> None:
+def test_work_that_is_done_before_a_cancellation_completes(hw: headway.Client) -> None:
     with hw.job() as job:
         for _ in job.track([1]):
             hw.cancel(None, job.id, grace=30)
@@ -171,7 +171,7 @@ async def test_an_exception_of_the_works_own_stays_one(ahw: aio.Client) -> None:
     await asyncio.sleep(0)
 
 
-async def test_a_wish_after_the_block_cancels_nothing(ahw: aio.Client) -> None:
+async def test_a_cancellation_after_the_block_cancels_nothing(ahw: aio.Client) -> None:
     async with ahw.job(cancel_task=True) as job:
         pass
     job_state = job._job_state

@@ -251,7 +251,7 @@ print("done", flush=True)
 
 
 @pytest.mark.parametrize(("last_line", "exit_status"), [("", 0), ("hw.close()", -2)])
-def test_whoever_is_impatient_twice_loses_nothing(session: str, spool: Path, last_line: str, exit_status: int) -> None:
+def test_a_second_interrupt_loses_nothing(session: str, spool: Path, last_line: str, exit_status: int) -> None:
     """Ctrl-C while the exit waits for the server, and once more while it writes down what is left."""
     began = time.monotonic()
     # Somebody takes the connection and says nothing: that is worth a wait.
@@ -437,7 +437,7 @@ if __name__ == "__main__":
             for child in children: child.join()
             assert [child.exitcode for child in children] == [0, 0, 0]
         else:
-            # Whoever leaves the block of a Pool kills its processes, who then have to flush what they want to say.
+            # The end of the block of a Pool kills its processes, so they have to flush their reports before.
             with context.Pool(2) as pool:
                 assert pool.map(work, tasks) == [10, 20, 30]
                 if KIND == "closed":
@@ -448,7 +448,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("kind", ["processes", "closed", "terminated", "executor"])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_children_deliver_what_they_say_whoever_starts_them(
+def test_children_deliver_their_reports_however_they_start(
     server: ServerProcess, session: str, hw: headway.Client, tmp_path: Path, method: str, kind: str
 ) -> None:
     path = tmp_path / "pools.py"

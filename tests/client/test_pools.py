@@ -195,7 +195,7 @@ with headway.connect() as hw, hw.job() as job:
     assert dict(only_job(hw).parts) == {"@1": 5, "@2": 10}
 
 
-def test_a_passed_job_belongs_to_whoever_has_made_it(server: ServerProcess, session: str, hw: headway.Client) -> None:
+def test_a_passed_job_belongs_to_its_creator(server: ServerProcess, session: str, hw: headway.Client) -> None:
     with hw.job(name="Mine", size=9) as job:
         passed = pickle.loads(pickle.dumps(job))
         assert (passed.id, passed.name, passed.size) == (job.id, "Mine", 9)

@@ -250,7 +250,7 @@ def test_a_forked_child_does_not_hold_what_its_parent_holds(spool: Path) -> None
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), PermissionError("no")])
-def test_a_full_disk_is_one_notice(
+def test_a_full_disk_is_one_warning(
     fault: OSError, spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(handle: int) -> None:

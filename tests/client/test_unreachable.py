@@ -43,7 +43,7 @@ def hanging() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_no_server_costs_nothing_but_a_notice(nobody: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_server_costs_only_a_warning(nobody: str, caplog: pytest.LogCaptureFixture) -> None:
     began = time.monotonic()
     with pytest.raises(KeyError), headway.connect(nobody, session="s", exit_timeout=0.3) as hw:
         with hw.job(size=3) as first:
@@ -75,7 +75,7 @@ def test_reads_say_that_nobody_is_there(nobody: str) -> None:
     assert caught.value.reason == ""
 
 
-def test_a_job_made_while_the_server_is_away_takes_its_place(
+def test_a_job_made_while_the_server_is_unreachable_takes_its_place(
     own_server: ServerProcess, session: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     own_server.kill()
@@ -117,7 +117,7 @@ def test_the_server_dies_in_the_middle_and_comes_back(own_server: ServerProcess,
         )
 
 
-def test_the_server_is_away_at_the_end_and_comes_back(own_server: ServerProcess, session: str) -> None:
+def test_the_server_is_unreachable_at_the_end_and_comes_back(own_server: ServerProcess, session: str) -> None:
     back = threading.Timer(1.0, own_server.start)
     with headway.connect(own_server.address, session=session) as hw, hw.job() as job:
         job.advance(5)

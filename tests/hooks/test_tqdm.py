@@ -715,7 +715,7 @@ def test_under_headway_run_it_is_a_bar_that_is_read(environment: Environment, jo
     assert (job.name, job.status, job.progress, job.size) == ("whole", COMPLETED, 60, 60)
 
 
-def test_a_server_that_is_away_costs_a_second_and_is_told_later(
+def test_an_unreachable_server_costs_a_second_and_is_told_later(
     own_server: ServerProcess, environment: Environment, session: str
 ) -> None:
     own_server.kill()

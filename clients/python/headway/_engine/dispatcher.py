@@ -355,9 +355,9 @@ class Dispatcher:
             self._outage(answer)
 
     def _outage(self, error: HeadwayError) -> None:
-        # Who says these is well, or gRPC connects anew by itself; a server that gets more calls than it can even refuse
-        # says CANCELLED. After all else the connection is not believed: what went wrong on it once, in its compressed
-        # headers for example, stays wrong for all later calls.
+        # After these codes the connection is fine, or gRPC reconnects by itself. An overloaded server that cannot even
+        # refuse calls answers CANCELLED. After any other error the connection is replaced: a fault, for example in its
+        # compressed headers, would affect all later calls.
         if error.code in _BELIEVED:
             self._drop_stream()
         else:

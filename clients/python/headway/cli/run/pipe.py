@@ -118,7 +118,7 @@ class _Meter:
                 select.select([], [1], [])
                 continue
             except BrokenPipeError:
-                raise _Broken("whoever read the output went away", signal.SIGPIPE) from None
+                raise _Broken("the reader of the output closed it", signal.SIGPIPE) from None
             except OSError as error:
                 raise _Broken(f"cannot write the output: {error.strerror}") from None
             left = left[written:]

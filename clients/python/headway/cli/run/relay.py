@@ -1,4 +1,4 @@
-"""How a process behaves that stands where another would have stood."""
+"""Helpers for a process that replaces another one for its caller."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 
 class Death:
-    """Ends this process, at its very end, by a signal: whoever waits for it learns what it would have learnt of the
-    other. A shell, for example, ends its loop when Ctrl-C has killed a program in it."""
+    """Ends this process by a signal at its very end, so that its caller sees the same end as of the other process. A
+    shell, for example, ends its loop when Ctrl-C has killed a program in it."""
 
     def __init__(self) -> None:
-        """Make it before anything else that has to be done at the end."""
+        """Create it before any other exit handler."""
         self.signal = 0
-        """0: the process ends with its exit status."""
-        # What is registered first has its turn last.
+        """0 = the process ends with its exit status."""
+        # The handler that is registered first runs last.
         atexit.register(self._die)
 
     def _die(self) -> None:
         if not self.signal:
             return
-        # One memory image is enough.
+        # One core dump is enough.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         with suppress(OSError, ValueError):
             signal.signal(self.signal, signal.SIG_DFL)
@@ -34,8 +34,8 @@ class Death:
 
 
 def fill() -> set[int]:
-    """Which of the standard descriptors are closed. They lead to nothing from now on, so that nothing that is opened is
-    taken for one; for programs that are started, they stay closed. Call it before anything is opened."""
+    """Returns the standard descriptors that are closed, and opens them on the null device, so that no later file gets
+    their numbers. Programs that are started still find them closed. Call it before anything is opened."""
     closed: set[int] = set()
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         closed.add(fd)
@@ -44,7 +44,7 @@ def fill() -> set[int]:
 
 
 def let_go(*fds: int) -> None:
-    """Whoever is at the other side of these descriptors learns now that nothing more comes, or is read."""
+    """Closes these descriptors, so that the processes at their other ends see that."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in fds:
         os.dup2(nothing, fd, inheritable=False)
@@ -52,7 +52,7 @@ def let_go(*fds: int) -> None:
 
 
 def inherited() -> list[int]:
-    """Descriptors beyond the standard ones that this process was given by whoever started it."""
+    """Descriptors beyond the standard ones that this process has inherited from its caller."""
     fds = [int(file.name) for file in Path("/proc/self/fd").iterdir()]
     return [fd for fd in fds if fd > 2 and _is_inheritable(fd)]
 
@@ -65,7 +65,7 @@ def _is_inheritable(fd: int) -> bool:
 
 
 def cat(source: int, sink: int, *, setsid: bool = False, blocked: Collection[int] = ()) -> int:
-    """Starts a process that copies, with no more than these two files; its id."""
+    """Starts a process that copies, with only these two files open. Returns its id."""
     return os.posix_spawnp(
         "cat",
         ["cat"],

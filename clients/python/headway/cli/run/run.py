@@ -1,4 +1,4 @@
-"""`headway run`: tracks a program that knows nothing of Headway."""
+"""`headway run`: tracks a program that does not use Headway."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from headway.cli.run.relay import Death
 from headway.cli.run.tracker import PACE, End, Tracker, job_id
 
 _SHORT = 100
-"""Characters of a command line that name a job well enough."""
+"""Characters of a command line that are used as the name of a job."""
 _LAST_LINES, _LAST_CHARACTERS = 20, 900
-"""What the error of a job tells of standard error, so that it has at most 1,000 characters in all."""
+"""Lines and characters of standard error in the error of a job. The error has at most 1,000 characters in all."""
 _FILE_AT_MOST = 4096
 _IN_FILE = re.compile(r"(\d{1,18})(?:\s*/\s*(\d{1,18}))?")
 
@@ -71,7 +71,7 @@ class _Run:
         except OSError as error:
             self._tracker.start()
             return self._not_started(error)
-        # Not before: to fork, a process had best have one thread.
+        # Not before, because a process with only one thread forks most safely.
         self._tracker.start()
         while (status := self._program.wait(PACE)) is None:
             self._look()
@@ -121,7 +121,7 @@ class _Run:
         if not self._asked:
             self._asked = True
             self._program.send_all(signal.SIGTERM)
-            # One that is stopped could not even end.
+            # A stopped program could not end.
             self._program.send_all(signal.SIGCONT)
         elif left == 0 and not self._killed:
             self._killed = True
@@ -141,13 +141,13 @@ class _Run:
 
 
 class _ProgressFile:
-    """Where a program may write how far it is: `N/M` or `N`, in the last line of the file."""
+    """The file in which a program may write its progress: `N/M` or `N`, in the last line."""
 
     def __init__(self) -> None:
         self._folder = ""
         self._size = 0
         self.used = False
-        """Whether it has ever told anything: then what the program prints counts no more."""
+        """Whether the program has ever used the file. Then its output is not searched for progress any more."""
 
     def __enter__(self) -> _ProgressFile:
         with suppress(OSError):
@@ -160,15 +160,15 @@ class _ProgressFile:
 
     @property
     def path(self) -> str:
-        """Empty if there is no room for one."""
+        """The path of the file, or "" if it cannot be created."""
         return os.path.join(self._folder, "progress") if self._folder else ""  # noqa: PTH118
 
     def read(self) -> tuple[int, int] | None:
-        """Progress and size (0 = not known), as last written; None if there is nothing to read, or no number."""
+        """The last progress and size (0 = not known). None without a number to read."""
         if not self._folder:
             return None
         try:
-            # Whatever the program has put there, a named pipe for example: this does not wait.
+            # Do not wait if the program has put something else there, such as a named pipe.
             file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return None
@@ -189,13 +189,13 @@ class _ProgressFile:
 
 
 def _environment(args: Namespace, job: str, file: str) -> dict[str, str]:
-    """The program's: its own, and where it can report more if it wants to."""
+    """The environment of the program: its own, plus the variables for further reports."""
     given = {name: getattr(args, name, None) for name in ("session", "target", "token", "ca")}
     told = {f"HEADWAY_{name.upper()}": value for name, value in given.items() if value}
     environment = {**os.environ, **told, "HEADWAY_JOB": job, "HEADWAY_PROGRESS_FILE": file}
     environment.setdefault("HEADWAY_TARGET", "127.0.0.1:50051")
     if not _was_given("LC_CTYPE"):
-        # In the locale C, as in a cron job, Python sets it for itself.
+        # Python sets this for itself in the locale C, as in a cron job.
         environment.pop("LC_CTYPE", None)
     return environment
 

@@ -1,4 +1,4 @@
-"""The tracker beside a program or a pipe: it is told how far that has come, and never in its way.
+"""The tracker of a program or a pipe. It gets the progress and never delays the work.
 
 All that can wait or fail happens in a thread of its own, the import of gRPC included.
 """
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from headway.job import Job
 
 PACE = 0.2
-"""Seconds between two looks at what is new."""
+"""Seconds between two checks for new progress."""
 DELIVERY_TIMEOUT = 0.75
-"""Seconds that each of the two waits at the end may take: for the server's answer, and for all that is left."""
+"""Seconds for each of the two waits at the end: for the server's answer, and for the delivery of all reports."""
 
 _END_TIMEOUT = 3.0
-"""Seconds: both of them, and before that the second that a new job may take."""
+"""Seconds: both waits, and before them the second that a new job may take."""
 _DETAILS = re.compile(r" \(.*\)")
 _CANCELLED, _UNKNOWN = 1, 2
 
 
 def job_id() -> str:
-    """A new job's id, known before there is a server to create it."""
+    """A new job's id. It is known before the server has created the job."""
     from headway.ids import uuid7
 
     return uuid7()
@@ -52,7 +52,7 @@ class End:
 
 @dataclass(frozen=True)
 class _State:
-    """How far the work is."""
+    """The progress of the work."""
 
     progress: int
     size: int
@@ -60,13 +60,13 @@ class _State:
 
 
 class Tracker:
-    """One job, reported in the background. No method waits but `end`, and none raises."""
+    """One job, reported in the background. Only `end` waits, and no method raises."""
 
     def __init__(
         self, args: Namespace, job: str, name: str, unit: str = "", on_cancel: Callable[[], None] | None = None
     ) -> None:
-        """`args`: the options of the command line; `size` and `unit` there go before what is found out.
-        `on_cancel` is called from the background once somebody wants the job to end early."""
+        """`args`: the options of the command line. Their `size` and `unit` come before detected ones. `on_cancel` is
+        called in the background when a cancellation request arrives."""
         self.id = job
         self._args = args
         self._name = (args.name or name)[:NAME_LENGTH]
@@ -79,7 +79,7 @@ class Tracker:
         self._over = threading.Event()
         self._complaint = ""
         self._cut_off = False
-        """Whether somebody has ended the job as CANCELLED without waiting for the work."""
+        """Whether the job was ended as CANCELLED without waiting for the work."""
         self._thread = threading.Thread(target=self._run, name="headway-tracker", daemon=True)
 
     def start(self) -> None:
@@ -87,19 +87,19 @@ class Tracker:
 
     @property
     def size_given(self) -> int:
-        """The size that the person gave; 0 = none."""
+        """The size from the command line; 0 = none."""
         size: int = self._args.size
         return size
 
     def show(self, progress: int, size: int = 0, unit: str = "") -> None:
-        """How far it is, in units; `size` and `unit` if the work itself has told them."""
+        """The progress in units; `size` and `unit` if the work itself has told them."""
         self._state = state = _State(progress, self.size_given or size, self._args.unit or unit)
         if self._job is not None and state.unit == self._told:
             self._apply(self._job, state)
 
     @property
     def kill_in(self) -> float | None:
-        """Seconds until the work must be over, because somebody wants it to end early; None as long as nobody does."""
+        """Seconds until the work must end because of a cancellation request; None without one."""
         job = self._job
         if job is None or not (job.cancelled or self._cut_off):
             return None
@@ -110,12 +110,12 @@ class Tracker:
 
     @property
     def reason(self) -> str:
-        """Why it shall end early."""
+        """The reason of the cancellation request."""
         cancellation = self._job.cancellation if self._job else None
         return cancellation.reason if cancellation else ""
 
     def end(self, ending: End, impatient: Callable[[float], bool]) -> None:
-        """Ends the job and waits until the server knows, for 3 s at most.
+        """Ends the job and waits at most 3 s until the server has stored that.
 
         `impatient` waits so many seconds and says whether to go at once.
         """
@@ -129,7 +129,7 @@ class Tracker:
             warn(self._complaint)
 
     def _complain(self, text: str) -> None:
-        # One is enough, and it waits for the end: until then, the terminal is the program's.
+        # One warning is enough, and it waits for the end: until then the terminal belongs to the program.
         self._complaint = self._complaint or _DETAILS.sub("", text.splitlines()[0])[:200]
 
     def _run(self) -> None:
@@ -139,7 +139,7 @@ class Tracker:
             from headway._engine import lifecycle
             from headway.client import connect
 
-            # Whoever cannot wait for the end here shall not wait for it there.
+            # A user who interrupts the wait here must not wait in the atexit handler either.
             lifecycle.EXIT_TIMEOUT = DELIVERY_TIMEOUT
             args = self._args
             target, token, ca = (getattr(args, name, None) for name in ("target", "token", "ca"))
@@ -171,7 +171,7 @@ class Tracker:
                 self._look_around(job)
                 self._follow_unit(job)
         if not self._follow_unit(job):
-            # The server does not answer. What is kept for it has no reader before all of it is there.
+            # The server does not answer. Nothing reads the spool file before it is complete.
             self._apply(job, self._state)
             job._update("unit", self._state.unit[:UNIT_LENGTH])
         if ending.message:
@@ -180,15 +180,15 @@ class Tracker:
             job.finish(ending.results)
 
     def _apply(self, job: Job, state: _State) -> None:
-        # Both or neither: one without the other would be a state that never was.
+        # Set both or neither: one alone would be a state that never existed.
         with job._lock:
             job.progress = state.progress
             if job.size != state.size:
                 job.size = state.size
 
     def _follow_unit(self, job: Job) -> bool:
-        """Whether the server knows the present unit. The unit does not travel with the numbers that it belongs to, so
-        while they change the job has none: "4/4 files", "4/4", "25/100", "25/100 %"."""
+        """Whether the server knows the current unit. The unit is sent separately from the numbers, so the job has no
+        unit while they change: "4/4 files", "4/4", "25/100", "25/100 %"."""
         state = self._state
         if state.unit == self._told:
             return True
@@ -215,7 +215,7 @@ class Tracker:
 
 
 class _Listener(logging.Handler):
-    """Keeps what the client has to say from standard error, which is the program's."""
+    """Keeps the client's log off standard error, which belongs to the program."""
 
     def __init__(self, hear: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""A job as one or more lines of a terminal."""
+"""Shows a job as one or more lines of a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from headway.v1 import job_pb2
 MOST_PARTS = 8
 """Parts with a bar of their own."""
 BESIDE, ENOUGH_BESIDE = 48, 54
-"""Columns of facts beside a bar, at least and if there is room. With fewer they stand below it."""
+"""Columns of facts beside a bar: the minimum, and the width with enough room. With fewer the facts are below the
+bar."""
 SHORTEST_BAR, LONGEST_BAR = 12, 24
 """Columns of a bar beside facts."""
 WORD = 9
@@ -33,14 +34,14 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A job as it is shown at one moment."""
+    """A job as shown at one moment."""
 
     job: job_pb2.Job
     now: datetime
     silent: str | None
-    """That its worker is late, in words."""
+    """A text if its worker is late."""
     errors: Sequence[job_pb2.RecordError]
-    """Its last ones."""
+    """Its last record errors."""
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class Shown:
 
 
 class Columns:
-    """How wide what is: the name, after it 9 columns of status, the bar, 6 of percentage."""
+    """The widths of the columns: the name, then 9 for the status, the bar, and 6 for the percentage."""
 
     def __init__(self, width: int, longest_name: int) -> None:
         self.name = max(min(longest_name, width // 4, 32), 1)
@@ -72,7 +73,7 @@ class Columns:
 
 
 def in_full(shown: Shown, width: int) -> Iterator[Text]:
-    """All that there is to say."""
+    """All lines of a job."""
     job = shown.job
     status = _joined(shown.status, _attempt(job), style=f"bold {shown.colour}")
     yield _cell(shown.name, width - status.cell_len - 1, "bold") + " " + status
@@ -96,7 +97,7 @@ def in_full(shown: Shown, width: int) -> Iterator[Text]:
 
 
 def with_bar(shown: Shown, columns: Columns) -> list[Text]:
-    """A line, and where it has no room for the facts another."""
+    """One line, and a second one if the facts do not fit."""
     line = Text(" ").join(
         [_named(shown, columns), _cell(shown.status, WORD, shown.colour), _measured(shown, columns.bar)]
     )
@@ -106,7 +107,7 @@ def with_bar(shown: Shown, columns: Columns) -> list[Text]:
 
 
 def in_brief(shown: Shown, columns: Columns) -> Text:
-    """One line, however narrow: what runs has a bar in the place of its status."""
+    """One line for any width. A running job has a bar instead of its status."""
     if shown.status == "RUNNING":
         line = Text(" ").join([_named(shown, columns), _measured(shown, WORD)])
     else:
@@ -115,7 +116,7 @@ def in_brief(shown: Shown, columns: Columns) -> Text:
 
 
 def details(shown: Shown) -> Iterator[Text]:
-    """What else there is to say of a job that goes on."""
+    """More facts about a job that has not ended."""
     job = shown.job
     if said := _joined(_attempt(job), safe(job.message), _counters(job), style="dim"):
         yield Text("  ") + said
@@ -125,7 +126,7 @@ def details(shown: Shown) -> Iterator[Text]:
 
 
 def facts(shown: Shown) -> Text:
-    """What stands beside a bar and its percentage, the most urgent first."""
+    """The facts beside a bar and its percentage, the most urgent first."""
     job = shown.job
     count = None if job.unit == "%" else formatting.count(job)
     if shown.ended:
@@ -165,7 +166,7 @@ def _bar(shown: Shown, width: int) -> Text:
     if job.size or job.status != job_pb2.JOB_STATUS_RUNNING:
         done = job.status == job_pb2.JOB_STATUS_COMPLETED
         return _drawn(job.progress / job.size if job.size else float(done), width, shown.colour)
-    # Nobody knows how far it is; what moves says that it goes on.
+    # The progress is not known. A moving bar shows that the work continues.
     length = max(width // 5, 1)
     begin = int(shown.now.timestamp() * 8) % (width + length) - length
     before, after = max(begin, 0), max(width - begin - length, 0)
@@ -191,7 +192,7 @@ def _silent(shown: Shown) -> Text | None:
 
 
 def _warnings(shown: Shown) -> list[str]:
-    # What the status says already is not said again.
+    # A fact that the status shows is not repeated.
     return [warning.removeprefix("STALLED: ") for warning in formatting.warnings(shown.job, shown.now)]
 
 

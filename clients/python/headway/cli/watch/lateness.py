@@ -1,4 +1,4 @@
-"""How often a reader has heard of each job, and so whether its worker is late."""
+"""Measures the intervals between the reports of each job, to see whether its worker is late."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from headway.cli import formatting
 from headway.v1 import job_pb2
 
 INTERVALS = 20
-"""Latest ones of each job that are remembered."""
+"""The latest intervals of each job that are stored."""
 
 
 class Contacts:
-    """What `formatting.silence` goes by, where jobs are watched."""
+    """The measured intervals for `formatting.silence` in a watch."""
 
     def __init__(self) -> None:
         self._last: dict[str, datetime] = {}
         self._heard: dict[str, float] = {}
-        """When it came, by the clock of this machine that nobody sets: the server's may differ."""
+        """The time of arrival on this machine's monotonic clock: the server's clock may differ."""
         self._intervals: dict[str, deque[float]] = {}
 
     def hear(self, job: job_pb2.Job) -> None:
-        """The server says how the job stands."""
+        """Takes in a state of the job from the server."""
         contact = formatting.moment(job.last_contact_time)
         last = self._last.get(job.id)
         if last is not None and contact > last:
@@ -37,7 +37,7 @@ class Contacts:
             of_jobs.pop(job_id, None)
 
     def silence(self, job: job_pb2.Job, now: datetime) -> str | None:
-        """As `formatting.silence`."""
+        """Like `formatting.silence`."""
         intervals, heard = self._intervals.get(job.id), self._heard.get(job.id)
         if not intervals or heard is None:
             return formatting.silence(job, now)

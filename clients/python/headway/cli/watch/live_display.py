@@ -1,4 +1,4 @@
-"""`headway watch` on a terminal: a display that moves, of one job or of a session."""
+"""`headway watch` on a terminal: a live display of one job or of a session."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from headway.v1 import job_pb2
 LAST_ERRORS = 3
 """Record errors shown below a job."""
 ENDED_LINES = 4
-"""Lines that ended jobs keep, if there are so many, before what else there is to say of those that go on."""
+"""Lines for ended jobs that come before more facts about the other jobs."""
 QUIET = 1.0
-"""Seconds before a word is said about what does not come: a restart of the server takes less, the first job too."""
+"""Seconds until the display says that it waits. A restart of the server takes less, and so does the first job."""
 ERRORS_PAUSE = 1.0
 """Seconds between two calls for the last record errors."""
 _WHOLE_PICTURE = 1 << 18
-"""Bytes; more than the largest terminal takes."""
+"""Bytes: more than the largest terminal shows."""
 
 _ORDER = {job_pb2.JOB_STATUS_RUNNING: 0, job_pb2.JOB_STATUS_LOST: 1, job_pb2.JOB_STATUS_PENDING: 2}
 
 
 class Display:
-    """What the terminal shows now. The thread that watches changes it, another draws it 8 times a second."""
+    """The current picture of the terminal. The watching thread changes it, and another thread draws it 8 times a
+    second."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -49,7 +50,7 @@ class Display:
         self._away_since: float | None = None
 
     def miss(self) -> None:
-        """The server does not answer just now."""
+        """The server does not answer now."""
         self._away_since = time.monotonic()
 
     def meet(self) -> None:
@@ -60,7 +61,7 @@ class Display:
         now = datetime.now(UTC)
         # Copied in one step: the other thread may add a job meanwhile.
         jobs = [self._shown(job, now) for job in sorted(self.jobs.values(), key=_place)]
-        # One line is the cursor's, one for what may have to be said below.
+        # One line is for the cursor, one for a message below.
         width, height = self.console.width, max(self.console.height - 2, 2)
         if not jobs:
             quiet = time.monotonic() - self._begun < QUIET
@@ -77,17 +78,18 @@ class Display:
         return Group(*lines)
 
     def _shown(self, job: job_pb2.Job, now: datetime) -> Shown:
-        # Without a server nobody knows whether a worker reports.
+        # Without a server the display cannot know whether a worker reports.
         silent = None if self._away_since is not None else self.contacts.silence(job, now)
         return Shown(job, now, silent, self.errors.get(job.id, ()))
 
 
 def _overview(jobs: list[Shown], width: int, height: int) -> list[Text]:
-    """A line a job, and more of those that go on while there is room. Ended jobs give way, those that failed last."""
+    """One line for each job, and more for running jobs if there is room. Ended jobs are hidden first, failed ones
+    last."""
     going = [job for job in jobs if not job.ended]
     ended = [job for job in jobs if job.ended]
     columns = Columns(width, max(Text(job.name).cell_len for job in jobs))
-    # One line is for how many there are besides.
+    # One line shows how many jobs are hidden.
     kept = min(len(ended), 1 if len(going) < height else 0)
     brief = columns.narrow and 2 * len(going) + kept > height
     blocks = [[job_lines.in_brief(job, columns)] if brief else job_lines.with_bar(job, columns) for job in going]
@@ -118,8 +120,8 @@ def _overview(jobs: list[Shown], width: int, height: int) -> list[Text]:
 
 
 def _most_telling(ended: list[Shown], room: int) -> list[Shown]:
-    """Of jobs that have ended, as many as there is room for, one line less if not for all: first those that did not end
-    well. They stay in their order."""
+    """The ended jobs that fit, with one line less if not all fit. Jobs that are not COMPLETED come first. They keep
+    their order."""
     if len(ended) <= room:
         return ended
     badly = [job for job in ended if job.job.status != job_pb2.JOB_STATUS_COMPLETED]
@@ -129,8 +131,8 @@ def _most_telling(ended: list[Shown], room: int) -> list[Shown]:
 
 
 class _Errors:
-    """Fetches the last record errors of jobs, in a thread of its own: not too often, but always once more after the
-    last change."""
+    """Fetches the last record errors of jobs in a thread of its own. It limits the calls, and always makes one after
+    the last change."""
 
     def __init__(self, display: Display, watch: Watch) -> None:
         self._display = display
@@ -158,7 +160,7 @@ class _Errors:
             for job in list(self._display.jobs.values()):
                 if job.error_count == self._known.get(job.id, 0):
                     continue
-                # None where the server does not answer just now.
+                # None if the server does not answer now.
                 if found := self._watch.last_errors(job.id, LAST_ERRORS):
                     self._known[job.id] = job.error_count
                     self._display.errors[job.id] = found
@@ -169,7 +171,7 @@ class _Errors:
 
 def as_display(watch: Watch) -> int:
     """Shows the watch on the terminal. Returns the exit status."""
-    # A terminal's own stream is written to line by line, and half a picture would flicker.
+    # The stream of a terminal writes line by line, and half a picture would flicker.
     stream = os.fdopen(sys.stdout.fileno(), "w", _WHOLE_PICTURE, "utf-8", "backslashreplace", closefd=False)
     console = Console(file=stream, markup=False, emoji=False, highlight=False)
     display = Display(console)
@@ -196,8 +198,8 @@ def as_display(watch: Watch) -> int:
 
 
 def _place(job: job_pb2.Job) -> tuple[int, float, str]:
-    """What goes on stands first, in the order that it began, so that lines keep their places; what ended last comes
-    before what ended earlier."""
+    """Running jobs come first, in the order of their start, so that lines keep their places. Ended jobs follow, the
+    latest first."""
     if job.status in formatting.ENDED:
         return len(_ORDER), -formatting.moment(job.end_time).timestamp(), job.id
     return _ORDER.get(job.status, 0), formatting.moment(job.create_time).timestamp(), job.id
