@@ -101,7 +101,7 @@ def test_what_the_server_refuses(cli: Cli, words: list[str]) -> None:
         (["report", JOB, "--mesage", "x"], "there is no option --mesage; did you mean --message? (see headway report"),
         (["fail", JOB, "--mesage=x"], "there is no option --mesage; did you mean --message? (see headway fail --help)"),
         (["--session", "x", "create", "--nam", "x"], "did you mean --name? (see headway create --help)"),
-        (["run", "--size", "x", "prog", "--mesage"], "'x' is no whole number"),
+        (["run", "--size", "x", "prog", "--mesage"], "'x' is not a whole number"),
         (["run", "--nmae", "x", "prog"], "there is no option --nmae; did you mean --name?"),
         (["report", "--count", "a=1", JOB], "a job's id, not NAME=VALUE; write the id before the options"),
         (["report", "--set", "a=1", JOB], "a job's id, not NAME=VALUE; write the id before the options"),

@@ -78,7 +78,7 @@ def test_a_whole_script_without_a_server(script: Script) -> None:
         assert (said.out, said.err) == ("", "")
     script.away(AT_ONCE, "set", job, "place=7")
     script.away(AT_ONCE, "update", job, "--name", "Export of patrons", "--unit", "files")
-    assert "kept" in script.away(AT_ONCE, "finish", job, "--results", '{"files": 3}').err
+    assert "saved" in script.away(AT_ONCE, "finish", job, "--results", '{"files": 3}').err
     assert len(script.kept) == 1
     script.server.start()
     assert script.says("flush").startswith("sent")
