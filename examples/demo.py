@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import headway
 from examples.marc_import.data import NoDataError, fetch, generate
-from examples.stage import PATIENCE, Process, Stage
+from examples.stage import PROCESS_TIMEOUT, Process, Stage
 from headway.v1 import job_pb2
 
 TIMES = 2
@@ -68,7 +68,7 @@ class Demo:
             self._so_has_a_pipe()
             self._a_cancel_reaches_the_code()
             self._tell("And now both imports to their end, to see whether they agree.")
-            ended = first.wait(PATIENCE) == second.wait(PATIENCE) == 0
+            ended = first.wait(PROCESS_TIMEOUT) == second.wait(PROCESS_TIMEOUT) == 0
             one, two = self._outcome(job, "first.db"), self._outcome(other, "second.db")
             counts = ", ".join(f"{name} {count:,}" for name, count in sorted(one.counters.items()))
             self._expect(
@@ -81,7 +81,7 @@ class Demo:
         time.sleep(max(self.pause, 1.0))
         self._expect(display.poll() is None, "the display followed all of it")
         display.send_signal(signal.SIGINT)
-        display.wait(PATIENCE)
+        display.wait(PROCESS_TIMEOUT)
         print()
         for true, words in self.truths:
             print(f"{'✓' if true else '✗ NOT TRUE:'} {words}")
@@ -112,7 +112,7 @@ class Demo:
         worker, other = self._import("second.db")
         time.sleep(self.pause)
         self.stage.start_server()
-        self._tell("The server is back. Another import began while it was away: there it is.")
+        self._tell("The server is back. Another import began while it was unreachable: there it is.")
         self._expect(self._appears(other), "what began while there was no server appeared when that came back")
         time.sleep(self.pause)
         self._next()
@@ -128,7 +128,7 @@ class Demo:
         name = f"Copy with {command[0]}"
         self._tell(f"headway run: {command[0]}, which knows nothing of Headway, gets a bar too.")
         copying = self.stage.start("-m", "headway.cli", "run", "--name", name, "--", *command)
-        copied = copying.wait(PATIENCE) == 0 and _digest(copy) == _digest(self.largest)
+        copied = copying.wait(PROCESS_TIMEOUT) == 0 and _digest(copy) == _digest(self.largest)
         completed = self._named(name).status == job_pb2.JOB_STATUS_COMPLETED
         self._expect(copied and completed, f"{command[0]} copied all of it, and its job is COMPLETED")
         self._next()
@@ -139,7 +139,7 @@ class Demo:
         with self.largest.open("rb") as source, packed.open("wb") as target:
             piping = self.stage.start("-m", "headway.cli", "pipe", "--name", name, stdin=source)
             packing = self.stage.start_program("gzip", "-9", stdin=piping.stdout, stdout=target)
-            well = packing.wait(PATIENCE) == 0 and piping.wait(PATIENCE) == 0
+            well = packing.wait(PROCESS_TIMEOUT) == 0 and piping.wait(PROCESS_TIMEOUT) == 0
         with gzip.open(packed) as unpacked:
             size = sum(len(block) for block in iter(lambda: unpacked.read(1 << 20), b""))
         job = self._named(name)
@@ -151,11 +151,11 @@ class Demo:
 
     def _a_cancel_reaches_the_code(self) -> None:
         self._tell("headway cancel: in the worker's own loop, that is an exception.")
-        worker = self.stage.start("-m", "examples.notices")
+        worker = self.stage.start("-m", "examples.cancellable")
         job = self.stage.first_line(worker).split()[1]
         self._follow(job, 0.02)
         time.sleep(self.pause)
-        self.stage.start("-m", "headway.cli", "cancel", job, "--reason", REASON).wait(PATIENCE)
+        self.stage.start("-m", "headway.cli", "cancel", job, "--reason", REASON).wait(PROCESS_TIMEOUT)
         said = self.stage.first_line(worker)
         state = self.hw.get(None, job)
         self._expect(
@@ -170,14 +170,14 @@ class Demo:
 
     def _follow(self, job_id: str, share: float) -> None:
         """Returns once the job has come so far."""
-        for job in self.hw.watch(None, job_id, timeout=PATIENCE):
+        for job in self.hw.watch(None, job_id, timeout=PROCESS_TIMEOUT):
             if job.HasField("end_time"):
                 raise RuntimeError(f"{job.name!r} was over before it could be disturbed; give it more records")
             if job.progress >= job.size * share:
                 return
 
     def _appears(self, job_id: str) -> bool:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PROCESS_TIMEOUT
         while self.hw.fetch(None, job_id) is None:
             if time.monotonic() > deadline:
                 return False

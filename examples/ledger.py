@@ -1,6 +1,6 @@
 """What an import has done so far, in the same database as what it imports.
 
-Records, position and tallies are committed in one transaction, so that this database is the truth about an
+Records, position and counters are committed in one transaction, so that this database is the truth about an
 import, whatever becomes of the process or of the tracker; the tracker shows it.
 """
 
@@ -73,7 +73,7 @@ class Run(peewee.Model):
 
     @property
     def counters(self) -> dict[str, int]:
-        """The tallies, as Headway's counters have them; the failed ones are its record errors."""
+        """The counters, as Headway's counters have them; the failed ones are its record errors."""
         return {"added": self.added, "updated": self.updated, "skipped": self.skipped}
 
 
@@ -111,12 +111,12 @@ def find_run(source: str) -> Run | None:
     return Run.get_or_none((Run.source == source) & (Run.told == False))  # noqa: E712 (peewee's ==)
 
 
-def advance(run: Run, file: int, offset: int, tally: Counter[str], faults: Sequence[Fault]) -> None:
+def advance(run: Run, file: int, offset: int, counts: Counter[str], faults: Sequence[Fault]) -> None:
     """Moves the run on to the next record's place; call it within the transaction that stores the records.
 
     Raises TakenOverError, which undoes that transaction, if another process has moved the run on meanwhile.
     """
-    values: dict[str, int] = {name: getattr(run, name) + tally[name] for name in ("added", "updated", "skipped")}
+    values: dict[str, int] = {name: getattr(run, name) + counts[name] for name in ("added", "updated", "skipped")}
     values |= {"failed": run.failed + len(faults), "file": file, "offset": offset}
     here = (Run.id == run.id) & (Run.file == run.file) & (Run.offset == run.offset)
     if not Run.update(values).where(here).execute():
@@ -139,16 +139,16 @@ def store(table: type[peewee.Model], records: Sequence[NamedTuple]) -> Counter[s
     key = getattr(table, columns[0])
     rows = table.select().where(key.in_([record[0] for record in records]))
     known = {getattr(row, columns[0]): tuple(getattr(row, column) for column in columns) for row in rows}
-    tally: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     changed: dict[str, NamedTuple] = {}
     for record in records:
         before = known.get(record[0])
-        tally["added" if before is None else "skipped" if before == record else "updated"] += 1
+        counts["added" if before is None else "skipped" if before == record else "updated"] += 1
         if before != record:
             known[record[0]] = changed[record[0]] = record
     if changed:
         table.insert_many([record._asdict() for record in changed.values()]).on_conflict_replace().execute()
-    return tally
+    return counts
 
 
 def faults_of(run: Run, after: int = 0) -> list[Fault]:

@@ -9,7 +9,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import IO, Self
 
-PATIENCE = 60
+PROCESS_TIMEOUT = 60
 """Seconds that anything may take."""
 
 Process = subprocess.Popen[str]

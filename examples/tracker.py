@@ -38,10 +38,10 @@ class Tracker:
                 self._job.__exit__(kind, error, trace)
             return
         if self._job is None and not self._run.told:
-            # The server was away when this process began; perhaps it is back.
+            # The server did not answer when this process began. Perhaps it answers now.
             self._find_job()
         if self._job is not None:
-            # Once all is imported, a wish to cancel comes too late.
+            # After the import a cancellation request comes too late.
             self._report(self._job)
             self._job.message = "all records read"
             self._job.finish({**self._run.counters, "failed": self._run.failed})

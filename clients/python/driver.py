@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import headway
 from clients.conformance.describe import state, status
-from headway import spool
-from headway.channel import open_channel
-from headway.postman import Outcome, deliver
+from headway._spool import spool
+from headway._spool.sender import Outcome, deliver
+from headway.target import open_channel
 
 OPTIONS = (
     "invoker",
@@ -165,8 +165,11 @@ class Driver:
             return None
         try:
             found.raise_if_cancelled()
-        except headway.JobCancelled as wish:
-            return {"reason": wish.reason, "deadline": wish.deadline.isoformat() if wish.deadline else None}
+        except headway.JobCancelled as cancellation:
+            return {
+                "reason": cancellation.reason,
+                "deadline": cancellation.deadline.isoformat() if cancellation.deadline else None,
+            }
         return None
 
     def wait_stopped(self, job: str, timeout: float) -> dict[str, object] | None:
@@ -215,8 +218,8 @@ class Driver:
     def flush_spool(self) -> dict[str, int]:
         outcomes = dict.fromkeys(Outcome, 0)
         with open_channel(self.client.target, retry=False) as channel:
-            for _, letter in spool.claims(self.client.target):
-                outcomes[Outcome.WAITING if letter is None else deliver(letter, channel)[0]] += 1
+            for _, spool_file in spool.claims(self.client.target):
+                outcomes[Outcome.WAITING if spool_file is None else deliver(spool_file, channel)[0]] += 1
         return {str(outcome): count for outcome, count in outcomes.items()}
 
     def _keep(self, name: str, job: headway.Job) -> dict[str, object]:

@@ -10,7 +10,7 @@ import termios
 import time
 from collections.abc import Sequence
 
-PATIENCE = 20.0
+OUTPUT_TIMEOUT = 20.0
 
 
 class Terminal:
@@ -49,7 +49,7 @@ class Terminal:
 
     def read_until(self, text: bytes) -> bytes:
         """What comes before that text."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + OUTPUT_TIMEOUT
         while text not in self.seen:
             assert select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0], self.seen
             self.seen += os.read(self._master, 65536)
@@ -58,7 +58,7 @@ class Terminal:
 
     def end(self) -> tuple[int, bytes]:
         """Its exit status and the rest of what it wrote."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + OUTPUT_TIMEOUT
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.seen
             if select.select([self._master], [], [], 0.05)[0]:

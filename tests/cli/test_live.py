@@ -13,12 +13,12 @@ import pyte
 import pytest
 from google.rpc.status_pb2 import Status
 
-from headway.cli.contacts import Contacts
+from headway.cli.watch.lateness import Contacts
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.cli.run import HEADWAY, Cli, run
-from tests.cli.terminal import PATIENCE, Terminal
+from tests.cli.terminal import OUTPUT_TIMEOUT, Terminal
 from tests.support.server import ServerProcess
 
 NewJob = Callable[..., str]
@@ -55,7 +55,7 @@ class Screen(Terminal):
         self._until(lambda: not any(word in line for line in self.lines))
 
     def _until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + OUTPUT_TIMEOUT
         while not condition():
             assert select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0], self.lines
             self._feed(os.read(self._master, 65536))
@@ -234,7 +234,7 @@ def test_a_filter_and_a_job_exclude_each_other(cli: Cli, new_job: NewJob) -> Non
     assert "--active" in result.err
 
 
-def test_a_worker_that_is_late_is_seen_by_whoever_has_watched_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_sees_that_a_worker_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     # The clock of this machine is an hour behind that of the server.

@@ -16,9 +16,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 def answer():
-    door = urlsplit(sys.argv[1])
-    connection = http.client.HTTPConnection(door.netloc)
-    connection.request("GET", door.path)
+    redirect = urlsplit(sys.argv[1])
+    connection = http.client.HTTPConnection(redirect.netloc)
+    connection.request("GET", redirect.path)
     response = connection.getresponse()
     return f"{response.status} {response.getheader('Location')}"
 

@@ -359,7 +359,7 @@ def test_one_phase_after_the_other(start: Start) -> None:
         phases.reaches(progress, size, unit)
         phases.feed(b"\n")
     assert phases.end() == ("COMPLETED", 1024, 0, "bytes")
-    # Whoever watches never saw a number with the size or the unit of another.
+    # A watcher never saw a number with the size or the unit of another.
     true = {(0, 0, ""), *((n, 4, "") for n in range(5)), *((n, 100, "%") for n in (25, 50, 75, 100))}
     true |= {(n, size, "") for n, size, _ in true} | {(n, 0, unit) for n in (512, 1024) for unit in ("", "bytes")}
     assert {state[1:] for state in phases.states} <= true

@@ -38,12 +38,12 @@ def test_success_is_completed(cli: Cli, environment: dict[str, str], job: Callab
 
 
 def test_failure_tells_the_last_lines(environment: dict[str, str], job: Callable[[], Job]) -> None:
-    result = run(*sh("echo out; seq 100 >&2; echo last words >&2; exit 3"), environment=environment)
+    result = run(*sh("echo out; seq 100 >&2; echo last line >&2; exit 3"), environment=environment)
     assert (result.status, result.out) == (3, "out\n")
     ended = job()
     assert ended["status"] == "JOB_STATUS_FAILED"
     lines = ended["error"]["message"].splitlines()
-    assert (lines[0], lines[1], lines[-1], len(lines)) == ("exit status 3", "82", "last words", 21)
+    assert (lines[0], lines[1], lines[-1], len(lines)) == ("exit status 3", "82", "last line", 21)
 
 
 def test_a_long_error_is_cut(environment: dict[str, str], job: Callable[[], Job]) -> None:
@@ -138,7 +138,7 @@ def test_only_who_asks_it_to_end_cuts_output_short(environment: dict[str, str]) 
     assert (len(out), process.returncode) == (200000, 0)
 
 
-def test_a_reader_that_goes_away_is_the_programs_to_notice(environment: dict[str, str], job: Callable[[], Job]) -> None:
+def test_the_program_sees_that_its_reader_has_gone(environment: dict[str, str], job: Callable[[], Job]) -> None:
     process = subprocess.Popen([*HEADWAY, "run", "--", "yes"], env=environment, stdout=-1, stderr=-1)
     assert process.stdout is not None
     process.stdout.read(2)
@@ -255,7 +255,7 @@ def test_ctrl_c_cancels(
     assert job()["status"] == f"JOB_STATUS_{ended}"
 
 
-# The tracker is away.
+# The server does not answer the tracker.
 
 
 @pytest.mark.parametrize("target", ["127.0.0.1:1", "not an address", "127.0.0.1:9"])
@@ -347,6 +347,6 @@ def test_a_count_without_a_total_ends_the_one_before(environment: dict[str, str]
 
 
 def test_it_starts_quickly() -> None:
-    script = "import sys, headway.cli.run; print('grpc' in sys.modules, 'google.protobuf' in sys.modules)"
+    script = "import sys, headway.cli.run.run; print('grpc' in sys.modules, 'google.protobuf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert re.fullmatch("False False\n", done.stdout)

@@ -102,7 +102,9 @@ def test_it_follows_restarts_of_the_server(own_server: ServerProcess, environmen
     assert waiting.returncode == 0
 
 
-def test_between_two_jobs_the_server_may_be_away_too(own_server: ServerProcess, environment: dict[str, str]) -> None:
+def test_between_two_jobs_the_server_may_be_unreachable_too(
+    own_server: ServerProcess, environment: dict[str, str]
+) -> None:
     environment["HEADWAY_TARGET"] = own_server.address
     first, second = (run("create", environment=environment).out.strip() for _ in range(2))
     waiting = spawn("wait", first, second, "--json", environment=environment)
@@ -120,7 +122,7 @@ def test_between_two_jobs_the_server_may_be_away_too(own_server: ServerProcess, 
     assert (json.loads(out)["id"], waiting.returncode, err) == (second, 5, "")
 
 
-def test_its_time_is_over_while_the_server_is_away(own_server: ServerProcess, environment: dict[str, str]) -> None:
+def test_it_times_out_while_the_server_is_unreachable(own_server: ServerProcess, environment: dict[str, str]) -> None:
     environment["HEADWAY_TARGET"] = own_server.address
     job = run("create", environment=environment).out.strip()
     waiting = spawn("wait", job, "--timeout", "4s", environment=environment)

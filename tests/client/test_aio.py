@@ -15,15 +15,15 @@ async def ahw(server: ServerProcess, session: str) -> AsyncIterator[aio.Client]:
         yield connection
 
 
-async def letters(text: str) -> AsyncIterator[str]:
-    for letter in text:
-        yield letter
+async def spool_files(text: str) -> AsyncIterator[str]:
+    for spool_file in text:
+        yield spool_file
 
 
 async def test_the_example_of_the_documentation(server: ServerProcess, session: str) -> None:
     async with headway.aio.connect(server.address) as hw:
         async with hw.job(session, "Stage", size=7, unit="records") as job:
-            async for _ in job.track(letters("abc")):
+            async for _ in job.track(spool_files("abc")):
                 job.count("added")
             async for _ in job.track([1, 2]):
                 pass
@@ -149,7 +149,7 @@ async def test_watches_and_waits_follow_a_restart(own_server: ServerProcess, ses
         await changes.aclose()
 
 
-async def test_the_loop_goes_on_while_the_server_is_away(own_server: ServerProcess, session: str) -> None:
+async def test_the_loop_continues_while_the_server_is_unreachable(own_server: ServerProcess, session: str) -> None:
     own_server.kill()
     async with aio.connect(own_server.address, session=session) as hw:
         async with hw.job() as job:
@@ -162,4 +162,4 @@ async def test_the_loop_goes_on_while_the_server_is_away(own_server: ServerProce
 async def test_an_asynchronous_iterable_needs_async_for(ahw: aio.Client) -> None:
     async with ahw.job() as job:
         with pytest.raises(TypeError, match="async for"):
-            list(job.track(letters("a")))
+            list(job.track(spool_files("a")))

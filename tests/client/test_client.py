@@ -27,7 +27,7 @@ def test_durations_are_seconds_or_timedeltas(hw: headway.Client) -> None:
     assert seen.retention.seconds == 86400
 
 
-def test_a_job_asks_for_a_minute_of_patience(hw: headway.Client) -> None:
+def test_the_default_heartbeat_timeout_is_a_minute(hw: headway.Client) -> None:
     assert hw.get(None, hw.job().id).heartbeat_timeout.seconds == 60
 
 

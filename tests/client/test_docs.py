@@ -7,7 +7,7 @@ import pytest
 
 import headway
 from headway.v1 import job_pb2
-from tests.client.test_process import run
+from tests.client.test_lifecycle import run
 from tests.support.server import ServerProcess
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"

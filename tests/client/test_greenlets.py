@@ -4,7 +4,7 @@ import pytest
 
 import headway
 from headway.v1 import job_pb2
-from tests.client.test_process import only_job, run
+from tests.client.test_lifecycle import only_job, run
 from tests.support.server import ServerProcess
 
 PATCHES = {
@@ -53,7 +53,7 @@ def test_a_patched_program_is_tracked_as_any_other(
 
 
 def test_a_program_may_be_patched_after_the_import(server: ServerProcess, session: str, hw: headway.Client) -> None:
-    late = "import headway.client, headway.engine, headway.meter\n" + PATCHES["gevent"]
+    late = "import headway.client, headway._engine.engine, headway.meter\n" + PATCHES["gevent"]
     done = run(WORK.replace("BEFORE", late).replace("AFTER", ""), server.address, session, timeout=40)
     assert (done.returncode, done.stderr) == (0, "")
     assert only_job(hw).progress == 30

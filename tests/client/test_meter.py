@@ -94,12 +94,12 @@ def test_advance_from_several_threads_loses_nothing() -> None:
 
 
 def test_track_of_an_asynchronous_iterable() -> None:
-    async def letters() -> AsyncIterator[str]:
-        for letter in "abc":
-            yield letter
+    async def characters() -> AsyncIterator[str]:
+        for character in "abc":
+            yield character
 
     async def work(meter: Meter) -> list[int]:
-        return [meter.progress async for _ in meter.track(letters())]
+        return [meter.progress async for _ in meter.track(characters())]
 
     meter = Meter()
     assert asyncio.run(work(meter)) == [0, 1, 2]
@@ -110,20 +110,20 @@ def test_async_items_count_once_the_next_is_asked_for_and_the_source_is_closed()
     async def work(meter: Meter) -> None:
         closed = asyncio.Event()
 
-        async def letters() -> AsyncIterator[str]:
+        async def characters() -> AsyncIterator[str]:
             try:
-                for letter in "abcde":
-                    yield letter
+                for character in "abcde":
+                    yield character
             finally:
                 closed.set()
 
-        async for letter in meter.track(letters()):
-            if letter == "c":
+        async for character in meter.track(characters()):
+            if character == "c":
                 break
         await asyncio.wait_for(closed.wait(), 10)
         assert meter.progress == 2
         meter.progress = 10
-        async for _ in meter.track(letters()):
+        async for _ in meter.track(characters()):
             meter.advance()
         assert meter.progress == 20
 

@@ -11,7 +11,7 @@ import pytest
 import headway
 from headway import aio
 from headway.v1 import job_pb2
-from tests.client.test_process import only_job, run
+from tests.client.test_lifecycle import only_job, run
 from tests.support.server import ServerProcess
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -133,7 +133,7 @@ def test_bars_in_a_pool_are_completed(
 def test_a_worker_that_is_stuck_in_a_library_is_killed_all_the_same(server: ServerProcess, session: str) -> None:
     script = """
 import ctypes, headway, multiprocessing, os, time
-import headway.termination as termination
+import headway._engine.termination as termination
 termination.KILL_AFTER = 0.5
 
 def stuck(ready):
@@ -195,7 +195,7 @@ with headway.connect() as hw, hw.job() as job:
     assert dict(only_job(hw).parts) == {"@1": 5, "@2": 10}
 
 
-def test_a_passed_job_belongs_to_whoever_has_made_it(server: ServerProcess, session: str, hw: headway.Client) -> None:
+def test_a_passed_job_belongs_to_its_creator(server: ServerProcess, session: str, hw: headway.Client) -> None:
     with hw.job(name="Mine", size=9) as job:
         passed = pickle.loads(pickle.dumps(job))
         assert (passed.id, passed.name, passed.size) == (job.id, "Mine", 9)

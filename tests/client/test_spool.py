@@ -16,19 +16,19 @@ import grpc
 import pytest
 
 import headway
-from headway import spool as spooling
-from headway.channel import Target
-from headway.postman import Outcome, Postman, deliver
-from headway.spool import Letter, Words
+from headway._spool import spool as spooling
+from headway._spool.sender import Outcome, SpoolSender, deliver
+from headway._spool.spool import SpoolFile, SpoolRecord
+from headway.target import Target
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from tests.client.fakes import FakeServer, Proxy
-from tests.client.test_process import run
+from tests.client.test_lifecycle import run
 from tests.support.server import ServerProcess
 
 WORK = """
-import headway, headway.process
-headway.process.EXIT_TIMEOUT = 0.3
+import headway, headway._engine.lifecycle
+headway._engine.lifecycle.EXIT_TIMEOUT = 0.3
 hw = headway.connect(exit_timeout=0.3)
 """
 
@@ -49,9 +49,9 @@ with hw, hw.job(name="offline", size=100) as job:
 )
 
 
-def flush(*words: str) -> subprocess.CompletedProcess[str]:
+def flush(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "headway.cli", "flush", *words],
+        [sys.executable, "-m", "headway.cli", "flush", *arguments],
         capture_output=True,
         text=True,
         timeout=30,
@@ -81,8 +81,8 @@ def test_a_folder_that_is_not_the_users_alone_keeps_its_mode_and_gets_nothing(
     folder.chmod(0o755)
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.setenv("HEADWAY_SPOOL", str(tmp_path / ("link" if linked else "of-all")))
-    with pytest.raises(PermissionError, match="is open to others: chmod 700 it"):
-        spooling.write(Words("h:1", False, "j", "n", []))
+    with pytest.raises(PermissionError, match="chmod 700 it"):
+        spooling.write(SpoolRecord("h:1", False, "j", "n", []))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     assert list(folder.iterdir()) == []
 
@@ -93,13 +93,13 @@ def test_a_job_that_never_saw_its_server_is_complete_after_flush(
     own_server.kill()
     done = run(OFFLINE, own_server.address, session)
     assert done.returncode == 0, done.stderr
-    (letter,) = waiting(spool)
-    assert f"waits in {letter}" in done.stderr
-    assert stat.S_IMODE(letter.stat().st_mode) == 0o600
+    (spool_file,) = waiting(spool)
+    assert f"waits in {spool_file}" in done.stderr
+    assert stat.S_IMODE(spool_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(spool.stat().st_mode) == 0o700
 
     away = flush()
-    assert (away.returncode, waiting(spool)) == (4, [letter])
+    assert (away.returncode, waiting(spool)) == (4, [spool_file])
     listed = json.loads(flush("--list", "--json").stdout)
     assert [(line["outcome"], line["target"], line["name"]) for line in listed] == [
         ("waiting", own_server.address, "renamed")
@@ -118,14 +118,14 @@ def test_a_job_that_never_saw_its_server_is_complete_after_flush(
 def test_the_next_client_sends_it(own_server: ServerProcess, session: str, spool: Path) -> None:
     own_server.kill()
     run(OFFLINE, own_server.address, session)
-    (letter,) = waiting(spool)
+    (spool_file,) = waiting(spool)
     own_server.start()
     with headway.connect(own_server.address, session="another") as hw, hw.job() as job:
         assert job.flush()
         for thread in threading.enumerate():
             if thread.name == "headway-spool":
                 thread.join(10)
-    assert not letter.exists()
+    assert not spool_file.exists()
     with headway.connect(own_server.address, session=session) as hw:
         check_offline(hw)
 
@@ -159,17 +159,17 @@ with job: pass
         # From now on reports arrive, and the client does not know it.
         proxy.swallow()
         process.communicate("\n", timeout=15)
-    (letter,) = waiting(spool)
+    (spool_file,) = waiting(spool)
     with headway.connect(server.address, session=session) as hw:
         (seen,) = hw.list()
         assert (seen.progress, seen.counters["c"]) == (7, 7)
         proxy.cut()
         for _ in range(2):
-            copy = letter.read_bytes()
+            copy = spool_file.read_bytes()
             assert flush().returncode == 0
             (seen,) = hw.list()
             assert (seen.status, seen.progress, seen.counters["c"]) == (job_pb2.JOB_STATUS_COMPLETED, 7, 7)
-            letter.write_bytes(copy)
+            spool_file.write_bytes(copy)
 
 
 def test_a_closed_connection_that_delivers_late_takes_its_file_back(
@@ -178,31 +178,31 @@ def test_a_closed_connection_that_delivers_late_takes_its_file_back(
     own_server.kill()
     with headway.connect(own_server.address, session=session, exit_timeout=0.1) as hw, hw.job() as job:
         job.advance(5)
-    (letter,) = waiting(spool)
-    assert Letter.claim(letter) is None
+    (spool_file,) = waiting(spool)
+    assert SpoolFile.claim(spool_file) is None
     own_server.start()
-    step = job._course.waiting()[-1]
-    assert step.answer.wait(15)
+    pending_call = job._job_state.waiting()[-1]
+    assert pending_call.answer.wait(15)
     with headway.connect(own_server.address, session=session) as hw:
         assert hw.get(None, job.id).progress == 5
         assert hw.job().flush()
-    assert not letter.exists()
+    assert not spool_file.exists()
 
 
-def words(address: str, *requests: spooling.Request) -> Words:
-    return Words(address, False, "0" * 32, "n", requests)
+def record(address: str, *requests: spooling.Request) -> SpoolRecord:
+    return SpoolRecord(address, False, "0" * 32, "n", requests)
 
 
-def letter(address: str, *requests: spooling.Request) -> Letter:
-    return spooling.write(words(address, *requests))
+def spool_file(address: str, *requests: spooling.Request) -> SpoolFile:
+    return spooling.write(record(address, *requests))
 
 
 FINISH = rpc.FinishJobRequest(session_id="s", job_id="0" * 32, attempt=1)
 
 
 def test_two_processes_do_not_send_one_twice(spool: Path) -> None:
-    first = letter("host:1", FINISH)
-    script = f"from headway.spool import *; print(Letter.claim(Path({str(first.path)!r})) is None)"
+    first = spool_file("host:1", FINISH)
+    script = f"from headway._spool.spool import *; print(SpoolFile.claim(Path({str(first.path)!r})) is None)"
 
     def claimed_elsewhere() -> str:
         return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -211,11 +211,11 @@ def test_two_processes_do_not_send_one_twice(spool: Path) -> None:
     first.release()
     # The other claims it and dies with it in hand.
     assert claimed_elsewhere() == "False\n"
-    assert Letter.claim(first.path) is not None
+    assert SpoolFile.claim(first.path) is not None
 
 
 def test_a_file_that_was_sent_meanwhile_is_not_claimed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = letter("host:1", FINISH)
+    first = spool_file("host:1", FINISH)
     path = first.path
     first.release()
     real = fcntl.flock
@@ -227,11 +227,11 @@ def test_a_file_that_was_sent_meanwhile_is_not_claimed(spool: Path, monkeypatch:
 
     with path.open() as held:
         monkeypatch.setattr(fcntl, "flock", late)
-        assert held and Letter.claim(path) is None
+        assert held and SpoolFile.claim(path) is None
 
 
 def test_a_forked_child_does_not_hold_what_its_parent_holds(spool: Path) -> None:
-    first = letter("host:1", FINISH)
+    first = spool_file("host:1", FINISH)
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -241,7 +241,7 @@ def test_a_forked_child_does_not_hold_what_its_parent_holds(spool: Path) -> None
     try:
         os.read(ready[0], 1)
         first.release()
-        assert Letter.claim(first.path) is not None
+        assert SpoolFile.claim(first.path) is not None
     finally:
         os.write(go[1], b".")
         os.waitpid(pid, 0)
@@ -250,7 +250,7 @@ def test_a_forked_child_does_not_hold_what_its_parent_holds(spool: Path) -> None
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), PermissionError("no")])
-def test_a_full_disk_is_one_notice(
+def test_a_full_disk_is_one_warning(
     fault: OSError, spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(handle: int) -> None:
@@ -260,7 +260,7 @@ def test_a_full_disk_is_one_notice(
     with headway.connect("127.0.0.1:9", session="s", exit_timeout=0.1) as hw, hw.job(), hw.job():
         pass
     texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert sum("cannot be written down" in text for text in texts) == 1
+    assert sum("cannot be saved on disk" in text for text in texts) == 1
     assert sum("is not delivered" in text and "waits" not in text for text in texts) == 2
     assert waiting(spool) == []
 
@@ -269,7 +269,7 @@ def test_an_empty_setting_turns_it_off(monkeypatch: pytest.MonkeyPatch, caplog: 
     monkeypatch.setenv("HEADWAY_SPOOL", "")
     with headway.connect("127.0.0.1:9", session="s", exit_timeout=0.1) as hw, hw.job():
         pass
-    assert list(spooling.letters()) == []
+    assert list(spooling.spool_files()) == []
     assert not any("written" in record.getMessage() for record in caplog.records)
 
 
@@ -284,9 +284,9 @@ def test_the_state_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_the_spool_is_bounded(spool: Path) -> None:
     for _ in range(spooling.FILES):
-        letter("host:1", FINISH).release()
+        spool_file("host:1", FINISH).release()
     with pytest.raises(OSError, match="100 files"):
-        letter("host:1", FINISH)
+        spool_file("host:1", FINISH)
 
 
 def test_a_file_is_bounded_and_keeps_what_matters_most(spool: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_file_is_bounded_and_keeps_what_matters_most(spool: Path) -> None:
         return rpc.ReportProgressRequest(progress=sequence, sequence=sequence, record_errors=[error] * 1000)
 
     reports = [report(number) for number in range(1, 13)]
-    written = letter("host:1", *reports, FINISH)
+    written = spool_file("host:1", *reports, FINISH)
     assert written.path.stat().st_size <= spooling.BYTES
     read = written.read().requests
     kept = [len(request.record_errors) for request in read if isinstance(request, rpc.ReportProgressRequest)]
@@ -309,7 +309,7 @@ def test_a_file_is_bounded_and_keeps_what_matters_most(spool: Path) -> None:
     "content", [b"", b"{}", b"[]", b'{"version": 2}', b"\xff", b'{"version":1,"requests":[["X",""]]}']
 )
 def test_a_damaged_file_is_put_aside(content: bytes, fake: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
-    held = letter(fake.address, FINISH)
+    held = spool_file(fake.address, FINISH)
     held.path.write_bytes(content)
     with grpc.insecure_channel(fake.address) as channel:
         assert deliver(held, channel)[0] is Outcome.REFUSED
@@ -325,7 +325,7 @@ def test_what_is_refused_for_good_is_put_aside(
         assert job.flush()
         hw.resume(None, job.id)
         finish = rpc.FinishJobRequest(session_id=session, job_id=job.id, attempt=1)
-        letter(server.address, finish).release()
+        spool_file(server.address, finish).release()
         done = flush("--json", "--target", "host:1")
         assert (done.returncode, json.loads(done.stdout)[0]["outcome"]) == (1, "refused")
         assert hw.get(None, job.id).status == job_pb2.JOB_STATUS_RUNNING
@@ -334,10 +334,10 @@ def test_what_is_refused_for_good_is_put_aside(
 
 def test_a_token_goes_to_its_own_server_alone(fake: FakeServer, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWAY_TOKEN", "secret")
-    letter(fake.address, FINISH).release()
+    spool_file(fake.address, FINISH).release()
     assert flush("--target", "host:1").returncode == 0
     assert fake.service.tokens == {None}
-    letter(fake.address, FINISH).release()
+    spool_file(fake.address, FINISH).release()
     assert flush("--target", fake.address).returncode == 0
     assert fake.service.tokens == {None, "Bearer secret"}
 
@@ -347,20 +347,20 @@ def test_a_server_in_trouble_leaves_it_for_later_and_disturbs_no_work(fake: Fake
         context.abort(grpc.StatusCode.INTERNAL, "what?")
 
     fake.service.on_finish = trouble
-    held = letter(fake.address, FINISH)
+    held = spool_file(fake.address, FINISH)
     held.release()
-    postman = Postman(Target(fake.address))
-    postman.join(10)
-    assert not postman.is_alive()
-    assert held.path.exists() and Letter.claim(held.path) is not None
+    spool_sender = SpoolSender(Target(fake.address))
+    spool_sender.join(10)
+    assert not spool_sender.is_alive()
+    assert held.path.exists() and SpoolFile.claim(held.path) is not None
 
 
 def test_a_link_is_left_alone(spool: Path) -> None:
-    held = letter("host:1", FINISH)
+    held = spool_file("host:1", FINISH)
     held.release()
     link = spool / "x-link.json"
     link.symlink_to(held.path)
-    assert Letter.claim(link) is None
+    assert SpoolFile.claim(link) is None
 
 
 def test_who_breaks_off_the_wait_loses_nothing(session: str, spool: Path) -> None:
@@ -368,11 +368,11 @@ def test_who_breaks_off_the_wait_loses_nothing(session: str, spool: Path) -> Non
 import headway, os, signal, threading
 hw = headway.connect(exit_timeout=60)
 hw.job().advance()
-linger = hw._engine.linger
+flush = hw._engine.flush
 def interrupted(*arguments, **options):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    return linger(*arguments, **options)
-hw._engine.linger = interrupted
+    return flush(*arguments, **options)
+hw._engine.flush = interrupted
 hw.close()
 """
     # Somebody takes the connection and says nothing: that is worth a wait.
@@ -420,7 +420,7 @@ def test_a_failure_arrives_as_one(own_server: ServerProcess, session: str) -> No
 
 
 def test_who_delivers_everything_pays_for_no_spool(server: ServerProcess, session: str, spool: Path) -> None:
-    done = run("import sys, headway.client; print('headway.spool' in sys.modules)", server.address, session)
+    done = run("import sys, headway.client; print('headway._spool.spool' in sys.modules)", server.address, session)
     assert done.stdout == "False\n"
     assert run("import headway\nwith headway.connect() as hw, hw.job(): pass", server.address, session).returncode == 0
     assert not spool.exists()

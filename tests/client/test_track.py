@@ -11,7 +11,7 @@ import pytest
 import headway
 from headway import aio
 from headway.v1 import job_pb2
-from tests.client.test_process import run
+from tests.client.test_lifecycle import run
 from tests.support.server import ServerProcess
 
 
@@ -138,8 +138,8 @@ def test_a_loop_over_an_iterator_that_is_used_up_says_so(hw: headway.Client, cap
         assert list(items) == [2, 3]
         assert caplog.messages == []
         assert list(items) == []
-    (notice,) = caplog.messages
-    assert "an iterator gives its items once" in notice
+    (warning,) = caplog.messages
+    assert "an iterator gives its items only once" in warning
     assert job.progress == 2
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_looped_over(hw: headway.Client) -> None:
         yield 1
 
     with hw.job() as job:
-        with pytest.raises(TypeError, match="'int' is nothing of the kind"):
+        with pytest.raises(TypeError, match="not 'int'"):
             list(job.track(10))  # type: ignore[arg-type] # the mistake
         with pytest.raises(TypeError, match="async for"):
             list(job.track(numbers()))
@@ -292,8 +292,8 @@ def test_results_that_are_no_variable_are_kept_in_a_file(
     script = PAST_THE_END.format(before="pass", results="'9' * 300_000")
     done = run(script, server.address, session)
     assert (done.returncode, done.stdout) == (0, "done CANCELLED\n")
-    (_, notice) = done.stderr.splitlines()
-    _, _, place = notice.partition("its results are in ")
+    (_, warning) = done.stderr.splitlines()
+    _, _, place = warning.partition("its results are in ")
     assert "FinishJobRequest" in Path(place.partition(": ")[0]).read_text()
 
 

@@ -15,7 +15,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 import headway
-from headway.tasks import job_id
+from headway.integrations.tasks import job_id
 from headway.v1 import job_pb2
 from tests.cli.run import HEADWAY
 from tests.hooks.conftest import end_process, watched
@@ -306,7 +306,7 @@ def test_a_task_that_exits_where_no_process_ends_has_failed(
         assert (job.status, job.error.message, job.progress) == (FAILED, "SystemExit: 3", 2)
 
 
-def test_tasks_are_done_while_the_server_is_away(
+def test_tasks_are_done_while_the_server_is_unreachable(
     redis: RedisServer, own_server: ServerProcess, session: str, tmp_path: Path
 ) -> None:
     own_server.kill()

@@ -17,7 +17,7 @@ from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
 
 import headway
-from headway.tasks import job_id
+from headway.integrations.tasks import job_id
 from headway.v1 import job_pb2
 from tests.cli.run import HEADWAY
 from tests.hooks.conftest import end_process, watched
@@ -278,7 +278,7 @@ def test_a_worker_that_shuts_down_cold_cancels_its_work(
 
 
 @pytest.mark.parametrize("kind", ["headway.rq.Worker", "headway.rq.SimpleWorker"])
-def test_work_is_done_while_the_server_is_away(
+def test_work_is_done_while_the_server_is_unreachable(
     kind: str, redis: RedisServer, own_server: ServerProcess, session: str, tmp_path: Path
 ) -> None:
     environment = {

@@ -7,8 +7,8 @@ from celery import Celery
 
 import headway
 from headway.celery import track
+from headway.integrations.tasks import current, untracked
 from headway.rq import Runs
-from headway.tasks import current, untracked
 
 
 def test_an_unknown_option_is_refused_with_the_one_that_is_meant() -> None:

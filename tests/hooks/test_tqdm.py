@@ -273,8 +273,8 @@ for attempt in (by_break, by_return, by_raise, in_with, in_finally, of_source, i
 
 def test_a_loop_that_was_left_ends_while_the_script_goes_on(environment: Environment, jobs: Jobs) -> None:
     script = """
-import headway.tqdm
-headway.tqdm.DECISION_DELAY = 0
+import headway.integrations.tqdm
+headway.integrations.tqdm.DECISION_DELAY = 0
 for n in tqdm(range(9), desc="left"):
     if n == 3:
         break
@@ -715,7 +715,7 @@ def test_under_headway_run_it_is_a_bar_that_is_read(environment: Environment, jo
     assert (job.name, job.status, job.progress, job.size) == ("whole", COMPLETED, 60, 60)
 
 
-def test_a_server_that_is_away_costs_a_second_and_is_told_later(
+def test_an_unreachable_server_costs_a_second_and_is_told_later(
     own_server: ServerProcess, environment: Environment, session: str
 ) -> None:
     own_server.kill()
@@ -725,7 +725,7 @@ def test_a_server_that_is_away_costs_a_second_and_is_told_later(
     done = run(script, environment)
     assert time.monotonic() - begun < 6
     assert (done.returncode, done.stdout) == (0, "done\n")
-    # A notice stands above the bar, and the bar remains whole.
+    # A warning is printed above the bar, and the bar stays intact.
     assert "does not answer" in done.stderr
     assert all("headway" not in line for line in done.stderr.split("\n") if "60/60" in line)
     own_server.start()

@@ -1,4 +1,4 @@
-"""Headway's client: report how far a long-running job has come, and follow the jobs of others.
+"""Headway's client: it reports the progress of long-running jobs and follows other jobs.
 
     import headway
 
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headway import aio as aio
-    from headway.channel import Target
     from headway.client import Client, connect
     from headway.errors import (
         HeadwayError,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from headway.job import Job
     from headway.meter import Meter
     from headway.status import Status
+    from headway.target import Target
 
 __all__ = [
     "Client",
@@ -59,7 +59,7 @@ _HOMES = {
     "NotFoundError": "errors",
     "StateError": "errors",
     "Status": "status",
-    "Target": "channel",
+    "Target": "target",
     "UnavailableError": "errors",
     "connect": "client",
 }
@@ -67,14 +67,15 @@ _HOMES = {
 
 @atexit.register
 def _end_process() -> None:
-    # Registered here, so that it comes after whatever those who import this register to end their jobs.
-    process = sys.modules.get("headway.process")
+    # Registered at import, so that it runs after the atexit functions of importing modules, which may end their jobs.
+    process = sys.modules.get("headway._engine.lifecycle")
     if process is not None:
         process.end_process()
 
 
 def __getattr__(name: str) -> object:
-    # The command line and the server need the stubs in here without the client, and gRPC costs more than all else.
+    # The command line and the server use the stubs in this package without the client. Importing gRPC takes the most
+    # time.
     if name == "aio":
         return import_module("headway.aio")
     if name == "__version__":

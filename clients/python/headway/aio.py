@@ -1,6 +1,6 @@
-"""The client for asyncio: as `headway`, with `await`, `async with` and `async for` where something is waited for.
+"""The client for asyncio. It is like `headway`, with `await`, `async with` and `async for` where calls wait.
 
-The same thread in the background reports for both; what does not wait is the very same code.
+The same background thread reports for both clients. They share all code that does not wait.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING, Self, Unpack, overload
 import grpc
 from google.rpc import code_pb2
 
-from headway import requests, taking
-from headway.arguments import checked, checked_with_session
-from headway.channel import Target, open_aio_channel
-from headway.course import Step
+from headway._engine import requests, takeover
+from headway._engine.argument_checks import checked, checked_with_session
+from headway._engine.cancellation import Interruption
+from headway._engine.job_state import PendingCall
+from headway._engine.lifecycle import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
+from headway._engine.requests import CREATE_TIMEOUT, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.errors import HeadwayError, JobCancelled, NotFoundError, failure, from_rpc_error, translated
 from headway.job import UNSET, BaseJob
-from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.status import Status
+from headway.target import Target, open_aio_channel
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway.values import Json, from_struct, from_value
-from headway.wishes import Interruption
 
 if TYPE_CHECKING:
     from headway.v1.job_service_pb2_grpc import JobServiceAsyncStub
@@ -57,7 +57,7 @@ def connect(
 
 
 class Client(Connection):
-    """A connection to one server, to be used in one event loop; see `headway.Client`."""
+    """A connection to one server. Use it in one event loop. See `headway.Client`."""
 
     _channel: grpc.aio.Channel | None = None
 
@@ -78,7 +78,7 @@ class Client(Connection):
 
     @property
     def stub(self) -> "JobServiceAsyncStub":
-        """The typed gRPC stub, for all that this class does not do. It raises grpc.aio.AioRpcError."""
+        """The typed gRPC stub, for calls that this class does not have. It raises grpc.aio.AioRpcError."""
         if self._channel is None:
             self._channel = open_aio_channel(self.target)
         return JobServiceStub(self._channel)
@@ -114,18 +114,18 @@ class Client(Connection):
         **options: Unpack[JobOptions],
     ) -> "Job":
         """Creates a job and starts to work on it; see `headway.Client.job`. `async with` and `await` wait for the
-        server's answer, as long as `headway.Client.job` does, and raise what it raises.
+        server's answer, as long as `headway.Client.job` waits, and raise the same errors.
 
-        `cancel_task`: once somebody wants the job to end early, the task is cancelled inside the `async with` block,
-        which JobCancelled then leaves, and the job ends CANCELLED. As with `asyncio.timeout` the task itself goes on.
+        `cancel_task`: a cancellation request cancels the task inside the `async with` block. JobCancelled then leaves
+        the block, and the job ends as CANCELLED. As with `asyncio.timeout`, the task itself continues.
 
-        With a `key`, or one that it `continues`, the job begins when it is awaited or entered, and not before.
+        With `key` or `continues` the job begins when it is awaited or entered, and not before.
         """
         request = requests.create(self._in(session), name, options)
         heartbeat = requests.heartbeat(request)
         job = Job(self, request.session_id, requests.described(request), heartbeat=heartbeat, started=False)
         job._cancel_task, job._to_tell = cancel_task, on_stopped
-        if taking.may_have_begun(request):
+        if takeover.may_have_begun(request):
             job._wanted = request
         else:
             job._begin_job(request)
@@ -144,17 +144,17 @@ class Client(Connection):
     async def resume(self, session: str | None, job_id: str) -> "Job":
         """See `headway.Client.resume`."""
         session = self._in(session)
-        state = await self._make(taking.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT)
+        state = await self._make(takeover.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT)
         job = Job(self, session, state, **requests.in_hand(state))
         return job._know(await self.variables(session, state.id))
 
-    async def _make(self, calls: taking.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
+    async def _make(self, calls: takeover.Calls, deadline: Deadline, catch_up_timeout: float) -> job_pb2.Job:
         """See `headway.Client._make`."""
         try:
             call = next(calls)
             while True:
                 try:
-                    answer = await self._made(call, deadline.left, patience)
+                    answer = await self._made(call, deadline.left, catch_up_timeout)
                 except HeadwayError as error:
                     call = calls.throw(error)
                 else:
@@ -163,10 +163,10 @@ class Client(Connection):
             taken: job_pb2.Job = over.value
             return taken
 
-    async def _made(self, call: taking.Call, left: float | None, patience: float) -> job_pb2.Job:
+    async def _made(self, call: takeover.Call, left: float | None, catch_up_timeout: float) -> job_pb2.Job:
         timeout = self.call_timeout if left is None else min(left, self.call_timeout)
-        if patience and isinstance(call, rpc.StartJobRequest):
-            await asyncio.to_thread(self._catch_up, call.job_id, patience)
+        if catch_up_timeout and isinstance(call, rpc.StartJobRequest):
+            await asyncio.to_thread(self._catch_up, call.job_id, catch_up_timeout)
         with translated():
             match call:
                 case rpc.CreateJobRequest():
@@ -217,7 +217,7 @@ class Client(Connection):
     async def watch(
         self, session: str | None, job_id: str, *, after_revision: int = 0
     ) -> AsyncGenerator[job_pb2.Job, None]:
-        """See `headway.Client.watch`; for a limit of time use `asyncio.timeout`."""
+        """See `headway.Client.watch`. For a timeout use `asyncio.timeout`."""
         request = rpc.WatchJobRequest(session_id=self._in(session), job_id=job_id, after_revision=after_revision)
         deadline = Deadline(None)
         while True:
@@ -300,9 +300,9 @@ class Client(Connection):
 
 
 class Job(BaseJob):
-    """A job in the hands of an asyncio worker; see `headway.Job`. Ending it waits without blocking the event loop."""
+    """A job as an asyncio worker uses it; see `headway.Job`. Its end waits without blocking the event loop."""
 
-    _creation: Step | None = None
+    _creation: PendingCall | None = None
     _cancel_task = False
     _interruption: Interruption | None = None
     _wanted: rpc.CreateJobRequest | None = None
@@ -318,7 +318,7 @@ class Job(BaseJob):
     async def __aenter__(self) -> Self:
         await self._created()
         if self._cancel_task:
-            self._interruption = Interruption(self._course)
+            self._interruption = Interruption(self._job_state)
         return self
 
     async def __aexit__(
@@ -327,8 +327,8 @@ class Job(BaseJob):
         if self._interruption is not None and self._interruption.end(error):
             try:
                 self.raise_if_cancelled()
-            except JobCancelled as wish:
-                await self._settle(self._leave(wish))
+            except JobCancelled as cancellation:
+                await self._settle(self._leave(cancellation))
                 raise
         await self._settle(self._leave(error))
 
@@ -338,26 +338,26 @@ class Job(BaseJob):
             self.on_stopped = self._to_tell
 
     def _know(self, variables: Mapping[str, Json]) -> Self:
-        """Goes on with a job that the server has given to this worker."""
+        """Continues with a job that the server has given to this worker."""
         self._known.update(variables)
-        if self._course.started:
+        if self._job_state.started:
             self._touch()
         if self._to_tell is not None:
             self.on_stopped = self._to_tell
         return self
 
     async def _find_or_create(self, request: rpc.CreateJobRequest) -> None:
-        """See `headway.Client._find_or_create`. Until now nothing was said of this job."""
+        """See `headway.Client._find_or_create`. Nothing has been reported of this job until now."""
         deadline = Deadline(FIND_TIMEOUT)
         await asyncio.to_thread(self._client._catch_up, "", FIND_TIMEOUT)
         while True:
             try:
-                state = await self._client._make(taking.find_or_create(request), deadline, 0.0)
+                state = await self._client._make(takeover.find_or_create(request), deadline, 0.0)
                 variables = await self._client.variables(self.session, state.id)
             except HeadwayError as error:
-                pause = taking.pause(error, deadline.left)
+                pause = takeover.pause(error, deadline.left)
                 if pause is None:
-                    taking.begin_alone(request, error)
+                    takeover.begin_alone(request, error)
                     self._begin_job(request)
                     return
                 await asyncio.sleep(pause)
@@ -371,7 +371,7 @@ class Job(BaseJob):
         if wanted is not None:
             await self._find_or_create(wanted)
         if self._creation is not None:
-            await _tried(self._creation, CREATE_PATIENCE)
+            await _tried(self._creation, CREATE_TIMEOUT)
             self._creation.give_up_waiting()
             if self._creation.answer.done():
                 self._creation.answer.result()
@@ -398,7 +398,7 @@ class Job(BaseJob):
 
     async def refresh(self) -> Self:
         """See `headway.Job.refresh`."""
-        self._course.job = await self._client.get(self.session, self.id)
+        self._job_state.job = await self._client.get(self.session, self.id)
         if self.status is Status.COMPLETED and self._results is UNSET:
             self._results = await self._client.results(self.session, self.id)
         return self
@@ -406,7 +406,7 @@ class Job(BaseJob):
     @checked
     async def cancel(self, reason: str = "", grace: float | None = None) -> None:
         """See `headway.Job.cancel`."""
-        self._course.job = await self._client.cancel(self.session, self.id, reason=reason, grace=grace)
+        self._job_state.job = await self._client.cancel(self.session, self.id, reason=reason, grace=grace)
 
     async def clear(self) -> None:
         """See `headway.Job.clear`."""
@@ -417,22 +417,22 @@ class Job(BaseJob):
     async def wait(self) -> job_pb2.Job:
         """See `headway.Job.wait`; for a limit of time use `asyncio.timeout`."""
         async for job in self._client.watch(self.session, self.id):
-            self._course.job = job
-        return self._course.job
+            self._job_state.job = job
+        return self._job_state.job
 
     @checked
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
         """See `headway.Job.flush`."""
         timeout = self._client.exit_timeout if timeout is None else timeout
-        late = await asyncio.to_thread(self._engine.linger, [self._course], timeout)
-        return not late and self._course.error is None
+        late = await asyncio.to_thread(self._engine.flush, [self._job_state], timeout)
+        return not late and self._job_state.error is None
 
-    async def _settle(self, step: Step | None) -> None:
-        if step is not None:
-            await _tried(step, self._client.exit_timeout)
+    async def _settle(self, pending_call: PendingCall | None) -> None:
+        if pending_call is not None:
+            await _tried(pending_call, self._client.exit_timeout)
 
 
-async def _tried(step: Step, patience: float) -> None:
+async def _tried(pending_call: PendingCall, catch_up_timeout: float) -> None:
     loop, tried = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:
@@ -440,7 +440,7 @@ async def _tried(step: Step, patience: float) -> None:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(tried.set)
 
-    step.tried.then(tell)
+    pending_call.tried.then(tell)
     with suppress(TimeoutError):
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(catch_up_timeout):
             await tried.wait()

@@ -1,4 +1,4 @@
-"""The connection: where jobs are made, read and watched."""
+"""The connection: it creates, reads and watches jobs."""
 
 import os
 import time
@@ -8,15 +8,15 @@ from typing import Self, TypeVar, Unpack, overload
 
 import grpc
 
-from headway import requests, taking
-from headway.arguments import checked, checked_with_session
-from headway.channel import Target, open_channel
+from headway._engine import requests, takeover
+from headway._engine.argument_checks import checked, checked_with_session
+from headway._engine.lifecycle import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
+from headway._engine.native_threads import beside_greenlets, has_greenlets
+from headway._engine.requests import CREATE_TIMEOUT, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.errors import HeadwayError, NotFoundError, from_rpc_error, translated
 from headway.job import Job
-from headway.native import beside_greenlets, has_greenlets
-from headway.process import CALL_TIMEOUT, EXIT_TIMEOUT, Connection
-from headway.requests import CREATE_PATIENCE, ENDED, FIND_TIMEOUT, Deadline, JobFilters, JobOptions, Seconds
 from headway.status import Status
+from headway.target import Target, open_channel
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
@@ -36,13 +36,13 @@ def connect(
     exit_timeout: float = EXIT_TIMEOUT,
     call_timeout: float = CALL_TIMEOUT,
 ) -> "Client":
-    """A connection to a Headway server; nothing is sent before it is used.
+    """A connection to a Headway server. It sends nothing before its first use.
 
-    `target`: `host:port` or `https://host:port`; else HEADWAY_TARGET, else 127.0.0.1:50051. `token`: else
-    HEADWAY_TOKEN. `ca`: a PEM file, else HEADWAY_CA. `session`: the default of all methods, else HEADWAY_SESSION.
-    `exit_timeout`: seconds to wait at most, at the end of a job and of the connection, until all is delivered.
-    `call_timeout`: seconds that a call waits for its answer at most, then HeadwayError, DEADLINE_EXCEEDED.
-    ValueError if the target is malformed or the CA file cannot be read.
+    `target`: `host:port` or `https://host:port`; default HEADWAY_TARGET, then 127.0.0.1:50051. `token`: default
+    HEADWAY_TOKEN. `ca`: a PEM file, default HEADWAY_CA. `session`: the session for all methods, default
+    HEADWAY_SESSION. `exit_timeout`: seconds to wait at most until all is delivered, at the end of a job and of the
+    connection. `call_timeout`: seconds to wait at most for the answer to a call; then HeadwayError with
+    DEADLINE_EXCEEDED. ValueError if the target is malformed or the CA file cannot be read.
     """
     where = Target.from_environment(target, token, ca)
     return Client(where, session=session, exit_timeout=exit_timeout, call_timeout=call_timeout)
@@ -51,8 +51,7 @@ def connect(
 class Client(Connection):
     """A connection to one server. Methods may be called from any thread.
 
-    Jobs are read as the protocol's own message, `headway.v1.job_pb2.Job`: its fields are documented there, and a
-    wrapper would only repeat them.
+    Jobs are read as the message of the protocol, `headway.v1.job_pb2.Job`. Its fields are documented there.
     """
 
     _channel: grpc.Channel | None = None
@@ -66,8 +65,8 @@ class Client(Connection):
         self.close()
 
     def close(self) -> None:
-        """Waits until all is delivered, at most `exit_timeout` seconds. Jobs that have not ended are let go as they
-        are. Can be called twice."""
+        """Waits until all is delivered, at most `exit_timeout` seconds. Jobs that have not ended stay as they are. A
+        second call does nothing."""
         self._deliver()
         self._close_channel()
 
@@ -78,7 +77,7 @@ class Client(Connection):
 
     @property
     def stub(self) -> JobServiceStub:
-        """The typed gRPC stub, for all that this class does not do. It raises grpc.RpcError."""
+        """The typed gRPC stub, for calls that this class does not have. It raises grpc.RpcError."""
         if self._channel is None:
             self._channel = open_channel(self.target)
         return JobServiceStub(self._channel)
@@ -86,7 +85,7 @@ class Client(Connection):
     def _ask(
         self, method: "grpc.UnaryUnaryMultiCallable[Request, Answer]", request: Request, timeout: float | None = None
     ) -> Answer:
-        """Makes a call and waits for its answer, `timeout` seconds at most if that is less. HeadwayError."""
+        """Makes a call and waits for its answer, at most `timeout` seconds and at most `call_timeout`. HeadwayError."""
         seconds = self.call_timeout if timeout is None else min(timeout, self.call_timeout)
         with translated():
             return beside_greenlets(lambda: method(request, timeout=seconds))
@@ -118,23 +117,22 @@ class Client(Connection):
         on_stopped: Callable[[HeadwayError], object] | None = None,
         **options: Unpack[JobOptions],
     ) -> Job:
-        """Creates a job and starts to work on it: `job(session, name)`, or `job(name=…)` in the client's session, or
-        that of HEADWAY_SESSION. TypeError for one positional argument alone, which could be either.
+        """Creates a job and starts to work on it: `job(session, name)`, or `job(name=…)` in the session of the client
+        or of HEADWAY_SESSION. TypeError for a single positional argument, which could be either.
 
-        If the server does not answer, the job is created in the background, under the id that it has already; that
-        takes a refused connection, or at most a second. With a `key`, or one that it `continues`, it takes 5 seconds at
-        most, and the job begins anew then; should an unfinished job have the key, it is created without it.
-        `on_stopped`: see `Job.on_stopped`. The other options are described at `JobOptions`.
+        If the server does not answer, the job is created in the background, with the id that it already has. The call
+        returns when the connection is refused, or after a second at most. With `key` or `continues` it returns after 5
+        seconds at most, and the job then begins anew. If an unfinished job has the key, the new one is created without
+        the key. `on_stopped`: see `Job.on_stopped`. `JobOptions` describes the other options.
 
-        ValueError without a session. HeadwayError if the server answers at once that this can not be: InvalidError
-        for a malformed request, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of `continues` NotFoundError or
-        StateError.
+        ValueError without a session. HeadwayError if the server refuses the job at once: InvalidError for a malformed
+        request, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; with `continues` also NotFoundError or StateError.
         """
         request = requests.create(self._in(session), name, options)
-        may_have_begun = taking.may_have_begun(request)
-        deadline = Deadline(FIND_TIMEOUT if may_have_begun else CREATE_PATIENCE)
+        may_have_begun = takeover.may_have_begun(request)
+        deadline = Deadline(FIND_TIMEOUT if may_have_begun else CREATE_TIMEOUT)
         if options.get("job_id"):
-            self._catch_up(request.job_id, CREATE_PATIENCE)
+            self._catch_up(request.job_id, CREATE_TIMEOUT)
         job = self._find_or_create(request, deadline) if may_have_begun else None
         if job is None:
             job = Job(
@@ -144,11 +142,11 @@ class Client(Connection):
                 heartbeat=requests.heartbeat(request),
                 started=False,
             )
-            step = job._begin_with(request)
-            step.tried.wait(deadline.left or 0.0)
-            step.give_up_waiting()
-            if step.answer.done():
-                step.answer.result()
+            pending_call = job._begin_with(request)
+            pending_call.tried.wait(deadline.left or 0.0)
+            pending_call.give_up_waiting()
+            if pending_call.answer.done():
+                pending_call.answer.result()
         if on_stopped is not None:
             job.on_stopped = on_stopped
         return job
@@ -159,43 +157,44 @@ class Client(Connection):
 
     @checked_with_session
     def new(self, session: str | None = None, name: str = "", invoker: str = "", size: int = 0) -> Job:
-        """`job()` with the parameters of old."""
+        """`job()` with its former parameters."""
         return self.job(session, name, invoker=invoker, size=size)
 
     @checked
     def resume(self, session: str | None, job_id: str) -> Job:
-        """Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started;
-        reports of the former worker are refused from now on. One that has ended is continued by a new job, as by
-        `job(continues=)`; if it was continued already, the last of those that continue it is carried on. The progress
-        goes on where it stood, and the variables, the checkpoint, can be read with `get`.
+        """Resumes a job. A running or LOST job is taken over from its worker, and a PENDING job is started. From then
+        on the reports of the former worker are refused. A job that has ended is continued by a new job, as with
+        `job(continues=)`. If it was continued already, the last job that continues it is resumed. The progress
+        continues from its last value, and `get` reads the variables (the checkpoint).
 
-        NotFoundError; HeadwayError if the server does not answer.
+        NotFoundError. HeadwayError if the server does not answer.
         """
         session = self._in(session)
-        return self._take(session, self._make(taking.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT))
+        return self._take(session, self._make(takeover.carry_on(session, job_id), Deadline(None), EXIT_TIMEOUT))
 
     def _find_or_create(self, request: rpc.CreateJobRequest, deadline: Deadline) -> Job | None:
-        """The job, or None if no server could be asked in time. First what earlier workers left to say: of which job
-        that is, only the server can tell."""
+        """The job, or None if no server answered in time. Sends all spool files first, because only the server knows
+        which job has the key."""
         self._catch_up("", FIND_TIMEOUT)
         while True:
             try:
-                state = self._make(taking.find_or_create(request), deadline, 0.0)
+                state = self._make(takeover.find_or_create(request), deadline, 0.0)
                 return self._take(request.session_id, state)
             except HeadwayError as error:
-                pause = taking.pause(error, deadline.left)
+                pause = takeover.pause(error, deadline.left)
                 if pause is None:
-                    taking.begin_alone(request, error)
+                    takeover.begin_alone(request, error)
                     return None
             time.sleep(pause)
 
-    def _make(self, calls: taking.Calls, deadline: Deadline, patience: float) -> job_pb2.Job:
-        """Makes these calls. Before a job is taken over its former worker has its say, for `patience` seconds."""
+    def _make(self, calls: takeover.Calls, deadline: Deadline, catch_up_timeout: float) -> job_pb2.Job:
+        """Makes these calls. Before a job is taken over, it sends the spool files of the former worker for at most
+        `catch_up_timeout` seconds."""
         try:
             call = next(calls)
             while True:
                 try:
-                    answer = self._made(call, deadline.left, patience)
+                    answer = self._made(call, deadline.left, catch_up_timeout)
                 except HeadwayError as error:
                     call = calls.throw(error)
                 else:
@@ -204,30 +203,30 @@ class Client(Connection):
             taken: job_pb2.Job = over.value
             return taken
 
-    def _made(self, call: taking.Call, timeout: float | None, patience: float) -> job_pb2.Job:
+    def _made(self, call: takeover.Call, timeout: float | None, catch_up_timeout: float) -> job_pb2.Job:
         match call:
             case rpc.CreateJobRequest():
                 return self._ask(self.stub.CreateJob, call, timeout)
             case rpc.StartJobRequest():
-                if patience:
-                    self._catch_up(call.job_id, patience)
+                if catch_up_timeout:
+                    self._catch_up(call.job_id, catch_up_timeout)
                 return self._ask(self.stub.StartJob, call, timeout)
             case rpc.GetJobRequest():
                 return self._ask(self.stub.GetJob, call, timeout)
 
     def _take(self, session: str, state: job_pb2.Job) -> Job:
-        """The job that the server has given to this worker."""
+        """The job object of a job that the server has given to this worker."""
         job = Job(self, session, state, **requests.in_hand(state))
         job._known.update(self.variables(session, state.id))
-        if job._course.started:
+        if job._job_state.started:
             job._touch()
         return job
 
     @checked
     def fetch(self, session: str | None, job_id: str) -> Job | None:
-        """The job, to read it, to change it, or to report a `part` of it; None if it is not in this session.
+        """The job, to read it, to change it, or to report a `part` of it. None if the session has no such job.
 
-        It gives no heartbeats, and what it says is as of now: `refresh` renews it.
+        It sends no heartbeats. Its values are those of this moment: `refresh` updates them.
         """
         session = self._in(session)
         try:
@@ -242,7 +241,7 @@ class Client(Connection):
 
     @checked
     def get(self, session: str | None, job_id: str) -> job_pb2.Job:
-        """The job as it stands. NotFoundError."""
+        """The current state of the job. NotFoundError."""
         session = self._in(session)
         return self._ask(self.stub.GetJob, rpc.GetJobRequest(session_id=session, job_id=job_id))
 
@@ -250,8 +249,8 @@ class Client(Connection):
     def list(
         self, session: str | None = None, *, page_size: int = 0, **filters: Unpack[JobFilters]
     ) -> Iterator[job_pb2.Job]:
-        """The jobs of the session that pass all filters, newest first, fetched page by page (of 50 by default, at
-        most 1,000)."""
+        """The jobs of the session that pass all filters, newest first. They are fetched page by page (50 jobs by
+        default, at most 1,000)."""
         request = requests.jobs(self._in(session), page_size, filters)
         while True:
             page = self._ask(self.stub.ListJobs, request)
@@ -270,11 +269,11 @@ class Client(Connection):
         timeout: float | None = None,
         on_broken: Callable[[HeadwayError], object] | None = None,
     ) -> Generator[job_pb2.Job, None, None]:
-        """The job as it stands, then each newer state, until it has ended. A connection that breaks is taken up again
-        where it broke off, for as long as it takes.
+        """The current state of the job, then each newer state until the job has ended. After a broken connection the
+        watch reconnects and continues where it stopped, without a limit of time.
 
-        `timeout`: seconds in all, then TimeoutError. `on_broken` is called each time before the connection is taken up
-        again; what it raises ends the watch. NotFoundError, also if the job is cleared meanwhile.
+        `timeout`: seconds in all; then TimeoutError. `on_broken` is called each time before it reconnects. An exception
+        of `on_broken` ends the watch. NotFoundError, also if the job is cleared meanwhile.
         """
         request = rpc.WatchJobRequest(
             session_id=self._in(session),
@@ -309,10 +308,10 @@ class Client(Connection):
         resume_token: str = "",
         on_broken: Callable[[HeadwayError], object] | None = None,
     ) -> Generator[rpc.WatchJobsResponse, None, None]:
-        """The jobs of the session as they stand, then each change: a `job`, or the `removed_job_id` of one that was
-        removed. Goes on for ever, over broken connections too.
+        """The current jobs of the session, then each change: a `job`, or the `removed_job_id` of a removed job. It
+        never ends, and it reconnects after a broken connection.
 
-        `resume_token`: that of the last change received. StateError, RESUME_TOKEN_EXPIRED, if it is too old.
+        `resume_token`: the token of the last change received. StateError with RESUME_TOKEN_EXPIRED if it is too old.
         `on_broken`: see `watch`.
         """
         request = rpc.WatchJobsRequest(session_id=self._in(session), resume_token=resume_token)
@@ -335,14 +334,14 @@ class Client(Connection):
 
     @checked
     def results(self, session: str | None, job_id: str) -> Json:
-        """What came of the job; None unless it is COMPLETED with results. NotFoundError."""
+        """The results of the job, or None unless it is COMPLETED with results. NotFoundError."""
         session = self._in(session)
         response = self._ask(self.stub.GetResults, rpc.GetResultsRequest(session_id=session, job_id=job_id))
         return from_value(response.results)
 
     @checked
     def variables(self, session: str | None, job_id: str, names: Sequence[str] = ()) -> dict[str, Json]:
-        """The job's variables, or those of these names that are set. NotFoundError."""
+        """The job's variables, or only those with these names. NotFoundError."""
         session = self._in(session)
         response = self._ask(
             self.stub.GetVariables, rpc.GetVariablesRequest(session_id=session, job_id=job_id, names=names)
@@ -351,7 +350,7 @@ class Client(Connection):
 
     @checked
     def record_errors(self, session: str | None, job_id: str) -> rpc.ListRecordErrorsResponse:
-        """The first and the last 100 record errors, and how many there were. NotFoundError."""
+        """The first and the last 100 record errors, and their total number. NotFoundError."""
         session = self._in(session)
         return self._ask(self.stub.ListRecordErrors, rpc.ListRecordErrorsRequest(session_id=session, job_id=job_id))
 
@@ -359,22 +358,23 @@ class Client(Connection):
     def cancel(
         self, session: str | None, job_id: str, *, reason: str = "", grace: Seconds | None = None
     ) -> job_pb2.Job:
-        """Asks the job's worker to end early, and ends the job after `grace` seconds (60 by default; 0 = at once).
+        """Asks the job's worker to end early. The server ends the job itself after `grace` seconds (60 by default; 0 =
+        at once).
 
-        NotFoundError; StateError if it has ended otherwise.
+        NotFoundError. StateError if the job has ended in another way.
         """
         session = self._in(session)
         return self._ask(self.stub.CancelJob, requests.cancel(session, job_id, reason, grace))
 
     @checked
     def clear(self, session: str | None, job_id: str) -> None:
-        """Removes the job with its variables, results and record errors; one that is not there is no error."""
+        """Removes the job with its variables, results and record errors. A missing job is not an error."""
         session = self._in(session)
         self._ask(self.stub.ClearJob, rpc.ClearJobRequest(session_id=session, job_id=job_id, allow_missing=True))
 
 
 def _messages(call: Iterator[Answer]) -> Iterator[Answer]:
-    """What the server sends, as it comes."""
+    """The messages of the server as they arrive."""
     if not has_greenlets():
         return call
     return iter(lambda: beside_greenlets(lambda: next(call, None)), None)

@@ -1,4 +1,4 @@
-"""What a caller of Headway can catch. Reports never raise: these come from creating and reading jobs."""
+"""The exceptions of Headway. Creating and reading jobs raises them; reports never raise."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from headway.values import clean
 
 TRACE_FRAMES = 20
-"""Frames of a traceback that are sent with the failure of a job: those nearest to the fault."""
+"""Frames of a traceback that are sent with the failure of a job. These are the innermost frames."""
 TRACE_LINE = 256
 """Characters of a line of it."""
 TRACE_BYTES = 4096
@@ -26,7 +26,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class HeadwayError(Exception):
-    """A call that the server refused, or that did not reach it."""
+    """The server refused a call, or the call did not reach the server."""
 
     kinds: ClassVar[dict[grpc.StatusCode, type["HeadwayError"]]] = {}
 
@@ -42,17 +42,18 @@ class HeadwayError(Exception):
         super().__init__(message or code.name)
         self.code = code
         self.message = message
-        """A sentence for people that says what to do."""
+        """A sentence for people. It says what to do."""
         self.reason = reason
-        """A name of headway.v1.ErrorReason, such as `JOB_ENDED`; empty if no Headway server said this."""
+        """A name of headway.v1.ErrorReason, such as `JOB_ENDED`. It is empty if the error is not from a Headway
+        server."""
         self.fields = list(fields)
-        """The fields at fault: their path in the request, and what they must be."""
+        """The invalid fields: the path of each in the request, and what it must be."""
         self.retry_after = retry_after
-        """Seconds after which the server asks to be tried again, or None."""
+        """Seconds to wait before a retry, if the server says so, or None."""
 
 
 class NotFoundError(HeadwayError):
-    """There is no such job in this session."""
+    """The session has no such job."""
 
 
 class InvalidError(HeadwayError, ValueError):
@@ -60,11 +61,12 @@ class InvalidError(HeadwayError, ValueError):
 
 
 class StateError(HeadwayError):
-    """The job's state does not allow it: ended, not started, or in another worker's hands. See `reason`."""
+    """The job's state does not allow the call: it has ended, has not started, or another worker has it. See
+    `reason`."""
 
 
 class UnavailableError(HeadwayError):
-    """The server, or its database, does not answer. Worth a retry."""
+    """The server or its database does not answer. Retry later."""
 
 
 HeadwayError.kinds.update(
@@ -78,21 +80,21 @@ HeadwayError.kinds.update(
 
 
 class JobCancelled(Exception):
-    """Somebody wants the job to end early. Let it pass; the job ends CANCELLED."""
+    """Somebody asked the job to end early. Do not catch this: the job ends as CANCELLED."""
 
     def __init__(self, reason: str = "", deadline: datetime | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        """Why, in the words of whom wants it."""
+        """The reason that was given with the request."""
         self.deadline = deadline
-        """When the server ends the job itself, in UTC; None if that is not known."""
+        """The time when the server ends the job itself, in UTC, or None if it is not known."""
 
 
 _CANCELLATIONS = (KeyboardInterrupt, CancelledError, concurrent.futures.CancelledError, JobCancelled)
 
 
 def from_status(status: status_pb2.Status) -> HeadwayError:
-    """Decodes a google.rpc.Status with its details, as far as they can be read."""
+    """Decodes a google.rpc.Status and those of its details that are readable."""
     reason, fields, retry_after = "", list[tuple[str, str]](), None
     for detail in status.details:
         info, bad, retry = (
@@ -106,7 +108,7 @@ def from_status(status: status_pb2.Status) -> HeadwayError:
             elif detail.Unpack(bad):
                 fields = [(violation.field, violation.description) for violation in bad.field_violations]
             elif detail.Unpack(retry):
-                # Not by way of a timedelta, which cannot hold what a Duration can say.
+                # A timedelta cannot hold every Duration.
                 retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     return HeadwayError.kinds.get(code, HeadwayError)(
@@ -116,7 +118,7 @@ def from_status(status: status_pb2.Status) -> HeadwayError:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raises what a stub raises inside as HeadwayError."""
+    """Raises the errors of a stub as HeadwayError."""
     try:
         yield
     except grpc.RpcError as error:
@@ -124,7 +126,7 @@ def translated() -> Iterator[None]:
 
 
 def from_rpc_error(error: grpc.RpcError) -> HeadwayError:
-    """Decodes what a stub raised, synchronous or asyncio."""
+    """Decodes the error of a stub, synchronous or asyncio."""
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return HeadwayError(grpc.StatusCode.UNKNOWN, str(error))
     # A call that was never sent has no trailing metadata at all.
@@ -137,8 +139,8 @@ def from_rpc_error(error: grpc.RpcError) -> HeadwayError:
     return from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
 
 
-def verdict_of(error: BaseException | None) -> status_pb2.Status | None:
-    """None: the job has finished; else why it has not."""
+def end_status(error: BaseException | None) -> status_pb2.Status | None:
+    """The error with which the job ends, or None if it is COMPLETED."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return None
     code = code_pb2.CANCELLED if isinstance(error, _CANCELLATIONS) else code_pb2.UNKNOWN
@@ -161,7 +163,7 @@ def failure(error: object, code: int = code_pb2.UNKNOWN) -> status_pb2.Status:
 
 
 def _last_lines(error: BaseException) -> list[str]:
-    """The last lines of the traceback, within TRACE_BYTES. Values of variables are not among them."""
+    """The last lines of the traceback, within TRACE_BYTES. They hold no values of variables."""
     lines: list[str] = []
     # The source is read from disk, and a frame can name anything as its file.
     with suppress(Exception):

@@ -1,11 +1,11 @@
-"""Names and moments that a worker can choose without asking anybody."""
+"""Ids and random delays that a client chooses itself."""
 
 import os
 import time
 
 
-def chance(low: float, high: float) -> float:
-    """A number between the two, so that many clients do not come back at the same moment."""
+def random_between(low: float, high: float) -> float:
+    """A random number between the two. It spreads the retries of many clients."""
     return low + (high - low) * int.from_bytes(os.urandom(4)) / 2**32
 
 

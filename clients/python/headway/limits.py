@@ -1,6 +1,6 @@
-"""How long the texts of a job may be: the server refuses longer ones.
+"""The longest texts of a job. The server refuses longer ones.
 
-Without imports, so that `headway run` starts fast.
+This module imports nothing, so that `headway run` starts fast.
 """
 
 NAME_LENGTH = 256

@@ -1,7 +1,7 @@
-"""What a worker touches while it works: one part's progress, counters, record errors and variables.
+"""The meter of one part: progress, counters, record errors and variables.
 
-Nothing here knows the network. The engine looks at a meter when a report is due, so an update costs what an
-attribute costs. CPython's global lock is not handed on between the load and the store of `self._done += n`, so
+This module does not use the network. The engine samples a meter when a report is due, so an update costs as much as
+setting an attribute. CPython does not release its global lock between the load and the store of `self._done += n`, so
 threads may call `advance()` at the same time and no count is lost.
 """
 
@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from google.protobuf import struct_pb2
 
-from headway.arguments import checked
-from headway.native import RLock
+from headway._engine.argument_checks import checked
+from headway._engine.native_threads import RLock
 from headway.track import AsyncLap, Check, Item, Lap, Tracked, length
 from headway.v1 import job_pb2
 from headway.values import amount, clean, to_struct, whole
@@ -22,7 +22,7 @@ _ERRORS_AT_AN_END = 500
 
 
 class Sample(NamedTuple):
-    """What a meter has to say: totals as they stand, and what was not taken before."""
+    """A sample of a meter: the current totals, and the record errors and variables since the last sample."""
 
     progress: int
     counters: dict[str, int]
@@ -31,20 +31,20 @@ class Sample(NamedTuple):
     message: str | None
     size: int | None
     more: bool
-    """True: something is left for a further sample."""
+    """Another sample is needed for the rest."""
     pressing: bool
-    """True: what is left grows with every sample that is put off, record errors that is."""
+    """Record errors are left, which pile up if the next sample is delayed."""
 
 
 class Meter:
-    """One part of a job: what a worker, thread or process that shares the job moves on its own.
+    """One part of a job, for one worker, thread or process that shares the job.
 
-    Every method returns at once and none raises because of the server. Use one meter from one process; for several
-    processes, give each a part of its own.
+    Every method returns at once, and none raises because of the server. Use a meter in one process only. Give each of
+    several processes a part of its own.
 
-    Values are made to fit. Fractions add up, and the fraction of their sum is not reported. Sums are reported as -2⁶³+1
-    at least, 2⁶³-1 at most, and progress as 0 at least. NaN and infinity are no amounts, and change nothing. Texts that
-    are too long are cut. TypeError for what is no number, where one is needed.
+    Values are adjusted. Fractions add up, and the fraction of their sum is not reported. Sums are reported within
+    -2⁶³+1 and 2⁶³-1, and progress is at least 0. NaN and infinity change nothing. Texts that are too long are cut.
+    TypeError for a value that is not a number where one is needed.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Meter:
     def __init__(self, part: str = "", progress: int = 0, check: Check | None = None) -> None:
         self._part = part
         self._check = check
-        """Called by its loops once they are interrupted."""
+        """Loops call it once they are interrupted."""
         self._interrupted = False
         self._begin(progress)
 
@@ -81,7 +81,7 @@ class Meter:
         self._cut: _Cut | None = None
         self._message: str | None = None
         self._size: int | None = None
-        # A signal handler may come to a meter that its own thread has locked.
+        # Reentrant: a signal handler may use a meter that its own thread has locked.
         self._lock = RLock()
 
     def advance(self, n: float = 1) -> None:
@@ -90,7 +90,8 @@ class Meter:
 
     @property
     def progress(self) -> int:
-        """Whole units done by this part, in this process's eyes. Can be set; `+=` from several threads loses counts."""
+        """Whole units that this part has done, as far as this process knows. Can be set; `+=` from several threads
+        loses counts."""
         if not self._laps:
             done = self._done
         else:
@@ -113,32 +114,32 @@ class Meter:
 
     @checked
     def track(self, iterable: Iterable[Item] | AsyncIterable[Item], *, cancellable: bool = True) -> Tracked[Item]:
-        """The items, for a `for` or `async for`. Each is counted as done when the next is asked for; one during which
-        the loop breaks or raises is not counted.
+        """The items, for a `for` or `async for` loop. An item counts as done when the loop asks for the next one. An
+        item at which the loop breaks or raises is not counted.
 
-        If the job's size is not known yet and the iterable has a length, that becomes the size, until more is done than
-        that. Each loop over the answer begins anew and counts its own items.
+        If the job's size is not known yet and the iterable has a length, the length becomes the size, until more than
+        that is done. Each loop over the returned object starts again and counts its own items.
 
-        Once the work is for nothing, the loop raises before its next item, which is not counted: JobCancelled if
-        somebody wants the job to end early, or has ended it as cancelled; StateError if another worker has taken it
-        over, or it was ended otherwise. With `cancellable=False` it goes on.
+        If the work is no longer wanted, the loop raises before its next item, which is not counted: JobCancelled after
+        a cancellation request, or if the job was ended as cancelled; StateError if another worker has taken it over, or
+        if it was ended in another way. With `cancellable=False` the loop continues.
         """
         self._touch()
         self._expect(length(iterable))
         return Tracked(self, iterable, self._check if cancellable else None)
 
     def count(self, counter: str, n: float = 1) -> None:
-        """Adds to a named tally (`added`, `updated`, `skipped`): at most 64 a job, the first 128 characters of a
-        name."""
+        """Adds to a named counter (`added`, `updated`, `skipped`). A job has at most 64 counters. Names are cut to 128
+        characters."""
         self._touch()
         self._counters[counter] += n if type(n) is int else amount(n) or 0
 
     def record_error(self, record: object, message: object = "", code: object = "") -> None:
-        """Notes a record that could not be worked on: which (its first 256 characters), why (1,024), and a code
-        to group by (64).
+        """Adds a record that failed: its name (the first 256 characters), the reason (1,024), and a code to group by
+        (64).
 
-        Each is counted. Of more than 1,000 that wait for the server the first and the last 500 keep their texts; it
-        keeps but the first and the last 100 of a job itself.
+        Every record error is counted. If more than 1,000 wait for the server, the first and the last 500 keep their
+        texts. The server stores the first and the last 100 of a job.
         """
         self._touch()
         error = job_pb2.RecordError(
@@ -148,17 +149,17 @@ class Meter:
             self._errors.append(error)
 
     def set(self, variables: Mapping[str, object]) -> None:
-        """Merges into the job's variables: at most 256, of 256 KiB in all. Sent with the next report."""
+        """Merges variables into the job's: at most 256, and 256 KiB in all. They are sent with the next report."""
         self._merge(variables)
 
     def checkpoint(self, variables: Mapping[str, object]) -> None:
-        """Merges variables that are stored together with the progress, counters and record errors of this moment,
-        or not at all: what a worker needs that resumes the job after a crash."""
+        """Merges variables that are stored together with the progress, counters and record errors of this moment, or
+        not at all. A worker that resumes the job after a crash needs them."""
         self._merge(variables, cut=True)
 
     @property
     def message(self) -> str:
-        """What the job is doing now, for people: its first 1,024 characters. Can be set."""
+        """What the job is doing now, for people: the first 1,024 characters. Can be set."""
         return self._message or ""
 
     @message.setter
@@ -180,7 +181,7 @@ class Meter:
                 self._cut = _Cut(self._total(), dict(self._counters), errors)
 
     def adopt(self, part: str) -> None:
-        """In another process than the one that made it: a part of its own, from 0."""
+        """Turns the meter into a part of its own that starts at 0, in another process than its creator."""
         self._part = f"{self._part[:100]}@{part}"
         self._begin(0)
 
@@ -188,13 +189,13 @@ class Meter:
         raise TypeError("A part belongs to one process: pass the job, and call job.part() in the other process.")
 
     def _expect(self, length: int) -> None:
-        """Told the length of what is tracked, 0 if it has none: a part's own is not the job's."""
+        """Gets the length of the tracked iterable, or 0. The length of a part is not the size of the job."""
 
     def _touch(self) -> None:
-        """Called before every change but the quickest."""
+        """Called before every change except the fastest ones."""
 
     def _bar(self) -> None:
-        """Makes changes of `progress` take the slow way for good."""
+        """Sends all changes of `progress` through the slow way from now on."""
         self._laps.append(Lap())
 
     def _begin_lap(self, lap: Lap | AsyncLap) -> None:
@@ -205,7 +206,7 @@ class Meter:
                 lap.interrupt()
 
     def _interrupt(self) -> None:
-        """For the engine: the work is for nothing from now on, and its loops shall look into why."""
+        """For the engine: the work is no longer wanted. The loops raise the reason."""
         with self._lock:
             self._interrupted = True
             for lap in self._laps:
@@ -220,7 +221,7 @@ class Meter:
             self._done += lap.done()
 
     def _sample(self, room: int) -> Sample:
-        """For the engine: all there is to say, with record errors of at most `room` bytes, one of them apart."""
+        """For the engine: a sample with record errors of at most `room` bytes, plus one record error."""
         with self._lock:
             self._fold()
             cut = self._cut
@@ -249,7 +250,7 @@ class Meter:
 
 
 class _Backlog:
-    """Record errors that wait to be sent: all of them counted, those at either end with their texts."""
+    """Record errors that wait to be sent. All are counted; the first and the last keep their texts."""
 
     __slots__ = ("_first", "_last", "_nameless")
 

@@ -1,4 +1,4 @@
-"""Where a job stands."""
+"""The status of a job."""
 
 import enum
 from typing import Self
@@ -7,10 +7,10 @@ from headway.v1 import job_pb2
 
 
 class Status(enum.StrEnum):
-    """Where a job stands; the picture is in job.proto.
+    """The status of a job. job.proto has a diagram.
 
-    It equals its name as a text, "RUNNING", and its number in the protocol, so that the statuses of `Client.list` and
-    `Client.get` can be compared with it; `Status(job.status)` gives it for a number, and so for its name.
+    It equals its name, "RUNNING", and its number in the protocol, so that it can be compared with the statuses of
+    `Client.list` and `Client.get`. `Status(job.status)` gives it for a number, and `Status("RUNNING")` for its name.
     """
 
     PENDING = "PENDING"
@@ -27,7 +27,7 @@ class Status(enum.StrEnum):
 
     @property
     def number(self) -> int:
-        """What the protocol calls it."""
+        """Its number in the protocol."""
         return job_pb2.JobStatus.Value(f"JOB_STATUS_{self}")
 
     @classmethod
@@ -37,5 +37,5 @@ class Status(enum.StrEnum):
     def __eq__(self, other: object) -> bool:
         return self.number == other if isinstance(other, int) else super().__eq__(other)
 
-    # A set of statuses holds texts alike, but not the numbers.
+    # A set of statuses also finds texts, but not numbers.
     __hash__ = str.__hash__

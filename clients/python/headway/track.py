@@ -1,7 +1,7 @@
-"""Loops that count, and end early once their work is for nothing: what `track` gives back.
+"""Loops that count items and stop when the work is no longer wanted. `track` returns them.
 
-A loop runs in C and calls no function of Python for an item. How many items were taken is read from a C iterator that
-goes along, and a loop is ended early by changing what that iterator yields.
+A loop runs in C and calls no Python function for an item. A C iterator beside the items tells how many were taken.
+Changing what that iterator yields stops the loop early.
 """
 
 import sys
@@ -11,7 +11,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from weakref import ref
 
-from headway.contact import log
+from headway._engine.connection_state import log
 
 if TYPE_CHECKING:
     from headway.meter import Meter
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 Check = Callable[[], object]
-"""Raises once the work is for nothing."""
+"""Raises if the work is no longer wanted."""
 
 
 def length(items: object) -> int:
-    """What `len` says, or else the length hint, 0 if neither can be had: it is no more than a hint, and its error not
-    the worker's."""
+    """The length or the length hint, or 0 without either. It is only a hint, so its errors are ignored."""
     try:
         return length_hint(items, 0)
     except Exception:
@@ -32,7 +31,7 @@ def length(items: object) -> int:
 
 
 class Tracked(Iterable[Item], AsyncIterable[Item]):
-    """Items to loop over, with `for` or `async for`. Each loop begins anew, as one over the iterable does, and counts
+    """Items to loop over, with `for` or `async for`. Each loop starts again, like a loop over the iterable, and counts
     its own items."""
 
     def __init__(self, meter: "Meter", items: Iterable[Item] | AsyncIterable[Item], check: Check | None) -> None:
@@ -46,18 +45,16 @@ class Tracked(Iterable[Item], AsyncIterable[Item]):
         if not isinstance(items, Iterable):
             if isinstance(items, AsyncIterable):
                 raise TypeError("This is an asynchronous iterable: loop over it with 'async for'.")
-            raise TypeError(
-                f"track() needs something to loop over, and {type(items).__name__!r} is nothing of the kind."
-            )
+            raise TypeError(f"track() needs something to loop over, not {type(items).__name__!r}.")
         if self._lap is not None and self._lap.finished and isinstance(items, Iterator):
-            log.warning("headway: an iterator gives its items once, so a second loop over this track() has none")
+            log.warning("headway: an iterator gives its items only once, so a second loop over this track() has none")
         self._lap = lap = Lap(self._check)
         counted = lap.around(items)
         self._meter._begin_lap(lap)
         return counted
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        # Not a generator around an asynchronous source: that would double what an item costs.
+        # No generator around an asynchronous source: that would double the cost of an item.
         if not isinstance(self._items, AsyncIterable):
             return self._each()
         items = _AsyncItems(self._items, self._check)
@@ -70,7 +67,7 @@ class Tracked(Iterable[Item], AsyncIterable[Item]):
 
 
 class Lap:
-    """One loop. C takes a tick for each item; how many ticks are left tells how many items were taken."""
+    """One loop. C takes a tick for each item. The number of ticks left gives the number of items taken."""
 
     __slots__ = ("_dropped", "_gate", "_ticks", "finished")
 
@@ -78,7 +75,7 @@ class Lap:
         self._gate: _Gate = _Open(check)
         self._ticks = repeat(self._gate, sys.maxsize)
         self.finished = False
-        """Whether it came to its end."""
+        """The loop has ended normally."""
         self._dropped: Callable[[], object] = lambda: self
 
     def around(self, iterable: Iterable[Item]) -> Iterator[Item]:
@@ -87,7 +84,7 @@ class Lap:
         return compress(chain(iterable, end), self._ticks)
 
     def interrupt(self) -> None:
-        """Makes the loop raise before its next item, which is not counted, if it heeds that."""
+        """Makes a cancellable loop raise before its next item, which is not counted."""
         if self._gate.check is not None:
             self._gate.__class__ = _Closed
 
@@ -100,7 +97,7 @@ class Lap:
 
 
 class _Gate:
-    """What goes along with each item: true for as long as the loop shall go on. Its class says whether it shall."""
+    """The value beside each item: true while the loop continues. Its class decides that."""
 
     __slots__ = ("check",)
 
@@ -109,7 +106,7 @@ class _Gate:
 
 
 class _Open(_Gate):
-    """True without a call, as every object is that does not say otherwise."""
+    """True without a call, like every object without __bool__."""
 
     __slots__ = ()
 
@@ -124,7 +121,7 @@ class _Closed(_Gate):
 
 
 class _End(Iterable[Item]):
-    """Comes after the last item: when it is asked for, that item is done. It lives as long as the loop does."""
+    """Comes after the last item. When it is asked for, that item is done. It lives as long as the loop."""
 
     __slots__ = ("__weakref__", "_lap")
 
@@ -137,8 +134,7 @@ class _End(Iterable[Item]):
 
 
 class _AsyncItems(Generic[Item]):
-    """One loop of an `async for`. `anext` is called from C: a generator around the source would cost as much as the
-    source does."""
+    """One loop of an `async for`. C calls `anext`: a generator around the source would cost as much as the source."""
 
     __slots__ = ("__anext__", "__weakref__", "lap")
 
@@ -153,7 +149,7 @@ class _AsyncItems(Generic[Item]):
         return self
 
     def heed(self, check: Check) -> None:
-        """From now on asks before it gives an item."""
+        """Calls `check` before each item from now on."""
         source = self.__anext__
 
         async def checked() -> Item:
@@ -165,7 +161,7 @@ class _AsyncItems(Generic[Item]):
 
 
 class AsyncLap:
-    """How often a source was asked for an item: once more than items are done, also if it had no more to give."""
+    """Counts how often a source was asked for an item. That is one more than the items done, also at its end."""
 
     __slots__ = ("_asked", "_check", "_dropped", "_turns")
 
@@ -182,7 +178,7 @@ class AsyncLap:
             items.heed(check)
 
     def _finish(self, _: object) -> None:
-        # The source is in the turns, and has to be closed when the loop is left.
+        # The turns hold the source, which must be closed when the loop is left.
         self._asked, self._turns = self._count(), None
 
     def _count(self) -> int:

@@ -1,7 +1,7 @@
-"""Text, numbers and JSON values on their way to the server and back.
+"""Converts text, numbers and JSON values for the server and back.
 
-A tracker must not stop a worker because a title holds a stray byte, a result a datetime, or a size is NaN: values are
-made to fit. Only what is no number at all, where there must be one, is an error of the program: TypeError at the call.
+A title with a stray byte, a result with a datetime or a size of NaN must not stop a worker, so values are adjusted.
+Only a value that is not a number where one is needed is an error of the program: TypeError at the call.
 """
 
 import math
@@ -16,14 +16,14 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | 
 
 _INT64 = 2**63 - 1
 _DIGITS = 6
-"""Decimal digits that count when a fraction is cut off: ten times 0.1 is 1."""
+"""Decimal digits that are kept before a fraction is cut off, so that ten times 0.1 is 1."""
 
 _EXACT = 2**53
 _DEPTH = 32
 
 
 def clean(text: object, limit: int) -> str:
-    """The text as the server takes it: without U+0000 and lone surrogates, at most `limit` characters."""
+    """The text as the server accepts it: without U+0000 and lone surrogates, at most `limit` characters."""
     plain = str(text)[:limit]
     if plain.isascii() and "\0" not in plain:
         return plain
@@ -31,10 +31,9 @@ def clean(text: object, limit: int) -> str:
 
 
 def amount(number: float) -> float | None:
-    """A number of units, between -2⁶³+1 and 2⁶³-1; None for NaN and infinity, which are no amounts. TypeError if it is
-    none."""
+    """A number of units, between -2⁶³+1 and 2⁶³-1. None for NaN and infinity. TypeError if it is not a number."""
     if hasattr(number, "__index__"):
-        # Not only int: the whole numbers of NumPy stay exact too.
+        # Not only int: the integers of NumPy stay exact too.
         fitting: float = index(number)
     elif hasattr(number, "__float__"):
         try:
@@ -52,19 +51,18 @@ def amount(number: float) -> float | None:
 
 
 def whole(number: float) -> int:
-    """A sum of amounts as it is sent: its fraction is cut off, and it is between -2⁶³+1 and 2⁶³-1."""
+    """A sum of amounts for a report: without its fraction, between -2⁶³+1 and 2⁶³-1."""
     return min(max(int(round(number, _DIGITS)), -_INT64), _INT64)
 
 
 def as_size(number: float | None) -> int:
-    """How much there is to do: 0, not known, for None, NaN, infinity and what is negative. TypeError if it is no
-    number."""
+    """A size: 0, not known, for None, NaN, infinity and negative numbers. TypeError if it is not a number."""
     return max(whole((amount(number) if number is not None else None) or 0), 0)
 
 
 def to_value(data: object, within: tuple[object, ...] = ()) -> struct_pb2.Value:
-    """Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN) becomes its text, and what
-    stands `within` itself, or too deep, an ellipsis."""
+    """Any object as JSON. A value that JSON does not have (dates, paths, integers beyond 2⁵³, NaN) becomes its text. A
+    value that contains itself, or is nested too deeply, becomes an ellipsis. `within`: the objects around this one."""
     if data is None:
         return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
     if isinstance(data, bool):
@@ -94,7 +92,7 @@ def to_struct(data: Mapping[str, object], within: tuple[object, ...] = ()) -> st
 
 
 def from_value(value: struct_pb2.Value) -> Json:
-    """The JSON value as Python has it; whole numbers as int."""
+    """The JSON value as a Python object, with whole numbers as int."""
     match value.WhichOneof("kind"):
         case "bool_value":
             return value.bool_value

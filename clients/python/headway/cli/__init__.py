@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line `headway`: create, follow and report jobs from a shell.
 
-Imports what a command needs when it runs, so that `headway --help` and completion are quick.
+It imports the modules of a command only when that runs, so that `headway --help` and completion are fast.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from headway.cli import arguments
-from headway.cli.safe import notice
-
-OK, ERROR, USAGE, NOT_FOUND, UNAVAILABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, arguments.USAGE, 3, 4, 130, 141
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import ERROR, INTERRUPTED, NOT_FOUND, OK, PIPE_CLOSED, USAGE
+from headway.cli.parser import build, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # A terminal that can't show a letter gets an escape, not a traceback.
+            # A terminal that cannot show a character gets an escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None and words[:1] not in (["serve"], ["run"], ["pipe"]):
         sys.stdout = _Closed()
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Closed(io.TextIOBase):
-    """Stands for a standard output that is closed: a script must learn that what it asked for went nowhere."""
+    """Replaces a closed standard output. Writing fails, so that a script learns that its output is lost."""
 
     def write(self, _: str) -> int:
         raise OSError(errno.EBADF, "standard output is closed")
@@ -57,14 +56,14 @@ class _Closed(io.TextIOBase):
 def _run(words: list[str]) -> int:
     if words[:1] == ["serve"]:
         return _serve(words[1:])
-    parser = arguments.build()
+    parser = build()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
         from headway.cli.completion import is_offered
 
         argcomplete.autocomplete(parser, validator=is_offered)
-    args = arguments.parse(parser, words)
+    args = parse(parser, words)
     if args.version:
         from importlib import metadata
 
@@ -85,16 +84,16 @@ def _run(words: list[str]) -> int:
     if args.command == "open":
         return _open(args)
     if args.command in ("run", "pipe"):
-        # They do their work without a server too; all that has to do with one is loaded beside the work.
-        work = getattr(import_module(f"headway.cli.{args.command}"), args.command)
+        # They work without a server too, so everything for the server is loaded in parallel.
+        work = getattr(import_module(f"headway.cli.run.{args.command}"), args.command)
         return int(work(args))
     return _call(args)
 
 
 def _flush(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from headway.channel import Target
     from headway.cli.flush import flush
+    from headway.target import Target
 
     try:
         target = Target.from_environment(
@@ -107,10 +106,10 @@ def _flush(args: argparse.Namespace) -> int:
 
 def _open(args: argparse.Namespace) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from headway.channel import Target
     from headway.cli.open import open_page
+    from headway.target import Target
 
-    # Without a session the page asks for it.
+    # Without a session, the page asks for one.
     session = getattr(args, "session", None) or os.environ.get("HEADWAY_SESSION", "")
     if not _is_text(session):
         return _complain("the session is not UTF-8", USAGE)
@@ -124,18 +123,18 @@ def _open(args: argparse.Namespace) -> int:
 
 
 def _call(args: argparse.Namespace) -> int:
-    # gRPC's own log is for its developers; what matters of it comes as an error too.
+    # gRPC's own log is for its developers. Important problems are errors too.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
 
-    from headway.channel import Target, open_channel
-    from headway.cli import refusal
+    from headway.cli import error_output
     from headway.cli.bulk import with_whole_ids
-    from headway.cli.caller import Caller
+    from headway.cli.call_context import Caller
     from headway.cli.commands import COMMANDS
-    from headway.cli.keep import PATIENCE, Keeper, catch_up
-    from headway.cli.under_run import waiting_for_job
+    from headway.cli.offline import ANSWER_TIMEOUT, OfflineCalls, catch_up
+    from headway.cli.run.job_of_run import waiting_for_job
     from headway.errors import HeadwayError, from_rpc_error
+    from headway.target import Target, open_channel
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
     session = getattr(args, "session", None) or os.environ.get("HEADWAY_SESSION", "")
@@ -144,7 +143,7 @@ def _call(args: argparse.Namespace) -> int:
     if not _is_text(session):
         return _complain("the session is not UTF-8", USAGE)
     address, as_json = "", getattr(args, "json", False)
-    keeping = getattr(args, "keep", False)
+    offline = getattr(args, "offline", False)
     try:
         target = Target.from_environment(
             getattr(args, "target", None), getattr(args, "token", None), getattr(args, "ca", None)
@@ -152,20 +151,20 @@ def _call(args: argparse.Namespace) -> int:
         if not (target.token or "").isascii() or not (target.token or "").isprintable():
             return _complain("the token must be printable ASCII", USAGE)
         address = f"{target.address} over TLS" if target.tls else target.address
-        # What can be kept is kept at once.
-        with open_channel(target, retry=not keeping) as channel:
+        # Offline mode saves a call at once, without retries.
+        with open_channel(target, retry=not offline) as channel:
             timeout = getattr(args, "timeout", None)
-            keeper = Keeper(target, channel, timeout) if keeping else None
+            offline_calls = OfflineCalls(target, channel, timeout) if offline else None
             stub = JobServiceStub(waiting_for_job(channel))
-            caller = Caller(target, address, stub, session, timeout, as_json, keeper)
+            caller = Caller(target, address, stub, session, timeout, as_json, offline_calls)
             with_whole_ids(args, caller)
-            if not keeping or args.command in ("create", "retry"):
-                catch_up(target, channel, _jobs(args), PATIENCE if keeping else caller.call_timeout)
+            if not offline or args.command in ("create", "retry"):
+                catch_up(target, channel, _jobs(args), ANSWER_TIMEOUT if offline else caller.call_timeout)
             return COMMANDS[args.command](args, caller)
     except grpc.RpcError as error:
-        return refusal.tell(from_rpc_error(error), address, as_json=as_json)
+        return error_output.tell(from_rpc_error(error), address, as_json=as_json)
     except HeadwayError as error:
-        return refusal.tell(error, address, as_json=as_json)
+        return error_output.tell(error, address, as_json=as_json)
     except LookupError as error:
         return _complain(str(error), NOT_FOUND)
     except (argparse.ArgumentTypeError, ValueError) as error:
@@ -173,7 +172,7 @@ def _call(args: argparse.Namespace) -> int:
 
 
 def _jobs(args: argparse.Namespace) -> Sequence[str]:
-    """The ids of the jobs that a command is about; "" for whichever has a key."""
+    """The ids of the jobs that a command is about; "" stands for the job with a key."""
     if getattr(args, "key", ""):
         return [""]
     return [*getattr(args, "jobs", ()), *filter(None, [getattr(args, "job", None)])]
@@ -188,7 +187,7 @@ def _serve(words: list[str]) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    notice(message)
+    warn(message)
     return status
 
 
@@ -201,7 +200,7 @@ def _is_text(word: str) -> bool:
 
 
 def _abandon_stdout() -> None:
-    """Keeps the interpreter's own flush at exit from failing once more."""
+    """Prevents a second error from the interpreter's flush at exit."""
     if sys.stdout is None:
         return
     try:

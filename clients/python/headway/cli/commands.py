@@ -1,4 +1,4 @@
-"""What each command does: one call, and its reply in print."""
+"""The commands: each makes one call and prints the reply."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc.status_pb2 import Status
 
-from headway.cli import arguments, bulk, choice, text, values
-from headway.cli.caller import Caller
-from headway.cli.retry import create as create_or_find
-from headway.cli.retry import retry
-from headway.cli.safe import notice, safe
+from headway.cli import argument_types, bulk, formatting, job_selection
+from headway.cli.call_context import Caller
+from headway.cli.create import create as create_or_find
+from headway.cli.create import retry
+from headway.cli.escaping import safe, warn
+from headway.cli.exit_codes import OK
+from headway.cli.parser import CODES
 from headway.ids import uuid7
 from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
@@ -25,7 +27,7 @@ from headway.v1 import job_service_pb2 as pb
 def create(args: Namespace, hw: Caller) -> int:
     request = pb.CreateJobRequest(
         session_id=hw.session,
-        # Chosen here, so that the channel may repeat the call.
+        # The id is chosen here, so that the channel can repeat the call.
         job_id=uuid7() if args.id is None else args.id,
         name=args.name,
         invoker=args.invoker,
@@ -36,11 +38,11 @@ def create(args: Namespace, hw: Caller) -> int:
         key=args.key,
     )
     if args.heartbeat_timeout is not None:
-        request.heartbeat_timeout.CopyFrom(values.to_duration(args.heartbeat_timeout))
+        request.heartbeat_timeout.CopyFrom(argument_types.to_duration(args.heartbeat_timeout))
     if args.stall_timeout is not None:
-        request.stall_timeout.CopyFrom(values.to_duration(args.stall_timeout))
+        request.stall_timeout.CopyFrom(argument_types.to_duration(args.stall_timeout))
     if args.retention is not None:
-        request.retention.CopyFrom(values.to_duration(args.retention))
+        request.retention.CopyFrom(argument_types.to_duration(args.retention))
     return create_or_find(request, hw)
 
 
@@ -48,21 +50,21 @@ def start(args: Namespace, hw: Caller) -> int:
     request = pb.StartJobRequest(session_id=hw.session, job_id=args.job, take_over=args.take_over)
     job = hw.stub.StartJob(request, timeout=hw.call_timeout)
     hw.show(job, str(job.attempt))
-    return 0
+    return OK
 
 
 def get(args: Namespace, hw: Caller) -> int:
     request = pb.GetJobRequest(session_id=hw.session, job_id=args.job, after_revision=args.after_revision)
     wait = args.wait or 0.0
     if wait:
-        request.wait.CopyFrom(values.to_duration(wait))
+        request.wait.CopyFrom(argument_types.to_duration(wait))
     job = hw.stub.GetJob(request, timeout=hw.call_timeout + min(wait, 60))
-    hw.show(job, "\n".join(text.details(job, datetime.now(UTC))))
-    return 0
+    hw.show(job, "\n".join(formatting.details(job, datetime.now(UTC))))
+    return OK
 
 
 def list_jobs(args: Namespace, hw: Caller) -> int:
-    request = choice.filters(args, hw.session)
+    request = job_selection.filters(args, hw.session)
     listed = pb.ListJobsResponse()
     while True:
         request.page_size = min(1000, args.limit - len(listed.jobs)) if args.limit else 1000
@@ -71,11 +73,13 @@ def list_jobs(args: Namespace, hw: Caller) -> int:
         request.page_token = listed.next_page_token = page.next_page_token
         if not page.next_page_token or len(listed.jobs) >= args.limit > 0:
             break
-    hw.show(listed, "\n".join(text.table(listed.jobs)) if listed.jobs else "", if_empty="no such jobs in this session")
+    hw.show(
+        listed, "\n".join(formatting.table(listed.jobs)) if listed.jobs else "", if_empty="no such jobs in this session"
+    )
     if not hw.json and listed.next_page_token:
         these = "this one" if args.limit == 1 else f"these {args.limit}"
-        notice(f"there are more than {these}; see them with --limit 0")
-    return 0
+        warn(f"there are more than {these}; see them with --limit 0")
+    return OK
 
 
 def report(args: Namespace, hw: Caller) -> int:
@@ -100,17 +104,17 @@ def report(args: Namespace, hw: Caller) -> int:
     if args.advance is not None:
         request.advance = args.advance
     if args.set:
-        request.variables.CopyFrom(values.to_struct(dict(args.set)))
-    reply = hw.tell(lambda timeout: hw.stub.ReportProgress(request, timeout=timeout), request)
+        request.variables.CopyFrom(argument_types.to_struct(dict(args.set)))
+    reply = hw.send(lambda timeout: hw.stub.ReportProgress(request, timeout=timeout), request)
     if reply is None:
         hw.show_kept()
-        return 0
+        return OK
     hw.show(reply)
     if reply.cancellation.requested:
         reason = f" ({reply.cancellation.reason})" if reply.cancellation.reason else ""
         advice = "stop, then end it with `headway fail --code CANCELLED`"
-        notice(f"the job is to be cancelled{reason}: {advice}")
-    return 0
+        warn(f"the job is to be cancelled{reason}: {advice}")
+    return OK
 
 
 def finish(args: Namespace, hw: Caller) -> int:
@@ -119,49 +123,49 @@ def finish(args: Namespace, hw: Caller) -> int:
     if args.results_file is not None:
         if given is not ...:
             raise ArgumentTypeError("--results and --results-file exclude each other")
-        given = values.results(_read(args.results_file))
+        given = argument_types.results(_read(args.results_file))
     if given is not ...:
-        request.results.CopyFrom(values.to_value(given))
-    hw.show_job(hw.tell(lambda timeout: hw.stub.FinishJob(request, timeout=timeout), request))
-    return 0
+        request.results.CopyFrom(argument_types.to_value(given))
+    hw.show_job(hw.send(lambda timeout: hw.stub.FinishJob(request, timeout=timeout), request))
+    return OK
 
 
 def fail(args: Namespace, hw: Caller) -> int:
-    error = Status(code=arguments.CODES.index(args.code) + 1, message=args.message)
+    error = Status(code=CODES.index(args.code) + 1, message=args.message)
 
     def one(job_id: str) -> None:
         request = pb.FailJobRequest(session_id=hw.session, job_id=job_id, attempt=args.attempt, error=error)
-        hw.show_job(hw.tell(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
+        hw.show_job(hw.send(lambda timeout: hw.stub.FailJob(request, timeout=timeout), request))
 
-    return bulk.each(args, hw, one, "ended", choice.UNENDED)
+    return bulk.each(args, hw, one, "ended", job_selection.UNENDED)
 
 
 def cancel(args: Namespace, hw: Caller) -> int:
     request = pb.CancelJobRequest(session_id=hw.session, reason=args.reason)
     if args.grace is not None:
-        request.grace_period.CopyFrom(values.to_duration(args.grace))
+        request.grace_period.CopyFrom(argument_types.to_duration(args.grace))
 
     def one(job_id: str) -> None:
         request.job_id = job_id
         hw.show_job(hw.stub.CancelJob(request, timeout=hw.call_timeout))
 
-    return bulk.each(args, hw, one, "cancelled", choice.UNENDED)
+    return bulk.each(args, hw, one, "cancelled", job_selection.UNENDED)
 
 
 def set_variables(args: Namespace, hw: Caller) -> int:
     if not (args.set or args.remove):
         raise ArgumentTypeError("nothing to set; write NAME=JSON or --remove NAME")
-    variables = values.to_struct(dict(args.set))
+    variables = argument_types.to_struct(dict(args.set))
     request = pb.SetVariablesRequest(session_id=hw.session, job_id=args.job, variables=variables, remove=args.remove)
     kept = pb.ReportProgressRequest(session_id=hw.session, job_id=args.job, variables=variables)
-    job = hw.tell(lambda timeout: hw.stub.SetVariables(request, timeout=timeout), kept)
+    job = hw.send(lambda timeout: hw.stub.SetVariables(request, timeout=timeout), kept)
     if job is not None:
         hw.show(job)
-        return 0
+        return OK
     if args.remove:
-        notice("--remove is lost: only what is set can be kept")
+        warn("the removal is lost: offline mode saves only variables that are set")
     hw.show_kept()
-    return 0
+    return OK
 
 
 def update(args: Namespace, hw: Caller) -> int:
@@ -172,39 +176,39 @@ def update(args: Namespace, hw: Caller) -> int:
     request = pb.UpdateJobRequest(
         session_id=hw.session, job=job_pb2.Job(id=args.job, **given), update_mask=FieldMask(paths=given)
     )
-    hw.show_job(hw.tell(lambda timeout: hw.stub.UpdateJob(request, timeout=timeout), request))
-    return 0
+    hw.show_job(hw.send(lambda timeout: hw.stub.UpdateJob(request, timeout=timeout), request))
+    return OK
 
 
 def show_variables(args: Namespace, hw: Caller) -> int:
     request = pb.GetVariablesRequest(session_id=hw.session, job_id=args.job, names=args.names)
     reply = hw.stub.GetVariables(request, timeout=hw.call_timeout)
     fields = sorted(reply.variables.fields.items())
-    lines = [f"{safe(name)}={text.value_json(value)}" for name, value in fields]
+    lines = [f"{safe(name)}={formatting.value_json(value)}" for name, value in fields]
     hw.show(reply, "\n".join(lines), if_empty="no such variables")
-    return 0
+    return OK
 
 
 def show_results(args: Namespace, hw: Caller) -> int:
     request = pb.GetResultsRequest(session_id=hw.session, job_id=args.job)
     reply = hw.stub.GetResults(request, timeout=hw.call_timeout)
-    shown = text.value_json(reply.results, indent=2) if reply.HasField("results") else ""
+    shown = formatting.value_json(reply.results, indent=2) if reply.HasField("results") else ""
     hw.show(reply, shown, if_empty="no results: the job is not COMPLETED, or was finished without any")
-    return 0
+    return OK
 
 
 def show_errors(args: Namespace, hw: Caller) -> int:
     request = pb.ListRecordErrorsRequest(session_id=hw.session, job_id=args.job)
     reply = hw.stub.ListRecordErrors(request, timeout=hw.call_timeout)
     unseen = reply.total - len(reply.first) - len(reply.last)
-    # With fewer than 200 in all, the last ones begin within the first.
+    # With fewer than 200 errors, the last ones overlap the first ones.
     last = reply.last[max(0, -unseen) :]
-    lines = [text.record_error(error) for error in reply.first]
+    lines = [formatting.record_error(error) for error in reply.first]
     if unseen > 0:
-        lines.append(f"… {text.number(unseen)} more …")
-    lines += [text.record_error(error) for error in last]
+        lines.append(f"… {formatting.number(unseen)} more …")
+    lines += [formatting.record_error(error) for error in last]
     hw.show(reply, "\n".join(lines), if_empty="no record errors")
-    return 0
+    return OK
 
 
 def clear(args: Namespace, hw: Caller) -> int:
@@ -216,26 +220,26 @@ def clear(args: Namespace, hw: Caller) -> int:
 
 
 def watch_jobs(args: Namespace, hw: Caller) -> int:
-    from headway.cli import watch
+    from headway.cli.watch import follow
     from headway.client import Client
 
-    if args.job and choice.are_given(args):
-        raise ArgumentTypeError("--active and filters choose among the jobs of the session: give no id beside them")
-    only = choice.filters(args, hw.session) if choice.are_given(args) else None
-    patience = watch.PATIENCE if hw.timeout is None else hw.timeout
+    if args.job and job_selection.are_given(args):
+        raise ArgumentTypeError("give either an id, or --active and filters, not both")
+    only = job_selection.filters(args, hw.session) if job_selection.are_given(args) else None
+    unreachable_timeout = follow.UNREACHABLE_TIMEOUT if hw.timeout is None else hw.timeout
     with Client(hw.target) as client:
-        changes = watch.Watch(client, hw.session, args.job, patience=patience, only=only)
+        changes = follow.Watch(client, hw.session, args.job, unreachable_timeout=unreachable_timeout, only=only)
         if hw.json:
-            return watch.as_json(changes)
+            return follow.as_json(changes)
         if args.plain or not _on_terminal():
-            return watch.as_lines(changes)
-        from headway.cli.live import as_display
+            return follow.as_lines(changes)
+        from headway.cli.watch.live_display import as_display
 
         return as_display(changes)
 
 
 def wait(args: Namespace, hw: Caller) -> int:
-    from headway.cli.wait import wait_for
+    from headway.cli.watch.wait import wait_for
 
     return wait_for(args.jobs, hw.target, hw.session, hw.timeout, as_json=hw.json)
 
@@ -262,7 +266,7 @@ COMMANDS: dict[str, Callable[[Namespace, Caller], int]] = {
 
 
 def _on_terminal() -> bool:
-    """Whether the output goes to a terminal that can be drawn on."""
+    """Whether the output goes to a terminal with cursor control."""
     out = sys.stdout
     if out is None or not out.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return False

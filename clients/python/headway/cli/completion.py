@@ -7,18 +7,18 @@ import re
 from argparse import Namespace
 
 TIMEOUT = 1.0
-"""Seconds that somebody who pressed Tab may have to wait."""
+"""Seconds that a completion may take."""
 NEWEST = 100
 
 
 def job_ids(prefix: str, parsed_args: Namespace, **_: object) -> dict[str, str]:
-    """The ids that begin with `prefix`, and what the jobs are; if it is no such beginning, those of jobs with it in
-    their names. None if the server can't be asked."""
+    """The ids that begin with `prefix`, with descriptions. If there are none, the ids of jobs with `prefix` in their
+    names. None if the server does not answer."""
     import grpc
 
-    from headway.channel import Target, open_channel
-    from headway.cli import text
-    from headway.cli.safe import safe
+    from headway.cli import formatting
+    from headway.cli.escaping import safe
+    from headway.target import Target, open_channel
     from headway.v1 import job_service_pb2 as pb
     from headway.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -33,9 +33,9 @@ def job_ids(prefix: str, parsed_args: Namespace, **_: object) -> dict[str, str]:
         return {}
     word = prefix.lower()
     found = [job for job in jobs if job.id.startswith(word)] or [job for job in jobs if word in job.name.lower()]
-    return {job.id: f"{text.status(job)} {safe(job.name)}" for job in found}
+    return {job.id: f"{formatting.status(job)} {safe(job.name)}" for job in found}
 
 
 def is_offered(completion: str, prefix: str) -> bool:
-    """Whether a completion fits what was typed: an id may stand in for a name."""
+    """Whether a completion fits the typed text. An id may replace a name."""
     return completion.startswith(prefix) or re.fullmatch("[0-9a-f]{32}", completion) is not None

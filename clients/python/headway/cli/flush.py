@@ -1,4 +1,4 @@
-"""`headway flush`: sends what workers of this user could not deliver while their server was away."""
+"""`headway flush`: sends the spool files of this user, which workers could not deliver."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from headway.channel import Target, open_channel
-from headway.cli.safe import notice, safe
-from headway.postman import Outcome, deliver
-from headway.spool import Letter, claims, job_in, letters
+from headway._spool.sender import Outcome, deliver
+from headway._spool.spool import SpoolFile, claims, job_in, spool_files
+from headway.cli.escaping import safe, warn
+from headway.cli.exit_codes import ERROR, NOT_FOUND, OK, UNAVAILABLE
+from headway.target import Target, open_channel
 
-OK, REFUSED, NOT_FOUND, UNAVAILABLE = 0, 1, 3, 4
 DISCARDED = "discarded"
 EVERYTHING = "all"
 
@@ -24,8 +24,8 @@ _COLUMNS = ("outcome", "target", "job", "name", "written", "calls", "reason", "f
 
 
 def flush(args: Namespace, target: Target) -> int:
-    """Sends all letters; with `args.list` only shows them; with `args.discard` removes those of the jobs and servers
-    that it names (`all`: every one).
+    """Sends all spool files; with `args.list` only shows them; with `args.discard` removes those of the jobs and
+    servers that it names (`all`: every one).
 
     `target` lends its token to its own address alone, and its authorities to every server. Exit status: 0 if nothing is
     left, 4 if something is, since its server does not answer, 1 if all else was refused, 3 if nothing waits for what
@@ -37,7 +37,7 @@ def flush(args: Namespace, target: Target) -> int:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Each letter has a line here; the library's own notices would say it twice."""
+    """Each spool file gets a line here. The log of the library would repeat it."""
     log = logging.getLogger("headway")
     before = log.level
     log.setLevel(logging.CRITICAL)
@@ -52,28 +52,28 @@ def _flush(args: Namespace, target: Target) -> int:
     away = dict[Target, str]()
     chosen = _chosen(args.discard)
     found = set[str]()
-    for path, letter in claims():
-        if letter is None:
+    for path, spool_file in claims():
+        if spool_file is None:
             lines.append({"outcome": Outcome.WAITING, "file": str(path), "reason": "it is in another process's hands"})
             continue
-        line, server = _look(letter, target)
+        line, server = _look(spool_file, target)
         if args.discard:
             named = chosen & {EVERYTHING, server.address if "target" in line else "", job_in(path)}
             if not named:
-                letter.release()
+                spool_file.release()
                 continue
             found |= named
-            letter.remove()
+            spool_file.remove()
             line["outcome"] = DISCARDED
         elif not args.list and server not in away:
             with open_channel(server) as channel:
-                outcome, line["reason"] = deliver(letter, channel)
+                outcome, line["reason"] = deliver(spool_file, channel)
             if outcome is Outcome.WAITING:
                 away[server] = line["reason"]
             line["outcome"] = outcome
         elif not args.list:
             line["reason"] = away[server]
-        letter.release()
+        spool_file.release()
         lines.append(line)
     if getattr(args, "json", False):
         print(json.dumps(lines, indent=2))
@@ -81,21 +81,21 @@ def _flush(args: Namespace, target: Target) -> int:
         for row in _table(lines, headings=args.list):
             print(row)
         if not lines:
-            notice("nothing is waiting")
+            warn("nothing is waiting")
     if missing := chosen - found:
-        notice(f"nothing is waiting for {', '.join(sorted(missing))}; `headway flush --list` shows what is")
+        warn(f"no spool files for {', '.join(sorted(missing))}; `headway flush --list` shows the existing ones")
         return NOT_FOUND
     outcomes = {line["outcome"] for line in lines}
     if Outcome.WAITING in outcomes:
-        notice("to give up what waits: `headway flush --discard`, and the job or the target")
+        warn("to discard waiting files, run `headway flush --discard` with the job or the target")
     if args.list or not outcomes - {Outcome.SENT, DISCARDED}:
         return OK
-    return UNAVAILABLE if Outcome.WAITING in outcomes else REFUSED
+    return UNAVAILABLE if Outcome.WAITING in outcomes else ERROR
 
 
 def _chosen(names: Sequence[str]) -> set[str]:
-    """The names, with whole ids for the beginnings of ids. ValueError if one is that of several jobs."""
-    jobs = {job_in(path) for path in letters()}
+    """The names, with whole ids for beginnings of ids. ValueError if a beginning fits several jobs."""
+    jobs = {job_in(path) for path in spool_files()}
     chosen = set[str]()
     for name in names:
         meant = {job for job in jobs if job.startswith(name.lower())} if name else set()
@@ -106,7 +106,7 @@ def _chosen(names: Sequence[str]) -> set[str]:
 
 
 def _table(lines: Sequence[dict[str, str]], *, headings: bool) -> Iterator[str]:
-    """A line for each letter, in columns."""
+    """A line for each spool file, in columns."""
     rows = [*([{name: name.upper() for name in _COLUMNS}] if headings and lines else []), *lines]
     used = [name for name in _COLUMNS if any(line.get(name) for line in lines)]
     widths = {name: max(len(safe(row.get(name, ""))) for row in rows) for name in used}
@@ -114,16 +114,16 @@ def _table(lines: Sequence[dict[str, str]], *, headings: bool) -> Iterator[str]:
         yield "  ".join(f"{safe(row.get(name, '')):{widths[name]}}" for name in used).rstrip()
 
 
-def _look(letter: Letter, target: Target) -> tuple[dict[str, str], Target]:
-    line = {"outcome": str(Outcome.WAITING), "file": str(letter.path)}
+def _look(spool_file: SpoolFile, target: Target) -> tuple[dict[str, str], Target]:
+    line = {"outcome": str(Outcome.WAITING), "file": str(spool_file.path)}
     try:
-        words = letter.read()
-        written = datetime.fromtimestamp(letter.path.stat().st_mtime, UTC)
+        record = spool_file.read()
+        written = datetime.fromtimestamp(spool_file.path.stat().st_mtime, UTC)
     except (OSError, ValueError) as error:
         return {**line, "reason": str(error)}, target
-    server = replace(target, address=words.address, tls=words.tls)
+    server = replace(target, address=record.address, tls=record.tls)
     if server != target:
-        # A token is for the server that it was given for, and for no other that a file names.
+        # The token is only for the server that it was given for, not for another one that a file names.
         server = replace(server, token=None)
-    line |= {"target": words.address, "job": words.job_id, "name": words.name}
-    return {**line, "written": written.isoformat(timespec="seconds"), "calls": str(len(words.requests))}, server
+    line |= {"target": record.address, "job": record.job_id, "name": record.name}
+    return {**line, "written": written.isoformat(timespec="seconds"), "calls": str(len(record.requests))}, server

@@ -14,17 +14,16 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from urllib.parse import quote, urlencode, urlsplit
 
-from headway.channel import Target, open_channel
-from headway.cli.safe import notice
-
-OK, UNAVAILABLE = 0, 4
+from headway.cli.escaping import warn
+from headway.cli.exit_codes import OK, UNAVAILABLE
+from headway.target import Target, open_channel
 
 PORT = 8080
-"""Of the page, where nobody says otherwise."""
+"""The default port of the page."""
 CALL_TIMEOUT = 5.0
 """Seconds for the server, or the page, to answer."""
-PATIENCE = 30.0
-"""Seconds in which a browser must have come."""
+BROWSER_TIMEOUT = 30.0
+"""Seconds to wait for the browser."""
 
 
 def open_page(args: Namespace, target: Target, session: str) -> int:
@@ -42,15 +41,15 @@ def open_page(args: Namespace, target: Target, session: str) -> int:
     else:
         port = _port(target)
         if port == 0:
-            notice(f"the server at {target.address} has no page: it was started with --http ''")
+            warn(f"the server at {target.address} has no page, because it was started with --http ''")
             return UNAVAILABLE
         if port is None and not args.print:
-            notice(
+            warn(
                 f"no server answers at {target.address}; start one with `headway serve`, or name another with --target"
             )
             return UNAVAILABLE
         if port is None:
-            notice(f"no server answers at {target.address}: it is not sure that its page has port {PORT}")
+            warn(f"no server answers at {target.address}: assuming that its page has port {PORT}")
         host = target.address.rpartition(":")[0]
         page = f"{'https' if target.tls else 'http'}://{host}:{port or PORT}/"
     secret = {"session": session, "token": target.token or "", "job": job}
@@ -63,19 +62,19 @@ def open_page(args: Namespace, target: Target, session: str) -> int:
         print(address)
         return OK
     if not _answers(page):
-        notice(f"no page answers at {page}; start it with `headway serve`, or name another with --page")
+        warn(f"no page answers at {page}; start it with `headway serve`, or name another with --page")
         return UNAVAILABLE
     if _show(address):
         print(f"opened {page}")
     else:
-        notice("no browser came; open this address in one")
+        warn("no browser has opened; open this address in one")
         print(address)
     return OK
 
 
 def _port(target: Target) -> int | None:
-    """The port of the server's page, as it says itself; 0 if it has none, None if no server answers. ValueError if the
-    authorities cannot be read."""
+    """The port of the page as the server tells it; 0 without a page, None if no server answers. ValueError if the CA
+    file cannot be read."""
     import grpc
 
     with open_channel(target, retry=False) as channel:
@@ -85,12 +84,12 @@ def _port(target: Target) -> int | None:
         except grpc.RpcError:
             return None
     told = dict(call.trailing_metadata() or ()).get("headway-http-port", "")
-    # An older server does not say.
+    # An older server does not tell.
     return int(told) if isinstance(told, str) and told.isdigit() else PORT
 
 
 def _page(given: str) -> str:
-    """The page's address, with a slash at its end. ArgumentTypeError if it is none."""
+    """The page's address, with a slash at its end. ArgumentTypeError if it is malformed."""
     parts = urlsplit(given)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in given:
         raise ArgumentTypeError(f"the page's address must be such as http://127.0.0.1:{PORT}/, not {given!r}")
@@ -108,17 +107,17 @@ def _answers(page: str) -> bool:
 
 
 def _show(address: str) -> bool:
-    """Whether a browser has come for the address.
+    """Whether a browser has fetched the address.
 
-    The command line that starts a browser can be read by every user of this machine. So it is given the address of a
-    door in this process instead, which sends the browser on to the page, and no other user's.
+    Every user of this machine can read the command line that starts a browser. So the browser gets the address of a
+    server in this process, which redirects only the browser of this user to the page.
     """
     if not _has_browser():
         return False
     path = f"/{secrets.token_urlsafe(32)}"
     once, came = Lock(), Event()
 
-    class Door(BaseHTTPRequestHandler):
+    class _Redirect(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if (
                 self.path != path
@@ -136,28 +135,28 @@ def _show(address: str) -> bool:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Redirect) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
-            return webbrowser.open(f"http://127.0.0.1:{server.server_port}{path}") and came.wait(PATIENCE)
+            return webbrowser.open(f"http://127.0.0.1:{server.server_port}{path}") and came.wait(BROWSER_TIMEOUT)
         finally:
             server.shutdown()
 
 
 def _has_browser() -> bool:
-    """Whether there may be a browser with windows: those of a terminal can't show the page."""
+    """Whether a graphical browser is possible. Browsers in a terminal cannot show the page."""
     if sys.platform != "linux":
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
-def _is_own(port: int, door: int) -> bool:
-    """Whether the connection between these ports of this machine is this user's. Linux alone tells; elsewhere True."""
+def _is_own(port: int, server_port: int) -> bool:
+    """Whether the connection between these local ports belongs to this user. Only Linux can tell; True elsewhere."""
     try:
         rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
     except OSError:
         return True
-    # One that is over may have had the same port, with another program.
-    wanted = [f"0100007F:{port:04X}", f"0100007F:{door:04X}"]
+    # An old connection may have used the same port, with another program.
+    wanted = [f"0100007F:{port:04X}", f"0100007F:{server_port:04X}"]
     owners = [fields[7] for fields in map(str.split, rows) if fields[1:3] == wanted]
     return owners == [str(os.getuid())]

@@ -1,0 +1,1 @@
+"""`headway watch` and `headway wait`: they follow jobs until these end."""
