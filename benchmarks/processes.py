@@ -9,7 +9,7 @@ from typing import Self
 
 import grpc
 
-from headway.channel import Target, open_channel
+from headway.target import Target, open_channel
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support import memory
 from tests.support.server import ServerProcess

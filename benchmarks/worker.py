@@ -17,7 +17,8 @@ from typing import Any
 import headway
 from benchmarks.figures import Section
 from benchmarks.processes import resident, server
-from headway import aio, process
+from headway import aio
+from headway._engine import lifecycle
 
 THREADS = 4
 MILLION = 1_000_000
@@ -204,7 +205,7 @@ def run(rounds: int) -> Section:
         section.skipped.append("tqdm: it is not installed")
     # What is counted for nobody shall neither be kept nor waited for.
     os.environ["HEADWAY_SPOOL"] = ""
-    process.EXIT_TIMEOUT = 0.0
+    lifecycle.EXIT_TIMEOUT = 0.0
     logging.getLogger("headway").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, socket.socket() as held, server(Path(folder)) as subject:
         held.bind(("127.0.0.1", 0))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from headway import Client, Status, connect, spool
+from headway import Client, Status, connect
+from headway._spool import spool
 from headway.v1 import job_pb2
 from tests.conftest import missing
 from tests.support.server import ServerProcess
@@ -188,8 +189,8 @@ def test_the_example_needs_no_tracker(
     assert done.returncode == 0
     assert len(list(target.iterdir())) == 2
     monkeypatch.setenv("HEADWAY_SPOOL", environment["HEADWAY_SPOOL"])
-    (letter,) = spool.letters()
-    assert spool.Words.decode(letter.read_bytes()).name == "Nightly export"
+    (spool_file,) = spool.spool_files()
+    assert spool.SpoolRecord.decode(spool_file.read_bytes()).name == "Nightly export"
 
 
 def test_the_example_heeds_a_cancel(client: Client, environment: dict[str, str], tmp_path: Path) -> None:

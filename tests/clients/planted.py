@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import headway
-from headway import dispatcher, meter, postman, report
-from headway.course import Step
+from headway import meter
+from headway._engine import dispatcher, reporter
+from headway._engine.job_state import PendingCall
+from headway._spool import sender
 from headway.v1 import job_service_pb2 as rpc
 
 DRIVER = Path(__file__).resolve().parents[2] / "clients" / "python" / "driver.py"
@@ -15,15 +17,15 @@ DRIVER = Path(__file__).resolve().parents[2] / "clients" / "python" / "driver.py
 
 def renumbers() -> None:
     """A report that is repeated gets another number."""
-    original = report.Reporter.report
+    original = reporter.Reporter.report
 
     def again(
-        self: report.Reporter, session: str, job_id: str, attempt: int, fresh: bool
+        self: reporter.Reporter, session: str, job_id: str, attempt: int, fresh: bool
     ) -> rpc.ReportProgressRequest | None:
         found = original(self, session, job_id, attempt, fresh)
         return found and self._number(found)
 
-    report.Reporter.report = again  # type: ignore[method-assign]
+    reporter.Reporter.report = again  # type: ignore[method-assign]
 
 
 def counts_twice() -> None:
@@ -39,19 +41,19 @@ def counts_twice() -> None:
 
 def knows_no_pace() -> None:
     """Reports as often as it likes."""
-    dispatcher.Dispatcher._turn = lambda self, course: 0.05  # type: ignore[method-assign]
+    dispatcher.Dispatcher._turn = lambda self, job_state: 0.05  # type: ignore[method-assign]
 
 
 def gives_no_heartbeat() -> None:
-    dispatcher.Dispatcher._turn = lambda self, course: self._pace  # type: ignore[method-assign]
+    dispatcher.Dispatcher._turn = lambda self, job_state: self._interval  # type: ignore[method-assign]
 
 
 def waits_for_ever() -> None:
     """The end of a job waits until the server has it."""
 
-    def settle(self: headway.Job, step: Step | None) -> None:
-        if step is not None:
-            step.answer.wait()
+    def settle(self: headway.Job, pending_call: PendingCall | None) -> None:
+        if pending_call is not None:
+            pending_call.answer.wait()
 
     headway.Job._settle = settle  # type: ignore[method-assign]
 
@@ -69,7 +71,7 @@ def tells_secrets() -> None:
 
 def leaves_nothing() -> None:
     """What could not be delivered is dropped."""
-    postman.write_down = lambda courses, target: {}
+    sender.save_undelivered = lambda job_states, target: {}
 
 
 FAULTS: dict[str, Callable[[], None]] = {

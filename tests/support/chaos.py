@@ -21,7 +21,8 @@ from pathlib import Path
 import grpc
 
 import headway
-from headway.spool import Words
+import headway._engine.dispatcher
+from headway._spool.spool import SpoolRecord
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.caller import seconds
@@ -91,7 +92,7 @@ class Fault:
     """Whether the job must be right in the end."""
     small_disk: bool = False
     exit_timeout: float = 2.0
-    patience: float = headway.dispatcher.PATIENCE
+    patience: float = headway._engine.dispatcher.ANSWER_TIMEOUT
     records: int = RECORDS
 
 
@@ -248,7 +249,7 @@ class Cell:
         """What is in the spool and should not be there."""
         left = self._left()
         try:
-            words = [Words.decode(path.read_bytes()) for path in left if path.suffix == ".json"]
+            words = [SpoolRecord.decode(path.read_bytes()) for path in left if path.suffix == ".json"]
         except ValueError as error:
             return [f"a file in the spool cannot be read: {error}"]
         return [f"there is rubbish in the spool: {left}"] if not len(left) == len(words) <= 1 else []

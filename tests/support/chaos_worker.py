@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import headway
-import headway.dispatcher
+import headway._engine.dispatcher
 
 Bug = Literal["", "counts twice", "forgets to finish", "waits for its tracker"]
 
@@ -46,7 +46,7 @@ class Plan:
     """Whether it notes what was acknowledged."""
     heartbeat: float = 60.0
     exit_timeout: float = 10.0
-    patience: float = headway.dispatcher.PATIENCE
+    patience: float = headway._engine.dispatcher.ANSWER_TIMEOUT
     bug: Bug = ""
     """A fault planted in it."""
 
@@ -163,7 +163,7 @@ def begin(hw: headway.Client, plan: Plan) -> headway.Job:
 
 def main(plan: Plan) -> int:
     """The exit status."""
-    headway.dispatcher.PATIENCE = plan.patience
+    headway._engine.dispatcher.ANSWER_TIMEOUT = plan.patience
     diary = Diary(plan.diary)
     try:
         with headway.connect(exit_timeout=plan.exit_timeout) as hw:
