@@ -1,4 +1,4 @@
-"""The commands and workers of README.md and of the pages in docs/ run as they are printed, and all links lead somewhere."""
+"""The workers and commands of README.md and of docs/ run as they are printed, and every link leads somewhere."""
 
 import os
 import re
