@@ -1,4 +1,4 @@
-"""An empty session: what it shows at once, and how its first job is made."""
+"""An empty session shows at once how to create its first job."""
 
 import os
 import re

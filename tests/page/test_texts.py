@@ -1,4 +1,4 @@
-"""Texts of workers are shown as they are, and do nothing: in the page, in files for spreadsheets, anywhere."""
+"""Texts of workers are shown as text and never run: in the page and in files for spreadsheets."""
 
 import csv
 import io
