@@ -14,7 +14,7 @@ from tests.page.conftest import Visit
 from tests.page.worker import Worker
 from tests.support.server import ServerProcess
 
-PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "page"
+PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "http" / "page"
 EMPTY = "No jobs in this session yet."
 
 

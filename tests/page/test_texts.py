@@ -12,7 +12,7 @@ from tests.page.worker import Worker
 from tests.support.caller import struct
 from tests.support.server import ServerProcess
 
-PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "page"
+PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "http" / "page"
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(2)>'
