@@ -49,11 +49,12 @@ conformance: .venv/.dev ## Play the cases of clients/conformance with every clie
 docs: .venv/.dev ## Renew what docs/clients.md shows of the clients: their features, and the worker in each language
 	$(BIN)/python -m clients.conformance --page
 
-lint: .venv/.dev .tools/node_modules/.bin/tsc ## Check style, types, import directions, protos, and that the stubs are fresh
+lint: .venv/.dev .tools/node_modules/.bin/tsc ## Check style, types, words, import directions, protos, and that the stubs are fresh
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/plain_words.py
 	@if [ -x .tools/node_modules/.bin/tsc ]; then .tools/node_modules/.bin/tsc -p server && echo "the page's types hold"; fi
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code --path protos/headway

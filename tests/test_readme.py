@@ -1,4 +1,4 @@
-"""The README keeps its word: its worker runs, and so does every grpcurl and curl command in it."""
+"""The workers and commands of README.md and of docs/ run as they are printed, and every link leads somewhere."""
 
 import os
 import re
@@ -14,11 +14,17 @@ from tests.conftest import missing
 from tests.support.server import ServerProcess
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+LINKS = [
+    (page.relative_to(ROOT), target)
+    for page in (README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")))
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+]
 
 
-def blocks(language: str) -> list[str]:
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: Path, language: str) -> list[str]:
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     return found
 
 
@@ -30,9 +36,9 @@ def grpcurl() -> str:
     return path
 
 
-def commands(program: str) -> list[str]:
-    """Every command of the README that begins with this word."""
-    lines = [line for block in blocks("sh") for line in _statements(block)]
+def commands(page: Path, program: str) -> list[str]:
+    """Every command of the page that begins with this word."""
+    lines = [line for block in blocks(page, "sh") for line in _statements(block)]
     found = [line for line in lines if line.startswith(f"{program} ")]
     assert len(found) > 5
     return found
@@ -52,7 +58,7 @@ def _statements(block: str) -> list[str]:
 def test_every_grpcurl_command_works(own_server: ServerProcess) -> None:
     program = grpcurl()
     answers = {}
-    for command in commands("grpcurl"):
+    for command in commands(DOCS / "grpcurl.md", "grpcurl"):
         words = [own_server.address if w == "127.0.0.1:50051" else w for w in shlex.split(command)]
         result = subprocess.run([program, *words[1:]], capture_output=True, text=True, timeout=20, check=False)
         assert result.returncode == 0, f"{command}\n{result.stderr}"
@@ -69,7 +75,7 @@ def test_every_curl_command_works(own_server: ServerProcess) -> None:
         missing("curl (Debian: apt-get install curl)")
     assert program is not None
     answers = {}
-    for command in commands("curl"):
+    for command in commands(DOCS / "http.md", "curl"):
         words = shlex.split(command.replace("127.0.0.1:8080", own_server.http_address))
         result = subprocess.run(
             [program, "--silent", "--fail-with-body", *words[1:]],
@@ -86,7 +92,7 @@ def test_every_curl_command_works(own_server: ServerProcess) -> None:
 
 
 def test_the_worker_in_ten_lines_works(own_server: ServerProcess) -> None:
-    (worker,) = blocks("python")
+    (worker,) = blocks(README, "python")
     environment = {**os.environ, "HEADWAY_TARGET": own_server.address}
     subprocess.run([sys.executable, "-c", worker], env=environment, check=True, timeout=30)
     listed = subprocess.run(
@@ -102,8 +108,8 @@ def test_the_worker_in_ten_lines_works(own_server: ServerProcess) -> None:
 
 
 def test_what_is_printed_works_in_a_fresh_shell(own_server: ServerProcess) -> None:
-    (activate,) = [line for block in blocks("sh") for line in _statements(block) if "activate" in line]
-    (worker,) = blocks("python")
+    (activate,) = [line for block in blocks(README, "sh") for line in _statements(block) if "activate" in line]
+    (worker,) = blocks(README, "python")
     # The environment that runs these tests, wherever it is.
     steps = [
         activate.replace(".venv", sys.prefix, 1),
@@ -125,7 +131,7 @@ def test_what_is_printed_works_in_a_fresh_shell(own_server: ServerProcess) -> No
 
 
 def test_the_shell_script_works(own_server: ServerProcess) -> None:
-    (script,) = [block for block in blocks("sh") if "JOB=$(headway create" in block]
+    (script,) = [block for block in blocks(README, "sh") if "JOB=$(headway create" in block]
     binaries = Path(sys.executable).parent
     environment = {
         **os.environ,
@@ -140,14 +146,20 @@ def test_the_shell_script_works(own_server: ServerProcess) -> None:
     assert '"files": 3' in result.stdout
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
-def test_every_link_leads_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize(("page", "target"), LINKS, ids=lambda part: str(part))
+def test_every_link_leads_somewhere(page: Path, target: str) -> None:
+    assert (ROOT / page.parent / target).exists()
+
+
+def test_the_index_names_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    for page in DOCS.glob("[a-z]*.md"):
+        assert f"]({page.name})" in index
 
 
 def test_every_documented_method_has_its_mirror() -> None:
     from headway.v1 import job_service_pb2
 
     methods = {m.name for m in job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods}
-    named = set(re.findall(r"`([A-Z][A-Za-z]+)`", README.partition("## From C4")[2].partition("## With")[0]))
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)`", (DOCS / "koha.md").read_text()))
     assert {name for name in named if name.endswith(("Job", "Progress", "Results", "Variables"))} <= methods

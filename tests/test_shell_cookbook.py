@@ -1,4 +1,4 @@
-"""docs/shell.md and clients/shell keep their word: every command runs, with what it is said to do."""
+"""Every command of docs/shell.md and of clients/shell runs, and does what the text says."""
 
 import os
 import re
@@ -37,7 +37,7 @@ SAID = {
     "Going on after a failure": ["FAILED", "COMPLETED", "5/5", "COMPLETED", "continues:"],
     "Waiting for another script's job": ["COMPLETED", "7", "COMPLETED"],
     "Many jobs at once": ["2 jobs would be cancelled", "maintenance", "2 jobs cancelled", "2 jobs removed"],
-    "When the server is away": ["waiting", "Unseen", "3"],
+    "While the server is unreachable": ["waiting", "Unseen", "3"],
     "grpcurl": [
         *("2", "2/3 files, 240 rows", "wrong file", "JOB_STATUS_COMPLETED 2", '{"files":2}', 'Nightly "export"'),
         "JOB_NOT_FOUND",

@@ -1,4 +1,4 @@
-"""Writes the OpenAPI description of the HTTP door from the protos: `make stubs` runs it, openapi.json is what it says.
+"""Writes the OpenAPI description of the HTTP transport from the protos. `make stubs` writes its output to openapi.json.
 
 Reads a FileDescriptorSet with comments on standard input.
 """
@@ -45,17 +45,17 @@ SCALARS: dict[int, Schema] = {
 }
 
 ABOUT = """\
-The methods of headway.v1.JobService over HTTP, as the Connect protocol has it (https://connectrpc.com/docs/protocol).
+The methods of headway.v1.JobService over HTTP, in the Connect protocol (https://connectrpc.com/docs/protocol).
 
-Names of fields are answered in camelCase; requests may use the names of the protos too. Integers of 64 bits are
-answered as text; requests may send those up to 2^53 as numbers. Unknown fields are refused. The methods that stream
-take and answer messages in envelopes: a byte of flags, four bytes of length (big-endian), and the JSON; the last answer
-has flag 2 and says in `error` how the stream ended.
+Replies name fields in camelCase; requests may use the names of the protos too. Replies write integers of 64 bits as
+text; requests may send those up to 2^53 as numbers. Unknown fields are refused. Methods that stream read and write
+messages in envelopes: a byte of flags, four bytes of length (big-endian), and the JSON. The last envelope has flag 2,
+and says in `error` how the stream ended.
 """
 
 ERROR: Schema = {
     "type": "object",
-    "description": "What every call that fails is answered.",
+    "description": "The reply to every call that fails.",
     "required": ["code", "message", "details"],
     "properties": {
         "code": {"type": "string", "description": "The gRPC code, for example not_found."},
@@ -84,14 +84,14 @@ POLL: Schema = {
     ],
     "properties": {
         "status": {"type": "string", "enum": ["PENDING", "RUNNING", "LOST", "COMPLETED", "FAILED", "CANCELLED"]},
-        "ended": {"type": "boolean", "description": "Nothing will change any more."},
+        "ended": {"type": "boolean", "description": "True once the job has ended: it changes no more."},
         "name": {"type": "string"},
         "progress": {"type": "integer"},
         "size": {"type": "integer", "description": "0: not known."},
         "unit": {"type": "string"},
         "percent": {"type": ["integer", "null"], "minimum": 0, "maximum": 100, "description": "Null without a size."},
         "message": {"type": "string", "description": "What the job is doing now."},
-        "remaining_seconds": {"type": ["number", "null"], "description": "The likeliest; null rather than a guess."},
+        "remaining_seconds": {"type": ["number", "null"], "description": "The most likely; null without an estimate."},
         "error_count": {"type": "integer", "description": "Records that failed."},
         "error": {"type": ["string", "null"], "description": "Why the job failed or was cancelled."},
         "stalled": {"type": "boolean"},
@@ -189,7 +189,7 @@ class Description:
                 {
                     "name": "Connect-Timeout-Ms",
                     "in": "header",
-                    "description": "How long the caller waits, in milliseconds.",
+                    "description": "The deadline of the call, in milliseconds from now.",
                     "schema": {"type": "integer", "minimum": 0},
                 }
             ],
@@ -208,7 +208,7 @@ class Description:
                 "post": {
                     "operationId": "Poll",
                     "tags": ["Pages"],
-                    "description": "A job in a few plain fields, for pages that can do no more than ask again.",
+                    "description": "A job in a few plain fields, for pages that can only poll.",
                     "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
                     "responses": {
                         "200": {

@@ -1,4 +1,4 @@
-"""A browser, a worker, and tabs that look at the worker's session."""
+"""A browser, a worker, and tabs that show the worker's session."""
 
 from collections.abc import Iterator
 from typing import Protocol, Unpack

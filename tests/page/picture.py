@@ -49,9 +49,9 @@ def main() -> int:
 
 
 def ended(worker: Worker) -> None:
-    notices = worker.create("Overdue notices", invoker="maria", size=800, unit="letters")
-    worker.report(notices, progress=212)
-    worker.fail(notices, "cancelled: wrong letterhead", code=1)
+    reminders = worker.create("Overdue reminders", invoker="maria", size=800, unit="mails")
+    worker.report(reminders, progress=212)
+    worker.fail(reminders, "cancelled: wrong letterhead", code=1)
     export = worker.create("Export patrons", invoker="cron", size=40_000, unit="patrons")
     worker.report(export, progress=12_345)
     worker.fail(export, "No space left on device: patrons.csv")

@@ -1,4 +1,4 @@
-"""Watches that a test plays to a tab in place of the server, at a time of its own."""
+"""Watches that a test sends to a tab in place of the server, at times that the test chooses."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""A tab of a real browser, and what must never happen in one."""
+"""A tab of a real browser. A fault in it fails the test."""
 
 import shutil
 from pathlib import Path
@@ -23,18 +23,18 @@ PICTURES = Path(__file__).resolve().parents[2] / ".cache" / "screenshots"
 """What the pages looked like, for a person's eye."""
 
 LIVE_WITHIN = 30_000
-"""Milliseconds that whatever is waited for may take: a machine can be busy with much else."""
+"""The longest wait for anything, in milliseconds: the machine may be busy."""
 
 
 class TabOptions(TypedDict, total=False):
-    """Who looks, and at what."""
+    """The reader's device and preferences."""
 
     phone: bool
     dark: bool
     still: bool
-    """Whoever wishes that nothing moves."""
+    """The reader prefers reduced motion."""
     zone: str
-    """Europe/Vienna, if nothing is said."""
+    """Default: Europe/Vienna."""
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -43,7 +43,7 @@ def launch(playwright: Playwright) -> Browser:
 
 
 class Tab:
-    """One tab. `faults` says what has gone wrong in it; it is empty, or the test fails."""
+    """One tab. `faults` lists its errors; the test fails if there are any."""
 
     def __init__(self, browser: Browser, **options: Unpack[TabOptions]) -> None:
         self.faults: list[str] = []

@@ -1,4 +1,4 @@
-"""For everybody: by keyboard, by ear, on a phone, in the dark, and for who wishes that nothing moves."""
+"""Accessibility: keyboard, screen readers, phones, dark mode and reduced motion."""
 
 from collections.abc import Iterator
 
@@ -176,7 +176,7 @@ def test_what_a_screen_reader_finds(visit: Visit, worker: Worker) -> None:
     assert tab.page.evaluate("window.said") == ["Stage MARC records: completed."]
 
 
-def test_nothing_moves_for_who_wishes_it(visit: Visit, worker: Worker) -> None:
+def test_nothing_moves_with_reduced_motion(visit: Visit, worker: Worker) -> None:
     worker.report(worker.create("Crawl the repository"), progress=7)
     moving = "getComputedStyle(document.querySelector('#list .fill')).animationName"
     for still, animation in ((False, "headway-goes-on"), (True, "none")):
@@ -185,7 +185,7 @@ def test_nothing_moves_for_who_wishes_it(visit: Visit, worker: Worker) -> None:
         assert tab.page.evaluate(moving) == animation
 
 
-def test_the_dark_is_dark(visit: Visit, worker: Worker) -> None:
+def test_dark_mode_is_dark(visit: Visit, worker: Worker) -> None:
     worker.create("Export patrons")
     papers = []
     for dark in (False, True):

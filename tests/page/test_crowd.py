@@ -1,4 +1,4 @@
-"""A session of 2,000 jobs, the weight of the page, and how soon there is something to see."""
+"""A session of 2,000 jobs, the size of the page, and the time to the first bar."""
 
 import time
 from collections.abc import Iterator

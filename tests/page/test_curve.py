@@ -1,4 +1,4 @@
-"""A job's curve: what the tab has seen, and nothing drawn for what it has not."""
+"""A job's curve: it shows what the tab has received, and gaps where it received nothing."""
 
 import re
 from datetime import UTC, datetime, timedelta

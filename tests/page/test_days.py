@@ -1,4 +1,4 @@
-"""When jobs ran: their times in the list, the days that they stand under, and the time that is looked at."""
+"""The times of jobs in the list, the headings of days, and the choice of a range."""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo

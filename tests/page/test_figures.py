@@ -1,4 +1,4 @@
-"""Words for lengths of time, and for a worker that is late."""
+"""Texts for durations, and for a worker that is late."""
 
 from typing import Any  # what a page's own code answers with
 

@@ -1,4 +1,4 @@
-"""An empty session: what it shows at once, and how its first job is made."""
+"""An empty session shows at once how to create its first job."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tests.page.conftest import Visit
 from tests.page.worker import Worker
 from tests.support.server import ServerProcess
 
-PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "page"
+PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "http" / "page"
 EMPTY = "No jobs in this session yet."
 
 

@@ -1,4 +1,4 @@
-"""Bars that move: with a real import, through the death of the server, and until a reader cancels it."""
+"""Bars move: with a real import, through a kill of the server, and until a reader cancels the job."""
 
 import json
 import os
@@ -138,26 +138,26 @@ def test_a_reader_cancels_and_the_worker_stops(visit: Visit, own_server: ServerP
     expect(tab.section("History")).to_contain_text("Cancelled")
 
 
-def test_the_wish_to_cancel_is_shown_until_the_worker_heeds_it(visit: Visit, worker: Worker) -> None:
-    job = worker.create("Send letters", size=10)
+def test_a_cancellation_request_is_shown_until_the_worker_ends_the_job(visit: Visit, worker: Worker) -> None:
+    job = worker.create("Send reminders", size=10)
     tab = visit()
-    tab.open_job("Send letters")
+    tab.open_job("Send reminders")
     tab.page.get_by_role("button", name="Cancel this job").click()
     tab.page.get_by_label("Reason").fill("wrong letterhead")
     tab.page.get_by_role("button", name="Cancel the job").click()
     expect(tab.page.locator(".head .warning")).to_contain_text("to be cancelled within")
     expect(tab.page.locator(".head .warning")).to_contain_text("wrong letterhead")
-    wish = worker.report(job).cancellation
-    assert (wish.requested, wish.reason) == (True, "wrong letterhead")
+    request = worker.report(job).cancellation
+    assert (request.requested, request.reason) == (True, "wrong letterhead")
     worker.fail(job, "cancelled: wrong letterhead", code=1)
     expect(tab.page.locator(".head")).to_contain_text("Cancelled")
     expect(tab.page.locator(".head")).to_contain_text("cancelled: wrong letterhead")
 
 
 def test_a_cancel_that_comes_too_late_says_so(visit: Visit, worker: Worker) -> None:
-    job = worker.create("Send letters")
+    job = worker.create("Send reminders")
     tab = visit()
-    tab.open_job("Send letters")
+    tab.open_job("Send reminders")
     tab.page.get_by_role("button", name="Cancel this job").click()
     worker.finish(job)
     tab.page.get_by_role("button", name="Cancel the job").click()

@@ -1,4 +1,4 @@
-"""What a reader finds: order, filters, search, and a job's own page."""
+"""Order, filters and search of the list, and the page of a job."""
 
 import re
 
@@ -156,7 +156,7 @@ def test_record_errors_first_and_last(visit: Visit, worker: Worker) -> None:
     expect(rows.nth(99)).to_contain_text("100ocm0100")
     expect(rows.nth(100)).to_contain_text("213ocm0213")
     expect(rows.last).to_contain_text("312ocm0312")
-    expect(section).to_contain_text("The first and the last 100 are kept.")
+    expect(section).to_contain_text("The first and the last 100 are stored.")
     section.get_by_role("searchbox").fill("leader 30")
     expect(rows).to_have_count(12)
     expect(section).to_contain_text("12 found.")

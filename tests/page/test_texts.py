@@ -1,4 +1,4 @@
-"""Texts of workers are shown as they are, and do nothing: in the page, in files for spreadsheets, anywhere."""
+"""Texts of workers are shown as text and never run: in the page and in files for spreadsheets."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from tests.page.worker import Worker
 from tests.support.caller import struct
 from tests.support.server import ServerProcess
 
-PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "page"
+PAGE = Path(__file__).resolve().parents[2] / "server" / "headway_server" / "http" / "page"
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(2)>'

@@ -1,4 +1,4 @@
-"""Whoever does the work that the page shows."""
+"""The worker of the jobs that the page shows."""
 
 from collections.abc import Sequence
 from typing import Any  # fields of requests, which protobuf's constructors check

@@ -22,7 +22,7 @@ const (
 )
 
 // Every `reason` that Headway puts into google.rpc.ErrorInfo, with domain "headway": in the details of an RPC's status,
-// and, where it says so, of Job.error. The names stand there as they stand here, without a prefix.
+// and, where noted, of Job.error. The names there are the names here, without a prefix.
 type ErrorReason int32
 
 const (
@@ -34,82 +34,83 @@ const (
 	// INVALID_ARGUMENT. The bytes are not the request's protobuf message, or not JSON, or JSON of more than 100,000 values.
 	// Example: a truncated field, a name in Latin-1, a key given twice.
 	ErrorReason_MALFORMED_MESSAGE ErrorReason = 2
-	// NOT_FOUND. There is no such job in this session. The answer is the same whether it exists elsewhere or nowhere.
+	// NOT_FOUND. There is no such job in this session. The answer is the same whether or not another session has it.
 	ErrorReason_JOB_NOT_FOUND ErrorReason = 3
-	// ALREADY_EXISTS. CreateJob with an id that the session has already, with other parameters than these; or with a key
-	// whose unfinished job does not continue the job that `continues` names: ErrorInfo.metadata has its `job_id`.
+	// ALREADY_EXISTS. CreateJob with an id that a job of the session has, but with other parameters; or with a key whose
+	// unfinished job does not continue the job that `continues` names. ErrorInfo.metadata has the `job_id` of that job.
 	ErrorReason_JOB_ALREADY_EXISTS ErrorReason = 4
-	// FAILED_PRECONDITION. The job has ended, and not in just this way. Example: ReportProgress after FinishJob.
+	// FAILED_PRECONDITION. The job has ended, in another way than this call asks for. Example: ReportProgress after FinishJob.
 	ErrorReason_JOB_ENDED ErrorReason = 5
-	// FAILED_PRECONDITION. The job is PENDING: StartJob comes first.
+	// FAILED_PRECONDITION. The job is PENDING: call StartJob first.
 	ErrorReason_JOB_NOT_STARTED ErrorReason = 6
-	// FAILED_PRECONDITION. StartJob on a job that a worker has already; `take_over` takes it from that worker.
+	// FAILED_PRECONDITION. StartJob on a job that was started already. With `take_over` the caller becomes its worker.
 	ErrorReason_JOB_ALREADY_STARTED ErrorReason = 7
-	// FAILED_PRECONDITION. Another worker has taken the job over: this one stops reporting.
+	// FAILED_PRECONDITION. Another worker has taken the job over: stop reporting.
 	// Example: `attempt: 1` on a job whose attempt is 2.
 	ErrorReason_STALE_ATTEMPT ErrorReason = 8
-	// FAILED_PRECONDITION. Session "-" named a job by its id alone, and two sessions have that id.
+	// FAILED_PRECONDITION. Session "-" names a job by its id alone, and jobs of two sessions have that id.
 	ErrorReason_JOB_ID_AMBIGUOUS ErrorReason = 9
-	// FAILED_PRECONDITION. The server no longer knows what was removed since that resume_token: watch anew, without it.
+	// FAILED_PRECONDITION. The server no longer knows which jobs were removed since that resume_token. Watch again
+	// without it.
 	ErrorReason_RESUME_TOKEN_EXPIRED ErrorReason = 10
 	// ABORTED. UpdateJob with a revision that is not the current one: read the job, decide again, retry.
 	ErrorReason_REVISION_MISMATCH ErrorReason = 11
-	// RESOURCE_EXHAUSTED, with RetryInfo. The session has as many jobs as it may (10,000 by default): clear some.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The session has reached its limit of jobs (10,000 by default): clear some.
 	ErrorReason_SESSION_JOBS_LIMIT ErrorReason = 12
-	// RESOURCE_EXHAUSTED, with RetryInfo. The session, or the server, has as many open watches as it may.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The session or the server has reached its limit of open watches.
 	ErrorReason_WATCHES_LIMIT ErrorReason = 13
-	// RESOURCE_EXHAUSTED, with RetryInfo. More calls, writes or lists wait than the server can do in good time.
+	// RESOURCE_EXHAUSTED, with RetryInfo. More calls, writes or lists wait than the server can process in time.
 	ErrorReason_OVERLOADED ErrorReason = 14
-	// RESOURCE_EXHAUSTED, with RetryInfo. The disk or the database is full. Nothing acknowledged is lost.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The disk or the database is full. Nothing that was acknowledged is lost.
 	ErrorReason_STORAGE_FULL ErrorReason = 15
 	// UNAVAILABLE. The database does not answer: retry with backoff. A write may or may not have been committed, so repeat
 	// it with its id or sequence.
 	ErrorReason_DATABASE_UNAVAILABLE ErrorReason = 16
-	// UNAVAILABLE. The server is shutting down: retry, another replica or its successor will answer.
+	// UNAVAILABLE. The server is shutting down: retry. Another server, or this one after its restart, answers.
 	ErrorReason_SHUTTING_DOWN ErrorReason = 17
-	// UNAVAILABLE. A watch or a stream of reports ends by itself now and then, so that load can move between servers: open
-	// it again with the last revision or resume_token.
+	// UNAVAILABLE. The server ends each watch and each stream of reports now and then, so that load can move between servers.
+	// Open it again with the last revision or resume_token.
 	ErrorReason_STREAM_EXPIRED ErrorReason = 18
 	// UNAUTHENTICATED. The bearer token is missing, malformed, unknown, expired, or given twice.
 	ErrorReason_CREDENTIALS_INVALID ErrorReason = 19
 	// PERMISSION_DENIED. The caller is known but may not do this. Example: session "-" without the scope `admin`.
 	ErrorReason_SCOPE_MISSING ErrorReason = 20
-	// In Job.error of FAILED jobs. Nothing was heard of the job's worker for the server's --abandon-after (30 days).
+	// In Job.error of FAILED jobs. The job had no contact for the server's --abandon-after (30 days).
 	ErrorReason_ABANDONED ErrorReason = 21
 	// In Job.error of CANCELLED jobs that the server ended itself: the grace period passed, or no worker was there.
 	ErrorReason_CANCELLED_BY_SERVER ErrorReason = 22
-	// INTERNAL. A fault of the server's own, with an error id to look for in its log. Please report it.
+	// INTERNAL. A bug in the server. The message has an error id: find it in the server's log, and report it.
 	ErrorReason_SERVER_FAULT ErrorReason = 23
-	// DEADLINE_EXCEEDED. The caller's deadline was over before the work began, and nothing was changed; or, over HTTP,
-	// before it was done: then a write may have been committed all the same, so repeat it with its id or sequence.
+	// DEADLINE_EXCEEDED. The caller's deadline passed before the server began, and nothing was changed. Over HTTP the deadline
+	// can also pass later: then a write may have been committed, so repeat it with its id or sequence.
 	ErrorReason_DEADLINE_PASSED ErrorReason = 24
-	// RESOURCE_EXHAUSTED. Over HTTP: the request, or a message of a stream, is larger than 4 MiB (a setting). It stays
-	// too large: there is nothing to wait for.
+	// RESOURCE_EXHAUSTED. Over HTTP: the request, or a message of a stream, is larger than 4 MiB (a setting). Do
+	// not retry: it stays too large.
 	ErrorReason_MESSAGE_TOO_LARGE ErrorReason = 25
 	// DEADLINE_EXCEEDED. Over HTTP: the request did not arrive in time, and nothing was changed.
 	ErrorReason_REQUEST_TOO_SLOW ErrorReason = 26
 	// UNIMPLEMENTED. Over HTTP: a content type, a compression or a version of the protocol that the server does not speak,
 	// or several messages where there must be one.
 	ErrorReason_FORMAT_UNSUPPORTED ErrorReason = 27
-	// UNIMPLEMENTED. Over HTTP: no such path, or not with this verb.
+	// UNIMPLEMENTED. Over HTTP: there is no such path, or it does not support this HTTP method.
 	ErrorReason_METHOD_UNKNOWN ErrorReason = 28
 	// PERMISSION_DENIED. Over HTTP: the Host is not one of this server's names, or a page of another origin calls.
 	ErrorReason_SITE_REFUSED ErrorReason = 29
-	// RESOURCE_EXHAUSTED, with RetryInfo. The server stores as many jobs as it may in all (--max-jobs).
+	// RESOURCE_EXHAUSTED, with RetryInfo. The server has reached its limit of stored jobs (--max-jobs).
 	ErrorReason_SERVER_JOBS_LIMIT ErrorReason = 30
-	// RESOURCE_EXHAUSTED, with RetryInfo. The server stores jobs of as many sessions as it may (--max-sessions).
+	// RESOURCE_EXHAUSTED, with RetryInfo. The server has reached its limit of sessions that have jobs (--max-sessions).
 	ErrorReason_SERVER_SESSIONS_LIMIT ErrorReason = 31
-	// RESOURCE_EXHAUSTED, with RetryInfo. Over HTTP: as many connections are open as the server accepts.
+	// RESOURCE_EXHAUSTED, with RetryInfo. Over HTTP: the server has reached its limit of open connections.
 	ErrorReason_CONNECTIONS_LIMIT ErrorReason = 32
-	// RESOURCE_EXHAUSTED, with RetryInfo. Requests, answers or open calls that the server holds in memory are at their bound,
-	// or this connection has its share of them. Read the answers that are on their way, then send the request again.
+	// RESOURCE_EXHAUSTED, with RetryInfo. The requests, answers or open calls that the server holds in memory have reached their
+	// limit, or this connection has used its share. Read the outstanding answers, then send the request again.
 	ErrorReason_MEMORY_LIMIT ErrorReason = 33
 	// FAILED_PRECONDITION. CreateJob cannot continue a job that is PENDING or RUNNING: StartJob starts it or takes it over.
 	ErrorReason_JOB_NOT_ENDED ErrorReason = 34
-	// FAILED_PRECONDITION. CreateJob cannot continue a job that another one continues already: ErrorInfo.metadata has that
-	// one's `job_id`, and Job.continued_by names it too.
+	// FAILED_PRECONDITION. CreateJob cannot continue a job that another job continues already. ErrorInfo.metadata has the
+	// `job_id` of that other job; Job.continued_by names it too.
 	ErrorReason_JOB_ALREADY_CONTINUED ErrorReason = 35
-	// In Job.error of FAILED jobs. The job was LOST, and CreateJob(continues) made another that carries its work on.
+	// In Job.error of FAILED jobs. The job was LOST, and CreateJob(continues) created another job that carries on its work.
 	ErrorReason_CONTINUED ErrorReason = 36
 )
 

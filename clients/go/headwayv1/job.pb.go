@@ -25,23 +25,23 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where a job stands; the picture is at Job.
+// The state of a job. Job has the diagram.
 type JobStatus int32
 
 const (
 	// Never sent by the server. INVALID_ARGUMENT in a filter.
 	JobStatus_JOB_STATUS_UNSPECIFIED JobStatus = 0
-	// Created, not yet taken by a worker.
+	// Created; no worker has started it.
 	JobStatus_JOB_STATUS_PENDING JobStatus = 1
-	// A worker has it and is in contact, or was asked for no heartbeat.
+	// A worker has started it, and is in contact or has no heartbeat_timeout.
 	JobStatus_JOB_STATUS_RUNNING JobStatus = 2
-	// No contact for `heartbeat_timeout`. The next report brings it back to RUNNING, and a late FinishJob still lands.
+	// No contact for `heartbeat_timeout`. The next report makes it RUNNING again. FinishJob and FailJob still end it.
 	JobStatus_JOB_STATUS_LOST JobStatus = 3
-	// Ended by FinishJob; results can be fetched.
+	// Ended by FinishJob. Its results can be read.
 	JobStatus_JOB_STATUS_COMPLETED JobStatus = 4
-	// Ended by FailJob, or abandoned; `error` says why.
+	// Ended by FailJob, or by the server because it was abandoned or continued. `error` says why.
 	JobStatus_JOB_STATUS_FAILED JobStatus = 5
-	// Ended by FailJob with code CANCELLED, or by CancelJob where nobody was there to end it; `error` says why.
+	// Ended by FailJob with code CANCELLED, or by the server after CancelJob. `error` says why.
 	JobStatus_JOB_STATUS_CANCELLED JobStatus = 6
 )
 
@@ -94,10 +94,10 @@ func (JobStatus) EnumDescriptor() ([]byte, []int) {
 	return file_headway_v1_job_proto_rawDescGZIP(), []int{0}
 }
 
-// One long-running piece of work that somebody follows.
+// One long-running piece of work whose progress is tracked.
 //
-// A job lives in a session and can be seen in that session alone. Its results and variables are not part of this
-// message: they can be large or personal, and have RPCs of their own.
+// A job belongs to one session and can be read in that session alone. This message has neither its results nor its
+// variables: they can be large or personal, and have RPCs of their own.
 //
 //	CreateJob(pending)            CreateJob
 //	       │                          │
@@ -115,13 +115,13 @@ func (JobStatus) EnumDescriptor() ([]byte, []int) {
 //	       │  └───────────┘   └────────┘      └───────────┘
 //	       └────────────────────────────────────────▲
 //
-// What has ended is never opened again: CreateJob(continues) carries its work on in a new job, and ends a LOST one for that.
+// A job that has ended never starts again. CreateJob(continues) carries on its work in a new job; a LOST job ends by that.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 32 lower-case hexadecimal digits, unique within its session. A UUIDv7 (RFC 9562), so that ids sort by time, unless
-	// the caller chose another at CreateJob.
+	// the caller chose another id at CreateJob.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// What the job is, for people: "Stage MARC records". At most 256 characters. Default: empty.
+	// What the job does, for people: "Stage MARC records". At most 256 characters. Default: empty.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Who or what started it: a user, a script, a service. At most 256 characters. Default: empty.
 	Invoker string `protobuf:"bytes,3,opt,name=invoker,proto3" json:"invoker,omitempty"`
@@ -131,60 +131,62 @@ type Job struct {
 	Progress int64 `protobuf:"varint,5,opt,name=progress,proto3" json:"progress,omitempty"`
 	// What is counted: "records", "bytes". Free text for people, at most 32 characters. Default: empty.
 	Unit string `protobuf:"bytes,6,opt,name=unit,proto3" json:"unit,omitempty"`
-	// Where the job stands. Changed by StartJob, FinishJob, FailJob, CancelJob and by the passing of time alone.
+	// The state of the job. StartJob, FinishJob, FailJob, CancelJob and time alone change it.
 	Status JobStatus `protobuf:"varint,7,opt,name=status,proto3,enum=headway.v1.JobStatus" json:"status,omitempty"`
-	// What it is doing now, from its worker's reports. At most 1,024 characters. Default: empty.
+	// What the job is doing now, from its worker's reports. At most 1,024 characters. Default: empty.
 	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	// Free key-value pairs to filter by. At most 64; keys of 1 to 63 and values of at most 256 characters.
 	Labels map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Progress by part, in `unit`s: every part that has reported an amount. Workers that share a job report one part each;
-	// a worker alone uses the part "". At most 256 parts; names of at most 128 characters.
+	// Progress by part, in `unit`s: every part that has reported an amount. Workers that share a job report one part each.
+	// A single worker uses the part "". At most 256 parts; names of at most 128 characters.
 	Parts map[string]int64 `protobuf:"bytes,10,rep,name=parts,proto3" json:"parts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Named tallies: added, updated, skipped. At most 64; names of 1 to 128 characters.
+	// Named counts: added, updated, skipped. At most 64; names of 1 to 128 characters.
 	Counters map[string]int64 `protobuf:"bytes,11,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// How many record errors were reported, exactly. ListRecordErrors shows the first and the last 100 of them.
+	// The exact number of record errors that were reported. ListRecordErrors shows the first and the last 100 of them.
 	ErrorCount int64 `protobuf:"varint,12,opt,name=error_count,json=errorCount,proto3" json:"error_count,omitempty"`
-	// Why it ended. Set on FAILED and CANCELLED jobs alone. Of a LOST job that CreateJob(continues) ended: FAILED with code
-	// ABORTED, reason CONTINUED.
+	// Why the job ended. Set on FAILED and CANCELLED jobs alone. A LOST job that CreateJob(continues) ended has code ABORTED,
+	// reason CONTINUED.
 	Error *status.Status `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
-	// The wish to cancel, absent while nobody wished it.
+	// The cancellation request. Absent while there is none.
 	Cancellation *Cancellation `protobuf:"bytes,14,opt,name=cancellation,proto3" json:"cancellation,omitempty"`
 	// When CreateJob was committed.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it became RUNNING for the first time. Absent while PENDING.
+	// When the job became RUNNING for the first time. Absent while PENDING.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// When it ended. Absent before.
+	// When the job ended. Absent before.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// When its worker was last heard of: the start, a take-over, or any report, an empty one too. Absent while PENDING.
+	// The last contact with its worker: the start, a take-over, or any report, an empty one included. Absent while PENDING.
 	LastContactTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=last_contact_time,json=lastContactTime,proto3" json:"last_contact_time,omitempty"`
-	// When the meter last moved. Absent before it did.
+	// When `progress` last changed. Absent before the first change.
 	LastProgressTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=last_progress_time,json=lastProgressTime,proto3" json:"last_progress_time,omitempty"`
-	// No contact for this long: LOST. 0 or absent = never. At most 3,650 days.
+	// A job without contact for this long is LOST. 0 or absent = never. At most 3,650 days.
 	HeartbeatTimeout *durationpb.Duration `protobuf:"bytes,20,opt,name=heartbeat_timeout,json=heartbeatTimeout,proto3" json:"heartbeat_timeout,omitempty"`
-	// Contact, but no progress for this long: `stalled`. 0 or absent = never. At most 3,650 days.
+	// A job with contact but without progress for this long is `stalled`. 0 or absent = never. At most 3,650 days.
 	StallTimeout *durationpb.Duration `protobuf:"bytes,21,opt,name=stall_timeout,json=stallTimeout,proto3" json:"stall_timeout,omitempty"`
-	// How long the job is kept after its end, then it is removed with all that belongs to it. 0 or absent = the server's
+	// How long the job is stored after its end. Then it is removed with all that belongs to it. 0 or absent = the server's
 	// setting (30 days by default). At most 3,650 days.
 	Retention *durationpb.Duration `protobuf:"bytes,22,opt,name=retention,proto3" json:"retention,omitempty"`
-	// True while RUNNING with contact but without progress for `stall_timeout`: wedged rather than slow.
+	// True while RUNNING with contact but without progress for `stall_timeout`: stuck, not slow.
 	Stalled bool `protobuf:"varint,23,opt,name=stalled,proto3" json:"stalled,omitempty"`
-	// How long it may still take. Absent rather than a guess: without a size, before enough was seen, after the end.
+	// The estimated time until the end. Absent without a size, before there is enough progress to estimate from, and after
+	// the end.
 	Estimate *Estimate `protobuf:"bytes,24,opt,name=estimate,proto3" json:"estimate,omitempty"`
-	// Which worker has it: 1, and one more each time StartJob(take_over) hands it to another.
+	// The number of the present worker. It begins at 1; each StartJob(take_over) adds 1.
 	Attempt int32 `protobuf:"varint,25,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Each change of status, each take-over and each continuation, oldest first: the first 32 and the last 32 of them.
 	History []*StatusChange `protobuf:"bytes,26,rep,name=history,proto3" json:"history,omitempty"`
-	// Grows with every change of this job. 1 after CreateJob.
+	// Grows with every change of the job. 1 after CreateJob.
 	Revision int64 `protobuf:"varint,27,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The job whose work this one carries on, as CreateJob named it. Empty: none. It stays when that job is cleared.
+	// The id of the job whose work this one carries on, as CreateJob named it. Empty: none. The id stays when that job is
+	// cleared.
 	Continues string `protobuf:"bytes,28,opt,name=continues,proto3" json:"continues,omitempty"`
-	// The job that carries this one's work on. Empty: none yet. It stays when that job is cleared; until another continues
-	// this one, which CreateJob then allows.
+	// The id of the job that carries on this one's work. Empty: none yet. The id stays when that job is cleared. CreateJob
+	// then allows another job to continue this one, and this field names that job.
 	ContinuedBy string `protobuf:"bytes,29,opt,name=continued_by,json=continuedBy,proto3" json:"continued_by,omitempty"`
-	// The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none.
+	// The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, no key.
 	Key string `protobuf:"bytes,30,opt,name=key,proto3" json:"key,omitempty"`
-	// The greatest sequence of the reports applied in this attempt; 0 if none had one. A worker that goes on numbers its
-	// reports above it.
+	// The greatest sequence of the reports that were applied in this attempt; 0 if none had a sequence. A worker that goes on
+	// with the job numbers its reports above it.
 	LastSequence  int64 `protobuf:"varint,31,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -437,17 +439,17 @@ func (x *Job) GetLastSequence() int64 {
 	return 0
 }
 
-// The wish that a job may end early. Its worker learns of it in the reply to its next report, and ends the job with
-// FailJob, code CANCELLED.
+// A request to end a job early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+// code CANCELLED.
 type Cancellation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// True once CancelJob was called.
 	Requested bool `protobuf:"varint,1,opt,name=requested,proto3" json:"requested,omitempty"`
-	// Why, in the words of whom called CancelJob. At most 1,024 characters.
+	// The reason that the caller of CancelJob gave. At most 1,024 characters.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// When the server ends the job itself, if the worker has not by then.
+	// When the server ends the job, if the worker has not ended it by then.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	// True once a reply to the present worker carried the wish.
+	// True once a reply to the present worker has carried the request.
 	Seen          bool `protobuf:"varint,4,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -511,18 +513,18 @@ func (x *Cancellation) GetSeen() bool {
 	return false
 }
 
-// How long a job may still take, from its own pace so far.
+// The estimated time until the end of a job, from its pace so far.
 type Estimate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Pace, in units a second, the recent past weighing more.
+	// Pace, in units a second. The recent past has more weight.
 	Rate float64 `protobuf:"fixed64,1,opt,name=rate,proto3" json:"rate,omitempty"`
-	// The remaining time if it goes well.
+	// The remaining time at a fast pace.
 	RemainingLow *durationpb.Duration `protobuf:"bytes,2,opt,name=remaining_low,json=remainingLow,proto3" json:"remaining_low,omitempty"`
 	// The most likely remaining time.
 	RemainingLikely *durationpb.Duration `protobuf:"bytes,3,opt,name=remaining_likely,json=remainingLikely,proto3" json:"remaining_likely,omitempty"`
-	// The remaining time if it goes badly.
+	// The remaining time at a slow pace.
 	RemainingHigh *durationpb.Duration `protobuf:"bytes,4,opt,name=remaining_high,json=remainingHigh,proto3" json:"remaining_high,omitempty"`
-	// The moment that the three count from: the last progress.
+	// The time from which the three count: the last progress.
 	AsOf          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -596,13 +598,13 @@ func (x *Estimate) GetAsOf() *timestamppb.Timestamp {
 // One change of a job's status, one take-over or one continuation.
 type StatusChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The status that it changed to, or in which it was taken over or continued.
+	// The status after the change.
 	Status JobStatus `protobuf:"varint,1,opt,name=status,proto3,enum=headway.v1.JobStatus" json:"status,omitempty"`
-	// When.
+	// The time of the change.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// The job's revision with that change.
+	// The job's revision after the change.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2", "continues 0190…", "continued by 0190…".
+	// The reason, in a few words: "created", "no contact for 60 s", "taken over, attempt 2", "continues 0190…", "continued by 0190…".
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -666,14 +668,14 @@ func (x *StatusChange) GetReason() string {
 	return ""
 }
 
-// A record that could not be worked on, and why.
+// A record that could not be processed, and why.
 type RecordError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which record: a control number, a line, a key. 1 to 256 characters.
 	Record string `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
-	// What kind of fault, in the worker's own terms, for grouping: "BAD_LEADER". At most 64 characters. Default: empty.
+	// The kind of error, in the worker's own terms, for grouping: "BAD_LEADER". At most 64 characters. Default: empty.
 	Code string `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
-	// What was wrong, for people. At most 1,024 characters. Default: empty.
+	// A description for people. At most 1,024 characters. Default: empty.
 	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

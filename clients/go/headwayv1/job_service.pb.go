@@ -27,14 +27,14 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Request of CreateJob: everything but the session is optional.
+// Request of CreateJob. Everything but the session is optional.
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, 1 to 256 bytes; not "-".
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// An id of the caller's choice (AIP-133): 32 lower-case hexadecimal digits, best a UUIDv7. The same id with the same
-	// parameters gives the same job, also after its end; of `key` it is enough that the job has this one or none. Default:
-	// assigned by the server.
+	// An id that the caller chooses (AIP-133): 32 lower-case hexadecimal digits, preferably a UUIDv7. The same id with the same
+	// parameters returns the same job, also after its end. For `key`, a job with the same key or with none matches. Default: the
+	// server assigns an id.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Job.name; at most 256 characters.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
@@ -54,26 +54,26 @@ type CreateJobRequest struct {
 	Retention *durationpb.Duration `protobuf:"bytes,10,opt,name=retention,proto3" json:"retention,omitempty"`
 	// True: the job waits as PENDING for StartJob. Default: RUNNING at once.
 	Pending bool `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`
-	// The id of a job of the session whose work this one carries on; it has ended, however, or is LOST. The new job begins
-	// with its name, invoker, size, unit, labels, parts (and so progress), counters and variables; a field that this request
-	// gives wins, labels as a whole. All else begins anew: error_count at 0 and without record errors, message, results,
-	// timeouts, key. A LOST job ends as FAILED by this, reason CONTINUED, so that its former worker, should it come back, is
-	// answered JOB_ENDED and spoils nothing. Both jobs name each other (`continues`, `continued_by`), also in their histories.
+	// The id of a job of the session whose work the new job carries on. That job has ended in any way, or is LOST. The new job
+	// begins with its name, invoker, size, unit, labels, parts (and so progress), counters and variables. Fields of this
+	// request take precedence, labels as a whole. All else begins anew: error_count is 0, and there are no record errors, message,
+	// results, timeouts or key. A LOST job ends as FAILED by this, reason CONTINUED: if its former worker returns, it gets
+	// JOB_ENDED and changes nothing. Both jobs name each other (`continues`, `continued_by`), also in their histories.
 	//
-	// A job is continued once: of calls that do so at the same time, at any servers, one makes the job, and the others get
-	// JOB_ALREADY_CONTINUED, which names it. Once that one was cleared, the job can be continued again. Default: none.
+	// A job is continued once: of several calls at the same time, at any servers, one creates the job, and the others get
+	// JOB_ALREADY_CONTINUED, which names it. Once the new job is cleared, the old one can be continued again. Default: none.
 	Continues string `protobuf:"bytes,12,opt,name=continues,proto3" json:"continues,omitempty"`
-	// What the work is, for finding its job again: "nightly-2026-11". At most 256 characters, unique among the unfinished
-	// (PENDING, RUNNING, LOST) jobs of the session. If one of these has this key, the call creates nothing and answers that
-	// job as it stands; all other parameters are ignored then, but for `job_id`, which is looked for first, and `continues`,
-	// which must be that job's (or name that job itself, which is LOST: it is continued, and the new job has the key).
+	// A name for the work, to find its job again: "nightly-2026-11". At most 256 characters, unique among the unfinished
+	// (PENDING, RUNNING, LOST) jobs of the session. If one of these has this key, the call creates nothing and returns that job
+	// as it is. All other parameters are ignored then, with two exceptions: `job_id` is looked up first; and `continues` must
+	// be that of the job. If `continues` names the job itself and it is LOST, it is continued, and the new job has the key.
 	//
-	// To tell a new job from one that was found, choose a `job_id`: a new job has it. A job that was found has a worker, had
-	// one, or waits for one: StartJob(take_over) makes the caller its worker. A key is no lock: if the former worker is still
-	// at work, its further reports are refused (STALE_ATTEMPT). Default: none, nothing is looked for.
+	// To tell a new job from one that was found, choose a `job_id`: a new job has it. A job that was found may have a worker:
+	// StartJob(take_over) makes the caller its worker. A key is no lock: if the former worker still runs, its further reports
+	// are refused (STALE_ATTEMPT). Default: no key, and nothing is looked up.
 	Key string `protobuf:"bytes,13,opt,name=key,proto3" json:"key,omitempty"`
-	// True: the job is made in any case, without its key if an unfinished job of the session has that. For a worker who had
-	// begun before a server could be asked: its work is a job of its own. Default: that job is the answer.
+	// True: the job is created in any case, without the key if an unfinished job of the session has it. This is for a worker
+	// that began before it reached a server: its work is a job of its own. Default: the unfinished job is returned.
 	KeyIfFree     bool `protobuf:"varint,14,opt,name=key_if_free,json=keyIfFree,proto3" json:"key_if_free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -214,7 +214,7 @@ type StartJobRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The job.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// True: take a RUNNING or LOST job over. Raises `attempt`, so that the former worker's reports are refused, and lets the
+	// True: take a RUNNING or LOST job over. Raises `attempt`, so that reports of the former worker are refused. The
 	// sequences of reports begin anew.
 	TakeOver      bool `protobuf:"varint,3,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -279,9 +279,9 @@ type GetJobRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The job.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// With `wait`: answer once the job's revision is greater than this, or it has ended. Never negative.
+	// With `wait`: the revision that the job must exceed. A job that has ended is returned at once. Never negative.
 	AfterRevision int64 `protobuf:"varint,3,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
-	// How long to wait for that; then the job is answered as it is. 0 or absent = at once; capped at 60 s. Never negative.
+	// How long to wait; after that the job is returned as it is. 0 or absent = do not wait. Capped at 60 s. Never negative.
 	Wait          *durationpb.Duration `protobuf:"bytes,4,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -345,14 +345,14 @@ func (x *GetJobRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
-// Request of ListJobs. Filters are joined by AND; an absent filter lets all pass.
+// Request of ListJobs. A job must pass all filters; an absent filter passes every job.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, 1 to 256 bytes; "-" = all sessions, for the scope `admin` alone.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// How many jobs at most. 0 or absent = 50; more than 1,000 = 1,000. Never negative.
+	// The greatest number of jobs to return. 0 or absent = 50; more than 1,000 = 1,000. Never negative.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before. All else must be as it was in that request, but page_size.
+	// `next_page_token` of the page before. All other fields except page_size must be as in that request.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Jobs in one of these states. UNSPECIFIED is INVALID_ARGUMENT.
 	Statuses []JobStatus `protobuf:"varint,4,rep,packed,name=statuses,proto3,enum=headway.v1.JobStatus" json:"statuses,omitempty"`
@@ -362,7 +362,7 @@ type ListJobsRequest struct {
 	Invoker string `protobuf:"bytes,6,opt,name=invoker,proto3" json:"invoker,omitempty"`
 	// Jobs that have all these labels, with these values.
 	Labels map[string]string `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// True: stalled jobs alone. False: those that are not.
+	// True: stalled jobs alone. False: jobs that are not stalled.
 	Stalled       *bool `protobuf:"varint,8,opt,name=stalled,proto3,oneof" json:"stalled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -459,8 +459,8 @@ type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The page, by create_time, newest first.
 	Jobs []*Job `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
-	// Where the next page begins; empty on the last. Stays right while jobs come and go. A page may have fewer jobs than asked
-	// for, or none, and yet not be the last: so go on until this is empty.
+	// Where the next page begins; empty on the last page. It stays right while jobs are created and removed. A page that is not
+	// the last may have fewer jobs than requested, or none: go on until this is empty.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -515,12 +515,12 @@ type UpdateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, 1 to 256 bytes.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The job: `id` names it; name, invoker, size, unit and labels hold the new values, all else is ignored.
+	// The job: `id` names it; name, invoker, size, unit and labels hold the new values. All other fields are ignored.
 	Job *Job `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
 	// Which of name, invoker, size, unit and labels to set. Empty or absent = those that are not empty in `job`.
 	// Labels are replaced as a whole.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
-	// If not 0: the job's revision must be this, else ABORTED. Never negative.
+	// If not 0: the job's revision must be this, or the call gets ABORTED. Never negative.
 	Revision      int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -584,7 +584,7 @@ func (x *UpdateJobRequest) GetRevision() int64 {
 	return 0
 }
 
-// One report of a worker. Without an amount it is a heartbeat.
+// One report of a worker. A report without an amount is a heartbeat.
 type ReportProgressRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, 1 to 256 bytes.
@@ -596,9 +596,9 @@ type ReportProgressRequest struct {
 	// Which part of the job this is about; at most 128 characters. Default: the part "".
 	Part string `protobuf:"bytes,4,opt,name=part,proto3" json:"part,omitempty"`
 	// Grows with each report of a part. A report whose sequence is not above the last one applied is acknowledged and changes
-	// nothing, so that every report is safe to retry. 0 or absent = not checked. Never negative.
+	// nothing: every report is safe to retry. 0 or absent = not checked. Never negative.
 	Sequence int64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// How far this part has come, in units.
+	// The progress of this part, in units.
 	//
 	// Types that are valid to be assigned to Amount:
 	//
@@ -613,7 +613,7 @@ type ReportProgressRequest struct {
 	Counters map[string]int64 `protobuf:"bytes,10,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Records that failed; at most 1,000 a report.
 	RecordErrors []*RecordError `protobuf:"bytes,11,rep,name=record_errors,json=recordErrors,proto3" json:"record_errors,omitempty"`
-	// Variables to merge, as SetVariables does: a checkpoint that is stored with this progress or not at all.
+	// Variables to merge, as SetVariables does: a checkpoint that is stored together with this progress, or not at all.
 	Variables     *structpb.Struct `protobuf:"bytes,12,opt,name=variables,proto3" json:"variables,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -754,7 +754,7 @@ type ReportProgressRequest_Progress struct {
 }
 
 type ReportProgressRequest_Advance struct {
-	// Done since the last report of this part. May be negative, but not take the part below 0.
+	// Done since the last report of this part. May be negative, but the part must not fall below 0.
 	Advance int64 `protobuf:"varint,7,opt,name=advance,proto3,oneof"`
 }
 
@@ -771,10 +771,10 @@ type ReportProgressResponse struct {
 	Progress int64 `protobuf:"varint,2,opt,name=progress,proto3" json:"progress,omitempty"`
 	// The job's revision.
 	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The wish to cancel, absent while nobody wished it.
+	// The cancellation request. Absent while there is none.
 	Cancellation *Cancellation `protobuf:"bytes,4,opt,name=cancellation,proto3" json:"cancellation,omitempty"`
-	// How long the worker does well to wait before its next report: short while somebody watches, long while nobody does or
-	// the server is loaded, always well below the job's heartbeat_timeout.
+	// How long the worker should wait before its next report: short while somebody watches, long while nobody watches or the
+	// server is loaded, always well below the job's heartbeat_timeout.
 	NextReportAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=next_report_after,json=nextReportAfter,proto3" json:"next_report_after,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -848,7 +848,7 @@ func (x *ReportProgressResponse) GetNextReportAfter() *durationpb.Duration {
 // Request of StreamProgress.
 type StreamProgressRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Reports, applied in this order; at most 1,000. None is a question how far the stream has come.
+	// Reports, applied in this order; at most 1,000. A request without reports asks for `acked`.
 	Reports       []*ReportProgressRequest `protobuf:"bytes,1,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -891,16 +891,16 @@ func (x *StreamProgressRequest) GetReports() []*ReportProgressRequest {
 	return nil
 }
 
-// Response of StreamProgress. One can answer many requests.
+// Response of StreamProgress. One response can answer many requests.
 type StreamProgressResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many requests of this stream are committed so far, refused reports included.
 	Acked int64 `protobuf:"varint,1,opt,name=acked,proto3" json:"acked,omitempty"`
 	// The reports that were refused, each named once.
 	Failures []*ReportFailure `protobuf:"bytes,2,rep,name=failures,proto3" json:"failures,omitempty"`
-	// Jobs, among those of the requests that this answers, whose cancellation is wished.
+	// The jobs of the answered requests that have a cancellation request.
 	Cancellations []*JobCancellation `protobuf:"bytes,3,rep,name=cancellations,proto3" json:"cancellations,omitempty"`
-	// How long to wait before the next request: the shortest over the jobs that this answers.
+	// How long to wait before the next request: the shortest time of the jobs of the answered requests.
 	NextReportAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=next_report_after,json=nextReportAfter,proto3" json:"next_report_after,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -971,7 +971,7 @@ type ReportFailure struct {
 	Request int64 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
 	// Which report of that request, from 0.
 	Report int32 `protobuf:"varint,2,opt,name=report,proto3" json:"report,omitempty"`
-	// What ReportProgress would have answered.
+	// The status that ReportProgress would have returned.
 	Status        *status.Status `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1028,12 +1028,12 @@ func (x *ReportFailure) GetStatus() *status.Status {
 	return nil
 }
 
-// A job whose cancellation is wished.
+// A job that has a cancellation request.
 type JobCancellation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The wish.
+	// The request.
 	Cancellation  *Cancellation `protobuf:"bytes,2,opt,name=cancellation,proto3" json:"cancellation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1092,9 +1092,8 @@ type FinishJobRequest struct {
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The attempt that the worker works on. 0 or absent = not checked. Never negative.
 	Attempt int32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON, 3 MiB as protobuf
-	// and 100,000 values. Numbers are doubles; NaN and
-	// infinities are INVALID_ARGUMENT.
+	// The results: usually a map; any JSON value is stored as given. At most 1 MiB as JSON, 3 MiB as protobuf and 100,000
+	// values. Numbers are doubles; NaN and infinities are INVALID_ARGUMENT.
 	Results       *structpb.Value `protobuf:"bytes,4,opt,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1167,7 +1166,7 @@ type FailJobRequest struct {
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The attempt that the worker works on. 0 or absent = not checked. Never negative.
 	Attempt int32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// Why: a google.rpc.Code other than OK (CANCELLED = 1 ends the job as CANCELLED), a message of at most 1,024 characters, and
+	// The reason: a google.rpc.Code other than OK (CANCELLED = 1 ends the job as CANCELLED), a message of at most 1,024 characters, and
 	// details, at most 64 KiB of messages from google/rpc/error_details.proto.
 	Error         *status.Status `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1239,10 +1238,10 @@ type CancelJobRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The job.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Why, for the worker and for people; at most 1,024 characters.
+	// The reason, for the worker and for people; at most 1,024 characters.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// How long the worker has to end the job itself. Absent = the server's setting (60 s by default); 0 = end it at once.
-	// A second call can bring the deadline forward, not put it off. 0 to 3,650 days.
+	// How long the worker has to end the job. Absent = the server's setting (60 s by default); 0 = end it at once.
+	// A second call can make the deadline earlier, not later. 0 to 3,650 days.
 	GracePeriod   *durationpb.Duration `protobuf:"bytes,4,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1313,10 +1312,10 @@ type SetVariablesRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The job.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// What to set; a null value is a value. A job has at most 256 variables of 256 KiB in all as JSON; names of 1 to 128
+	// The variables to set; null is a value. A job has at most 256 variables of 256 KiB in all as JSON; names of 1 to 128
 	// characters. Numbers are doubles.
 	Variables *structpb.Struct `protobuf:"bytes,3,opt,name=variables,proto3" json:"variables,omitempty"`
-	// Names to remove, before `variables` are set. Unknown names are passed over. At most 256.
+	// Names to remove, before `variables` are set. Unknown names are ignored. At most 256.
 	Remove        []string `protobuf:"bytes,4,rep,name=remove,proto3" json:"remove,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1387,7 +1386,7 @@ type GetVariablesRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The job.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Which variables; none = all. At most 256.
+	// The names of the variables; none = all. At most 256.
 	Names         []string `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1447,7 +1446,7 @@ func (x *GetVariablesRequest) GetNames() []string {
 // Response of GetVariables.
 type GetVariablesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The variables that are set, of those asked for.
+	// The requested variables that are set.
 	Variables     *structpb.Struct `protobuf:"bytes,1,opt,name=variables,proto3" json:"variables,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1548,7 +1547,7 @@ func (x *GetResultsRequest) GetJobId() string {
 // Response of GetResults.
 type GetResultsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What FinishJob was given. Absent unless the job is COMPLETED, or if it was given none.
+	// What FinishJob stored. Absent unless the job is COMPLETED, or if it has no results.
 	Results       *structpb.Value `protobuf:"bytes,1,opt,name=results,proto3" json:"results,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1646,14 +1645,14 @@ func (x *ListRecordErrorsRequest) GetJobId() string {
 	return ""
 }
 
-// Response of ListRecordErrors. With fewer than 200 in all, `first` and `last` share some.
+// Response of ListRecordErrors. With fewer than 200 in all, `first` and `last` overlap.
 type ListRecordErrorsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first 100, in the order they were reported.
 	First []*RecordError `protobuf:"bytes,1,rep,name=first,proto3" json:"first,omitempty"`
 	// The last 100, in the order they were reported.
 	Last []*RecordError `protobuf:"bytes,2,rep,name=last,proto3" json:"last,omitempty"`
-	// How many were reported in all: Job.error_count.
+	// The number of all that were reported: Job.error_count.
 	Total         int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1717,7 +1716,7 @@ type ClearJobRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The job.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// True: a job that is not there is no error (AIP-135), so that the call is safe to repeat.
+	// True: a job that does not exist is no error (AIP-135), so the call is safe to repeat.
 	AllowMissing  bool `protobuf:"varint,3,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1781,7 +1780,7 @@ type WatchJobRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The job.
 	JobId string `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Send nothing until the job is newer than this, but a final state always. 0 or absent = the job now. Negative, or greater
+	// Send nothing until the job is newer than this; a final state is always sent. 0 or absent = send the job now. Negative, or greater
 	// than the job's own revision: INVALID_ARGUMENT.
 	AfterRevision int64 `protobuf:"varint,3,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1842,8 +1841,8 @@ func (x *WatchJobRequest) GetAfterRevision() int64 {
 // Response of WatchJob.
 type WatchJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job, newer than the one before. Over HTTP a response without it is sent every 15 s while nothing changes, for
-	// proxies cut streams that are silent.
+	// The job, newer than the one before. Over HTTP a response without a job is sent every 15 s while nothing changes, because
+	// proxies close idle streams.
 	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1891,8 +1890,8 @@ type WatchJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, 1 to 256 bytes; "-" = all sessions, for the scope `admin` alone.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The last one received: send what has changed since. Where several servers share a database, a state that was already
-	// received can come once more, never an older one. Default: all jobs as they are now, then what changes.
+	// The last token received: the server sends what has changed since. Where several servers share a database, a state that was
+	// already received can come once more; an older one never comes. Default: all jobs as they are now, then the changes.
 	ResumeToken   string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1945,15 +1944,15 @@ func (x *WatchJobsRequest) GetResumeToken() string {
 // Response of WatchJobs.
 type WatchJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What has changed. Over HTTP a response without it is sent every 15 s while nothing changes, for proxies cut streams
-	// that are silent.
+	// What has changed. Over HTTP a response without a change is sent every 15 s while nothing changes, because proxies close
+	// idle streams.
 	//
 	// Types that are valid to be assigned to Change:
 	//
 	//	*WatchJobsResponse_Job
 	//	*WatchJobsResponse_RemovedJobId
 	Change isWatchJobsResponse_Change `protobuf_oneof:"change"`
-	// Where to take the watch up again after this response.
+	// The token to resume the watch after this response.
 	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -43,74 +43,74 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Knows how far every long-running job has come.
+// Tracks the progress of long-running jobs.
 //
 // Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
 // characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-// instead: it names a job by its id alone, whatever its session.
+// instead: it names a job by its id alone, in any session.
 //
-// Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-// A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-// committed together may share a reply's revision.
+// Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+// A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+// share a revision.
 //
 // Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-// google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-// UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-// overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-// such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-// server can be set otherwise.
+// google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+// UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+// beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+// answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+// U+0000. The limits given here are defaults; a server can have other settings.
 type JobServiceClient interface {
-	// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-	// safe to repeat. With `continues` the job carries on another one's work.
-	// ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-	// that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-	// already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+	// Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+	// With `continues` the new job carries on the work of another one.
+	// ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+	// job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+	// continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*Job, error)
 	// Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-	// FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+	// FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
 	StartJob(ctx context.Context, in *StartJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Reads a job; with `wait`, once it is newer than `after_revision`.
+	// Returns a job. With `wait` the reply comes once the job is newer than `after_revision`.
 	GetJob(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*Job, error)
 	// Lists the jobs of a session, newest first.
 	ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsResponse, error)
 	// Changes what describes a job: name, invoker and labels in every state, size and unit until it has ended.
 	// ABORTED: `revision` is not the current one. FAILED_PRECONDITION: size or unit of a job that has ended.
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+	// Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
 	// FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
 	ReportProgress(ctx context.Context, in *ReportProgressRequest, opts ...grpc.CallOption) (*ReportProgressResponse, error)
-	// Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-	// `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-	// ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+	// Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+	// applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+	// the stream with INVALID_ARGUMENT; what was acknowledged before stays.
 	// UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
 	StreamProgress(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamProgressRequest, StreamProgressResponse], error)
-	// Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+	// Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
 	// FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
 	FinishJob(ctx context.Context, in *FinishJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+	// Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
 	// FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
 	FailJob(ctx context.Context, in *FailJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-	// the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-	// FAILED_PRECONDITION: it has ended otherwise.
+	// Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+	// code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+	// job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
 	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report.
+	// Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report.
 	SetVariables(ctx context.Context, in *SetVariablesRequest, opts ...grpc.CallOption) (*Job, error)
-	// Reads variables of a job. Names that were never set are absent from the answer.
+	// Returns variables of a job. Names that were never set are absent from the reply.
 	GetVariables(ctx context.Context, in *GetVariablesRequest, opts ...grpc.CallOption) (*GetVariablesResponse, error)
-	// Reads the results of a job: absent, which is no error, unless it is COMPLETED.
+	// Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED.
 	GetResults(ctx context.Context, in *GetResultsRequest, opts ...grpc.CallOption) (*GetResultsResponse, error)
-	// Reads the first and the last 100 record errors of a job.
+	// Returns the first and the last 100 record errors of a job.
 	ListRecordErrors(ctx context.Context, in *ListRecordErrorsRequest, opts ...grpc.CallOption) (*ListRecordErrorsResponse, error)
 	// Removes a job with its variables, results and record errors, in every state.
 	ClearJob(ctx context.Context, in *ClearJobRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
-	// Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-	// job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-	// NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+	// Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+	// than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+	// NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
 	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobResponse], error)
-	// Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-	// caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-	// FAILED_PRECONDITION: the token is older than the server remembers removals.
+	// Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+	// ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+	// FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
 	WatchJobs(ctx context.Context, in *WatchJobsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobsResponse], error)
 }
 
@@ -317,74 +317,74 @@ type JobService_WatchJobsClient = grpc.ServerStreamingClient[WatchJobsResponse]
 // All implementations must embed UnimplementedJobServiceServer
 // for forward compatibility.
 //
-// Knows how far every long-running job has come.
+// Tracks the progress of long-running jobs.
 //
 // Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
 // characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-// instead: it names a job by its id alone, whatever its session.
+// instead: it names a job by its id alone, in any session.
 //
-// Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-// A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-// committed together may share a reply's revision.
+// Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+// A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+// share a revision.
 //
 // Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-// google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-// UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-// overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-// such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-// server can be set otherwise.
+// google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+// UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+// beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+// answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+// U+0000. The limits given here are defaults; a server can have other settings.
 type JobServiceServer interface {
-	// Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-	// safe to repeat. With `continues` the job carries on another one's work.
-	// ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-	// that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-	// already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+	// Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+	// With `continues` the new job carries on the work of another one.
+	// ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+	// job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+	// continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
 	CreateJob(context.Context, *CreateJobRequest) (*Job, error)
 	// Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-	// FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+	// FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
 	StartJob(context.Context, *StartJobRequest) (*Job, error)
-	// Reads a job; with `wait`, once it is newer than `after_revision`.
+	// Returns a job. With `wait` the reply comes once the job is newer than `after_revision`.
 	GetJob(context.Context, *GetJobRequest) (*Job, error)
 	// Lists the jobs of a session, newest first.
 	ListJobs(context.Context, *ListJobsRequest) (*ListJobsResponse, error)
 	// Changes what describes a job: name, invoker and labels in every state, size and unit until it has ended.
 	// ABORTED: `revision` is not the current one. FAILED_PRECONDITION: size or unit of a job that has ended.
 	UpdateJob(context.Context, *UpdateJobRequest) (*Job, error)
-	// Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+	// Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
 	// FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
 	ReportProgress(context.Context, *ReportProgressRequest) (*ReportProgressResponse, error)
-	// Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-	// `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-	// ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+	// Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+	// applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+	// the stream with INVALID_ARGUMENT; what was acknowledged before stays.
 	// UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
 	StreamProgress(grpc.BidiStreamingServer[StreamProgressRequest, StreamProgressResponse]) error
-	// Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+	// Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
 	// FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
 	FinishJob(context.Context, *FinishJobRequest) (*Job, error)
-	// Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+	// Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
 	// FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
 	FailJob(context.Context, *FailJobRequest) (*Job, error)
-	// Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-	// the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-	// FAILED_PRECONDITION: it has ended otherwise.
+	// Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+	// code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+	// job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
 	CancelJob(context.Context, *CancelJobRequest) (*Job, error)
-	// Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report.
+	// Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report.
 	SetVariables(context.Context, *SetVariablesRequest) (*Job, error)
-	// Reads variables of a job. Names that were never set are absent from the answer.
+	// Returns variables of a job. Names that were never set are absent from the reply.
 	GetVariables(context.Context, *GetVariablesRequest) (*GetVariablesResponse, error)
-	// Reads the results of a job: absent, which is no error, unless it is COMPLETED.
+	// Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED.
 	GetResults(context.Context, *GetResultsRequest) (*GetResultsResponse, error)
-	// Reads the first and the last 100 record errors of a job.
+	// Returns the first and the last 100 record errors of a job.
 	ListRecordErrors(context.Context, *ListRecordErrorsRequest) (*ListRecordErrorsResponse, error)
 	// Removes a job with its variables, results and record errors, in every state.
 	ClearJob(context.Context, *ClearJobRequest) (*emptypb.Empty, error)
-	// Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-	// job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-	// NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+	// Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+	// than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+	// NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
 	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobResponse]) error
-	// Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-	// caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-	// FAILED_PRECONDITION: the token is older than the server remembers removals.
+	// Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+	// ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+	// FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
 	WatchJobs(*WatchJobsRequest, grpc.ServerStreamingServer[WatchJobsResponse]) error
 	mustEmbedUnimplementedJobServiceServer()
 }

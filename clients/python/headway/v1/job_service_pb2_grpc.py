@@ -28,22 +28,22 @@ if _version_not_supported:
 
 
 class JobServiceStub:
-    """Knows how far every long-running job has come.
+    """Tracks the progress of long-running jobs.
 
     Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
     characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-    instead: it names a job by its id alone, whatever its session.
+    instead: it names a job by its id alone, in any session.
 
-    Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-    committed together may share a reply's revision.
+    Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+    share a revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-    google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-    UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-    such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-    server can be set otherwise.
+    google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+    UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+    beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+    answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+    U+0000. The limits given here are defaults; a server can have other settings.
     """
 
     def __init__(self, channel):
@@ -140,30 +140,30 @@ class JobServiceStub:
 
 
 class JobServiceServicer:
-    """Knows how far every long-running job has come.
+    """Tracks the progress of long-running jobs.
 
     Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
     characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-    instead: it names a job by its id alone, whatever its session.
+    instead: it names a job by its id alone, in any session.
 
-    Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-    committed together may share a reply's revision.
+    Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+    share a revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-    google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-    UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-    such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-    server can be set otherwise.
+    google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+    UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+    beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+    answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+    U+0000. The limits given here are defaults; a server can have other settings.
     """
 
     def CreateJob(self, request, context):
-        """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-        safe to repeat. With `continues` the job carries on another one's work.
-        ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-        that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-        already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+        """Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+        With `continues` the new job carries on the work of another one.
+        ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+        job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+        continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,14 +171,14 @@ class JobServiceServicer:
 
     def StartJob(self, request, context):
         """Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-        FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+        FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Reads a job; with `wait`, once it is newer than `after_revision`.
+        """Returns a job. With `wait` the reply comes once the job is newer than `after_revision`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +200,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportProgress(self, request, context):
-        """Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+        """Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
         FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -208,9 +208,9 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamProgress(self, request_iterator, context):
-        """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-        `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-        ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+        """Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+        applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+        the stream with INVALID_ARGUMENT; what was acknowledged before stays.
         UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -218,7 +218,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FinishJob(self, request, context):
-        """Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+        """Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
         FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -226,7 +226,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FailJob(self, request, context):
-        """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+        """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
         FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -234,37 +234,37 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-        the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-        FAILED_PRECONDITION: it has ended otherwise.
+        """Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+        code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+        job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetVariables(self, request, context):
-        """Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report.
+        """Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVariables(self, request, context):
-        """Reads variables of a job. Names that were never set are absent from the answer.
+        """Returns variables of a job. Names that were never set are absent from the reply.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetResults(self, request, context):
-        """Reads the results of a job: absent, which is no error, unless it is COMPLETED.
+        """Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRecordErrors(self, request, context):
-        """Reads the first and the last 100 record errors of a job.
+        """Returns the first and the last 100 record errors of a job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -278,18 +278,18 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-        job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-        NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+        """Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+        than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+        NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-        caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-        FAILED_PRECONDITION: the token is older than the server remembers removals.
+        """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+        ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+        FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -392,22 +392,22 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService:
-    """Knows how far every long-running job has come.
+    """Tracks the progress of long-running jobs.
 
     Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
     characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-    instead: it names a job by its id alone, whatever its session.
+    instead: it names a job by its id alone, in any session.
 
-    Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-    committed together may share a reply's revision.
+    Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+    share a revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-    google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-    UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-    such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-    server can be set otherwise.
+    google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+    UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+    beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+    answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+    U+0000. The limits given here are defaults; a server can have other settings.
     """
 
     @staticmethod

@@ -29,22 +29,22 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """Knows how far every long-running job has come.
+    """Tracks the progress of long-running jobs.
 
     Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
     characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-    instead: it names a job by its id alone, whatever its session.
+    instead: it names a job by its id alone, in any session.
 
-    Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-    committed together may share a reply's revision.
+    Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+    share a revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-    google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-    UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-    such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-    server can be set otherwise.
+    google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+    UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+    beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+    answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+    U+0000. The limits given here are defaults; a server can have other settings.
     """
 
     @_typing.overload
@@ -52,18 +52,18 @@ class JobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_pb2.Job]
-    """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-    safe to repeat. With `continues` the job carries on another one's work.
-    ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-    that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-    already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+    """Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+    With `continues` the new job carries on the work of another one.
+    ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+    job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+    continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
     """
     StartJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.StartJobRequest, _job_pb2.Job]
     """Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-    FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+    FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]
-    """Reads a job; with `wait`, once it is newer than `after_revision`."""
+    """Returns a job. With `wait` the reply comes once the job is newer than `after_revision`."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
     """Lists the jobs of a session, newest first."""
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_pb2.Job]
@@ -71,83 +71,83 @@ class JobServiceStub:
     ABORTED: `revision` is not the current one. FAILED_PRECONDITION: size or unit of a job that has ended.
     """
     ReportProgress: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ReportProgressRequest, _job_service_pb2.ReportProgressResponse]
-    """Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+    """Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
     FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
     """
     StreamProgress: _grpc.StreamStreamMultiCallable[_job_service_pb2.StreamProgressRequest, _job_service_pb2.StreamProgressResponse]
-    """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-    `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-    ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+    """Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+    applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+    the stream with INVALID_ARGUMENT; what was acknowledged before stays.
     UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
     """
     FinishJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.FinishJobRequest, _job_pb2.Job]
-    """Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+    """Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
     FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
     """
     FailJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.FailJobRequest, _job_pb2.Job]
-    """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+    """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
     FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_pb2.Job]
-    """Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-    the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-    FAILED_PRECONDITION: it has ended otherwise.
+    """Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+    code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+    job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
     """
     SetVariables: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SetVariablesRequest, _job_pb2.Job]
-    """Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report."""
+    """Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report."""
     GetVariables: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetVariablesRequest, _job_service_pb2.GetVariablesResponse]
-    """Reads variables of a job. Names that were never set are absent from the answer."""
+    """Returns variables of a job. Names that were never set are absent from the reply."""
     GetResults: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetResultsRequest, _job_service_pb2.GetResultsResponse]
-    """Reads the results of a job: absent, which is no error, unless it is COMPLETED."""
+    """Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED."""
     ListRecordErrors: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListRecordErrorsRequest, _job_service_pb2.ListRecordErrorsResponse]
-    """Reads the first and the last 100 record errors of a job."""
+    """Returns the first and the last 100 record errors of a job."""
     ClearJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ClearJobRequest, _empty_pb2.Empty]
     """Removes a job with its variables, results and record errors, in every state."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
-    """Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-    job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-    NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+    """Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+    than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+    NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
-    """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-    caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-    FAILED_PRECONDITION: the token is older than the server remembers removals.
+    """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+    ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+    FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
     """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
-    """Knows how far every long-running job has come.
+    """Tracks the progress of long-running jobs.
 
     Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
     characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-    instead: it names a job by its id alone, whatever its session.
+    instead: it names a job by its id alone, in any session.
 
-    Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-    committed together may share a reply's revision.
+    Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+    share a revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-    google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-    UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-    such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-    server can be set otherwise.
+    google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+    UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+    beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+    answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+    U+0000. The limits given here are defaults; a server can have other settings.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-    safe to repeat. With `continues` the job carries on another one's work.
-    ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-    that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-    already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+    """Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+    With `continues` the new job carries on the work of another one.
+    ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+    job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+    continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
     """
     StartJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.StartJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-    FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+    FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Reads a job; with `wait`, once it is newer than `after_revision`."""
+    """Returns a job. With `wait` the reply comes once the job is newer than `after_revision`."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of a session, newest first."""
     UpdateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -155,66 +155,66 @@ class JobServiceAsyncStub(JobServiceStub):
     ABORTED: `revision` is not the current one. FAILED_PRECONDITION: size or unit of a job that has ended.
     """
     ReportProgress: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ReportProgressRequest, _job_service_pb2.ReportProgressResponse]  # type: ignore[assignment]
-    """Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+    """Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
     FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
     """
     StreamProgress: _aio.StreamStreamMultiCallable[_job_service_pb2.StreamProgressRequest, _job_service_pb2.StreamProgressResponse]  # type: ignore[assignment]
-    """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-    `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-    ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+    """Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+    applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+    the stream with INVALID_ARGUMENT; what was acknowledged before stays.
     UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
     """
     FinishJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.FinishJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+    """Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
     FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
     """
     FailJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.FailJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+    """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
     FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-    the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-    FAILED_PRECONDITION: it has ended otherwise.
+    """Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+    code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+    job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
     """
     SetVariables: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SetVariablesRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report."""
+    """Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report."""
     GetVariables: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetVariablesRequest, _job_service_pb2.GetVariablesResponse]  # type: ignore[assignment]
-    """Reads variables of a job. Names that were never set are absent from the answer."""
+    """Returns variables of a job. Names that were never set are absent from the reply."""
     GetResults: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetResultsRequest, _job_service_pb2.GetResultsResponse]  # type: ignore[assignment]
-    """Reads the results of a job: absent, which is no error, unless it is COMPLETED."""
+    """Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED."""
     ListRecordErrors: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListRecordErrorsRequest, _job_service_pb2.ListRecordErrorsResponse]  # type: ignore[assignment]
-    """Reads the first and the last 100 record errors of a job."""
+    """Returns the first and the last 100 record errors of a job."""
     ClearJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ClearJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Removes a job with its variables, results and record errors, in every state."""
     WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-    job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-    NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+    """Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+    than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+    NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-    caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-    FAILED_PRECONDITION: the token is older than the server remembers removals.
+    """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+    ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+    FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Knows how far every long-running job has come.
+    """Tracks the progress of long-running jobs.
 
     Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
     characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
-    instead: it names a job by its id alone, whatever its session.
+    instead: it names a job by its id alone, in any session.
 
-    Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
-    A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
-    committed together may share a reply's revision.
+    Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+    A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+    share a revision.
 
     Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
-    google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
-    UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
-    overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
-    such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
-    server can be set otherwise.
+    google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+    UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+    beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+    answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+    U+0000. The limits given here are defaults; a server can have other settings.
     """
 
     @_abc_1.abstractmethod
@@ -223,11 +223,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CreateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-        safe to repeat. With `continues` the job carries on another one's work.
-        ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-        that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-        already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+        """Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+        With `continues` the new job carries on the work of another one.
+        ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+        job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+        continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
         """
 
     @_abc_1.abstractmethod
@@ -237,7 +237,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-        FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+        FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
         """
 
     @_abc_1.abstractmethod
@@ -246,7 +246,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Reads a job; with `wait`, once it is newer than `after_revision`."""
+        """Returns a job. With `wait` the reply comes once the job is newer than `after_revision`."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -272,7 +272,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ReportProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ReportProgressResponse, _abc.Awaitable[_job_service_pb2.ReportProgressResponse]]:
-        """Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+        """Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
         FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
         """
 
@@ -282,9 +282,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_job_service_pb2.StreamProgressRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.StreamProgressResponse], _abc.AsyncIterator[_job_service_pb2.StreamProgressResponse]]:
-        """Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-        `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-        ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+        """Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+        applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+        the stream with INVALID_ARGUMENT; what was acknowledged before stays.
         UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
         """
 
@@ -294,7 +294,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.FinishJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+        """Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
         FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
         """
 
@@ -304,7 +304,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.FailJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+        """Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
         FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
         """
 
@@ -314,9 +314,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-        the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-        FAILED_PRECONDITION: it has ended otherwise.
+        """Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+        code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+        job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
         """
 
     @_abc_1.abstractmethod
@@ -325,7 +325,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.SetVariablesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report."""
+        """Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report."""
 
     @_abc_1.abstractmethod
     def GetVariables(
@@ -333,7 +333,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetVariablesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.GetVariablesResponse, _abc.Awaitable[_job_service_pb2.GetVariablesResponse]]:
-        """Reads variables of a job. Names that were never set are absent from the answer."""
+        """Returns variables of a job. Names that were never set are absent from the reply."""
 
     @_abc_1.abstractmethod
     def GetResults(
@@ -341,7 +341,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.GetResultsResponse, _abc.Awaitable[_job_service_pb2.GetResultsResponse]]:
-        """Reads the results of a job: absent, which is no error, unless it is COMPLETED."""
+        """Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED."""
 
     @_abc_1.abstractmethod
     def ListRecordErrors(
@@ -349,7 +349,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListRecordErrorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListRecordErrorsResponse, _abc.Awaitable[_job_service_pb2.ListRecordErrorsResponse]]:
-        """Reads the first and the last 100 record errors of a job."""
+        """Returns the first and the last 100 record errors of a job."""
 
     @_abc_1.abstractmethod
     def ClearJob(
@@ -365,9 +365,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
-        """Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-        job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-        NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+        """Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+        than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+        NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
         """
 
     @_abc_1.abstractmethod
@@ -376,9 +376,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
-        """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-        caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-        FAILED_PRECONDITION: the token is older than the server remembers removals.
+        """Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+        ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+        FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

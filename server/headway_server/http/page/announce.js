@@ -1,4 +1,4 @@
-// What a screen reader is told unasked: that a job has ended, is lost or stalled. Never how far it has come.
+// Announcements for screen readers: that a job has ended, is lost or stalled. Progress is not announced.
 
 import { byId } from "./dom.js";
 import { needsAttention } from "./jobs.js";
@@ -6,14 +6,14 @@ import { status } from "./text.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 
-/** Sentences are said together, at most so often (ms). */
+/** Sentences are collected and announced at most so often (ms). */
 const PAUSE = 3000;
 
 /** @type {{name: string, word: string}[]} */
 let waiting = [];
 let timer = 0;
 
-/** Tells the change from one state to the next, if it is worth to be told. @param {Job | undefined} before @param {Job} job */
+/** Announces a change from one state to the next, if it is important. @param {Job | undefined} before @param {Job} job */
 export function announce(before, job) {
   const ended = job.ended && before && !before.ended;
   const caught = needsAttention(job) && before && !needsAttention(before);

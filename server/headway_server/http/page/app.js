@@ -1,4 +1,4 @@
-// The page: who looks, which view, and one picture for all that has changed since the last.
+// The page: the session, the view, and one drawing for all changes since the last one.
 
 import { announce } from "./announce.js";
 import { caller, forget, fromAddress, fromTab, keep, shortened } from "./caller.js";
@@ -18,15 +18,15 @@ import { clock as timeOfDay, percent } from "./text.js";
 /** @typedef {import("./connect.js").Caller} Caller */
 /** @typedef {import("./caller.js").Link} Link */
 
-/** A restart of the server takes less than this (ms): no word is said of it. */
-const QUIET = 1500;
+/** A restart of the server takes less time than this (ms), so the banner does not mention it. */
+const BANNER_DELAY = 1500;
 const TICK = 1000;
 
 /** @type {Map<string, Job>} */
 const jobs = new Map();
 /** @type {Map<string, Seen>} */
 const seen = new Map();
-/** What has changed since the last picture. @type {Set<string>} */
+/** The ids of jobs that changed since the last drawing. @type {Set<string>} */
 const changed = new Set();
 const clock = new Clock();
 const list = new List(jobs, seen, draw);
@@ -38,18 +38,18 @@ let feed = null;
 /** @type {JobPage | null} */
 let page = null;
 let drawing = false;
-/** Whether the server has let this caller in. */
-let wasLive = false;
-/** Whether all jobs are here: then none means that there are none. */
+/** Whether the server has accepted this caller. */
+let wasConnected = false;
+/** Whether all jobs have arrived: then an empty list means that there are no jobs. */
 let complete = false;
-/** When the server was last heard of before it went away; 0 while it answers. */
-let awaySince = 0;
-/** What was looked at before, where the keyboard goes back to. */
+/** Since when the server does not answer; 0 while it answers. */
+let unreachableSince = 0;
+/** The job that was shown before: the focus returns to its row. */
 let last = "";
-/** The job that was asked for and is not there. */
+/** The job that was requested and does not exist. */
 let missing = "";
 
-/** Has the picture made anew, with the next one that the screen shows. */
+/** Draws again in the next animation frame. */
 function draw() {
   if (drawing) return;
   drawing = true;
@@ -62,7 +62,7 @@ function draw() {
       if (job && changed.has(page.id)) page.show(job, seen.get(page.id), now);
       const gone = byId("job-gone");
       gone.hidden = Boolean(job) || missing !== page.id;
-      // The keyboard was in what is no longer there.
+      // The focused element has been removed.
       if (!gone.hidden && document.activeElement === document.body) byId("job-gone-title").focus();
     }
     changed.clear();
@@ -88,19 +88,19 @@ function empty() {
   showFirstJob(shown && who && who.session !== "-" ? who.session : "");
 }
 
-/** Asks whether there are any jobs, beside the watch: a watch of an empty session says nothing. @param {Caller} known */
-async function lookForAny(known) {
+/** Asks whether there are any jobs, because a watch of an empty session sends nothing. @param {Caller} known */
+async function findAnyJob(known) {
   try {
     const { jobs: found = [] } = await call(known, "ListJobs", { pageSize: 1 });
     if (who !== known || found.length) return;
     complete = true;
     draw();
   } catch {
-    // The watch tells what is wrong.
+    // The watch reports the error.
   }
 }
 
-/** @param {Caller} known @param {boolean} [typed] whether the reader has just typed it */
+/** Shows a session. @param {Caller} known @param {boolean} [typed] whether the reader has just typed it */
 function enter(known, typed = false) {
   who = known;
   keep(known);
@@ -108,8 +108,8 @@ function enter(known, typed = false) {
   page?.close();
   page = null;
   clear();
-  wasLive = false;
-  lookForAny(known);
+  wasConnected = false;
+  findAnyJob(known);
   feed = new Feed(known, {
     job(job) {
       clock.atLeast(newest(job));
@@ -125,7 +125,7 @@ function enter(known, typed = false) {
       jobs.delete(id);
       seen.delete(id);
       changed.add(id);
-      notThere(known, id);
+      showMissing(known, id);
       draw();
     },
     anew: clear,
@@ -138,24 +138,24 @@ function enter(known, typed = false) {
     live() {
       clock.go();
       for (const each of seen.values()) each.find(clock.now());
-      complete = wasLive = true;
+      complete = wasConnected = true;
       draw();
-      awaySince = 0;
+      unreachableSince = 0;
       connection("Live");
-      if (page && !jobs.has(page.id)) lookFor(known, page.id);
+      if (page && !jobs.has(page.id)) findJob(known, page.id);
     },
-    away(error) {
+    unreachable(error) {
       clock.stop();
-      awaySince ||= performance.now();
+      unreachableSince ||= performance.now();
       const why = error.reason ? error.message : "The server does not answer.";
       setTimeout(() => {
-        if (!awaySince || performance.now() - awaySince < QUIET) return;
-        const asOf = wasLive ? ` This is as of ${timeOfDay(clock.now())}.` : "";
+        if (!unreachableSince || performance.now() - unreachableSince < BANNER_DELAY) return;
+        const asOf = wasConnected ? ` This is as of ${timeOfDay(clock.now())}.` : "";
         connection("Trying again…", `${why}${asOf} Trying again…`);
-      }, QUIET);
+      }, BANNER_DELAY);
     },
     refused(error) {
-      leave(error.reason === "CREDENTIALS_INVALID" && known.token ? oldToken(typed) : error.message);
+      leave(error.reason === "CREDENTIALS_INVALID" && known.token ? explainInvalidToken(typed) : error.message);
     },
   });
   byId("all-sessions").hidden = known.session !== "-";
@@ -166,8 +166,8 @@ function enter(known, typed = false) {
 }
 
 /**
- * Goes where a link leads. Somebody else may have made it: a tab that shows a session is not taken to another one, where
- * its reader might take foreign jobs for their own, without being asked.
+ * Follows a link. Somebody else may have made it. A tab that shows a session asks before it shows another one: otherwise
+ * the reader could mistake foreign jobs for their own.
  * @param {Link} link
  */
 function follow({ caller: wanted, job }) {
@@ -182,11 +182,11 @@ function follow({ caller: wanted, job }) {
   askToSwitch(go);
 }
 
-/** Why a token is refused, and what to do: each start of the server makes another one. @param {boolean} typed */
-function oldToken(typed) {
+/** The reason why a token is refused, and what to do. Each start of the server creates another token. @param {boolean} typed */
+function explainInvalidToken(typed) {
   const fault = typed
     ? "The server does not know this token."
-    : wasLive
+    : wasConnected
       ? "The server was started again."
       : "This link is from an earlier start of the server.";
   const where = "Open the link that “headway serve” printed when it last started, or read the token in the file that it named.";
@@ -207,7 +207,7 @@ function connection(word, banner = "") {
   say(byId("connection"), word);
   mark(byId("connection"), "data-live", word === "Live" ? "" : null);
   say(byId("banner"), banner);
-  mark(document.body, "data-away", banner ? "" : null);
+  mark(document.body, "data-unreachable", banner ? "" : null);
 }
 
 function clear() {
@@ -226,8 +226,8 @@ function leave(why = "") {
   forget();
   clear();
   seen.clear();
-  wasLive = false;
-  awaySince = 0;
+  wasConnected = false;
+  unreachableSince = 0;
   showSession(false);
   say(byId("enter-error"), why);
   document.body.dataset.view = "outside";
@@ -235,7 +235,7 @@ function leave(why = "") {
   byId("session").focus();
 }
 
-/** Shows what the address names: the list, or a job. */
+/** Shows what the address names: the list or a job. */
 function route() {
   const link = fromAddress();
   if (link) return follow(link);
@@ -251,7 +251,7 @@ function route() {
     page = new JobPage(who, id);
     const job = jobs.get(id);
     if (job) page.show(job, seen.get(id), clock.now());
-    else lookFor(who, id);
+    else findJob(who, id);
     page.focus();
     scrollTo(0, 0);
   } else if (last) {
@@ -261,18 +261,18 @@ function route() {
   title();
 }
 
-/** A job that has not come yet: it may come, or not be there. @param {Caller} known @param {string} id */
-async function lookFor(known, id) {
+/** Asks for a job that has not arrived yet: it may still arrive, or not exist. @param {Caller} known @param {string} id */
+async function findJob(known, id) {
   try {
     await call(known, "GetJob", { jobId: id });
   } catch (error) {
     const { code } = /** @type {import("./connect.js").CallError} */ (error);
-    if ((code === "not_found" || code === "invalid_argument") && !jobs.has(id)) notThere(known, id);
+    if ((code === "not_found" || code === "invalid_argument") && !jobs.has(id)) showMissing(known, id);
   }
 }
 
-/** Shows that there is no such job, and nothing else: an empty page takes the place of the old one. @param {Caller} known @param {string} id */
-function notThere(known, id) {
+/** Shows that there is no such job, and nothing else: an empty page replaces the old one. @param {Caller} known @param {string} id */
+function showMissing(known, id) {
   if (page?.id === id) {
     missing = id;
     page.close();
@@ -282,7 +282,7 @@ function notThere(known, id) {
 }
 
 setInterval(() => {
-  if (document.hidden || awaySince) return;
+  if (document.hidden || unreachableSince) return;
   const now = clock.now();
   if (page) page.tick(seen.get(page.id), now);
   else list.tick(now);

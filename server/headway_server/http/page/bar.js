@@ -1,16 +1,16 @@
-// A job and its bar, as it stands in the list, on its own page and in <headway-job>; bar.css gives it its looks.
+// A job and its bar, for the list, the job's page and <headway-job>. bar.css has its styles.
 
 import { h, mark, say } from "./dom.js";
 import { counters, count, duration, ending, errorCount, percent, rate, remaining, share, silence, status, warnings } from "./text.js";
 
 /** @typedef {import("./jobs.js").Job} Job */
 
-/** Where there is no percentage, a screen reader finds something new so often (ms). */
-const TELL_EVERY = 10_000;
+/** Without a percentage, the text for screen readers changes so often (ms). */
+const ANNOUNCE_INTERVAL = 10_000;
 
 let made = 0;
 
-/** Shows one job, and changes only what has changed. */
+/** Shows one job. Only what has changed is written. */
 export class Bar {
   #name;
   #badge = h("span", { class: "badge" });
@@ -65,12 +65,12 @@ export class Bar {
   }
 
   /**
-   * What a screen reader finds at the bar. It changes with the percentage and the status, not with every record.
+   * Sets the text for screen readers. It changes with the percentage and the status, not with every record.
    * @param {Job} job @param {number} now @param {number | null} done @param {string[]} urgent
    */
   #tell(job, now, done, urgent) {
     const hundredths = done === null ? null : String(Math.floor(Math.min(done, 1) * 100));
-    const pace = hundredths ?? Math.floor(now / TELL_EVERY);
+    const pace = hundredths ?? Math.floor(now / ANNOUNCE_INTERVAL);
     const key = `${pace} ${status(job)}`;
     if (key === this.#told) return;
     this.#told = key;

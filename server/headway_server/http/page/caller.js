@@ -1,4 +1,4 @@
-// Who looks: the session and the token, from the address or from this tab. They leave neither.
+// The session and the token of the reader, from the address or from this tab. They are sent to the server alone.
 
 /**
  * @typedef {import("./connect.js").Caller} Caller
@@ -6,15 +6,15 @@
  */
 
 const KEPT = "headway.caller";
-/** Letters at each end of a session that are shown; fewer of a short one, half of it at most. */
+/** Characters that are shown at each end of a session. Of a short session at most half is shown. */
 const SHOWN_EACH = 4;
 
 /** This page's own server. */
 export const SERVER = new URL(".", import.meta.url).href;
 
 /**
- * What the address gives behind its #, which no server sees: `#session=…`, `#token=…`, and `job=…` where to begin. It
- * is taken out of the address, and so out of the tab's history, at once. Null if there is nothing of it.
+ * The session, token and job behind the # of the address, which no server sees: `#session=…`, `#token=…`, `job=…`. They
+ * are removed from the address, and so from the tab's history, at once. Null if there are none.
  * @returns {Link | null}
  */
 export function fromAddress() {
@@ -25,27 +25,27 @@ export function fromAddress() {
   return { caller: caller(session, token), job };
 }
 
-/** A token alone is that of an admin, who sees all sessions. @param {string} session @param {string} token @returns {Caller} */
+/** A token without a session is an admin's, and shows all sessions. @param {string} session @param {string} token @returns {Caller} */
 export function caller(session, token) {
   return { server: SERVER, session: session || (token ? "-" : ""), token };
 }
 
-/** What this tab was told before it was loaded again. @returns {Caller | null} */
+/** The caller that this tab stored before it was reloaded. @returns {Caller | null} */
 export function fromTab() {
   const { session, token } = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
   return session ? caller(session, token) : null;
 }
 
-/** Keeps it for as long as this tab lives. @param {Caller} known */
+/** Stores it until the tab is closed. @param {Caller} known */
 export function keep(known) {
   sessionStorage.setItem(KEPT, JSON.stringify({ session: known.session, token: known.token }));
 }
 
 /** Enough of a session to tell it from another, and too little to use it: `ab…yz`. @param {string} session */
 export function shortened(session) {
-  const letters = [...session];
-  const each = Math.min(SHOWN_EACH, Math.floor(letters.length / 4));
-  return `${letters.slice(0, each).join("")}…${each ? letters.slice(-each).join("") : ""}`;
+  const characters = [...session];
+  const each = Math.min(SHOWN_EACH, Math.floor(characters.length / 4));
+  return `${characters.slice(0, each).join("")}…${each ? characters.slice(-each).join("") : ""}`;
 }
 
 export function forget() {

@@ -12,14 +12,14 @@ const form = /** @type {HTMLFormElement} */ (byId("cancel-form"));
 
 byId("cancel-back").addEventListener("click", () => dialog.close());
 
-/** Closes the dialog: what it asks about is no longer shown. */
+/** Closes the dialog, because its job is no longer shown. */
 export function dismiss() {
   dialog.close();
 }
 
 /**
- * Asks the reader, then the server. Returns once the dialog is closed: that the job is to be cancelled comes with the
- * feed, like all that happens to it.
+ * Asks the reader, then the server. Returns once the dialog is closed. The feed brings the change of the job, as it brings
+ * every change.
  * @param {import("./connect.js").Caller} caller @param {import("./jobs.js").Job} job
  * @returns {Promise<void>}
  */
@@ -33,9 +33,9 @@ export function askToCancel(caller, job) {
     event.preventDefault();
     confirm.disabled = true;
     say(fault, "");
-    const wish = { jobId: job.id, reason: reason.value.trim(), ...(grace.value && { gracePeriod: grace.value }) };
+    const request = { jobId: job.id, reason: reason.value.trim(), ...(grace.value && { gracePeriod: grace.value }) };
     try {
-      await call(caller, "CancelJob", wish);
+      await call(caller, "CancelJob", request);
       dialog.close();
     } catch (error) {
       say(fault, /** @type {Error} */ (error).message);

@@ -1,9 +1,9 @@
-// Ages ("no contact for 40 s") are told by the server's clock: this machine's may be wrong, or be set meanwhile.
+// The server's clock. Ages ("no contact for 40 s") follow it, because this machine's clock may be wrong or be set.
 
-/** The `Date` of an answer is whole seconds, and some way old when it is read: this much is no difference (ms). */
+/** The `Date` of a reply has whole seconds, and is old when it is read. A smaller difference is ignored (ms). */
 const TOLERANCE = 2000;
 
-/** What time it is at the server, by a clock that nobody sets. It stands still while the server is away. */
+/** The time at the server, by a clock that nobody can set. It stops while the server does not answer. */
 export class Clock {
   #ahead = Date.now() - performance.now();
   /** @type {number | null} */
@@ -14,19 +14,19 @@ export class Clock {
     return this.#stopped ?? this.#ahead + performance.now();
   }
 
-  /** Takes the time from an answer that has just come. @param {Response} response */
+  /** Takes the time from a reply that has just arrived. @param {Response} response */
   set(response) {
     const told = Date.parse(response.headers.get("Date") ?? "") + 500;
     const differs = Math.abs(told - Date.now()) > TOLERANCE;
     this.#ahead = (differs ? told : Date.now()) - performance.now();
   }
 
-  /** What has happened at the server is not in its future. @param {number} time */
+  /** Moves the clock to the time of an event, if that is later: the server's events are not in its future. @param {number} time */
   atLeast(time) {
     this.#ahead = Math.max(this.#ahead, time - performance.now());
   }
 
-  /** Nothing is known of what comes after now. */
+  /** Stops the clock: nothing later is known. */
   stop() {
     this.#stopped ??= this.now();
   }

@@ -1,7 +1,7 @@
-// Calls to the server: the Connect protocol with JSON, over fetch. Nothing here knows what a job is.
+// Calls to the server: the Connect protocol with JSON, over fetch. This module does not know jobs.
 
 /**
- * Where the server is, and who asks. Both secrets travel in the body and in a header, never in an address.
+ * The server and the caller. The session is sent in the body and the token in a header; neither is in a URL.
  * @typedef {{server: string, session: string, token: string}} Caller `server` ends in a slash.
  */
 
@@ -10,7 +10,7 @@ const CALL_TIMEOUT = 10_000; // ms
 const END_OF_STREAM = 2;
 const HEAD = 5; // bytes before each message of a stream: flags, and the length as a big-endian uint32
 
-/** What each HTTP status means where the answer is not the server's own, but a proxy's. */
+/** The code for each HTTP status of a reply that comes from a proxy and not from the server. */
 const CODES = /** @type {Record<number, string>} */ ({
   400: "internal",
   401: "unauthenticated",
@@ -22,7 +22,7 @@ const CODES = /** @type {Record<number, string>} */ ({
   504: "unavailable",
 });
 
-/** A call that was refused, or did not get through. */
+/** A call that was refused, or did not reach the server. */
 export class CallError extends Error {
   /**
    * @param {string} code a code of the Connect protocol: "not_found", "unavailable", …
@@ -39,7 +39,7 @@ export class CallError extends Error {
 }
 
 /**
- * One call, one answer. Throws CallError.
+ * Makes a unary call. Throws CallError.
  * @param {Caller} caller
  * @param {string} method "GetJob", …
  * @param {Record<string, unknown>} request without the session
@@ -53,12 +53,13 @@ export async function call(caller, method, request) {
   try {
     return await response.json();
   } catch {
-    throw new CallError("unavailable", "The answer broke off.");
+    throw new CallError("unavailable", "The reply was cut off.");
   }
 }
 
 /**
- * The messages of a stream, until the server ends it well. Throws CallError, also if it breaks off or is aborted.
+ * The messages of a stream, until the server ends it without an error. Throws CallError, also if the connection is lost or the
+ * stream is aborted.
  * @param {Caller} caller
  * @param {string} method "WatchJobs", …
  * @param {Record<string, unknown>} request without the session
@@ -80,7 +81,7 @@ export async function* stream(caller, method, request, signal, opened) {
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) throw new CallError("unavailable", "The connection broke off.");
+      if (done) throw new CallError("unavailable", "The connection was lost.");
       held = held.length ? joined(held, value) : value;
       let at = 0;
       while (held.length - at >= HEAD) {
@@ -97,7 +98,7 @@ export async function* stream(caller, method, request, signal, opened) {
       held = held.subarray(at);
     }
   } catch (error) {
-    throw error instanceof CallError ? error : new CallError("unavailable", "The connection broke off.");
+    throw error instanceof CallError ? error : new CallError("unavailable", "The connection was lost.");
   } finally {
     reader.cancel().catch(() => {});
   }

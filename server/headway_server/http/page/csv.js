@@ -2,11 +2,11 @@
 
 const BYTE_ORDER_MARK = "\ufeff"; // without it Excel takes the file for Latin-1
 
-/** What a spreadsheet takes for a formula, in its wide forms too. */
+/** Characters that begin a formula in a spreadsheet, with their wide forms. */
 const FORMULA = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n|%]/u;
 
 /**
- * Rows as CSV (RFC 4180). Whatever a spreadsheet would carry out stands behind an apostrophe, as text.
+ * Rows as CSV (RFC 4180). An apostrophe before a formula makes it text.
  * @param {(string | number)[][]} rows
  */
 export function csv(rows) {
@@ -20,7 +20,7 @@ function cell(value) {
   return `"${text.replaceAll('"', '""')}"`;
 }
 
-/** Has the browser save a text as a file. @param {string} name @param {string} content @param {string} type */
+/** Makes the browser save a text as a file. @param {string} name @param {string} content @param {string} type */
 export function save(name, content, type) {
   const address = URL.createObjectURL(new Blob([content], { type }));
   const link = document.createElement("a");

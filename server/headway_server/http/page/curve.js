@@ -1,4 +1,4 @@
-// A job's progress over time: what this tab has seen. What it did not see is left open.
+// The curve of a job's progress over time, as far as this tab has received it. Gaps stay empty.
 
 import { h, mark, say, svg, timeElement } from "./dom.js";
 import { amount, clock } from "./text.js";
@@ -8,7 +8,7 @@ import { amount, clock } from "./text.js";
 
 const WIDTH = 1000;
 const HEIGHT = 240;
-/** A shorter time that was not seen is not worth a word (ms). */
+/** A shorter gap is not described in words (ms). */
 const WORTH_A_WORD = 1000;
 
 /** Draws the curve of one job. */
@@ -72,12 +72,12 @@ export class Curve {
   }
 }
 
-/** All of the height, from here to there. @param {number} from @param {number} to */
+/** A rectangle of full height between two times. @param {number} from @param {number} to */
 function span(from, to) {
   return svg("rect", { x: from, width: to - from, y: 0, height: HEIGHT });
 }
 
-/** What was not seen, in words; "" if nothing. @param {[number, number][]} unseen @param {number} begin */
+/** The gaps in words; "" without any. @param {[number, number][]} unseen @param {number} begin */
 function note(unseen, begin) {
   const times = unseen
     .filter(([from, to]) => to - from >= WORTH_A_WORD)
@@ -85,7 +85,7 @@ function note(unseen, begin) {
   return times.length ? `Not recorded ${times.join(", ")}: this page was not open, or had no connection.` : "";
 }
 
-/** When the job was LOST, from and to. @param {Job} job @param {number} end @returns {[number, number][]} */
+/** The times when the job was LOST: from and to. @param {Job} job @param {number} end @returns {[number, number][]} */
 function absences(job, end) {
   return job.history.flatMap((change, index) =>
     change.status === "LOST" ? [[change.time, job.history[index + 1]?.time ?? end]] : [],

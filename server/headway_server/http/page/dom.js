@@ -1,7 +1,7 @@
-// Making elements. Every text becomes a text node: what a worker wrote is shown, never obeyed.
+// Creates elements. Every text becomes a text node, so text of a worker is never markup.
 
 /**
- * An element with these attributes and children. Texts become text nodes; false and null nothing.
+ * Creates an element with these attributes and children. Strings become text nodes; false and null are skipped.
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} name
  * @param {Record<string, string | number | boolean | EventListener>} [attributes] a function is a listener, `true` an
@@ -21,7 +21,7 @@ export function h(name, attributes = {}, ...children) {
 }
 
 /**
- * An element of SVG.
+ * Creates an SVG element.
  * @param {string} name
  * @param {Record<string, string | number>} [attributes]
  * @param {...Node} children
@@ -33,12 +33,12 @@ export function svg(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Sets a text, if it is another. @param {Node} node @param {string} words */
+/** Sets the text of a node, if it differs. @param {Node} node @param {string} words */
 export function say(node, words) {
   if (node.textContent !== words) node.textContent = words;
 }
 
-/** Sets an attribute, if it is another. @param {Element} element @param {string} name @param {string | null} value */
+/** Sets an attribute, if it differs. @param {Element} element @param {string} name @param {string | null} value */
 export function mark(element, name, value) {
   if (value === null) element.removeAttribute(name);
   else if (element.getAttribute(name) !== value) element.setAttribute(name, value);
@@ -51,7 +51,7 @@ export function byId(id) {
   return found;
 }
 
-/** A moment as an element, in the reader's own zone. @param {number} time @param {string} words */
+/** An element for a time, in the reader's time zone. @param {number} time @param {string} words */
 export function timeElement(time, words) {
   const iso = new Date(time).toISOString();
   return h("time", { datetime: iso, title: iso.replace("T", " ").replace(/\.\d+Z/, " UTC") }, words);

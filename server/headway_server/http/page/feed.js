@@ -1,4 +1,4 @@
-// One stream a page that carries every change of a session's jobs, taken up again wherever it broke off.
+// One stream for each page with every change of a session's jobs. It resumes where it was interrupted.
 
 import { CallError, stream } from "./connect.js";
 import { readJob } from "./jobs.js";
@@ -7,29 +7,29 @@ import { readJob } from "./jobs.js";
 
 /**
  * @typedef {object} Listener
- * @property {(job: import("./jobs.js").Job) => void} job a job as it is now
- * @property {(id: string) => void} removed it is gone
- * @property {() => void} anew what was seen before no longer counts: all jobs come again
- * @property {(silent: number) => void} interrupted nothing is seen from now on; nothing came for `silent` ms
+ * @property {(job: import("./jobs.js").Job) => void} job the present state of a job
+ * @property {(id: string) => void} removed the job was removed
+ * @property {() => void} anew earlier jobs no longer count: all jobs are sent again
+ * @property {(silent: number) => void} interrupted the connection is lost; nothing has arrived for `silent` ms
  * @property {(response: Response) => void} opened the server has answered
- * @property {() => void} live what is shown is what is
- * @property {(error: CallError) => void} away the server does not answer, and is tried again and again
- * @property {(error: CallError) => void} refused the server does not let us: it is not tried again
+ * @property {() => void} live the jobs are up to date
+ * @property {(error: CallError) => void} unreachable the server does not answer; the feed tries again
+ * @property {(error: CallError) => void} refused the server refuses this caller; the feed does not try again
  */
 
-const FIRST_PAUSE = 200; // ms
-const LONGEST_PAUSE = 5000;
-/** A stream that has been open for so long (ms) without an error is live, though nothing has changed. */
-const LIVE_AFTER = 1000;
-/** A connection that died without a word looks like a session where nothing happens: after so long it is opened anew. */
-const LONGEST_SILENCE = 60_000;
-/** A browser has six connections to a server for all its tabs: one that nobody sees gives its own back after so long. */
-const HIDDEN_FOR = 60_000;
+const FIRST_RETRY_DELAY = 200; // ms
+const LONGEST_RETRY_DELAY = 5000;
+/** A stream without an error counts as live after this time (ms), even if nothing has changed. */
+const LIVE_DELAY = 1000;
+/** A dead connection looks like a session without changes. After this time (ms) without a message it is opened again. */
+const IDLE_TIMEOUT = 60_000;
+/** A browser has six connections to a server for all tabs. A hidden tab closes its connection after this time (ms). */
+const HIDDEN_TIMEOUT = 60_000;
 
-const LOOK_EVERY = 5000;
-const OPEN_WITHIN = 10_000;
-/** Why a stream is ended that may be perfectly well. */
-const LET_GO = "let go";
+const CHECK_INTERVAL = 5000;
+const OPEN_TIMEOUT = 10_000;
+/** Why a stream is closed that may still work. */
+const RELEASED = "let go";
 
 const FINAL = ["unauthenticated", "permission_denied", "invalid_argument", "unimplemented", "not_found"];
 
@@ -43,7 +43,7 @@ export class Feed {
   #heard = performance.now();
   #hiddenSince = 0;
   #timer = 0;
-  /** Ends the present pause, if there is one. */
+  /** Ends the present wait, if there is one. */
   #go = () => {};
 
   /** @param {Caller} caller @param {Listener} listener */
@@ -52,7 +52,7 @@ export class Feed {
     this.#listener = listener;
     document.addEventListener("visibilitychange", this.#look);
     addEventListener("online", this.#hurry);
-    this.#timer = setInterval(this.#look, LOOK_EVERY);
+    this.#timer = setInterval(this.#look, CHECK_INTERVAL);
     this.#run();
   }
 
@@ -66,7 +66,7 @@ export class Feed {
   }
 
   async #run() {
-    let pause = FIRST_PAUSE;
+    let pause = FIRST_RETRY_DELAY;
     while (!this.#closed) {
       const seen = this.#resumeToken;
       try {
@@ -75,12 +75,12 @@ export class Feed {
         if (this.#closed) return;
         this.#listener.interrupted(performance.now() - this.#heard);
         const broken = /** @type {CallError} */ (error);
-        if (this.#stream.signal.reason === LET_GO || broken.reason === "STREAM_EXPIRED") {
-          while (this.#unseen() && !this.#closed) await this.#wait(HIDDEN_FOR);
+        if (this.#stream.signal.reason === RELEASED || broken.reason === "STREAM_EXPIRED") {
+          while (this.#unseen() && !this.#closed) await this.#wait(HIDDEN_TIMEOUT);
           continue;
         }
         if (broken.reason === "RESUME_TOKEN_EXPIRED" || (broken.code === "invalid_argument" && seen)) {
-          // The point to go on from is too long ago, or in a database that was replaced by a backup.
+          // The token is too old, or belongs to a database that was replaced by a backup.
           this.#resumeToken = "";
           this.#listener.anew();
           continue;
@@ -90,19 +90,19 @@ export class Feed {
           this.#listener.refused(broken);
           return;
         }
-        if (this.#resumeToken !== seen) pause = FIRST_PAUSE;
-        this.#listener.away(broken);
+        if (this.#resumeToken !== seen) pause = FIRST_RETRY_DELAY;
+        this.#listener.unreachable(broken);
         await this.#wait(broken.retryAfter || pause * (0.5 + Math.random()));
-        pause = Math.min(pause * 2, LONGEST_PAUSE);
+        pause = Math.min(pause * 2, LONGEST_RETRY_DELAY);
       }
     }
   }
 
-  /** Follows one stream. Throws CallError: no watch ends well. @returns {Promise<never>} */
+  /** Follows one stream. Always throws CallError: no watch ends without an error. @returns {Promise<never>} */
   async #watch() {
     const attempt = (this.#stream = new AbortController());
     this.#heard = performance.now();
-    let timer = setTimeout(() => attempt.abort(), OPEN_WITHIN);
+    let timer = setTimeout(() => attempt.abort(), OPEN_TIMEOUT);
     const live = () => {
       clearTimeout(timer);
       timer = 0;
@@ -111,7 +111,7 @@ export class Feed {
     const request = this.#resumeToken ? { resumeToken: this.#resumeToken } : {};
     const changes = stream(this.#caller, "WatchJobs", request, attempt.signal, (response) => {
       clearTimeout(timer);
-      timer = setTimeout(live, LIVE_AFTER);
+      timer = setTimeout(live, LIVE_DELAY);
       this.#listener.opened(response);
     });
     try {
@@ -120,7 +120,7 @@ export class Feed {
         if (timer) live();
         if (change.job) this.#listener.job(readJob(change.job));
         else if (change.removedJobId) this.#listener.removed(change.removedJobId);
-        // Without any of it, it only says that the stream is alive.
+        // A message without a change only shows that the stream is alive.
         if (change.resumeToken) this.#resumeToken = change.resumeToken;
       }
     } finally {
@@ -129,29 +129,29 @@ export class Feed {
     throw new CallError("unavailable", "The server ended the watch.");
   }
 
-  /** Looks whether the stream is still worth having. */
+  /** Closes the stream if the tab is hidden or the connection seems dead. */
   #look = () => {
     const now = performance.now();
     if (document.hidden) {
       this.#hiddenSince ||= now;
-      if (this.#unseen()) this.#stream.abort(LET_GO);
+      if (this.#unseen()) this.#stream.abort(RELEASED);
       return;
     }
     if (this.#hiddenSince) {
       this.#hiddenSince = 0;
       this.#go();
     }
-    if (now - this.#heard > LONGEST_SILENCE) this.#stream.abort(LET_GO);
+    if (now - this.#heard > IDLE_TIMEOUT) this.#stream.abort(RELEASED);
   };
 
-  /** The network is there again: what was open before may be dead without a word. */
+  /** The network is back: a connection from before may be dead. */
   #hurry = () => {
     this.#go();
-    if (performance.now() - this.#heard > LOOK_EVERY) this.#stream.abort(LET_GO);
+    if (performance.now() - this.#heard > CHECK_INTERVAL) this.#stream.abort(RELEASED);
   };
 
   #unseen() {
-    return this.#hiddenSince > 0 && performance.now() - this.#hiddenSince > HIDDEN_FOR;
+    return this.#hiddenSince > 0 && performance.now() - this.#hiddenSince > HIDDEN_TIMEOUT;
   }
 
   /** @param {number} length ms @returns {Promise<void>} */

@@ -1,12 +1,12 @@
-// What an empty session shows: commands that create its first job.
+// The commands that create the first job, for an empty session.
 
 import { SERVER } from "./caller.js";
 import { byId, say } from "./dom.js";
 
-/** Where gRPC is served if the server does not say. */
+/** The gRPC port if the server does not name it. */
 const DEFAULT_PORT = 50051;
-/** How long the button says that the commands were copied (ms). */
-const COPIED_FOR = 2000;
+/** How long the button confirms that the commands were copied (ms). */
+const COPIED_DURATION = 2000;
 
 const STEPS = "for n in $(seq 20); do echo \"$n/20\"; sleep 0.5; done";
 
@@ -23,7 +23,7 @@ export async function showFirstJob(forSession) {
   if (!session) return;
   target ??= readTarget();
   const address = await target;
-  // The session is a secret: it is copied, and not shown.
+  // The session is a secret: it is copied but not shown.
   if (session === forSession) say(byId("first-commands"), commands(address, "…"));
 }
 
@@ -32,7 +32,7 @@ button.addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(whole);
     say(button, "Copied");
-    setTimeout(() => say(button, "Copy with the session"), COPIED_FOR);
+    setTimeout(() => say(button, "Copy with the session"), COPIED_DURATION);
   } catch {
     // Only pages over HTTPS and on this machine may write to the clipboard.
     say(byId("first-commands"), whole);
@@ -49,13 +49,13 @@ function commands(address, id) {
   ].join("\n");
 }
 
-/** The gRPC address, as it is reached from here. */
+/** The gRPC address as seen from this browser. */
 async function readTarget() {
   let port = DEFAULT_PORT;
   try {
     port = (await (await fetch(`${SERVER}server.json`)).json()).grpcPort;
   } catch {
-    // A proxy that serves only the page.
+    // The page is behind a proxy that does not pass on this path.
   }
   return `${new URL(SERVER).hostname}:${port}`;
 }

@@ -1,6 +1,6 @@
-// <headway-job session="…" job="…"></headway-job>: one job's bar in any page. This script is all that the page loads.
+// <headway-job session="…" job="…"></headway-job>: one job's bar in any page. The page loads only this script.
 //
-// `server` is where Headway's page is, if not where this script came from. When the job has ended, the element
+// `server` is the URL of Headway's page; by default it is where this script came from. When the job has ended, the element
 // dispatches `headway-ended`, with the job's status and progress in its detail.
 
 import { Bar } from "./bar.js";
@@ -14,7 +14,7 @@ import { Seen } from "./seen.js";
 
 const TICK = 1000;
 
-/** The elements of a page that look at one session share one stream. */
+/** All elements of a page that show jobs of one session share one stream. */
 class Shared {
   /** @type {Map<string, Shared>} */
   static all = new Map();
@@ -41,7 +41,7 @@ class Shared {
   /** @param {string} key @param {string} server @param {string} session */
   constructor(key, server, session) {
     this.#key = key;
-    const away = (/** @type {string} */ words) => {
+    const explain = (/** @type {string} */ words) => {
       this.#clock.stop();
       for (const element of this.#elements) element.trouble(words);
     };
@@ -71,8 +71,8 @@ class Shared {
         this.#live = true;
         for (const element of this.#elements) this.#welcome(element);
       },
-      away: () => away("The server does not answer; trying again…"),
-      refused: (error) => away(error.message),
+      unreachable: () => explain("The server does not answer; trying again…"),
+      refused: (error) => explain(error.message),
     });
     this.#timer = setInterval(() => this.#draw(), TICK);
   }
@@ -88,7 +88,7 @@ class Shared {
     this.#draw();
   }
 
-  /** Says so, if its job is not there. @param {HeadwayJob} element */
+  /** Shows an error if the job does not exist. @param {HeadwayJob} element */
   async #welcome(element) {
     element.trouble("");
     if (this.#jobs.has(element.job)) return;
@@ -174,25 +174,25 @@ export class HeadwayJob extends HTMLElement {
     this.#known = true;
     this.#bar.element.hidden = !this.#dressed;
     if (!job.ended) return;
-    // Nothing more will come of it.
+    // An ended job does not change.
     this.#leave();
     const { status, progress, size } = job;
     this.dispatchEvent(new CustomEvent("headway-ended", { bubbles: true, composed: true, detail: { status, progress, size } }));
   }
 
-  /** Shows that there is no such job any more, and nothing of what it was. @param {string} words */
+  /** Shows that the job was removed, and nothing else of it. @param {string} words */
   gone(words) {
     this.#known = false;
     this.#bar.element.hidden = true;
     this.trouble(words);
   }
 
-  /** Says why nothing comes; nothing, if all is well. @param {string} words */
+  /** Shows why there are no changes; "" clears it. @param {string} words */
   trouble(words) {
     this.#trouble.textContent = words;
   }
 
-  /** Follows what the attributes name, once all of them are set. */
+  /** Shows what the attributes name, once all of them are set. */
   #renew() {
     if (this.#renewing) return;
     this.#renewing = true;

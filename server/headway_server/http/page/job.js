@@ -13,9 +13,9 @@ import { raw, sorted, tree } from "./tree.js";
 /** @typedef {import("./connect.js").Caller} Caller */
 /** @typedef {{number: number, record: string, code: string, message: string}} RecordError */
 
-/** What is not pushed is read again at most so often (ms), and only after the job has changed. */
-const REREAD = 2000;
-/** Lines of a traceback that are shown before the reader asks for all: those nearest to the fault. */
+/** What the watch does not send is read again at most so often (ms), and only after the job has changed. */
+const REREAD_INTERVAL = 2000;
+/** How many lines of a traceback are shown at first: the ones nearest to the error. */
 const LAST_LINES = 10;
 
 /** The page of one job, from when it is opened until `close`. */
@@ -37,7 +37,7 @@ export class JobPage {
   #job;
   #wantsFocus = false;
 
-  /** An empty page: nothing is shown before the job is known. @param {Caller} caller @param {string} id */
+  /** Creates an empty page. It shows nothing before the job is known. @param {Caller} caller @param {string} id */
   constructor(caller, id) {
     this.#caller = caller;
     this.id = id;
@@ -75,7 +75,7 @@ export class JobPage {
     this.element.remove();
   }
 
-  /** Gives the keyboard to the title, as soon as there is one. */
+  /** Moves the focus to the title, as soon as there is one. */
   focus() {
     this.#wantsFocus = this.element.hidden;
     this.element.querySelector("h1")?.focus();
@@ -109,7 +109,7 @@ export class JobPage {
     const job = this.#job;
     if (!job) return;
     this.#bar.show(job, now, seen?.usual);
-    // Of a job that had ended before this page saw it there is no curve.
+    // A job that ended before this page received it has no curve.
     this.#sections.curve.hidden = !job.startTime || (job.ended && (seen?.points.length ?? 0) < 2);
     if (job.startTime) this.#curve.show(job, seen, now);
     this.#showFacts(job, now, Boolean(silence(job, now, seen?.usual ?? 0)));
@@ -151,7 +151,7 @@ export class JobPage {
     }
   }
 
-  /** Parts have no size of their own: full is an even share of the job's, or the longest. @param {Job} job */
+  /** Shows the parts. A part has no size: its bar is full at an even share of the job's size, or at the longest part. @param {Job} job */
   #showParts(job) {
     const parts = Object.entries(job.parts).filter(([name]) => name).sort();
     this.#sections.parts.hidden = parts.length === 0;
@@ -195,7 +195,7 @@ function jobLink(id) {
   return h("a", { class: "id", href: `#/job/${id}` }, id);
 }
 
-/** Why it changed, unless that is what the status says. @param {Job["history"][number]} change */
+/** The reason of a change, unless it repeats the status. @param {Job["history"][number]} change */
 function reason(change) {
   return change.reason.toLowerCase() === statusWord(change.status).toLowerCase() ? "" : change.reason;
 }
@@ -205,7 +205,7 @@ function section(title, ...content) {
   return h("section", { class: "panel" }, h("h2", {}, title), ...content);
 }
 
-/** Reads something of a job, again whenever it may have changed, but not all the time. */
+/** Reads a resource of a job, again when it may have changed, but at most every REREAD_INTERVAL. */
 class Reader {
   #key = "";
   #read = "";
@@ -224,9 +224,9 @@ class Reader {
         take(reply);
       } catch (error) {
         const refused = /** @type {import("./connect.js").CallError} */ (error);
-        // That the job was removed is for the watch to tell, once and for the whole page.
+        // The watch reports a removed job, once for the whole page.
         if (refused.code === "not_found") return;
-        // A server that is away is asked again, one that refuses is not.
+        // An unreachable server is asked again; one that refuses is not.
         if (refused.code !== "unavailable") this.#read = key;
         if (!this.#closed) fail(refused);
       }
@@ -235,14 +235,14 @@ class Reader {
 
   #call;
 
-  /** What it is read for now: what is read again if this is another than before. @param {string} key */
+  /** Reads again if this key differs from the last one. @param {string} key */
   want(key) {
     this.#key = key;
     if (this.#timer || key === this.#read) return;
     this.#timer = setTimeout(() => {
       this.#timer = 0;
       if (this.#key !== this.#read) this.want(this.#key);
-    }, REREAD);
+    }, REREAD_INTERVAL);
     this.#call();
   }
 
@@ -297,7 +297,7 @@ class Errors {
     const first = reply.first ?? [];
     const last = reply.last ?? [];
     this.#total = Number(reply.total ?? 0);
-    // With fewer than 200 in all, the last ones begin within the first.
+    // With fewer than 200 in all, the first and the last ones overlap.
     const begin = Math.max(this.#total - last.length, first.length);
     const numbered = (/** @type {any[]} */ errors, /** @type {number} */ from) => errors.map((error, index) => ({
       number: from + index + 1, record: error.record ?? "", code: error.code ?? "", message: error.message ?? "",
@@ -312,7 +312,7 @@ class Errors {
       const text = `${error.record}\n${error.code}\n${error.message}`.toLowerCase();
       return words.every((word) => text.includes(word));
     });
-    const kept = this.#total > this.#errors.length ? `The first and the last ${number(this.#errors.length / 2)} are kept. ` : "";
+    const kept = this.#total > this.#errors.length ? `The first and the last ${number(this.#errors.length / 2)} are stored. ` : "";
     say(this.#note, kept + (words.length ? `${number(found.length)} found.` : ""));
     this.#rows.replaceChildren(
       ...found.map((error) =>
@@ -323,7 +323,7 @@ class Errors {
   }
 }
 
-/** Results or variables, as a tree or as they are written. */
+/** Results or variables, as a tree or as text. */
 class Values {
   #content = h("div", { class: "scroll", tabindex: 0, role: "region" });
   #tools = h("div", { class: "tools" });

@@ -1,4 +1,4 @@
-// What a job is to this page: the server's JSON, with numbers as numbers and times in milliseconds.
+// A job in this page: the server's JSON, with numbers as numbers and times in milliseconds.
 
 /** @typedef {"PENDING" | "RUNNING" | "LOST" | "COMPLETED" | "FAILED" | "CANCELLED"} Status */
 
@@ -96,12 +96,12 @@ export function readJob(raw) {
   };
 }
 
-/** The newest moment that a job tells of: at that time, at least, the server's clock stood. @param {Job} job */
+/** The newest time in a job. The server's clock is not behind it. @param {Job} job */
 export function newest(job) {
   return Math.max(job.createTime, job.lastContactTime, job.lastProgressTime, job.endTime);
 }
 
-/** Whether somebody should look at it. @param {Job} job */
+/** Whether the job needs attention. @param {Job} job */
 export function needsAttention(job) {
   return job.status === "LOST" || job.stalled;
 }

@@ -1,4 +1,4 @@
-// The list of jobs: filter, search and order; what it shows follows the feed.
+// The list of jobs: filter, search and order. It follows the feed.
 
 import { Bar } from "./bar.js";
 import { byId, h, mark, say } from "./dom.js";
@@ -8,10 +8,10 @@ import { dayName, moment, number, remainingRange, share, startOfDay, times } fro
 
 /** @typedef {import("./jobs.js").Job} Job */
 
-/** Rows that are made at once. More are made as the reader comes to their end. */
+/** How many rows are created at once. More are created when the reader scrolls to their end. */
 const STEP = 200;
-/** An order by what moves is made anew so often (ms): rows that change places all the time can't be read. */
-const REORDER = 2000;
+/** An order by a value that changes is renewed at most so often (ms): rows that move all the time can't be read. */
+const REORDER_INTERVAL = 2000;
 
 const FILTERS = /** @type {Record<string, (job: Job) => boolean>} */ ({
   all: () => true,
@@ -24,19 +24,19 @@ const FILTERS = /** @type {Record<string, (job: Job) => boolean>} */ ({
 
 const PLACES = { RUNNING: 0, LOST: 0, PENDING: 1, COMPLETED: 2, FAILED: 2, CANCELLED: 2 };
 
-/** What goes on stands first, in the order that it began, so that rows keep their places; then what ended last. */
+/** Unfinished jobs come first, oldest first, so that rows keep their places; then ended jobs, newest first. */
 function byStatus(/** @type {Job} */ a, /** @type {Job} */ b) {
   const place = PLACES[a.status] - PLACES[b.status];
   return place || (a.ended ? b.endTime - a.endTime : a.createTime - b.createTime);
 }
 
-/** What a job stands under in the first order. @param {Job} job @param {number} now */
+/** The heading above a job in the order by status. @param {Job} job @param {number} now */
 function stage(job, now) {
   return job.ended ? dayName(job.endTime, now) : job.status === "PENDING" ? "Waiting" : "Running";
 }
 
 /**
- * `heading`: what a job stands under; `day`: the day that this says, which its times need not repeat.
+ * `heading`: the heading above a job; `day`: the day of that heading, which the job's times do not repeat.
  * @type {Record<string, {
  *   compare: (now: number) => (a: Job, b: Job) => number, moves: boolean,
  *   heading?: (job: Job, now: number) => string, day?: (job: Job, now: number) => number
@@ -86,7 +86,7 @@ class Row {
 
   /**
    * @param {Job} job @param {number} now @param {number | undefined} usual ms between its reports
-   * @param {number} day a time of the day that its heading says
+   * @param {number} day a time of the day that its heading names
    */
   show(job, now, usual, day) {
     this.shown = true;
@@ -97,22 +97,22 @@ class Row {
   }
 }
 
-/** The list, and what stands above it. */
+/** The list with its toolbar. */
 export class List {
   /** @type {Map<string, Row>} */
   #rows = new Map();
   /** @type {Map<string, HTMLLIElement>} */
   #headings = new Map();
-  /** When the day began that the headings were made on. */
+  /** The begin of the day for which the headings were made. */
   #today = 0;
-  /** Ids as they stand, of all that pass the filter. @type {string[]} */
+  /** The ids of all jobs that pass the filter, in order. @type {string[]} */
   #order = [];
-  /** Where the order hangs on: what a job must change to change places. @type {Map<string, string>} */
+  /** What decides the place of each job: while it stays the same, so does the place. @type {Map<string, string>} */
   #kinds = new Map();
   #limit = STEP;
   #filter = "all";
   #sort = "status";
-  /** The order that the rows stand in. */
+  /** The present order of the rows. */
   #placed = "";
   #words = /** @type {string[]} */ ([]);
   #stale = true;
@@ -160,7 +160,7 @@ export class List {
   #jobs;
   #seen;
 
-  /** Puts the keyboard back to the row of a job that was looked at. @param {string} id */
+  /** Moves the focus to the row of a job that was shown. @param {string} id */
   focus(id) {
     (this.#rows.get(id)?.link ?? byId("list-title")).focus();
   }
@@ -176,7 +176,7 @@ export class List {
       else this.#kinds.delete(id);
       this.#stale = true;
     }
-    if (this.#stale || (ORDERS[this.#sort].moves && changed.length && performance.now() - this.#ordered > REORDER)) {
+    if (this.#stale || (ORDERS[this.#sort].moves && changed.length && performance.now() - this.#ordered > REORDER_INTERVAL)) {
       this.#place(now);
     }
     for (const id of changed) {
@@ -195,7 +195,7 @@ export class List {
     }
   }
 
-  /** Finds the order, and makes the rows stand in it. @param {number} now */
+  /** Sorts the jobs and places the rows. @param {number} now */
   #place(now) {
     const otherDays = this.#today !== startOfDay(now) || this.#placed !== this.#sort;
     this.#placed = this.#sort;
@@ -207,7 +207,7 @@ export class List {
     for (const [name, passes] of Object.entries(FILTERS)) {
       const count = found.filter(passes).length;
       say(byId(`count-${name}`), number(count));
-      // What is hardly ever there is not offered while there is none.
+      // A filter that passes no job is hidden.
       if (name !== "all") mark(byId(`filter-${name}`), "data-empty", count || this.#filter === name ? null : "");
     }
     const shown = found.filter(FILTERS[this.#filter]).sort(ORDERS[this.#sort].compare(now));
@@ -220,7 +220,7 @@ export class List {
     }
     const heading = ORDERS[this.#sort].heading;
     const headings = new Set(heading && shown.slice(0, this.#limit).map((job) => heading(job, now)));
-    // Where all jobs run there is nothing to tell apart.
+    // If all jobs run, a heading adds nothing.
     if (headings.size === 1 && headings.has("Running")) headings.clear();
     for (const [name, item] of this.#headings) {
       if (headings.has(name)) continue;
@@ -251,7 +251,7 @@ export class List {
       mark(row.item, "aria-setsize", String(shown.length));
     }
     if (focused instanceof HTMLElement && focused !== document.activeElement && focused.isConnected) {
-      // A row that was moved has lost the keyboard.
+      // A row that was moved has lost the focus.
       focused.focus({ preventScroll: true });
     }
     mark(this.#end, "hidden", this.#limit >= shown.length ? "" : null);
@@ -290,13 +290,13 @@ export class List {
   }
 }
 
-/** Fewer digits are in ids by chance. */
+/** Shorter searches would match ids by chance. */
 const ENOUGH_OF_ID = 6;
 
 /** @type {WeakMap<Job, string>} */
 const searched = new WeakMap();
 
-/** Whether all words are somewhere in what people know a job by. @param {Job} job @param {string[]} words */
+/** Whether all words are in the name, invoker, message, labels or id. @param {Job} job @param {string[]} words */
 function matches(job, words) {
   if (!words.length) return true;
   let text = searched.get(job);

@@ -1,4 +1,4 @@
-// Which time the list is of: a choice of ranges, or two dates.
+// The range of time that the list shows: a preset, or two dates.
 
 import { byId } from "./dom.js";
 import { startOfDay } from "./text.js";
@@ -9,7 +9,7 @@ const choice = /** @type {HTMLSelectElement} */ (byId("when"));
 const dates = byId("dates");
 const [first, last] = ["date-from", "date-to"].map((id) => /** @type {HTMLInputElement} */ (byId(id)));
 
-/** Calls this when the reader chooses another time. @param {() => void} changed */
+/** Sets what is called when the reader chooses another range. @param {() => void} changed */
 export function onRange(changed) {
   choice.addEventListener("change", () => {
     dates.hidden = choice.value !== "dates";
@@ -19,7 +19,7 @@ export function onRange(changed) {
   for (const date of [first, last]) date.addEventListener("change", changed);
 }
 
-/** Whether a job was there in that time: from its start, or its creation, to its end. @param {number} now @returns {(job: Job) => boolean} */
+/** Whether a job overlaps the range, from its start (or creation) to its end. @param {number} now @returns {(job: Job) => boolean} */
 export function inRange(now) {
   const [from, to] = bounds(now);
   return (job) => (job.startTime || job.createTime) < to && (job.ended ? job.endTime : now) >= from;

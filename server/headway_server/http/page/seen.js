@@ -1,20 +1,20 @@
-// What this tab has seen of one job: how its progress went, and how often its worker reports.
+// What this tab has received of one job: its progress over time, and the intervals of its reports.
 
 /** @typedef {import("./jobs.js").Job} Job */
 
-/** Points that are kept of a job; when there are more, every second one goes. */
+/** The most points that are stored of a job. Beyond it every second one is removed. */
 const POINTS = 240;
-/** Intervals between reports that are kept: the latest. */
+/** How many intervals between reports are stored: the latest ones. */
 const INTERVALS = 9;
-/** A shorter time out of sight is no gap (ms): a restart of the server takes less. */
+/** A shorter interruption is no gap (ms): a restart of the server takes less time. */
 const SHORTEST_GAP = 5000;
-/** The server's clock is known within this (ms). */
+/** The greatest error of the server's clock as this page knows it (ms). */
 const CLOCK_MARGIN = 5000;
 
-/** Times and amounts in their order, with gaps where this tab could not see the job. */
+/** Times and amounts in order, with gaps where this tab was not connected. */
 export class Seen {
   /**
-   * Time, amount, and when the job went out of sight before; 0 if it was in sight since the last point.
+   * Time, amount, and the begin of the gap before the point; 0 if there was no gap.
    * @type {[number, number, number][]}
    */
   points = [];
@@ -25,7 +25,7 @@ export class Seen {
   /** @type {{from: number, to: number} | null} */
   #gap = null;
 
-  /** The job as it is now. @param {Job} job */
+  /** Adds the present state of the job. @param {Job} job */
   add(job) {
     this.#hear(job.lastContactTime);
     const time = job.lastProgressTime || job.startTime;
@@ -39,12 +39,12 @@ export class Seen {
     if (this.points.length > POINTS) this.#thin();
   }
 
-  /** This tab sees nothing more of it. @param {number} time */
+  /** A gap begins: the tab is no longer connected. @param {number} time */
   lose(time) {
     this.#gap ??= { from: time, to: Infinity };
   }
 
-  /** This tab sees it again. @param {number} time */
+  /** The gap ends: the tab is connected again. @param {number} time */
   find(time) {
     if (this.#gap) this.#gap.to = Math.min(this.#gap.to, time);
     if (this.#gap && this.#gap.to - this.#gap.from < SHORTEST_GAP) this.#gap = null;
@@ -59,7 +59,7 @@ export class Seen {
   /** @param {number} time */
   #hear(time) {
     if (time <= this.#contact) return;
-    // Across a gap nobody knows how many reports there were.
+    // How many reports there were in a gap is not known.
     if (this.#contact && !this.#gap) this.#intervals.push(time - this.#contact);
     if (this.#intervals.length > INTERVALS) this.#intervals.shift();
     this.#contact = time;

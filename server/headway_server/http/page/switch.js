@@ -4,7 +4,7 @@ import { byId } from "./dom.js";
 
 const dialog = /** @type {HTMLDialogElement} */ (byId("switch"));
 
-/** What happens if the reader agrees: the last link counts. @type {() => void} */
+/** Called if the reader agrees. Only the last link counts. @type {() => void} */
 let agreed = () => {};
 
 dialog.addEventListener("close", () => {

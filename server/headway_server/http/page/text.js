@@ -1,12 +1,12 @@
-// Jobs as words and figures for people. Whoever puts these into the page does so as text, never as markup.
+// Texts for people that describe jobs. Callers insert them as text, never as markup.
 
 /** @typedef {import("./jobs.js").Job} Job */
 
 const SECOND = 1000;
 const EACH = /** @type {[number, string][]} */ ([[1, "s"], [60, "min"], [3600, "h"]]);
-/** Up to which length (s) an estimate is told in which steps (s); finer ones would only flicker. */
+/** Up to which length (s) an estimate is rounded to which steps (s). Finer steps would flicker. */
 const STEPS = [[20, 1], [100, 5], [600, 10], [6000, 60], [360_000, 300]];
-/** A silence is worth a word if it is longer than this (ms), and than LATE times the usual time between reports. */
+/** A worker is late after this time (ms), if it is also longer than LATE times the usual interval of its reports. */
 const SILENT_AFTER = 5000;
 const LATE = 3;
 const BYTES = ["bytes", "kB", "MB", "GB", "TB", "PB"];
@@ -31,7 +31,7 @@ const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric"
 const dayAndYear = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
 const timeOfDay = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
-/** 1,234,567 · 12 · 1.2 · 0.012: no more digits than mean something. @param {number} value */
+/** 1,234,567 · 12 · 1.2 · 0.012: only significant digits. @param {number} value */
 export function number(value) {
   if (Number.isInteger(value) || Math.abs(value) >= 10) return whole.format(value);
   return Math.abs(value) >= 1 ? tenths.format(value) : significant(value, 2);
@@ -47,17 +47,17 @@ export function span(length) {
   return hours < 100 ? both(hours, "h", minutes % 60, "min") : `${Math.floor(hours / 24)} d`;
 }
 
-/** Date and time where the reader is. @param {number} time */
+/** Date and time in the reader's time zone. @param {number} time */
 export function moment(time) {
   return dateAndTime.format(time);
 }
 
-/** Time of day where the reader is. @param {number} time */
+/** Time of day in the reader's time zone. @param {number} time */
 export function clock(time) {
   return timeOfDay.format(time);
 }
 
-/** Today · Yesterday · Friday 27 November, where the reader is. @param {number} time @param {number} now */
+/** Today · Yesterday · Friday 27 November, in the reader's time zone. @param {number} time @param {number} now */
 export function dayName(time, now) {
   const begin = startOfDay(time);
   if (begin === startOfDay(now)) return "Today";
@@ -65,10 +65,10 @@ export function dayName(time, now) {
   return (sameYear(time, now) ? day : dayAndYear).format(time);
 }
 
-/** Midnight where the reader is, before that time or some days away from there. @param {number} time @param {number} [days] */
+/** Midnight before that time in the reader's time zone, plus some days. @param {number} time @param {number} [days] */
 export function startOfDay(time, days = 0) {
   const date = new Date(time);
-  // Not so many hours away: a day can have 23 or 25.
+  // Counts days and not hours: a day can have 23 or 25 hours.
   return new Date(date.getFullYear(), date.getMonth(), date.getDate() + days).getTime();
 }
 
@@ -95,7 +95,7 @@ function sameYear(time, now) {
   return new Date(time).getFullYear() === new Date(now).getFullYear();
 }
 
-/** How much of it is done, of 1; null if nobody knows. It can be more than 1. @param {Job} job */
+/** The fraction that is done; null if it is not known. It can exceed 1. @param {Job} job */
 export function share(job) {
   if (job.size) return job.progress / job.size;
   return job.status === "COMPLETED" ? 1 : null;
@@ -108,7 +108,7 @@ export function percent(job) {
 
 /** 50 of 200 records · 3.40 of 10.2 GB · 25 % @param {Job} job */
 export function count(job) {
-  // Nothing is said of what nobody counts.
+  // A job without progress and size has no count.
   if (!job.size && !job.progress && !job.unit) return "";
   return amounts(job, job.size ? [job.progress, job.size] : [job.progress]);
 }
@@ -128,7 +128,7 @@ function amounts(job, values) {
   return `${values.map(number).join(" of ")} ${job.unit}`.trimEnd();
 }
 
-/** 120 records/s: now, or on the whole if it has ended or has no size; "" if it is not known. @param {Job} job */
+/** 120 records/s: the present pace, or the average if the job has ended or has no size; "" if it is not known. @param {Job} job */
 export function rate(job) {
   if (job.unit === "%" || !(job.ended || moves(job))) return "";
   let pace = job.estimate?.rate ?? 0;
@@ -147,8 +147,8 @@ export function rate(job) {
 }
 
 /**
- * 40 to 50 s left; "" without an estimate, or once it is refuted. The longer nothing is heard, the sooner it may be
- * over: but not at the latest, once progress is overdue.
+ * 40 to 50 s left; "" without an estimate, or once it has proved wrong. While no progress arrives, the lower bound falls
+ * with time; the upper bound stays once progress is overdue.
  * @param {Job} job @param {number} now
  */
 export function remaining(job, now) {
@@ -189,7 +189,7 @@ export function counters(job) {
   return Object.entries(job.counters).sort().map(([name, value]) => `${name} ${number(value)}`).join(" · ");
 }
 
-/** The word for where it stands. @param {Job} job */
+/** The word for the state. @param {Job} job */
 export function status(job) {
   if (job.stalled) return "Stalled";
   if (job.cancellation && job.status === "RUNNING") return "Cancelling";
@@ -201,7 +201,7 @@ export function statusWord(name) {
   return WORDS[name] ?? name;
 }
 
-/** What somebody should look at: lost, stalled, about to be cancelled. @param {Job} job @param {number} now */
+/** The warnings: lost, stalled, about to be cancelled. @param {Job} job @param {number} now */
 export function warnings(job, now) {
   const found = [];
   if (job.status === "LOST") found.push(`no contact for ${span(now - job.lastContactTime)}`);
@@ -214,7 +214,7 @@ export function warnings(job, now) {
 }
 
 /**
- * no report for 30 s: its worker is later than its reports were; "" otherwise.
+ * no report for 30 s, if the worker is late; "" otherwise.
  * @param {Job} job @param {number} now @param {number} usual ms between its reports, as far as this page has seen any
  */
 export function silence(job, now, usual) {
@@ -223,12 +223,12 @@ export function silence(job, now, usual) {
   return length > Math.max(SILENT_AFTER, LATE * usual) ? `no report for ${span(length)}` : "";
 }
 
-/** Why it ended, if it ended otherwise than well. @param {Job} job */
+/** The reason of the end, if the job failed or was cancelled. @param {Job} job */
 export function ending(job) {
   return job.error ? job.error.message || `code ${job.error.code}` : "";
 }
 
-/** Whether somebody works on it now, as far as the server knows. @param {Job} job */
+/** Whether a worker is active, as far as the server knows. @param {Job} job */
 export function moves(job) {
   return job.status === "RUNNING" && !job.stalled;
 }

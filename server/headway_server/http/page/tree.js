@@ -1,18 +1,18 @@
-// Results and variables: any JSON value as a tree that unfolds, or as it is written.
+// Results and variables: any JSON value as a tree that unfolds, or as text.
 
 import { h } from "./dom.js";
 
 /** Items of one array or object that are shown at once. */
 const STEP = 100;
-/** What has no more items than these, and none that unfolds itself, is unfolded from the beginning. */
+/** A value with at most so many items, none of which is an array or object, begins unfolded. */
 const SMALL = 20;
 
 /** @typedef {null | boolean | number | string | unknown[] | Record<string, unknown>} Json */
 
 /**
- * A value as a tree. What is folded is made when it is unfolded: results can be a megabyte.
+ * A value as a tree. A branch is created when it is unfolded, because results can be a megabyte.
  * @param {Json} value
- * @param {Map<string, boolean>} folds which places the reader has unfolded or folded; kept by whoever shows it anew
+ * @param {Map<string, boolean>} folds which branches the reader has unfolded or folded; the caller keeps it for the next drawing
  */
 export function tree(value, folds) {
   const list = h("ul", { class: "tree" });
@@ -21,7 +21,7 @@ export function tree(value, folds) {
   return list;
 }
 
-/** The same with the names of objects in order: the server has them in none. @param {any} value @returns {any} */
+/** The same value with sorted names, because the server's have no order. @param {any} value @returns {any} */
 export function sorted(value) {
   if (Array.isArray(value)) return value.map(sorted);
   if (!isFolder(value)) return value;

@@ -14,30 +14,30 @@ export const protobufPackage = "headway.v1";
 
 export const protobufFileName = "headway/v1/job.proto";
 
-/** Where a job stands; the picture is at Job. */
+/** The state of a job. Job has the diagram. */
 export enum JobStatus {
   /** UNSPECIFIED - Never sent by the server. INVALID_ARGUMENT in a filter. */
   UNSPECIFIED = 0,
-  /** PENDING - Created, not yet taken by a worker. */
+  /** PENDING - Created; no worker has started it. */
   PENDING = 1,
-  /** RUNNING - A worker has it and is in contact, or was asked for no heartbeat. */
+  /** RUNNING - A worker has started it, and is in contact or has no heartbeat_timeout. */
   RUNNING = 2,
-  /** LOST - No contact for `heartbeat_timeout`. The next report brings it back to RUNNING, and a late FinishJob still lands. */
+  /** LOST - No contact for `heartbeat_timeout`. The next report makes it RUNNING again. FinishJob and FailJob still end it. */
   LOST = 3,
-  /** COMPLETED - Ended by FinishJob; results can be fetched. */
+  /** COMPLETED - Ended by FinishJob. Its results can be read. */
   COMPLETED = 4,
-  /** FAILED - Ended by FailJob, or abandoned; `error` says why. */
+  /** FAILED - Ended by FailJob, or by the server because it was abandoned or continued. `error` says why. */
   FAILED = 5,
-  /** CANCELLED - Ended by FailJob with code CANCELLED, or by CancelJob where nobody was there to end it; `error` says why. */
+  /** CANCELLED - Ended by FailJob with code CANCELLED, or by the server after CancelJob. `error` says why. */
   CANCELLED = 6,
   UNRECOGNIZED = -1,
 }
 
 /**
- * One long-running piece of work that somebody follows.
+ * One long-running piece of work whose progress is tracked.
  *
- * A job lives in a session and can be seen in that session alone. Its results and variables are not part of this
- * message: they can be large or personal, and have RPCs of their own.
+ * A job belongs to one session and can be read in that session alone. This message has neither its results nor its
+ * variables: they can be large or personal, and have RPCs of their own.
  *
  *     CreateJob(pending)            CreateJob
  *            │                          │
@@ -55,15 +55,15 @@ export enum JobStatus {
  *            │  └───────────┘   └────────┘      └───────────┘
  *            └────────────────────────────────────────▲
  *
- * What has ended is never opened again: CreateJob(continues) carries its work on in a new job, and ends a LOST one for that.
+ * A job that has ended never starts again. CreateJob(continues) carries on its work in a new job; a LOST job ends by that.
  */
 export interface Job {
   /**
    * 32 lower-case hexadecimal digits, unique within its session. A UUIDv7 (RFC 9562), so that ids sort by time, unless
-   * the caller chose another at CreateJob.
+   * the caller chose another id at CreateJob.
    */
   id: string;
-  /** What the job is, for people: "Stage MARC records". At most 256 characters. Default: empty. */
+  /** What the job does, for people: "Stage MARC records". At most 256 characters. Default: empty. */
   name: string;
   /** Who or what started it: a user, a script, a service. At most 256 characters. Default: empty. */
   invoker: string;
@@ -73,29 +73,29 @@ export interface Job {
   progress: bigint;
   /** What is counted: "records", "bytes". Free text for people, at most 32 characters. Default: empty. */
   unit: string;
-  /** Where the job stands. Changed by StartJob, FinishJob, FailJob, CancelJob and by the passing of time alone. */
+  /** The state of the job. StartJob, FinishJob, FailJob, CancelJob and time alone change it. */
   status: JobStatus;
-  /** What it is doing now, from its worker's reports. At most 1,024 characters. Default: empty. */
+  /** What the job is doing now, from its worker's reports. At most 1,024 characters. Default: empty. */
   message: string;
   /** Free key-value pairs to filter by. At most 64; keys of 1 to 63 and values of at most 256 characters. */
   labels: Map<string, string>;
   /**
-   * Progress by part, in `unit`s: every part that has reported an amount. Workers that share a job report one part each;
-   * a worker alone uses the part "". At most 256 parts; names of at most 128 characters.
+   * Progress by part, in `unit`s: every part that has reported an amount. Workers that share a job report one part each.
+   * A single worker uses the part "". At most 256 parts; names of at most 128 characters.
    */
   parts: Map<string, bigint>;
-  /** Named tallies: added, updated, skipped. At most 64; names of 1 to 128 characters. */
+  /** Named counts: added, updated, skipped. At most 64; names of 1 to 128 characters. */
   counters: Map<string, bigint>;
-  /** How many record errors were reported, exactly. ListRecordErrors shows the first and the last 100 of them. */
+  /** The exact number of record errors that were reported. ListRecordErrors shows the first and the last 100 of them. */
   errorCount: bigint;
   /**
-   * Why it ended. Set on FAILED and CANCELLED jobs alone. Of a LOST job that CreateJob(continues) ended: FAILED with code
-   * ABORTED, reason CONTINUED.
+   * Why the job ended. Set on FAILED and CANCELLED jobs alone. A LOST job that CreateJob(continues) ended has code ABORTED,
+   * reason CONTINUED.
    */
   error:
     | Status
     | undefined;
-  /** The wish to cancel, absent while nobody wished it. */
+  /** The cancellation request. Absent while there is none. */
   cancellation:
     | Cancellation
     | undefined;
@@ -103,61 +103,67 @@ export interface Job {
   createTime:
     | Date
     | undefined;
-  /** When it became RUNNING for the first time. Absent while PENDING. */
+  /** When the job became RUNNING for the first time. Absent while PENDING. */
   startTime:
     | Date
     | undefined;
-  /** When it ended. Absent before. */
+  /** When the job ended. Absent before. */
   endTime:
     | Date
     | undefined;
-  /** When its worker was last heard of: the start, a take-over, or any report, an empty one too. Absent while PENDING. */
+  /** The last contact with its worker: the start, a take-over, or any report, an empty one included. Absent while PENDING. */
   lastContactTime:
     | Date
     | undefined;
-  /** When the meter last moved. Absent before it did. */
+  /** When `progress` last changed. Absent before the first change. */
   lastProgressTime:
     | Date
     | undefined;
-  /** No contact for this long: LOST. 0 or absent = never. At most 3,650 days. */
+  /** A job without contact for this long is LOST. 0 or absent = never. At most 3,650 days. */
   heartbeatTimeout:
     | Duration
     | undefined;
-  /** Contact, but no progress for this long: `stalled`. 0 or absent = never. At most 3,650 days. */
+  /** A job with contact but without progress for this long is `stalled`. 0 or absent = never. At most 3,650 days. */
   stallTimeout:
     | Duration
     | undefined;
   /**
-   * How long the job is kept after its end, then it is removed with all that belongs to it. 0 or absent = the server's
+   * How long the job is stored after its end. Then it is removed with all that belongs to it. 0 or absent = the server's
    * setting (30 days by default). At most 3,650 days.
    */
   retention:
     | Duration
     | undefined;
-  /** True while RUNNING with contact but without progress for `stall_timeout`: wedged rather than slow. */
+  /** True while RUNNING with contact but without progress for `stall_timeout`: stuck, not slow. */
   stalled: boolean;
-  /** How long it may still take. Absent rather than a guess: without a size, before enough was seen, after the end. */
+  /**
+   * The estimated time until the end. Absent without a size, before there is enough progress to estimate from, and after
+   * the end.
+   */
   estimate:
     | Estimate
     | undefined;
-  /** Which worker has it: 1, and one more each time StartJob(take_over) hands it to another. */
+  /** The number of the present worker. It begins at 1; each StartJob(take_over) adds 1. */
   attempt: number;
   /** Each change of status, each take-over and each continuation, oldest first: the first 32 and the last 32 of them. */
   history: StatusChange[];
-  /** Grows with every change of this job. 1 after CreateJob. */
+  /** Grows with every change of the job. 1 after CreateJob. */
   revision: bigint;
-  /** The job whose work this one carries on, as CreateJob named it. Empty: none. It stays when that job is cleared. */
+  /**
+   * The id of the job whose work this one carries on, as CreateJob named it. Empty: none. The id stays when that job is
+   * cleared.
+   */
   continues: string;
   /**
-   * The job that carries this one's work on. Empty: none yet. It stays when that job is cleared; until another continues
-   * this one, which CreateJob then allows.
+   * The id of the job that carries on this one's work. Empty: none yet. The id stays when that job is cleared. CreateJob
+   * then allows another job to continue this one, and this field names that job.
    */
   continuedBy: string;
-  /** The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, it has none. */
+  /** The key by which CreateJob finds the job until it has ended. At most 256 characters. Default: empty, no key. */
   key: string;
   /**
-   * The greatest sequence of the reports applied in this attempt; 0 if none had one. A worker that goes on numbers its
-   * reports above it.
+   * The greatest sequence of the reports that were applied in this attempt; 0 if none had a sequence. A worker that goes on
+   * with the job numbers its reports above it.
    */
   lastSequence: bigint;
 }
@@ -178,27 +184,27 @@ export interface Job_CountersEntry {
 }
 
 /**
- * The wish that a job may end early. Its worker learns of it in the reply to its next report, and ends the job with
- * FailJob, code CANCELLED.
+ * A request to end a job early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+ * code CANCELLED.
  */
 export interface Cancellation {
   /** True once CancelJob was called. */
   requested: boolean;
-  /** Why, in the words of whom called CancelJob. At most 1,024 characters. */
+  /** The reason that the caller of CancelJob gave. At most 1,024 characters. */
   reason: string;
-  /** When the server ends the job itself, if the worker has not by then. */
+  /** When the server ends the job, if the worker has not ended it by then. */
   deadline:
     | Date
     | undefined;
-  /** True once a reply to the present worker carried the wish. */
+  /** True once a reply to the present worker has carried the request. */
   seen: boolean;
 }
 
-/** How long a job may still take, from its own pace so far. */
+/** The estimated time until the end of a job, from its pace so far. */
 export interface Estimate {
-  /** Pace, in units a second, the recent past weighing more. */
+  /** Pace, in units a second. The recent past has more weight. */
   rate: number;
-  /** The remaining time if it goes well. */
+  /** The remaining time at a fast pace. */
   remainingLow:
     | Duration
     | undefined;
@@ -206,35 +212,35 @@ export interface Estimate {
   remainingLikely:
     | Duration
     | undefined;
-  /** The remaining time if it goes badly. */
+  /** The remaining time at a slow pace. */
   remainingHigh:
     | Duration
     | undefined;
-  /** The moment that the three count from: the last progress. */
+  /** The time from which the three count: the last progress. */
   asOf: Date | undefined;
 }
 
 /** One change of a job's status, one take-over or one continuation. */
 export interface StatusChange {
-  /** The status that it changed to, or in which it was taken over or continued. */
+  /** The status after the change. */
   status: JobStatus;
-  /** When. */
+  /** The time of the change. */
   time:
     | Date
     | undefined;
-  /** The job's revision with that change. */
+  /** The job's revision after the change. */
   revision: bigint;
-  /** Why, in a few words: "created", "no contact for 60 s", "taken over, attempt 2", "continues 0190…", "continued by 0190…". */
+  /** The reason, in a few words: "created", "no contact for 60 s", "taken over, attempt 2", "continues 0190…", "continued by 0190…". */
   reason: string;
 }
 
-/** A record that could not be worked on, and why. */
+/** A record that could not be processed, and why. */
 export interface RecordError {
   /** Which record: a control number, a line, a key. 1 to 256 characters. */
   record: string;
-  /** What kind of fault, in the worker's own terms, for grouping: "BAD_LEADER". At most 64 characters. Default: empty. */
+  /** The kind of error, in the worker's own terms, for grouping: "BAD_LEADER". At most 64 characters. Default: empty. */
   code: string;
-  /** What was wrong, for people. At most 1,024 characters. Default: empty. */
+  /** A description for people. At most 1,024 characters. Default: empty. */
   message: string;
 }
 

@@ -33,14 +33,14 @@ export const protobufPackage = "headway.v1";
 
 export const protobufFileName = "headway/v1/job_service.proto";
 
-/** Request of CreateJob: everything but the session is optional. */
+/** Request of CreateJob. Everything but the session is optional. */
 export interface CreateJobRequest {
   /** The session, 1 to 256 bytes; not "-". */
   sessionId: string;
   /**
-   * An id of the caller's choice (AIP-133): 32 lower-case hexadecimal digits, best a UUIDv7. The same id with the same
-   * parameters gives the same job, also after its end; of `key` it is enough that the job has this one or none. Default:
-   * assigned by the server.
+   * An id that the caller chooses (AIP-133): 32 lower-case hexadecimal digits, preferably a UUIDv7. The same id with the same
+   * parameters returns the same job, also after its end. For `key`, a job with the same key or with none matches. Default: the
+   * server assigns an id.
    */
   jobId: string;
   /** Job.name; at most 256 characters. */
@@ -68,30 +68,30 @@ export interface CreateJobRequest {
   /** True: the job waits as PENDING for StartJob. Default: RUNNING at once. */
   pending: boolean;
   /**
-   * The id of a job of the session whose work this one carries on; it has ended, however, or is LOST. The new job begins
-   * with its name, invoker, size, unit, labels, parts (and so progress), counters and variables; a field that this request
-   * gives wins, labels as a whole. All else begins anew: error_count at 0 and without record errors, message, results,
-   * timeouts, key. A LOST job ends as FAILED by this, reason CONTINUED, so that its former worker, should it come back, is
-   * answered JOB_ENDED and spoils nothing. Both jobs name each other (`continues`, `continued_by`), also in their histories.
+   * The id of a job of the session whose work the new job carries on. That job has ended in any way, or is LOST. The new job
+   * begins with its name, invoker, size, unit, labels, parts (and so progress), counters and variables. Fields of this
+   * request take precedence, labels as a whole. All else begins anew: error_count is 0, and there are no record errors, message,
+   * results, timeouts or key. A LOST job ends as FAILED by this, reason CONTINUED: if its former worker returns, it gets
+   * JOB_ENDED and changes nothing. Both jobs name each other (`continues`, `continued_by`), also in their histories.
    *
-   * A job is continued once: of calls that do so at the same time, at any servers, one makes the job, and the others get
-   * JOB_ALREADY_CONTINUED, which names it. Once that one was cleared, the job can be continued again. Default: none.
+   * A job is continued once: of several calls at the same time, at any servers, one creates the job, and the others get
+   * JOB_ALREADY_CONTINUED, which names it. Once the new job is cleared, the old one can be continued again. Default: none.
    */
   continues: string;
   /**
-   * What the work is, for finding its job again: "nightly-2026-11". At most 256 characters, unique among the unfinished
-   * (PENDING, RUNNING, LOST) jobs of the session. If one of these has this key, the call creates nothing and answers that
-   * job as it stands; all other parameters are ignored then, but for `job_id`, which is looked for first, and `continues`,
-   * which must be that job's (or name that job itself, which is LOST: it is continued, and the new job has the key).
+   * A name for the work, to find its job again: "nightly-2026-11". At most 256 characters, unique among the unfinished
+   * (PENDING, RUNNING, LOST) jobs of the session. If one of these has this key, the call creates nothing and returns that job
+   * as it is. All other parameters are ignored then, with two exceptions: `job_id` is looked up first; and `continues` must
+   * be that of the job. If `continues` names the job itself and it is LOST, it is continued, and the new job has the key.
    *
-   * To tell a new job from one that was found, choose a `job_id`: a new job has it. A job that was found has a worker, had
-   * one, or waits for one: StartJob(take_over) makes the caller its worker. A key is no lock: if the former worker is still
-   * at work, its further reports are refused (STALE_ATTEMPT). Default: none, nothing is looked for.
+   * To tell a new job from one that was found, choose a `job_id`: a new job has it. A job that was found may have a worker:
+   * StartJob(take_over) makes the caller its worker. A key is no lock: if the former worker still runs, its further reports
+   * are refused (STALE_ATTEMPT). Default: no key, and nothing is looked up.
    */
   key: string;
   /**
-   * True: the job is made in any case, without its key if an unfinished job of the session has that. For a worker who had
-   * begun before a server could be asked: its work is a job of its own. Default: that job is the answer.
+   * True: the job is created in any case, without the key if an unfinished job of the session has it. This is for a worker
+   * that began before it reached a server: its work is a job of its own. Default: the unfinished job is returned.
    */
   keyIfFree: boolean;
 }
@@ -108,7 +108,7 @@ export interface StartJobRequest {
   /** The job. */
   jobId: string;
   /**
-   * True: take a RUNNING or LOST job over. Raises `attempt`, so that the former worker's reports are refused, and lets the
+   * True: take a RUNNING or LOST job over. Raises `attempt`, so that reports of the former worker are refused. The
    * sequences of reports begin anew.
    */
   takeOver: boolean;
@@ -120,19 +120,19 @@ export interface GetJobRequest {
   sessionId: string;
   /** The job. */
   jobId: string;
-  /** With `wait`: answer once the job's revision is greater than this, or it has ended. Never negative. */
+  /** With `wait`: the revision that the job must exceed. A job that has ended is returned at once. Never negative. */
   afterRevision: bigint;
-  /** How long to wait for that; then the job is answered as it is. 0 or absent = at once; capped at 60 s. Never negative. */
+  /** How long to wait; after that the job is returned as it is. 0 or absent = do not wait. Capped at 60 s. Never negative. */
   wait: Duration | undefined;
 }
 
-/** Request of ListJobs. Filters are joined by AND; an absent filter lets all pass. */
+/** Request of ListJobs. A job must pass all filters; an absent filter passes every job. */
 export interface ListJobsRequest {
   /** The session, 1 to 256 bytes; "-" = all sessions, for the scope `admin` alone. */
   sessionId: string;
-  /** How many jobs at most. 0 or absent = 50; more than 1,000 = 1,000. Never negative. */
+  /** The greatest number of jobs to return. 0 or absent = 50; more than 1,000 = 1,000. Never negative. */
   pageSize: number;
-  /** `next_page_token` of the page before. All else must be as it was in that request, but page_size. */
+  /** `next_page_token` of the page before. All other fields except page_size must be as in that request. */
   pageToken: string;
   /** Jobs in one of these states. UNSPECIFIED is INVALID_ARGUMENT. */
   statuses: JobStatus[];
@@ -142,7 +142,7 @@ export interface ListJobsRequest {
   invoker: string;
   /** Jobs that have all these labels, with these values. */
   labels: Map<string, string>;
-  /** True: stalled jobs alone. False: those that are not. */
+  /** True: stalled jobs alone. False: jobs that are not stalled. */
   stalled?: boolean | undefined;
 }
 
@@ -156,8 +156,8 @@ export interface ListJobsResponse {
   /** The page, by create_time, newest first. */
   jobs: Job[];
   /**
-   * Where the next page begins; empty on the last. Stays right while jobs come and go. A page may have fewer jobs than asked
-   * for, or none, and yet not be the last: so go on until this is empty.
+   * Where the next page begins; empty on the last page. It stays right while jobs are created and removed. A page that is not
+   * the last may have fewer jobs than requested, or none: go on until this is empty.
    */
   nextPageToken: string;
 }
@@ -166,7 +166,7 @@ export interface ListJobsResponse {
 export interface UpdateJobRequest {
   /** The session, 1 to 256 bytes. */
   sessionId: string;
-  /** The job: `id` names it; name, invoker, size, unit and labels hold the new values, all else is ignored. */
+  /** The job: `id` names it; name, invoker, size, unit and labels hold the new values. All other fields are ignored. */
   job:
     | Job
     | undefined;
@@ -177,11 +177,11 @@ export interface UpdateJobRequest {
   updateMask:
     | string[]
     | undefined;
-  /** If not 0: the job's revision must be this, else ABORTED. Never negative. */
+  /** If not 0: the job's revision must be this, or the call gets ABORTED. Never negative. */
   revision: bigint;
 }
 
-/** One report of a worker. Without an amount it is a heartbeat. */
+/** One report of a worker. A report without an amount is a heartbeat. */
 export interface ReportProgressRequest {
   /** The session, 1 to 256 bytes. */
   sessionId: string;
@@ -193,14 +193,14 @@ export interface ReportProgressRequest {
   part: string;
   /**
    * Grows with each report of a part. A report whose sequence is not above the last one applied is acknowledged and changes
-   * nothing, so that every report is safe to retry. 0 or absent = not checked. Never negative.
+   * nothing: every report is safe to retry. 0 or absent = not checked. Never negative.
    */
   sequence: bigint;
   /** Done so far. Never negative; may be less than before or more than the size. */
   progress?:
     | bigint
     | undefined;
-  /** Done since the last report of this part. May be negative, but not take the part below 0. */
+  /** Done since the last report of this part. May be negative, but the part must not fall below 0. */
   advance?:
     | bigint
     | undefined;
@@ -216,7 +216,7 @@ export interface ReportProgressRequest {
   counters: Map<string, bigint>;
   /** Records that failed; at most 1,000 a report. */
   recordErrors: RecordError[];
-  /** Variables to merge, as SetVariables does: a checkpoint that is stored with this progress or not at all. */
+  /** Variables to merge, as SetVariables does: a checkpoint that is stored together with this progress, or not at all. */
   variables: { [key: string]: any } | undefined;
 }
 
@@ -233,32 +233,32 @@ export interface ReportProgressResponse {
   progress: bigint;
   /** The job's revision. */
   revision: bigint;
-  /** The wish to cancel, absent while nobody wished it. */
+  /** The cancellation request. Absent while there is none. */
   cancellation:
     | Cancellation
     | undefined;
   /**
-   * How long the worker does well to wait before its next report: short while somebody watches, long while nobody does or
-   * the server is loaded, always well below the job's heartbeat_timeout.
+   * How long the worker should wait before its next report: short while somebody watches, long while nobody watches or the
+   * server is loaded, always well below the job's heartbeat_timeout.
    */
   nextReportAfter: Duration | undefined;
 }
 
 /** Request of StreamProgress. */
 export interface StreamProgressRequest {
-  /** Reports, applied in this order; at most 1,000. None is a question how far the stream has come. */
+  /** Reports, applied in this order; at most 1,000. A request without reports asks for `acked`. */
   reports: ReportProgressRequest[];
 }
 
-/** Response of StreamProgress. One can answer many requests. */
+/** Response of StreamProgress. One response can answer many requests. */
 export interface StreamProgressResponse {
   /** How many requests of this stream are committed so far, refused reports included. */
   acked: bigint;
   /** The reports that were refused, each named once. */
   failures: ReportFailure[];
-  /** Jobs, among those of the requests that this answers, whose cancellation is wished. */
+  /** The jobs of the answered requests that have a cancellation request. */
   cancellations: JobCancellation[];
-  /** How long to wait before the next request: the shortest over the jobs that this answers. */
+  /** How long to wait before the next request: the shortest time of the jobs of the answered requests. */
   nextReportAfter: Duration | undefined;
 }
 
@@ -268,15 +268,15 @@ export interface ReportFailure {
   request: bigint;
   /** Which report of that request, from 0. */
   report: number;
-  /** What ReportProgress would have answered. */
+  /** The status that ReportProgress would have returned. */
   status: Status | undefined;
 }
 
-/** A job whose cancellation is wished. */
+/** A job that has a cancellation request. */
 export interface JobCancellation {
   /** The job. */
   jobId: string;
-  /** The wish. */
+  /** The request. */
   cancellation: Cancellation | undefined;
 }
 
@@ -289,9 +289,8 @@ export interface FinishJobRequest {
   /** The attempt that the worker works on. 0 or absent = not checked. Never negative. */
   attempt: number;
   /**
-   * What came of it: a map by custom; any JSON value is kept as given. At most 1 MiB as JSON, 3 MiB as protobuf
-   * and 100,000 values. Numbers are doubles; NaN and
-   * infinities are INVALID_ARGUMENT.
+   * The results: usually a map; any JSON value is stored as given. At most 1 MiB as JSON, 3 MiB as protobuf and 100,000
+   * values. Numbers are doubles; NaN and infinities are INVALID_ARGUMENT.
    */
   results: any | undefined;
 }
@@ -305,7 +304,7 @@ export interface FailJobRequest {
   /** The attempt that the worker works on. 0 or absent = not checked. Never negative. */
   attempt: number;
   /**
-   * Why: a google.rpc.Code other than OK (CANCELLED = 1 ends the job as CANCELLED), a message of at most 1,024 characters, and
+   * The reason: a google.rpc.Code other than OK (CANCELLED = 1 ends the job as CANCELLED), a message of at most 1,024 characters, and
    * details, at most 64 KiB of messages from google/rpc/error_details.proto.
    */
   error: Status | undefined;
@@ -317,11 +316,11 @@ export interface CancelJobRequest {
   sessionId: string;
   /** The job. */
   jobId: string;
-  /** Why, for the worker and for people; at most 1,024 characters. */
+  /** The reason, for the worker and for people; at most 1,024 characters. */
   reason: string;
   /**
-   * How long the worker has to end the job itself. Absent = the server's setting (60 s by default); 0 = end it at once.
-   * A second call can bring the deadline forward, not put it off. 0 to 3,650 days.
+   * How long the worker has to end the job. Absent = the server's setting (60 s by default); 0 = end it at once.
+   * A second call can make the deadline earlier, not later. 0 to 3,650 days.
    */
   gracePeriod: Duration | undefined;
 }
@@ -333,13 +332,13 @@ export interface SetVariablesRequest {
   /** The job. */
   jobId: string;
   /**
-   * What to set; a null value is a value. A job has at most 256 variables of 256 KiB in all as JSON; names of 1 to 128
+   * The variables to set; null is a value. A job has at most 256 variables of 256 KiB in all as JSON; names of 1 to 128
    * characters. Numbers are doubles.
    */
   variables:
     | { [key: string]: any }
     | undefined;
-  /** Names to remove, before `variables` are set. Unknown names are passed over. At most 256. */
+  /** Names to remove, before `variables` are set. Unknown names are ignored. At most 256. */
   remove: string[];
 }
 
@@ -349,13 +348,13 @@ export interface GetVariablesRequest {
   sessionId: string;
   /** The job. */
   jobId: string;
-  /** Which variables; none = all. At most 256. */
+  /** The names of the variables; none = all. At most 256. */
   names: string[];
 }
 
 /** Response of GetVariables. */
 export interface GetVariablesResponse {
-  /** The variables that are set, of those asked for. */
+  /** The requested variables that are set. */
   variables: { [key: string]: any } | undefined;
 }
 
@@ -369,7 +368,7 @@ export interface GetResultsRequest {
 
 /** Response of GetResults. */
 export interface GetResultsResponse {
-  /** What FinishJob was given. Absent unless the job is COMPLETED, or if it was given none. */
+  /** What FinishJob stored. Absent unless the job is COMPLETED, or if it has no results. */
   results: any | undefined;
 }
 
@@ -381,13 +380,13 @@ export interface ListRecordErrorsRequest {
   jobId: string;
 }
 
-/** Response of ListRecordErrors. With fewer than 200 in all, `first` and `last` share some. */
+/** Response of ListRecordErrors. With fewer than 200 in all, `first` and `last` overlap. */
 export interface ListRecordErrorsResponse {
   /** The first 100, in the order they were reported. */
   first: RecordError[];
   /** The last 100, in the order they were reported. */
   last: RecordError[];
-  /** How many were reported in all: Job.error_count. */
+  /** The number of all that were reported: Job.error_count. */
   total: bigint;
 }
 
@@ -397,7 +396,7 @@ export interface ClearJobRequest {
   sessionId: string;
   /** The job. */
   jobId: string;
-  /** True: a job that is not there is no error (AIP-135), so that the call is safe to repeat. */
+  /** True: a job that does not exist is no error (AIP-135), so the call is safe to repeat. */
   allowMissing: boolean;
 }
 
@@ -408,7 +407,7 @@ export interface WatchJobRequest {
   /** The job. */
   jobId: string;
   /**
-   * Send nothing until the job is newer than this, but a final state always. 0 or absent = the job now. Negative, or greater
+   * Send nothing until the job is newer than this; a final state is always sent. 0 or absent = send the job now. Negative, or greater
    * than the job's own revision: INVALID_ARGUMENT.
    */
   afterRevision: bigint;
@@ -417,8 +416,8 @@ export interface WatchJobRequest {
 /** Response of WatchJob. */
 export interface WatchJobResponse {
   /**
-   * The job, newer than the one before. Over HTTP a response without it is sent every 15 s while nothing changes, for
-   * proxies cut streams that are silent.
+   * The job, newer than the one before. Over HTTP a response without a job is sent every 15 s while nothing changes, because
+   * proxies close idle streams.
    */
   job: Job | undefined;
 }
@@ -428,8 +427,8 @@ export interface WatchJobsRequest {
   /** The session, 1 to 256 bytes; "-" = all sessions, for the scope `admin` alone. */
   sessionId: string;
   /**
-   * The last one received: send what has changed since. Where several servers share a database, a state that was already
-   * received can come once more, never an older one. Default: all jobs as they are now, then what changes.
+   * The last token received: the server sends what has changed since. Where several servers share a database, a state that was
+   * already received can come once more; an older one never comes. Default: all jobs as they are now, then the changes.
    */
   resumeToken: string;
 }
@@ -444,7 +443,7 @@ export interface WatchJobsResponse {
   removedJobId?:
     | string
     | undefined;
-  /** Where to take the watch up again after this response. */
+  /** The token to resume the watch after this response. */
   resumeToken: string;
 }
 
@@ -3187,31 +3186,31 @@ export const WatchJobsResponse: MessageFns<WatchJobsResponse> = {
 };
 
 /**
- * Knows how far every long-running job has come.
+ * Tracks the progress of long-running jobs.
  *
  * Sessions. Every request carries a `session_id`: a secret of the caller, 1 to 256 bytes of UTF-8 without control
  * characters. A job can be seen, changed and listed in its own session alone. Callers with the scope `admin` may write "-"
- * instead: it names a job by its id alone, whatever its session.
+ * instead: it names a job by its id alone, in any session.
  *
- * Promises. A reply OK to any write means: committed and synced to the database. A request that fails changes nothing.
- * A reply shows the job as the call itself left it, whatever other calls did at the same time; only reports that were
- * committed together may share a reply's revision.
+ * Guarantees. OK to a write means that it is committed and synced to the database. A request that fails changes nothing.
+ * A reply shows the job as that call left it, whatever other calls did at the same time; only reports of one commit may
+ * share a revision.
  *
  * Errors follow AIP-193: a code, a sentence that says what to do, google.rpc.ErrorInfo with a reason from ErrorReason, and
- * google.rpc.BadRequest with every field that is at fault. Every method answers INVALID_ARGUMENT to a malformed request,
- * UNAUTHENTICATED and PERMISSION_DENIED as the server's configuration asks, RESOURCE_EXHAUSTED (with RetryInfo) under
- * overload or beyond a bound of docs/limits.md, and UNAVAILABLE while the database is away; every method that names a job answers NOT_FOUND if its session has no
- * such job. Below stand only the errors that a method adds. All text is free of U+0000. The limits named here are defaults; a
- * server can be set otherwise.
+ * google.rpc.BadRequest with every field at fault. Every method answers INVALID_ARGUMENT to a malformed request,
+ * UNAUTHENTICATED and PERMISSION_DENIED as the server is configured, RESOURCE_EXHAUSTED (with RetryInfo) under overload or
+ * beyond a limit of docs/limits.md, and UNAVAILABLE while the database does not answer. Every method that names a job
+ * answers NOT_FOUND if the session has no such job. Each method lists only the errors that it adds. No text may contain
+ * U+0000. The limits given here are defaults; a server can have other settings.
  */
 export type JobServiceService = typeof JobServiceService;
 export const JobServiceService = {
   /**
-   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-   * safe to repeat. With `continues` the job carries on another one's work.
-   * ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-   * that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-   * already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+   * Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+   * With `continues` the new job carries on the work of another one.
+   * ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+   * job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+   * continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
    */
   createJob: {
     path: "/headway.v1.JobService/CreateJob" as const,
@@ -3224,7 +3223,7 @@ export const JobServiceService = {
   },
   /**
    * Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-   * FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+   * FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
    */
   startJob: {
     path: "/headway.v1.JobService/StartJob" as const,
@@ -3235,7 +3234,7 @@ export const JobServiceService = {
     responseSerialize: (value: Job): Buffer => Buffer.from(Job.encode(value).finish()),
     responseDeserialize: (value: Buffer): Job => Job.decode(value),
   },
-  /** Reads a job; with `wait`, once it is newer than `after_revision`. */
+  /** Returns a job. With `wait` the reply comes once the job is newer than `after_revision`. */
   getJob: {
     path: "/headway.v1.JobService/GetJob" as const,
     requestStream: false as const,
@@ -3269,7 +3268,7 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): Job => Job.decode(value),
   },
   /**
-   * Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+   * Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
    * FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
    */
   reportProgress: {
@@ -3284,9 +3283,9 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): ReportProgressResponse => ReportProgressResponse.decode(value),
   },
   /**
-   * Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-   * `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-   * ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+   * Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+   * applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+   * the stream with INVALID_ARGUMENT; what was acknowledged before stays.
    * UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
    */
   streamProgress: {
@@ -3301,7 +3300,7 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): StreamProgressResponse => StreamProgressResponse.decode(value),
   },
   /**
-   * Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+   * Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
    * FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
    */
   finishJob: {
@@ -3314,7 +3313,7 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): Job => Job.decode(value),
   },
   /**
-   * Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+   * Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
    * FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
    */
   failJob: {
@@ -3327,9 +3326,9 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): Job => Job.decode(value),
   },
   /**
-   * Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-   * the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-   * FAILED_PRECONDITION: it has ended otherwise.
+   * Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+   * code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+   * job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
    */
   cancelJob: {
     path: "/headway.v1.JobService/CancelJob" as const,
@@ -3340,7 +3339,7 @@ export const JobServiceService = {
     responseSerialize: (value: Job): Buffer => Buffer.from(Job.encode(value).finish()),
     responseDeserialize: (value: Buffer): Job => Job.decode(value),
   },
-  /** Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report. */
+  /** Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report. */
   setVariables: {
     path: "/headway.v1.JobService/SetVariables" as const,
     requestStream: false as const,
@@ -3350,7 +3349,7 @@ export const JobServiceService = {
     responseSerialize: (value: Job): Buffer => Buffer.from(Job.encode(value).finish()),
     responseDeserialize: (value: Buffer): Job => Job.decode(value),
   },
-  /** Reads variables of a job. Names that were never set are absent from the answer. */
+  /** Returns variables of a job. Names that were never set are absent from the reply. */
   getVariables: {
     path: "/headway.v1.JobService/GetVariables" as const,
     requestStream: false as const,
@@ -3361,7 +3360,7 @@ export const JobServiceService = {
       Buffer.from(GetVariablesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetVariablesResponse => GetVariablesResponse.decode(value),
   },
-  /** Reads the results of a job: absent, which is no error, unless it is COMPLETED. */
+  /** Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED. */
   getResults: {
     path: "/headway.v1.JobService/GetResults" as const,
     requestStream: false as const,
@@ -3371,7 +3370,7 @@ export const JobServiceService = {
     responseSerialize: (value: GetResultsResponse): Buffer => Buffer.from(GetResultsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetResultsResponse => GetResultsResponse.decode(value),
   },
-  /** Reads the first and the last 100 record errors of a job. */
+  /** Returns the first and the last 100 record errors of a job. */
   listRecordErrors: {
     path: "/headway.v1.JobService/ListRecordErrors" as const,
     requestStream: false as const,
@@ -3394,9 +3393,9 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): Empty => Empty.decode(value),
   },
   /**
-   * Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-   * job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-   * NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+   * Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+   * than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+   * NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
    */
   watchJob: {
     path: "/headway.v1.JobService/WatchJob" as const,
@@ -3408,9 +3407,9 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): WatchJobResponse => WatchJobResponse.decode(value),
   },
   /**
-   * Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-   * caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-   * FAILED_PRECONDITION: the token is older than the server remembers removals.
+   * Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+   * ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+   * FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
    */
   watchJobs: {
     path: "/headway.v1.JobService/WatchJobs" as const,
@@ -3425,19 +3424,19 @@ export const JobServiceService = {
 
 export interface JobServiceServer extends UntypedServiceImplementation {
   /**
-   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-   * safe to repeat. With `continues` the job carries on another one's work.
-   * ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-   * that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-   * already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+   * Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+   * With `continues` the new job carries on the work of another one.
+   * ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+   * job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+   * continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
    */
   createJob: handleUnaryCall<CreateJobRequest, Job>;
   /**
    * Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-   * FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+   * FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
    */
   startJob: handleUnaryCall<StartJobRequest, Job>;
-  /** Reads a job; with `wait`, once it is newer than `after_revision`. */
+  /** Returns a job. With `wait` the reply comes once the job is newer than `after_revision`. */
   getJob: handleUnaryCall<GetJobRequest, Job>;
   /** Lists the jobs of a session, newest first. */
   listJobs: handleUnaryCall<ListJobsRequest, ListJobsResponse>;
@@ -3447,64 +3446,64 @@ export interface JobServiceServer extends UntypedServiceImplementation {
    */
   updateJob: handleUnaryCall<UpdateJobRequest, Job>;
   /**
-   * Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+   * Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
    * FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
    */
   reportProgress: handleUnaryCall<ReportProgressRequest, ReportProgressResponse>;
   /**
-   * Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-   * `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-   * ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+   * Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+   * applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+   * the stream with INVALID_ARGUMENT; what was acknowledged before stays.
    * UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
    */
   streamProgress: handleBidiStreamingCall<StreamProgressRequest, StreamProgressResponse>;
   /**
-   * Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+   * Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
    * FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
    */
   finishJob: handleUnaryCall<FinishJobRequest, Job>;
   /**
-   * Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+   * Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
    * FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
    */
   failJob: handleUnaryCall<FailJobRequest, Job>;
   /**
-   * Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-   * the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-   * FAILED_PRECONDITION: it has ended otherwise.
+   * Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+   * code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+   * job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
    */
   cancelJob: handleUnaryCall<CancelJobRequest, Job>;
-  /** Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report. */
+  /** Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report. */
   setVariables: handleUnaryCall<SetVariablesRequest, Job>;
-  /** Reads variables of a job. Names that were never set are absent from the answer. */
+  /** Returns variables of a job. Names that were never set are absent from the reply. */
   getVariables: handleUnaryCall<GetVariablesRequest, GetVariablesResponse>;
-  /** Reads the results of a job: absent, which is no error, unless it is COMPLETED. */
+  /** Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED. */
   getResults: handleUnaryCall<GetResultsRequest, GetResultsResponse>;
-  /** Reads the first and the last 100 record errors of a job. */
+  /** Returns the first and the last 100 record errors of a job. */
   listRecordErrors: handleUnaryCall<ListRecordErrorsRequest, ListRecordErrorsResponse>;
   /** Removes a job with its variables, results and record errors, in every state. */
   clearJob: handleUnaryCall<ClearJobRequest, Empty>;
   /**
-   * Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-   * job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-   * NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+   * Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+   * than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+   * NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
    */
   watchJob: handleServerStreamingCall<WatchJobRequest, WatchJobResponse>;
   /**
-   * Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-   * caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-   * FAILED_PRECONDITION: the token is older than the server remembers removals.
+   * Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+   * ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+   * FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
    */
   watchJobs: handleServerStreamingCall<WatchJobsRequest, WatchJobsResponse>;
 }
 
 export interface JobServiceClient extends Client {
   /**
-   * Creates a job; it is RUNNING at once, or PENDING if asked for. With a `job_id` of one's own, or with a `key`, the call is
-   * safe to repeat. With `continues` the job carries on another one's work.
-   * ALREADY_EXISTS: that id with other parameters, or that key with another `continues`. NOT_FOUND: the session has no job
-   * that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job continues it
-   * already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
+   * Creates a job. It is RUNNING at once, or PENDING with `pending`. The call is safe to repeat with a `job_id` or a `key`.
+   * With `continues` the new job carries on the work of another one.
+   * ALREADY_EXISTS: the id exists with other parameters, or the key with another `continues`. NOT_FOUND: the session has no
+   * job that `continues` names. FAILED_PRECONDITION: that job is PENDING or RUNNING (JOB_NOT_ENDED), or another job
+   * continues it already (JOB_ALREADY_CONTINUED). RESOURCE_EXHAUSTED: the session has 10,000 jobs.
    */
   createJob(request: CreateJobRequest, callback: (error: ServiceError | null, response: Job) => void): ClientUnaryCall;
   createJob(
@@ -3520,7 +3519,7 @@ export interface JobServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Starts a PENDING job, or takes a RUNNING or LOST one over from its worker.
-   * FAILED_PRECONDITION: it is started already (and `take_over` is not set), or has ended.
+   * FAILED_PRECONDITION: the job was started already (and `take_over` is not set), or has ended.
    */
   startJob(request: StartJobRequest, callback: (error: ServiceError | null, response: Job) => void): ClientUnaryCall;
   startJob(
@@ -3534,7 +3533,7 @@ export interface JobServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Job) => void,
   ): ClientUnaryCall;
-  /** Reads a job; with `wait`, once it is newer than `after_revision`. */
+  /** Returns a job. With `wait` the reply comes once the job is newer than `after_revision`. */
   getJob(request: GetJobRequest, callback: (error: ServiceError | null, response: Job) => void): ClientUnaryCall;
   getJob(
     request: GetJobRequest,
@@ -3580,7 +3579,7 @@ export interface JobServiceClient extends Client {
     callback: (error: ServiceError | null, response: Job) => void,
   ): ClientUnaryCall;
   /**
-   * Reports progress, or with no amount just that the worker is there. All of a report is applied, or none of it.
+   * Reports progress; a report without an amount is a heartbeat. The server applies all of a report or nothing.
    * FAILED_PRECONDITION: the job has not started, has ended, or was taken over (`attempt`).
    */
   reportProgress(
@@ -3599,9 +3598,9 @@ export interface JobServiceClient extends Client {
     callback: (error: ServiceError | null, response: ReportProgressResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Reports progress of any number of jobs over one stream. A report that fails spoils none of its neighbours: it is named in
-   * `failures`, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse)
-   * ends the stream with INVALID_ARGUMENT; what was acknowledged before it stays.
+   * Reports progress of any number of jobs over one stream. A report that fails is named in `failures`; the other reports are
+   * applied, and the stream goes on. A request that is malformed as a whole (too many reports, bytes that do not parse) ends
+   * the stream with INVALID_ARGUMENT; what was acknowledged before stays.
    * UNAVAILABLE, about once an hour: open another stream, and send again what was not acknowledged.
    */
   streamProgress(): ClientDuplexStream<StreamProgressRequest, StreamProgressResponse>;
@@ -3611,7 +3610,7 @@ export interface JobServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientDuplexStream<StreamProgressRequest, StreamProgressResponse>;
   /**
-   * Ends a job as COMPLETED, with its results. An exact repeat answers as the first call did.
+   * Ends a job as COMPLETED, with its results. An exact repeat returns the same reply.
    * FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
    */
   finishJob(request: FinishJobRequest, callback: (error: ServiceError | null, response: Job) => void): ClientUnaryCall;
@@ -3627,7 +3626,7 @@ export interface JobServiceClient extends Client {
     callback: (error: ServiceError | null, response: Job) => void,
   ): ClientUnaryCall;
   /**
-   * Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat answers as the first call did.
+   * Ends a job as FAILED, or as CANCELLED if the error's code is CANCELLED. An exact repeat returns the same reply.
    * FAILED_PRECONDITION: the job has not started, has ended otherwise, or was taken over (`attempt`).
    */
   failJob(request: FailJobRequest, callback: (error: ServiceError | null, response: Job) => void): ClientUnaryCall;
@@ -3643,9 +3642,9 @@ export interface JobServiceClient extends Client {
     callback: (error: ServiceError | null, response: Job) => void,
   ): ClientUnaryCall;
   /**
-   * Asks for a job to end early. Its worker learns of it with its next report and ends it with FailJob, code CANCELLED; when
-   * the grace period has passed, the server ends it. PENDING and LOST jobs end at once, a CANCELLED one is returned as it is.
-   * FAILED_PRECONDITION: it has ended otherwise.
+   * Requests that a job ends early. The worker learns of it in the reply to its next report, and ends the job with FailJob,
+   * code CANCELLED. When the grace period has passed, the server ends the job. PENDING and LOST jobs end at once. A CANCELLED
+   * job is returned as it is. FAILED_PRECONDITION: the job has ended otherwise.
    */
   cancelJob(request: CancelJobRequest, callback: (error: ServiceError | null, response: Job) => void): ClientUnaryCall;
   cancelJob(
@@ -3659,7 +3658,7 @@ export interface JobServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Job) => void,
   ): ClientUnaryCall;
-  /** Merges variables into those of the job, in every state. A checkpoint that belongs to a report rides with the report. */
+  /** Merges variables into those of the job, in every state. Send a checkpoint that belongs to a report in that report. */
   setVariables(
     request: SetVariablesRequest,
     callback: (error: ServiceError | null, response: Job) => void,
@@ -3675,7 +3674,7 @@ export interface JobServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Job) => void,
   ): ClientUnaryCall;
-  /** Reads variables of a job. Names that were never set are absent from the answer. */
+  /** Returns variables of a job. Names that were never set are absent from the reply. */
   getVariables(
     request: GetVariablesRequest,
     callback: (error: ServiceError | null, response: GetVariablesResponse) => void,
@@ -3691,7 +3690,7 @@ export interface JobServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetVariablesResponse) => void,
   ): ClientUnaryCall;
-  /** Reads the results of a job: absent, which is no error, unless it is COMPLETED. */
+  /** Returns the results of a job. They are absent, which is no error, unless the job is COMPLETED. */
   getResults(
     request: GetResultsRequest,
     callback: (error: ServiceError | null, response: GetResultsResponse) => void,
@@ -3707,7 +3706,7 @@ export interface JobServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetResultsResponse) => void,
   ): ClientUnaryCall;
-  /** Reads the first and the last 100 record errors of a job. */
+  /** Returns the first and the last 100 record errors of a job. */
   listRecordErrors(
     request: ListRecordErrorsRequest,
     callback: (error: ServiceError | null, response: ListRecordErrorsResponse) => void,
@@ -3737,9 +3736,9 @@ export interface JobServiceClient extends Client {
     callback: (error: ServiceError | null, response: Empty) => void,
   ): ClientUnaryCall;
   /**
-   * Sends a job as it is now, then every newer state, until it has ended: the final state, then OK. A reader slower than the
-   * job gets the latest state and not a queue of old ones; Job.history has every change of status all the same.
-   * NOT_FOUND, also when the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
+   * Sends the job as it is now, then every newer state. After the final state the stream ends with OK. A reader that is slower
+   * than the job gets the latest state and not a queue of old ones; Job.history still has every change of status.
+   * NOT_FOUND: also if the job is cleared meanwhile. UNAVAILABLE, now and then: watch again with `after_revision`.
    */
   watchJob(request: WatchJobRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchJobResponse>;
   watchJob(
@@ -3748,9 +3747,9 @@ export interface JobServiceClient extends Client {
     options?: Partial<CallOptions>,
   ): ClientReadableStream<WatchJobResponse>;
   /**
-   * Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, for as long as the
-   * caller listens. UNAVAILABLE, now and then: watch again with `resume_token`.
-   * FAILED_PRECONDITION: the token is older than the server remembers removals.
+   * Sends the jobs of a session as they are now, then every newer state, new jobs and removals included, until the caller
+   * ends the stream. UNAVAILABLE, now and then: watch again with `resume_token`.
+   * FAILED_PRECONDITION: removals since the token are no longer stored (RESUME_TOKEN_EXPIRED).
    */
   watchJobs(request: WatchJobsRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchJobsResponse>;
   watchJobs(
