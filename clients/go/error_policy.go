@@ -2,46 +2,47 @@ package headway
 
 import "google.golang.org/grpc/codes"
 
-// verdict is what an error means for whoever sent the report or call.
-type verdict int
+// errorPolicy is what an error means for the report or call that failed.
+type errorPolicy int
 
 const (
-	// away: nothing is known; the connection, or what is behind it, is at fault.
-	away verdict = iota
-	// gone: the server wants no more of this job.
-	gone
-	// refused: the same would be refused again.
-	refused
-	// later: the same will do, later.
-	later
+	// policyReconnect: nothing is known about the request. The connection, or what is behind it, is at fault. Reconnect
+	// and repeat.
+	policyReconnect errorPolicy = iota
+	// policyStop: the server accepts no more of this job.
+	policyStop
+	// policyDrop: the server would refuse the same request again. Leave it out.
+	policyDrop
+	// policyRetry: the same request can succeed later.
+	policyRetry
 )
 
-// judge believes only what a Headway server says, with a reason: a proxy's 404 ends nothing.
-func judge(err *Error) verdict {
+// policyFor trusts only errors that a Headway server sends, with a reason. A proxy's 404 must not end a job.
+func policyFor(err *Error) errorPolicy {
 	switch err.Reason {
 	case "":
-		return away
+		return policyReconnect
 	case "JOB_ENDED", "STALE_ATTEMPT", "JOB_NOT_FOUND", "JOB_ID_AMBIGUOUS":
-		return gone
+		return policyStop
 	case "MALFORMED_MESSAGE":
-		// It was well-formed when it was sent.
-		return away
+		// The message was well-formed when it was sent, so the connection is at fault.
+		return policyReconnect
 	}
 	switch err.Code {
 	case codes.InvalidArgument, codes.AlreadyExists, codes.NotFound, codes.FailedPrecondition, codes.Aborted:
-		return refused
+		return policyDrop
 	case codes.ResourceExhausted:
-		return later
+		return policyRetry
 	}
-	return away
+	return policyReconnect
 }
 
-// keepsOut says whether the caller has no right to create a job, as far as can be seen.
-func keepsOut(err *Error) bool {
+// deniesAccess reports whether the caller apparently has no right to create a job.
+func deniesAccess(err *Error) bool {
 	return err.Reason != "" && (err.Code == codes.Unauthenticated || err.Code == codes.PermissionDenied)
 }
 
-// tooLarge is for what is not even sent.
+// tooLarge is the error of a message that is too large to send.
 func tooLarge() *Error {
 	return &Error{Code: codes.InvalidArgument, Message: "It is larger than a message may be.", Reason: "INVALID_REQUEST"}
 }

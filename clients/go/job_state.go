@@ -13,45 +13,47 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-// step is a call that a job has to make, or with no request the point up to which its reports shall go out.
-type step struct {
+// pendingCall is a call that a job still has to make. Without a request it marks a point: the reports before it have to
+// go out first.
+type pendingCall struct {
 	request      proto.Message
 	afterReports bool
-	// sampled: all that its reports have to say is known; what changes later comes too late for it.
+	// sampled: everything that the reports before this call have to contain is taken. Later changes do not delay the call.
 	sampled bool
-	// release: the job is left alone after this step.
+	// release: the engine forgets the job after this call.
 	release bool
 
 	once sync.Once
-	// answered is closed once the server has answered, or refused, with err.
+	// answered is closed after the server has answered, or refused the call with err.
 	answered chan struct{}
 	err      *Error
-	// tried is closed with answered, or as soon as it is known that the server does not answer now.
+	// tried is closed together with answered, or as soon as the server is known to be unreachable.
 	tried chan struct{}
 }
 
-func newStep(request proto.Message) *step {
-	return &step{request: request, answered: make(chan struct{}), tried: make(chan struct{})}
+func newPendingCall(request proto.Message) *pendingCall {
+	return &pendingCall{request: request, answered: make(chan struct{}), tried: make(chan struct{})}
 }
 
-func (s *step) settle(err *Error) {
+func (s *pendingCall) settle(err *Error) {
 	s.err = err
 	close(s.answered)
 	s.giveUpWaiting()
 }
 
-func (s *step) giveUpWaiting() { s.once.Do(func() { close(s.tried) }) }
+func (s *pendingCall) giveUpWaiting() { s.once.Do(func() { close(s.tried) }) }
 
-// course is the engine's record of one job: what it still has to tell the server, in order. Only the state, the parts
-// and what is atomic may be touched by others than the engine.
-type course struct {
+// jobState is the engine's record of one job: what it still has to send to the server, in order. Other goroutines may
+// only touch the state, the parts and the atomic fields.
+type jobState struct {
 	session string
 	id      string
-	// heartbeat is the job's heartbeat_timeout; negative = it gives none.
+	// heartbeat is the job's heartbeat_timeout; negative = the job sends no heartbeats.
 	heartbeat time.Duration
-	// state is the job as the server last described it; before it did, as the worker did. Never changed in place.
+	// state is the job as the server last described it, or as the worker did before that. It is never changed in place.
 	state atomic.Pointer[headwayv1.Job]
-	// attempt is which worker this is, whoever else has the job meanwhile; 0 before the server said.
+	// attempt is the attempt of this worker, even if another worker has the job meanwhile; 0 before the server has
+	// answered.
 	attempt atomic.Int32
 	// wake cancels the job's context.
 	wake context.CancelCauseFunc
@@ -60,23 +62,23 @@ type course struct {
 	err     atomic.Pointer[Error]
 	over    atomic.Bool
 
-	// started: reports may flow; not before the job is created, or while it is PENDING.
+	// started: reports may be sent. This is not so before the job is created, or while it is PENDING.
 	started bool
-	inHand  bool
+	held    bool
 	calling bool
-	// due is when to look for something to report.
+	// due is when the engine next looks for something to report.
 	due time.Time
-	// beatAt is when to give a heartbeat if there is nothing to report.
+	// beatAt is when to send a heartbeat if there is nothing to report.
 	beatAt  time.Time
 	retryAt time.Time
-	steps   []*step
+	pending []*pendingCall
 
 	mu        sync.Mutex
 	reporters []*reporter
 }
 
-func newCourse(session string, job *headwayv1.Job, main *Meter, heartbeat time.Duration, started bool, wake context.CancelCauseFunc) *course {
-	c := &course{
+func newJobState(session string, job *headwayv1.Job, main *Meter, heartbeat time.Duration, started bool, wake context.CancelCauseFunc) *jobState {
+	c := &jobState{
 		session: session, id: job.GetId(), heartbeat: heartbeat, wake: wake, stopped: make(chan struct{}), started: started,
 		reporters: []*reporter{newReporter(main, job.GetParts()[""], job.GetSize())},
 	}
@@ -85,8 +87,8 @@ func newCourse(session string, job *headwayv1.Job, main *Meter, heartbeat time.D
 	return c
 }
 
-// describe changes what is known of the job.
-func (c *course) describe(change func(*headwayv1.Job)) {
+// describe changes the known state of the job.
+func (c *jobState) describe(change func(*headwayv1.Job)) {
 	for {
 		known := c.state.Load()
 		changed := proto.CloneOf(known)
@@ -97,29 +99,29 @@ func (c *course) describe(change func(*headwayv1.Job)) {
 	}
 }
 
-// learn takes what the server says of the job, unless something newer is known.
-func (c *course) learn(job *headwayv1.Job) {
+// learn takes over the server's description of the job, unless a newer one is known.
+func (c *jobState) learn(job *headwayv1.Job) {
 	for {
 		known := c.state.Load()
 		if job.GetRevision() < known.GetRevision() {
 			break
 		}
-		if wish := known.GetCancellation(); wish.GetRequested() && !job.GetCancellation().GetRequested() {
-			// This answer is older than the stream's word of the wish, which comes without a revision.
+		if cancellation := known.GetCancellation(); cancellation.GetRequested() && !job.GetCancellation().GetRequested() {
+			// This answer is older than the cancellation that the stream has reported. The stream sends no revision.
 			job = proto.CloneOf(job)
-			job.Cancellation = wish
+			job.Cancellation = cancellation
 		}
 		if c.state.CompareAndSwap(known, job) {
 			break
 		}
 	}
-	if wish := job.GetCancellation(); wish.GetRequested() {
-		c.wake(asError(wish))
+	if cancellation := job.GetCancellation(); cancellation.GetRequested() {
+		c.wake(asError(cancellation))
 	}
 }
 
-// addPart is the part of that name; the same one for the same name.
-func (c *course) addPart(name string) *Meter {
+// addPart returns the meter of that part; the same meter for the same name.
+func (c *jobState) addPart(name string) *Meter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, reporter := range c.reporters {
@@ -133,30 +135,30 @@ func (c *course) addPart(name string) *Meter {
 	return meter
 }
 
-func (c *course) parts() []*reporter {
+func (c *jobState) parts() []*reporter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.reporters)
 }
 
-func (c *course) about() about {
+func (c *jobState) about() about {
 	return about{c.session, c.id, c.attempt.Load(), c.state.Load().GetLastSequence()}
 }
 
-func (c *course) addStep(s *step) {
+func (c *jobState) addCall(s *pendingCall) {
 	if c.over.Load() {
 		s.settle(c.err.Load())
 		return
 	}
-	if last := len(c.steps) - 1; last > 0 || last == 0 && !c.calling {
-		// Of changes that nobody has sent yet the last one counts, however many there are.
-		if former := c.steps[last]; sameChange(former.request, s.request) {
-			c.steps[last] = s
+	if last := len(c.pending) - 1; last > 0 || last == 0 && !c.calling {
+		// Of the changes that are not sent yet only the last one counts.
+		if former := c.pending[last]; sameChange(former.request, s.request) {
+			c.pending[last] = s
 			former.settle(nil)
 			return
 		}
 	}
-	c.steps = append(c.steps, s)
+	c.pending = append(c.pending, s)
 }
 
 // sameChange: both change the same fields of the job.
@@ -166,20 +168,21 @@ func sameChange(one, other proto.Message) bool {
 	return known && update && proto.Equal(former.GetUpdateMask(), change.GetUpdateMask())
 }
 
-// nextStep is the one whose turn it is, unless reports come first.
-func (c *course) nextStep() *step {
-	if c.calling || len(c.steps) == 0 || c.steps[0].afterReports {
+// nextCall is the call to make now; nil if reports go first.
+func (c *jobState) nextCall() *pendingCall {
+	if c.calling || len(c.pending) == 0 || c.pending[0].afterReports {
 		return nil
 	}
-	return c.steps[0]
+	return c.pending[0]
 }
 
-// reports gives those to send now; if there are none, a heartbeat, or the turn of the step that waited for them.
-func (c *course) reports(now time.Time) iter.Seq2[*reporter, *headwayv1.ReportProgressRequest] {
+// reports gives the reports to send now. If there are none, it gives a heartbeat, or lets the call that waited for them
+// go ahead.
+func (c *jobState) reports(now time.Time) iter.Seq2[*reporter, *headwayv1.ReportProgressRequest] {
 	return func(yield func(*reporter, *headwayv1.ReportProgressRequest) bool) {
-		var waiting *step
-		if len(c.steps) > 0 {
-			waiting = c.steps[0]
+		var waiting *pendingCall
+		if len(c.pending) > 0 {
+			waiting = c.pending[0]
 		}
 		fresh := waiting == nil || !waiting.sampled
 		complete, silent := true, true
@@ -196,7 +199,7 @@ func (c *course) reports(now time.Time) iter.Seq2[*reporter, *headwayv1.ReportPr
 			}
 		}
 		if waiting != nil {
-			// Others may still count: a step waits for what was there when it came, and not for ever.
+			// Other goroutines may still count. A call waits only for what was there when it was queued.
 			waiting.sampled = waiting.sampled || complete
 			waiting.afterReports = waiting.afterReports && !silent
 		} else if silent && c.heartbeat >= 0 && !now.Before(c.beatAt) {
@@ -205,27 +208,27 @@ func (c *course) reports(now time.Time) iter.Seq2[*reporter, *headwayv1.ReportPr
 	}
 }
 
-// reporting: it is the turn of reports, or of the step that waits for them.
-func (c *course) reporting() bool {
+// reporting: reports are next, or the call that waits for them.
+func (c *jobState) reporting() bool {
 	if c.over.Load() {
 		return false
 	}
-	if len(c.steps) > 0 {
-		return c.steps[0].afterReports
+	if len(c.pending) > 0 {
+		return c.pending[0].afterReports
 	}
 	return c.started
 }
 
-// urgent: more should go out without waiting for the next turn.
-func (c *course) urgent() bool {
-	return len(c.steps) > 0 || slices.ContainsFunc(c.parts(), (*reporter).busy)
+// urgent: send more without waiting for the next report interval.
+func (c *jobState) urgent() bool {
+	return len(c.pending) > 0 || slices.ContainsFunc(c.parts(), (*reporter).busy)
 }
 
-// remains is all calls that are left to make, in order.
-func (c *course) remains() []proto.Message {
+// undelivered gives all calls that are left to make, in order.
+func (c *jobState) undelivered() []proto.Message {
 	var left []proto.Message
 	about := c.about()
-	// A job that nobody has answered for yet begins with its first attempt.
+	// A job whose creation is unanswered begins with its first attempt.
 	about.attempt = max(about.attempt, 1)
 	started := c.started
 	drain := func(fresh bool) {
@@ -235,7 +238,7 @@ func (c *course) remains() []proto.Message {
 			}
 		}
 	}
-	for _, s := range c.steps {
+	for _, s := range c.pending {
 		switch request := s.request.(type) {
 		case nil:
 			continue
@@ -250,13 +253,13 @@ func (c *course) remains() []proto.Message {
 		left = append(left, s.request)
 	}
 	if started {
-		// Whoever has waited in vain for what was there at a time, for that time no longer waits: all of it is left.
+		// A wait that has ended without delivery must hold nothing back: take everything that is left.
 		drain(true)
 	}
 	return left
 }
 
-// withAttempt is a copy, since gRPC may still read what was sent.
+// withAttempt returns a copy, since gRPC may still read the request that was sent.
 func withAttempt(request proto.Message, attempt int32) proto.Message {
 	switch end := request.(type) {
 	case *headwayv1.FinishJobRequest:
@@ -271,20 +274,20 @@ func withAttempt(request proto.Message, attempt int32) proto.Message {
 	return request
 }
 
-// answered: the first step is done.
-func (c *course) answered(job *headwayv1.Job) {
-	s := c.steps[0]
-	c.steps = c.steps[1:]
+// answered: the first call is done.
+func (c *jobState) answered(job *headwayv1.Job) {
+	s := c.pending[0]
+	c.pending = c.pending[1:]
 	c.retryAt = time.Time{}
 	if job != nil {
-		// What the worker has set meanwhile, the server does not know yet.
-		for _, later := range c.steps {
+		// The server does not know yet what the worker has changed meanwhile.
+		for _, later := range c.pending {
 			if change, ok := later.request.(*headwayv1.UpdateJobRequest); ok {
 				apply(change, job)
 			}
 		}
 		c.learn(job)
-		// Who creates a job is its first worker, whoever has taken it over before the answer came.
+		// The creator of a job is its first worker, even if another worker took the job over before the answer came.
 		c.attempt.CompareAndSwap(0, 1)
 		c.started = job.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
 	}
@@ -299,7 +302,7 @@ func (c *course) answered(job *headwayv1.Job) {
 	s.settle(nil)
 }
 
-// apply makes the change to what is known of the job.
+// apply makes the change in the known state of the job.
 func apply(change *headwayv1.UpdateJobRequest, job *headwayv1.Job) {
 	for _, field := range change.GetUpdateMask().GetPaths() {
 		switch field {
@@ -311,24 +314,24 @@ func apply(change *headwayv1.UpdateJobRequest, job *headwayv1.Job) {
 	}
 }
 
-// cancelled: the server says that the job shall end early.
-func (c *course) cancelled(wish *headwayv1.Cancellation) {
-	c.wake(asError(wish))
-	if !proto.Equal(c.state.Load().GetCancellation(), wish) {
-		c.describe(func(job *headwayv1.Job) { job.Cancellation = wish })
+// cancelled: the server reports that the job is to end early.
+func (c *jobState) cancelled(cancellation *headwayv1.Cancellation) {
+	c.wake(asError(cancellation))
+	if !proto.Equal(c.state.Load().GetCancellation(), cancellation) {
+		c.describe(func(job *headwayv1.Job) { job.Cancellation = cancellation })
 	}
 }
 
-func asError(wish *headwayv1.Cancellation) *CancelledError {
-	cause := &CancelledError{Reason: wish.GetReason()}
-	if wish.GetDeadline() != nil {
-		cause.Deadline = wish.GetDeadline().AsTime()
+func asError(cancellation *headwayv1.Cancellation) *CancelledError {
+	cause := &CancelledError{Reason: cancellation.GetReason()}
+	if cancellation.GetDeadline() != nil {
+		cause.Deadline = cancellation.GetDeadline().AsTime()
 	}
 	return cause
 }
 
-// stop: nothing more is sent for this job; with an error, because the server does not want it.
-func (c *course) stop(err *Error) {
+// stop: nothing more is sent for this job. With an error: the server accepts no more of it.
+func (c *jobState) stop(err *Error) {
 	if c.over.Load() {
 		return
 	}
@@ -336,10 +339,10 @@ func (c *course) stop(err *Error) {
 		c.err.Store(err)
 	}
 	c.over.Store(true)
-	for _, s := range c.steps {
+	for _, s := range c.pending {
 		s.settle(err)
 	}
-	c.steps = nil
+	c.pending = nil
 	if err != nil {
 		close(c.stopped)
 		c.wake(err)

@@ -12,29 +12,29 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-// stream is one open StreamProgress call. Each response is handed to arrived, and at the end the error, or nothing.
-type stream struct {
+// reportStream is one open StreamProgress call. It hands each response to arrived, and at the end the error, if any.
+type reportStream struct {
 	sent     int64
 	outgoing chan *headwayv1.StreamProgressRequest
-	arrived  func(*stream, *headwayv1.StreamProgressResponse, *Error)
+	arrived  func(*reportStream, *headwayv1.StreamProgressResponse, *Error)
 	ctx      context.Context
 	// close ends the call at once.
 	close context.CancelFunc
 }
 
-func newStream(arrived func(*stream, *headwayv1.StreamProgressResponse, *Error)) *stream {
-	// One request is under way at most, so that a send never waits.
-	s := &stream{outgoing: make(chan *headwayv1.StreamProgressRequest, 1), arrived: arrived}
+func newReportStream(arrived func(*reportStream, *headwayv1.StreamProgressResponse, *Error)) *reportStream {
+	// At most one request is in flight, so send never blocks.
+	s := &reportStream{outgoing: make(chan *headwayv1.StreamProgressRequest, 1), arrived: arrived}
 	s.ctx, s.close = context.WithCancel(context.Background())
 	return s
 }
 
-func (s *stream) send(request *headwayv1.StreamProgressRequest) {
+func (s *reportStream) send(request *headwayv1.StreamProgressRequest) {
 	s.sent++
 	s.outgoing <- request
 }
 
-func (s *stream) run(stub headwayv1.JobServiceClient) {
+func (s *reportStream) run(stub headwayv1.JobServiceClient) {
 	var passing sync.WaitGroup
 	defer passing.Wait()
 	defer s.close()
@@ -58,12 +58,12 @@ func (s *stream) run(stub headwayv1.JobServiceClient) {
 	}
 }
 
-// pass hands requests on to the call.
-func (s *stream) pass(call grpc.BidiStreamingClient[headwayv1.StreamProgressRequest, headwayv1.StreamProgressResponse]) {
+// pass sends the queued requests.
+func (s *reportStream) pass(call grpc.BidiStreamingClient[headwayv1.StreamProgressRequest, headwayv1.StreamProgressResponse]) {
 	for {
 		select {
 		case request := <-s.outgoing:
-			// What went wrong is told by Recv.
+			// Recv reports the error.
 			if call.Send(request) != nil {
 				return
 			}
@@ -73,8 +73,8 @@ func (s *stream) pass(call grpc.BidiStreamingClient[headwayv1.StreamProgressRequ
 	}
 }
 
-// place makes the call that takes a job's request.
-func place(ctx context.Context, stub headwayv1.JobServiceClient, request proto.Message) (*headwayv1.Job, error) {
+// makeCall makes the call that takes this request.
+func makeCall(ctx context.Context, stub headwayv1.JobServiceClient, request proto.Message) (*headwayv1.Job, error) {
 	switch known := request.(type) {
 	case *headwayv1.CreateJobRequest:
 		return stub.CreateJob(ctx, known)

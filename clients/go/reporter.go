@@ -9,21 +9,21 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-const errorsRoom = 1 << 20
+const maxErrorBytesPerReport = 1 << 20
 
-// A sequence from countable on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over.
-const countable = 1 << 62
+// No clock gives a sequence from here on, and counting on from it could exceed 2⁶³. Such a sequence is ignored.
+const maxUsableSequence = 1 << 62
 
-// about is what all reports of a job carry.
+// about holds the fields that all reports of a job carry.
 type about struct {
 	session, id string
 	attempt     int32
-	// last is the greatest sequence of the reports that the server has applied; 0: none, or not known.
+	// last is the greatest sequence of the reports that the server has applied; 0 = none, or not known.
 	last int64
 }
 
 // reporter turns one meter's state into numbered reports. A report stays the same, and is sent again, until it is
-// settled: that makes a retry count once.
+// settled. So a retry counts once.
 type reporter struct {
 	meter     *Meter
 	sequence  int64
@@ -40,11 +40,11 @@ func newReporter(meter *Meter, progress, size int64) *reporter {
 	return &reporter{meter: meter, sequence: time.Now().UnixMicro(), progress: progress, size: size}
 }
 
-// busy: a report is unsettled, or another must follow before its turn.
+// busy: a report is unsettled, or another must follow without waiting.
 func (r *reporter) busy() bool { return len(r.unsettled) > 0 || r.pressing }
 
-// report is the unsettled one, or a new one, or nil if nothing has changed. Not fresh: a new one only to complete the
-// one before.
+// report is the unsettled report, or a new one, or nil if nothing has changed. Without fresh it makes a new report only
+// to complete the one before.
 func (r *reporter) report(about about, fresh bool) *headwayv1.ReportProgressRequest {
 	if len(r.unsettled) == 0 && (fresh || r.more) {
 		r.freeze(about)
@@ -55,7 +55,7 @@ func (r *reporter) report(about about, fresh bool) *headwayv1.ReportProgressRequ
 	return r.unsettled[0]
 }
 
-// drain is all that this meter has left to say.
+// drain gives everything that this meter has left to report.
 func (r *reporter) drain(about about, fresh bool) []*headwayv1.ReportProgressRequest {
 	for more := !fresh || r.freeze(about); more && r.more; {
 		more = r.freeze(about)
@@ -63,15 +63,15 @@ func (r *reporter) drain(about about, fresh bool) []*headwayv1.ReportProgressReq
 	return r.unsettled
 }
 
-// settle: the report was applied.
+// settle: the server has applied the report.
 func (r *reporter) settle() { r.unsettled = r.unsettled[1:] }
 
-// refused: the report was refused as it is. The rest of it goes out again without what is at fault.
+// refused: the server has refused the report. The rest of it goes out again without the invalid fields.
 func (r *reporter) refused(err *Error) {
 	if len(r.unsettled) == 0 {
 		return
 	}
-	// What was sent may still be read by gRPC.
+	// gRPC may still read the report that was sent.
 	lighter := proto.CloneOf(r.unsettled[0])
 	if !lighten(lighter, err.Fields) {
 		r.settle()
@@ -83,8 +83,9 @@ func (r *reporter) refused(err *Error) {
 	}
 }
 
-// lighten takes out of a report what is at fault, and says whether it had that: counters and a progress that together
-// with those of others are beyond what a job may have, if the error names them, else the variables.
+// lighten removes from a report what the server refused, and reports whether there was such a thing. If the error names
+// counters or the progress (they can exceed a limit together with other reports), lighten removes those, else the
+// variables.
 func lighten(report *headwayv1.ReportProgressRequest, faults []FieldError) (lighter bool) {
 	for _, fault := range faults {
 		counter, one := strings.CutPrefix(fault.Field, "counters[")
@@ -110,8 +111,8 @@ func lighten(report *headwayv1.ReportProgressRequest, faults []FieldError) (ligh
 }
 
 func (r *reporter) freeze(about about) bool {
-	// What is reported from now on is newer, also where an earlier process of the same attempt had a later clock.
-	if about.last < countable {
+	// Later reports must have higher numbers, even if an earlier process of the same attempt had a faster clock.
+	if about.last < maxUsableSequence {
 		r.sequence = max(r.sequence, about.last)
 	}
 	report := r.draft(about)
@@ -123,7 +124,7 @@ func (r *reporter) freeze(about about) bool {
 }
 
 func (r *reporter) draft(about about) *headwayv1.ReportProgressRequest {
-	taken := r.meter.sample(errorsRoom)
+	taken := r.meter.sample(maxErrorBytesPerReport)
 	r.more, r.pressing = taken.more, taken.pressing
 	report := &headwayv1.ReportProgressRequest{
 		SessionId: about.session, JobId: about.id, Attempt: about.attempt, Part: r.meter.name,

@@ -10,13 +10,13 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-// SpoolReport says what became of what earlier processes left for this server.
+// SpoolReport counts what happened to the spool files of earlier processes for this server.
 type SpoolReport struct {
-	// Sent is how many jobs' words arrived.
+	// Sent is the number of spool files that the server has stored.
 	Sent int
-	// Refused is how many the server will never take; they stay in the spool's folder as *.refused.
+	// Refused is the number of files that the server will never accept. They stay in the spool's folder as *.refused.
 	Refused int
-	// Waiting is how many are left for later: the server does not answer, or another process has them.
+	// Waiting is the number of files that are left for later: the server is unreachable, or another process has them.
 	Waiting int
 }
 
@@ -24,41 +24,41 @@ type outcome int
 
 const (
 	sent outcome = iota
-	turnedDown
+	rejected
 	waiting
 )
 
-// postman goes through the letters for one server, one after the other, over a connection of its own.
-type postman struct {
+// spoolSender sends the spool files for one server, one after the other, over a connection of its own.
+type spoolSender struct {
 	target target
 	log    *slog.Logger
 }
 
-// run sends what is there, of that job alone if one is given, until the context ends. Once the server does not answer,
+// run sends the files that are there, or those of one job, until the context ends. After the server does not answer,
 // the rest stays for later.
-func (p postman) run(ctx context.Context, jobID string) SpoolReport {
+func (p spoolSender) run(ctx context.Context, jobID string) SpoolReport {
 	var report SpoolReport
-	line := &line{target: p.target}
-	defer line.close()
+	conn := &lazyConn{target: p.target}
+	defer conn.close()
 	down := false
-	held := map[string]bool{}
-	for _, path := range letters(p.target, jobID) {
-		job := jobIn(path)
-		if down || ctx.Err() != nil || held[job] {
+	blocked := map[string]bool{}
+	for _, path := range waitingFiles(p.target, jobID) {
+		job := jobInName(path)
+		if down || ctx.Err() != nil || blocked[job] {
 			report.Waiting++
 			continue
 		}
-		letter := claimLetter(path)
-		if letter == nil {
-			// Another process has it, and what comes after it must wait for it.
-			held[job] = true
+		file := claimSpoolFile(path)
+		if file == nil {
+			// Another process has the file. Later files of the same job must wait for it.
+			blocked[job] = true
 			report.Waiting++
 			continue
 		}
-		switch p.deliver(ctx, letter, line.stub()) {
+		switch p.deliver(ctx, file, conn.stub()) {
 		case sent:
 			report.Sent++
-		case turnedDown:
+		case rejected:
 			report.Refused++
 		case waiting:
 			report.Waiting++
@@ -68,31 +68,32 @@ func (p postman) run(ctx context.Context, jobID string) SpoolReport {
 	return report
 }
 
-// deliver sends a letter and removes it, puts it aside if the server will never take it, or else leaves it.
-func (p postman) deliver(ctx context.Context, letter *letter, stub headwayv1.JobServiceClient) outcome {
-	defer letter.release()
-	data, err := os.ReadFile(letter.path)
+// deliver sends a file and removes it. If the server will never accept it, deliver sets it aside. Otherwise it leaves
+// the file.
+func (p spoolSender) deliver(ctx context.Context, file *spoolFile, stub headwayv1.JobServiceClient) outcome {
+	defer file.release()
+	data, err := os.ReadFile(file.path)
 	if err != nil {
 		return waiting
 	}
-	words, err := decodeWords(data)
+	record, err := decodeSpoolRecord(data)
 	if err != nil {
-		p.log.Warn("headway: what was left to say of a job is refused, see " + letter.refuse() + ": " + err.Error())
-		return turnedDown
+		p.log.Warn("headway: the server refused what an earlier process left for a job, see " + file.refuse() + ": " + err.Error())
+		return rejected
 	}
-	if err := send(ctx, stub, words.requests); err != nil {
-		if verdict := judge(err); verdict == gone || verdict == refused {
-			p.log.Warn("headway: what was left to say of a job is refused, see " + letter.refuse() + ": " + inWords(err))
-			return turnedDown
+	if err := send(ctx, stub, record.requests); err != nil {
+		if policy := policyFor(err); policy == policyStop || policy == policyDrop {
+			p.log.Warn("headway: the server refused what an earlier process left for a job, see " + file.refuse() + ": " + logText(err))
+			return rejected
 		}
 		return waiting
 	}
-	p.log.Info("headway: what was left to say of job " + words.jobID + " is delivered")
-	letter.remove()
+	p.log.Info("headway: the spool file of job " + record.jobID + " is delivered")
+	file.remove()
 	return sent
 }
 
-// send makes these calls in order, and fails if one fails that matters.
+// send makes these calls in order. It returns an error if an essential call fails.
 func send(ctx context.Context, stub headwayv1.JobServiceClient, requests []proto.Message) *Error {
 	var ended *Error
 	for _, request := range requests {
@@ -104,7 +105,7 @@ func send(ctx context.Context, stub headwayv1.JobServiceClient, requests []proto
 		case isEnd(request) || err.Reason != "JOB_ENDED":
 			return err
 		default:
-			// If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
+			// If the end arrived and only its answer was lost, everything before it arrived too. Repeating the end tells.
 			ended = err
 		}
 	}
@@ -121,10 +122,10 @@ func isEnd(request proto.Message) bool {
 
 func sendOne(ctx context.Context, stub headwayv1.JobServiceClient, request proto.Message) *Error {
 	err := sendOnce(ctx, stub, request)
-	if err == nil || judge(err) != refused {
+	if err == nil || policyFor(err) != policyDrop {
 		return err
 	}
-	// What is refused of a job must not keep the rest of it back.
+	// A refused part of a job must not hold back the rest.
 	switch known := request.(type) {
 	case *headwayv1.ReportProgressRequest:
 		if known.Variables == nil {
@@ -145,13 +146,13 @@ func sendOne(ctx context.Context, stub headwayv1.JobServiceClient, request proto
 }
 
 func sendOnce(ctx context.Context, stub headwayv1.JobServiceClient, request proto.Message) *Error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	var err error
 	if report, ok := request.(*headwayv1.ReportProgressRequest); ok {
 		_, err = stub.ReportProgress(ctx, report)
 	} else {
-		_, err = place(ctx, stub, request)
+		_, err = makeCall(ctx, stub, request)
 	}
 	if err != nil {
 		return fromError(err)
@@ -159,15 +160,15 @@ func sendOnce(ctx context.Context, stub headwayv1.JobServiceClient, request prot
 	return nil
 }
 
-// writeDown puts in the spool what these jobs have left to say. For each that has something: the letter, or nil if
-// there is no spool. Of several faults the last is told.
-func writeDown(to target, courses []*course) (left map[*course]*letter, fault error) {
-	left = map[*course]*letter{}
-	for _, c := range courses {
+// spoolUndelivered saves in the spool what these jobs have left to send. The result has an entry for each job with
+// something left: its file, or nil if there is no spool. Of several errors it returns the last.
+func spoolUndelivered(to target, jobs []*jobState) (left map[*jobState]*spoolFile, fault error) {
+	left = map[*jobState]*spoolFile{}
+	for _, c := range jobs {
 		if c.over.Load() {
 			continue
 		}
-		requests := c.remains()
+		requests := c.undelivered()
 		if len(requests) == 0 {
 			continue
 		}
@@ -175,12 +176,12 @@ func writeDown(to target, courses []*course) (left map[*course]*letter, fault er
 		if spoolFolder() == "" {
 			continue
 		}
-		letter, err := spool(to, &words{to.address, to.tls, c.id, c.state.Load().GetName(), requests})
+		file, err := writeToSpool(to, &spoolRecord{to.address, to.tls, c.id, c.state.Load().GetName(), requests})
 		if err != nil {
 			fault = err
 			continue
 		}
-		left[c] = letter
+		left[c] = file
 	}
 	return left, fault
 }
