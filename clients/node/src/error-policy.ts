@@ -1,48 +1,48 @@
-/** What an error means for whoever sent the report or call. */
+/** What an error means for the report or call that failed. */
 
-import { MESSAGE_BYTES } from "./batch.js";
+import { MAX_MESSAGE_BYTES } from "./batch.js";
 import { type Call, encode } from "./calls.js";
 import { type Code, failed, type HeadwayError } from "./errors.js";
 
 /** What to do about an error. */
-export enum Verdict {
-  /** The server wants no more of this job. */
-  Gone,
-  /** The same would be refused again. */
-  Refused,
-  /** The same will do, later. */
-  Later,
-  /** Nothing is known: the connection or what is behind it is at fault. */
-  Away,
+export enum ErrorPolicy {
+  /** The server accepts no more of this job. */
+  Stop,
+  /** The server would refuse the same request again. Leave it out. */
+  Drop,
+  /** The same request can succeed later. */
+  Retry,
+  /** Nothing is known about the request: the connection, or what is behind it, is at fault. Reconnect and repeat. */
+  Reconnect,
 }
 
-const GONE = new Set(["JOB_ENDED", "STALE_ATTEMPT", "JOB_NOT_FOUND", "JOB_ID_AMBIGUOUS"]);
-const REFUSED = new Set<Code>(["INVALID_ARGUMENT", "ALREADY_EXISTS", "NOT_FOUND", "FAILED_PRECONDITION", "ABORTED"]);
+const STOP_REASONS = new Set(["JOB_ENDED", "STALE_ATTEMPT", "JOB_NOT_FOUND", "JOB_ID_AMBIGUOUS"]);
+const DROP_CODES = new Set<Code>(["INVALID_ARGUMENT", "ALREADY_EXISTS", "NOT_FOUND", "FAILED_PRECONDITION", "ABORTED"]);
 
-/** Only what a Headway server says, with a reason, can end something: a proxy's 404 ends nothing. */
-export function judge(error: HeadwayError): Verdict {
-  if (GONE.has(error.reason)) return Verdict.Gone;
-  // It was well-formed when it was sent.
-  if (!error.reason || error.reason === "MALFORMED_MESSAGE") return Verdict.Away;
-  if (REFUSED.has(error.code)) return Verdict.Refused;
-  return error.code === "RESOURCE_EXHAUSTED" ? Verdict.Later : Verdict.Away;
+/** Trusts only errors that a Headway server sends, with a reason. A proxy's 404 must not end a job. */
+export function policyFor(error: HeadwayError): ErrorPolicy {
+  if (STOP_REASONS.has(error.reason)) return ErrorPolicy.Stop;
+  // The message was well-formed when it was sent, so the connection is at fault.
+  if (!error.reason || error.reason === "MALFORMED_MESSAGE") return ErrorPolicy.Reconnect;
+  if (DROP_CODES.has(error.code)) return ErrorPolicy.Drop;
+  return error.code === "RESOURCE_EXHAUSTED" ? ErrorPolicy.Retry : ErrorPolicy.Reconnect;
 }
 
-/** Whether the caller has no right to create a job, as far as can be seen. */
-export function keepsOut(error: HeadwayError): boolean {
+/** Whether the caller apparently has no right to create a job. */
+export function deniesAccess(error: HeadwayError): boolean {
   return error.reason !== "" && (error.code === "UNAUTHENTICATED" || error.code === "PERMISSION_DENIED");
 }
 
-/** Why a call is not even sent, if it is not: too large, or made of what no message can hold. */
+/** Why a call cannot be sent, if it cannot: it is too large, or contains what no message can hold. */
 export function unsendable(call: Call): HeadwayError | undefined {
   try {
-    return encode(call).length > MESSAGE_BYTES ? tooLarge() : undefined;
+    return encode(call).length > MAX_MESSAGE_BYTES ? tooLarge() : undefined;
   } catch (fault) {
     return failed("INVALID_ARGUMENT", String(fault), { reason: "INVALID_REQUEST" });
   }
 }
 
-/** For what is not even sent. */
+/** The error of a message that is too large to send. */
 export function tooLarge(): HeadwayError {
   return failed("INVALID_ARGUMENT", "It is larger than a message may be.", { reason: "INVALID_REQUEST" });
 }

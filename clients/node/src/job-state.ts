@@ -1,17 +1,17 @@
-/** The engine's record of one job: what it still has to tell the server, in order. */
+/** The engine's record of one job: what it still has to send to the server, in order. */
 
 import { setMaxListeners } from "node:events";
-import { type Call, isEnd, type Word } from "./calls.js";
+import { type Call, isEnd, type SpoolRequest } from "./calls.js";
 import { type HeadwayError, JobCancelled } from "./errors.js";
 import { type Cancellation, type Job, JobStatus } from "./gen/headway/v1/job.js";
-import { type About, heartbeat, Reporter } from "./report.js";
-import type { Letter } from "./spool.js";
-import { Tally } from "./tally.js";
+import { PartState } from "./part-state.js";
+import { type About, heartbeat, Reporter } from "./reporter.js";
+import type { SpoolFile } from "./spool.js";
 
-/** What a job never leaves again. */
+/** The final statuses of a job. */
 export const ENDED: ReadonlySet<JobStatus> = new Set([JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED]);
 
-/** A promise that others settle. Nobody has to look at it. */
+/** A promise that others settle. An unhandled rejection of it is no error. */
 class Promised<T> {
   readonly promise: Promise<T>;
   done = false;
@@ -37,28 +37,28 @@ class Promised<T> {
   }
 }
 
-/** What a step is about. */
-export interface StepOptions {
+/** How a pending call begins. */
+export interface PendingCallOptions {
   call?: Call;
-  /** All that there is to report at its coming is reported first. */
+  /** The reports up to this moment go first. */
   afterReports?: boolean;
-  /** The job is left alone after this step. */
+  /** The engine forgets the job after this call. */
   release?: boolean;
 }
 
-/** A call that a job has to make, or with no call the point up to which its reports shall go out. */
-export class Step {
+/** A call that a job still has to make. Without a call it marks a point: the reports before it have to go out first. */
+export class PendingCall {
   readonly call: Call | undefined;
   afterReports: boolean;
   readonly release: boolean;
-  /** All that its reports have to say is known; what changes later comes too late for it. */
+  /** Everything that the reports before this call have to contain is taken. Later changes do not delay the call. */
   sampled = false;
-  /** What the server answered, or its refusal. */
+  /** What the server answered, or its error. */
   readonly answer = new Promised<Job | undefined>();
-  /** Done with the answer, or as soon as it is known that the server does not answer now. */
+  /** Done together with the answer, or as soon as the server is known to be unreachable. */
   readonly tried = new Promised<void>();
 
-  constructor({ call, afterReports = false, release = false }: StepOptions) {
+  constructor({ call, afterReports = false, release = false }: PendingCallOptions) {
     this.call = call;
     this.afterReports = afterReports;
     this.release = release;
@@ -71,92 +71,92 @@ export class Step {
   }
 }
 
-/** A report to send, and who is told what became of it; nobody for a heartbeat. */
+/** A report to send, and its reporter; undefined for a heartbeat. */
 export interface Dispatch {
   reporter: Reporter | undefined;
   bytes: Uint8Array;
 }
 
-/** How a course begins. */
-export interface CourseOptions {
-  /** The job's heartbeat_timeout in milliseconds, 0 for none; below that no heartbeats are given at all. */
+/** How a job state begins. */
+export interface JobStateOptions {
+  /** The job's heartbeat_timeout in milliseconds, 0 for none. Negative: the job sends no heartbeats. */
   heartbeat: number;
-  /** Whether reports may flow: not before the job is created, or while it is PENDING. */
+  /** Whether reports may be sent: not before the job is created, or while it is PENDING. */
   started: boolean;
 }
 
-/** One job on its way. */
-export class Course {
+/** The engine's record of one job. */
+export class JobState {
   readonly session: string;
-  /** The job as the server last described it; before it did, as the worker did. */
+  /** The job as the server last described it, or as the worker did before that. */
   job: Job;
-  readonly tally: Tally;
+  readonly partState: PartState;
   readonly heartbeat: number;
   started: boolean;
-  /** Why the server wants no more reports, once it does not. */
+  /** Why the server accepts no more reports; undefined as long as it does. */
   error: HeadwayError | undefined;
   over = false;
-  /** Where what is left is written down for a later process, until it is delivered from here after all. */
-  letter: Letter | undefined;
-  /** Aborted once somebody wants the job to end early. */
+  /** The spool file of what is left, until that is delivered from here after all. */
+  file: SpoolFile | undefined;
+  /** Aborted after a cancellation request. */
   readonly cancelled = new AbortController();
   /** Aborted with `error`. */
   readonly stopped = new AbortController();
   calling = false;
-  /** When to look for something to report; in milliseconds of `performance.now()`, as all times here. */
+  /** When the engine next looks for something to report; in milliseconds of `performance.now()`, as all times here. */
   due = 0;
-  /** When to give a heartbeat if there is nothing to report. */
+  /** When to send a heartbeat if there is nothing to report. */
   beatAt = 0;
-  /** When to try again what the server could not take. */
+  /** When to repeat what the server could not accept. */
   retryAt = 0;
-  /** Which worker this is, whoever else has the job meanwhile; 0 before the server said. */
+  /** The attempt of this worker, even if another worker has the job meanwhile; 0 before the server has answered. */
   attempt: number;
   readonly #reporters = new Map<string, Reporter>();
-  readonly #steps: Step[] = [];
+  readonly #pendingCalls: PendingCall[] = [];
 
-  constructor(session: string, job: Job, { heartbeat, started }: CourseOptions) {
+  constructor(session: string, job: Job, { heartbeat, started }: JobStateOptions) {
     this.session = session;
     this.job = job;
     this.attempt = job.attempt;
     this.heartbeat = heartbeat;
     this.started = started;
-    // A worker hands them to all that it begins, however many that are.
+    // A worker may pass the signals to many listeners.
     setMaxListeners(0, this.cancelled.signal, this.stopped.signal);
-    this.tally = this.addPart("", job.size);
+    this.partState = this.addPart("", job.size);
   }
 
-  /** The tally of a part; the same one for the same name. */
-  addPart(name: string, size = 0n): Tally {
+  /** The state of a part; the same one for the same name. */
+  addPart(name: string, size = 0n): PartState {
     let reporter = this.#reporters.get(name);
     if (!reporter) {
       const progress = this.job.parts.get(name) ?? 0n;
-      reporter = new Reporter(new Tally(name, Number(progress)), progress, size);
-      reporter.tally.signal = this.cancelled.signal;
+      reporter = new Reporter(new PartState(name, Number(progress)), progress, size);
+      reporter.partState.signal = this.cancelled.signal;
       this.#reporters.set(name, reporter);
     }
-    return reporter.tally;
+    return reporter.partState;
   }
 
-  addStep(step: Step): void {
-    if (this.over) step.settle(undefined, this.error);
-    else this.#steps.push(step);
+  addCall(pendingCall: PendingCall): void {
+    if (this.over) pendingCall.settle(undefined, this.error);
+    else this.#pendingCalls.push(pendingCall);
   }
 
-  /** Whether it waits for another to start it, and there is nothing to do for it meanwhile. */
+  /** Whether it waits for another worker, and has nothing to do meanwhile. */
   get waits(): boolean {
-    return !this.started && this.#steps.length === 0;
+    return !this.started && this.#pendingCalls.length === 0;
   }
 
-  /** The step whose turn it is, unless reports come first. */
-  get nextStep(): Step | undefined {
-    const step = this.#steps[0];
-    return this.calling || step?.afterReports ? undefined : step;
+  /** The call to make now; undefined if reports go first. */
+  get nextCall(): PendingCall | undefined {
+    const pendingCall = this.#pendingCalls[0];
+    return this.calling || pendingCall?.afterReports ? undefined : pendingCall;
   }
 
-  /** The reports to send now; if there are none, a heartbeat, or the turn of the step that waited for them. */
+  /** The reports to send now. If there are none: a heartbeat, or the call that waited for them goes ahead. */
   *reports(now: number): Generator<Dispatch> {
-    const step = this.#steps[0];
-    const fresh = !step?.sampled;
+    const pendingCall = this.#pendingCalls[0];
+    const fresh = !pendingCall?.sampled;
     let complete = true;
     let silent = true;
     for (const reporter of this.started ? [...this.#reporters.values()] : []) {
@@ -168,32 +168,32 @@ export class Course {
         yield { reporter, bytes: report.bytes };
       }
     }
-    if (step) {
-      // The worker may count on: a step waits for what was there when it came, and not for ever.
-      step.sampled ||= complete;
-      step.afterReports &&= !silent;
+    if (pendingCall) {
+      // The worker may count on. A call waits only for what was there when it was queued.
+      pendingCall.sampled ||= complete;
+      pendingCall.afterReports &&= !silent;
     } else if (silent && this.heartbeat >= 0 && now >= this.beatAt) {
       yield { reporter: undefined, bytes: heartbeat(this.#about(this.attempt)) };
     }
   }
 
-  /** Whether it is the turn of reports, or of the step that waits for them. */
+  /** Whether reports are next, or the call that waits for them. */
   get reporting(): boolean {
-    return !this.over && (this.#steps[0]?.afterReports ?? this.started);
+    return !this.over && (this.#pendingCalls[0]?.afterReports ?? this.started);
   }
 
-  /** Whether more should go out without waiting for the next turn. */
+  /** Whether to send more without waiting for the next report interval. */
   get urgent(): boolean {
-    return this.#steps.length > 0 || [...this.#reporters.values()].some((reporter) => reporter.busy);
+    return this.#pendingCalls.length > 0 || [...this.#reporters.values()].some((reporter) => reporter.busy);
   }
 
-  /** All that is left to say, in order, frozen as it will be sent. */
-  remains(): Word[] {
-    const left: Word[] = [];
-    // A job that nobody has answered for yet begins with its first attempt.
+  /** Everything that is left to send, in order, exactly as it is sent. */
+  undelivered(): SpoolRequest[] {
+    const left: SpoolRequest[] = [];
+    // A job whose creation is unanswered begins with its first attempt.
     let attempt = this.attempt || 1;
     let started = this.started;
-    for (const { call, sampled, afterReports } of this.#steps) {
+    for (const { call, sampled, afterReports } of this.#pendingCalls) {
       if (!call) continue;
       if (isEnd(call)) {
         if (started && afterReports) left.push(...this.#drain(!sampled, attempt));
@@ -202,36 +202,36 @@ export class Course {
       }
       if (call.kind === "CreateJobRequest") started = !call.message.pending;
       if (call.kind === "StartJobRequest") {
-        // Which attempt that will be, only the server can tell: 0 is not checked.
+        // Only the server knows which attempt that will be: 0 is not checked.
         started = true;
         attempt = 0;
       }
       left.push(call);
     }
-    // Also what was said after a point in time that somebody waits for, or has waited for in vain.
+    // Also reports after a point that somebody waits for, or has waited for in vain.
     if (started) left.push(...this.#drain(true, attempt));
     return left;
   }
 
-  /** A step is done. */
-  answered(step: Step, job: Job | undefined): void {
-    this.#steps.shift();
+  /** The first call is done. */
+  answered(pendingCall: PendingCall, job: Job | undefined): void {
+    this.#pendingCalls.shift();
     this.retryAt = 0;
     if (job) {
       this.describe(job);
-      // Who creates a job is its first worker, whoever has taken it over before the answer came.
+      // The creator of a job is its first worker, even if another worker took the job over before the answer came.
       this.attempt ||= 1;
     }
-    if (step.release || (step.call && isEnd(step.call))) this.stop();
-    step.settle(job);
+    if (pendingCall.release || (pendingCall.call && isEnd(pendingCall.call))) this.stop();
+    pendingCall.settle(job);
   }
 
-  /** What the server says of the job. */
+  /** Takes over the server's description of the job. */
   describe(job: Job): void {
     this.job = job;
     this.started = job.status !== JobStatus.PENDING;
-    // What is changed but not sent yet is not forgotten over an older answer.
-    for (const { call } of this.#steps) {
+    // An older answer must not undo changes that are not sent yet.
+    for (const { call } of this.#pendingCalls) {
       if (call?.kind !== "UpdateJobRequest" || !call.message.job) continue;
       const { updateMask, job: wanted } = call.message;
       if (updateMask?.includes("name")) job.name = wanted.name;
@@ -240,35 +240,35 @@ export class Course {
     if (job.cancellation?.requested && !ENDED.has(job.status)) this.cancel(job.cancellation);
   }
 
-  /** The server says that the job shall end early. */
-  cancel(wish: Cancellation): void {
-    this.job.cancellation = wish;
-    this.cancelled.abort(new JobCancelled(wish.reason, wish.deadline));
+  /** The server reports that the job is to end early. */
+  cancel(cancellation: Cancellation): void {
+    this.job.cancellation = cancellation;
+    this.cancelled.abort(new JobCancelled(cancellation.reason, cancellation.deadline));
   }
 
   /** Nothing more is sent for this job. */
   stop(error?: HeadwayError): void {
     this.over = true;
     this.error = error;
-    for (const step of this.#steps.splice(0)) step.settle(undefined, error);
+    for (const pendingCall of this.#pendingCalls.splice(0)) pendingCall.settle(undefined, error);
     if (error) this.stopped.abort(error);
   }
 
-  /** Whoever waits for one of its steps waits no longer. */
+  /** Ends the wait for the pending calls. */
   giveUpWaiting(): void {
-    for (const step of this.#steps) step.tried.resolve();
+    for (const pendingCall of this.#pendingCalls) pendingCall.tried.resolve();
   }
 
   #about(attempt: number): About {
     return { session: this.session, jobId: this.job.id, attempt };
   }
 
-  #drain(fresh: boolean, attempt: number): Word[] {
+  #drain(fresh: boolean, attempt: number): SpoolRequest[] {
     for (const reporter of this.#reporters.values()) reporter.numberAbove(this.job.lastSequence);
     return [...this.#reporters.values()].flatMap((reporter) =>
       reporter
         .drain(this.#about(attempt), fresh)
-        .map(({ message }): Word => ({ kind: "ReportProgressRequest", message })),
+        .map(({ message }): SpoolRequest => ({ kind: "ReportProgressRequest", message })),
     );
   }
 }

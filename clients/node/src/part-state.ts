@@ -1,16 +1,16 @@
 /**
- * What one part of a job has come to: progress, counters, record errors and variables. Nothing here knows the network;
- * the engine looks at a tally when a report is due, so an update costs what an assignment costs.
+ * The state of one part of a job: progress, counters, record errors and variables. It knows nothing of the network; the
+ * engine samples it when a report is due. So an update costs as much as an assignment.
  */
 
 import { RecordError } from "./gen/headway/v1/job.js";
 import { amount, clean, type Json, toRecord } from "./values.js";
 
-const COUNTERS = 64;
-const ERRORS_AT_MOST = 1000;
-const ERRORS_AT_AN_END = 500;
+const MAX_COUNTERS = 64;
+const MAX_ERRORS_PER_REPORT = 1000;
+const MAX_ERRORS_AT_EACH_END = 500;
 
-/** What a tally has to say: totals as they stand, and what was not taken before. */
+/** What a part has to report: current totals, and record errors and variables that were not taken before. */
 export interface Sample {
   progress: number;
   counters: ReadonlyMap<string, number>;
@@ -20,37 +20,37 @@ export interface Sample {
   size: number | undefined;
   /** Something is left for a further sample. */
   more: boolean;
-  /** What is left grows with every sample that is put off, record errors that is. */
+  /** Record errors are left, which pile up if the next sample is delayed. */
   pressing: boolean;
 }
 
-interface Cut {
+interface Checkpoint {
   progress: number;
   counters: Map<string, number>;
   errors: number;
 }
 
-export class Tally {
+export class PartState {
   readonly part: string;
   done: number;
   message: string | undefined;
   size: number | undefined;
-  /** Aborted once somebody wants the job to end early. */
+  /** Aborted after a cancellation request. */
   signal: AbortSignal | undefined;
-  /** Called at the first change, if it is there. */
+  /** Called at the first change, if it is set. */
   woken: (() => void) | undefined;
   readonly #counters = new Map<string, number>();
   readonly #errors = new Backlog();
   #errorsTaken = 0;
   #variables: { [key: string]: Json } | undefined;
-  #cut: Cut | undefined;
+  #checkpoint: Checkpoint | undefined;
 
   constructor(part: string, progress = 0) {
     this.part = part;
     this.done = progress;
   }
 
-  /** Called before every change. */
+  /** Call it before every change. */
   touch(): void {
     const woken = this.woken;
     this.woken = undefined;
@@ -61,7 +61,7 @@ export class Tally {
     let name = counter;
     if (!this.#counters.has(name)) {
       name = clean(counter, 128) || "?";
-      if (!this.#counters.has(name) && this.#counters.size === COUNTERS) return;
+      if (!this.#counters.has(name) && this.#counters.size === MAX_COUNTERS) return;
     }
     this.#counters.set(name, (this.#counters.get(name) ?? 0) + amount(by, 0));
   }
@@ -70,12 +70,12 @@ export class Tally {
     this.#errors.append({ record: clean(record, 256) || "?", message: clean(message, 1024), code: clean(code, 64) });
   }
 
-  /** Merges variables. `cut`: they belong to this moment's progress, counters and record errors. */
-  merge(variables: object, cut: boolean): { [key: string]: Json } {
+  /** Merges variables. `checkpoint`: they belong to this moment's progress, counters and record errors. */
+  merge(variables: object, checkpoint: boolean): { [key: string]: Json } {
     const json = toRecord(variables);
     this.#variables = Object.fromEntries([...Object.entries(this.#variables ?? {}), ...Object.entries(json)]);
-    if (cut) {
-      this.#cut = {
+    if (checkpoint) {
+      this.#checkpoint = {
         progress: this.done,
         counters: new Map(this.#counters),
         errors: this.#errorsTaken + this.#errors.length,
@@ -84,13 +84,13 @@ export class Tally {
     return json;
   }
 
-  /** All there is to say, with record errors of at most `room` bytes, one of them apart. */
+  /** Takes everything there is to report. The record errors have at most `room` bytes, plus one. */
   sample(room: number): Sample {
-    const cut = this.#cut;
-    let waiting = cut ? cut.errors - this.#errorsTaken : this.#errors.length;
+    const checkpoint = this.#checkpoint;
+    let waiting = checkpoint ? checkpoint.errors - this.#errorsTaken : this.#errors.length;
     const errors: RecordError[] = [];
     let left = room;
-    while (waiting > 0 && left > 0 && errors.length < ERRORS_AT_MOST) {
+    while (waiting > 0 && left > 0 && errors.length < MAX_ERRORS_PER_REPORT) {
       const error = this.#errors.shift();
       errors.push(error);
       left -= Buffer.byteLength(error.record) + Buffer.byteLength(error.message) + Buffer.byteLength(error.code) + 12;
@@ -100,22 +100,22 @@ export class Tally {
     let variables: Sample["variables"];
     if (waiting === 0) {
       variables = this.#variables;
-      this.#variables = this.#cut = undefined;
+      this.#variables = this.#checkpoint = undefined;
     }
     return {
-      progress: cut ? cut.progress : this.done,
-      counters: cut ? cut.counters : new Map(this.#counters),
+      progress: checkpoint ? checkpoint.progress : this.done,
+      counters: checkpoint ? checkpoint.counters : new Map(this.#counters),
       errors,
       variables,
       message: this.message,
       size: this.size,
-      more: cut !== undefined || waiting > 0,
+      more: checkpoint !== undefined || waiting > 0,
       pressing: waiting > 0,
     };
   }
 }
 
-/** Record errors that wait to be sent: all of them counted, those at either end with their texts. */
+/** Holds record errors until they are sent. It counts all of them, and keeps the texts of the first and the last. */
 class Backlog {
   readonly #first: RecordError[] = [];
   #nameless = 0;
@@ -126,18 +126,18 @@ class Backlog {
   }
 
   append(error: RecordError): void {
-    if (this.#last.length === 0 && this.#first.length < ERRORS_AT_AN_END) {
+    if (this.#last.length === 0 && this.#first.length < MAX_ERRORS_AT_EACH_END) {
       this.#first.push(error);
       return;
     }
     this.#last.push(error);
-    if (this.#last.length > ERRORS_AT_AN_END) {
+    if (this.#last.length > MAX_ERRORS_AT_EACH_END) {
       this.#last.shift();
       this.#nameless += 1;
     }
   }
 
-  /** The oldest one; there must be one. */
+  /** Removes and returns the oldest one. The backlog must not be empty. */
   shift(): RecordError {
     const first = this.#first.shift();
     if (first) return first;

@@ -1,17 +1,17 @@
-/** What a process does at its end with what its clients have not delivered. */
+/** What a process does at its end with undelivered reports. */
 
-/** Who may have something to deliver. */
+/** A client that may have something to deliver. */
 export interface Deliverer {
-  /** Waits a while until all is delivered. */
+  /** Waits a while until everything is delivered. */
   close(): Promise<void>;
-  /** Writes down what is left, at once. */
-  leave(): void;
+  /** Saves what is left, at once. */
+  spool(): void;
 }
 
 const deliverers = new Set<Deliverer>();
 let watched = false;
 
-/** This one may have something to deliver when the process ends. */
+/** Registers a client that may have something to deliver when the process ends. */
 export function remember(deliverer: Deliverer): void {
   deliverers.add(deliverer);
   if (watched) return;
@@ -19,13 +19,13 @@ export function remember(deliverer: Deliverer): void {
   process.on("beforeExit", () => {
     for (const one of deliverers) void one.close();
   });
-  // process.exit() and an error that nobody caught leave no time to wait.
+  // process.exit() and an uncaught error leave no time to wait.
   process.on("exit", () => {
-    for (const one of deliverers) one.leave();
+    for (const one of deliverers) one.spool();
   });
 }
 
-/** This one has not. */
+/** Removes a client that has nothing left. */
 export function forget(deliverer: Deliverer): void {
   deliverers.delete(deliverer);
 }

@@ -5,16 +5,16 @@ import type { Wire } from "./calls.js";
 import { fromGrpc, type HeadwayError } from "./errors.js";
 import type { StreamProgressResponse } from "./gen/headway/v1/job_service.js";
 
-const PARTING = 1_000;
+const CLOSE_TIMEOUT = 1_000;
 
-/** Whom a stream tells. */
+/** Receives what arrives on a stream. */
 export interface Listener {
   answered(stream: ReportStream, response: StreamProgressResponse): void;
-  /** It is over; no error if the server ended it as it should. */
+  /** The stream is over; no error if the server ended it normally. */
   ended(stream: ReportStream, error: HeadwayError | undefined): void;
 }
 
-/** Sends requests and hands each response on, until it is closed. */
+/** Sends requests and passes each response on, until it is closed. */
 export class ReportStream {
   sent = 0;
   readonly #call: ClientDuplexStream<Uint8Array, StreamProgressResponse>;
@@ -36,9 +36,9 @@ export class ReportStream {
     this.#call.cancel();
   }
 
-  /** Ends the call as it should be ended. All is acknowledged. */
+  /** Ends the call normally. Everything is acknowledged. */
   part(): void {
     this.#call.end();
-    setTimeout(() => this.#call.cancel(), PARTING).unref();
+    setTimeout(() => this.#call.cancel(), CLOSE_TIMEOUT).unref();
   }
 }

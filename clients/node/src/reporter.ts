@@ -1,37 +1,37 @@
-/** What was reported of one tally and what was not: the numbered reports that make a retry count once. */
+/** Knows what was reported of one part and what was not: numbered reports make a retry count once. */
 
 import type { FieldFault, HeadwayError } from "./errors.js";
 import { ReportProgressRequest } from "./gen/headway/v1/job_service.js";
 import { microseconds } from "./ids.js";
-import type { Tally } from "./tally.js";
+import type { PartState } from "./part-state.js";
 import { whole } from "./values.js";
 
-const ERRORS_ROOM = 1024 * 1024;
+const MAX_ERROR_BYTES_PER_REPORT = 1024 * 1024;
 
-/** A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over. */
-const COUNTABLE = 1n << 62n;
+/** No clock gives a sequence from here on, and counting on from it could exceed 2⁶³. Such a sequence is ignored. */
+const MAX_USABLE_SEQUENCE = 1n << 62n;
 
-/** Whose report it is. */
+/** The fields that all reports of a job carry. */
 export interface About {
   session: string;
   jobId: string;
   attempt: number;
 }
 
-/** A report, and its bytes: the same whenever it is sent. */
+/** A report and its bytes, which are the same whenever it is sent. */
 export interface Report {
   message: ReportProgressRequest;
   bytes: Uint8Array;
 }
 
-/** A report that says no more than that the worker is there. */
+/** A report that only says that the worker is alive. */
 export function heartbeat({ session, jobId, attempt }: About): Uint8Array {
   return encode(ReportProgressRequest.fromPartial({ sessionId: session, jobId, attempt }));
 }
 
-/** Turns one tally's state into reports. A report stays the same, and is sent again, until it is settled. */
+/** Turns one part's state into reports. A report stays the same, and is sent again, until it is settled. */
 export class Reporter {
-  readonly tally: Tally;
+  readonly partState: PartState;
   #sequence = BigInt(microseconds());
   #progress: bigint;
   #size: bigint;
@@ -41,52 +41,52 @@ export class Reporter {
   #more = false;
   #pressing = false;
 
-  constructor(tally: Tally, progress = 0n, size = 0n) {
-    this.tally = tally;
+  constructor(partState: PartState, progress = 0n, size = 0n) {
+    this.partState = partState;
     this.#progress = progress;
     this.#size = size;
   }
 
   /**
-   * The server has applied a report with the sequence `last`. What is reported from now on is newer, also where an
-   * earlier process of the same attempt had a later clock.
+   * The server has applied a report with the sequence `last`. Later reports must have higher numbers, even if an
+   * earlier process of the same attempt had a faster clock.
    */
   numberAbove(last: bigint): void {
-    if (last > this.#sequence && last < COUNTABLE) this.#sequence = last;
+    if (last > this.#sequence && last < MAX_USABLE_SEQUENCE) this.#sequence = last;
   }
 
-  /** Whether a report is unsettled, or another must follow before its turn. */
+  /** Whether a report is unsettled, or another must follow without waiting. */
   get busy(): boolean {
     return this.unsettled || this.#pressing;
   }
 
-  /** Whether a report is on its way. */
+  /** Whether a report is not settled yet. */
   get unsettled(): boolean {
     return this.#unsettled.length > 0;
   }
 
   /**
-   * The unsettled report, or a new one, or undefined if nothing has changed. Not `fresh`: a new one only to complete
-   * the one before.
+   * The unsettled report, or a new one, or undefined if nothing has changed. Without `fresh` it makes a new report only
+   * to complete the one before.
    */
   report(about: About, fresh: boolean): Report | undefined {
     if (!this.unsettled && (fresh || this.#more)) this.#freeze(about);
     return this.#unsettled[0];
   }
 
-  /** All that this tally has left to say, frozen as it will be sent, if it is still sent from here. */
+  /** Everything that this part has left to report, exactly as it is sent if this process still sends it. */
   drain(about: About, fresh: boolean): Report[] {
     let more = fresh ? this.#freeze(about) : true;
     while (more && this.#more) more = this.#freeze(about);
     return [...this.#unsettled];
   }
 
-  /** The report was applied. */
+  /** The server has applied the report. */
   settle(): void {
     this.#unsettled.shift();
   }
 
-  /** The report was refused as it is: the rest of it goes out again without what is at fault. */
+  /** The server has refused the report. The rest of it goes out again without the invalid fields. */
   refused({ fields }: HeadwayError): void {
     const report = this.#unsettled[0];
     if (!report || !lighten(report.message, fields)) {
@@ -103,10 +103,10 @@ export class Reporter {
   }
 
   #draft({ session, jobId, attempt }: About): ReportProgressRequest | undefined {
-    const sample = this.tally.sample(ERRORS_ROOM);
+    const sample = this.partState.sample(MAX_ERROR_BYTES_PER_REPORT);
     this.#more = sample.more;
     this.#pressing = sample.pressing;
-    const report = ReportProgressRequest.fromPartial({ sessionId: session, jobId, attempt, part: this.tally.part });
+    const report = ReportProgressRequest.fromPartial({ sessionId: session, jobId, attempt, part: this.partState.part });
     let progress = whole(sample.progress);
     if (progress < 0n) progress = 0n;
     if (progress !== this.#progress) report.progress = this.#progress = progress;
@@ -143,8 +143,9 @@ export class Reporter {
 }
 
 /**
- * Takes out of a report what is at fault, and says whether it had that: counters and a progress that together with those
- * of others are beyond what a job may have, if the error names them, else the variables.
+ * Removes from a report what the server refused, and returns whether there was such a thing. If the error names
+ * counters or the progress (they can exceed a limit together with other reports), this removes those, else the
+ * variables.
  */
 export function lighten(report: ReportProgressRequest, faults: readonly FieldFault[]): boolean {
   let lighter = false;

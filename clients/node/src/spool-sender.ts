@@ -1,54 +1,54 @@
-/** Leaves in the spool what this process could not deliver, and sends what earlier ones left. */
+/** Saves in the spool what this process could not deliver, and sends what earlier processes left there. */
 
 import { existsSync } from "node:fs";
-import { type Call, isEnd, Wire, type Word } from "./calls.js";
-import { inOneLine, type Logger } from "./contact.js";
-import type { Course } from "./course.js";
+import { type Call, isEnd, type SpoolRequest, Wire } from "./calls.js";
+import { inOneLine, type Logger } from "./connection-state.js";
+import { ErrorPolicy, policyFor } from "./error-policy.js";
 import { fromGrpc, HeadwayError } from "./errors.js";
 import { JobServiceService as service } from "./gen/headway/v1/job_service.js";
-import { lighten } from "./report.js";
+import type { JobState } from "./job-state.js";
+import { lighten } from "./reporter.js";
 import * as spool from "./spool.js";
 import type { Target } from "./target.js";
-import { judge, Verdict } from "./verdict.js";
 
-const PATIENCE = 10_000;
+const ANSWER_TIMEOUT = 10_000;
 
-/** What became of the letters for a server: how many of them. */
+/** Counts what happened to the spool files for a server. */
 export interface Delivery {
-  /** Arrived. */
+  /** Stored by the server. */
   sent: number;
-  /** Put aside, since the server will never take them. */
+  /** Set aside, since the server will never accept them. */
   refused: number;
   /** Still there, since the server does not answer. */
   waiting: number;
 }
 
 /**
- * Writes what these jobs have left to say. For each that has something left: where it is, or "" if it cannot be
- * written. One warning says why, however many jobs there are.
+ * Saves what these jobs have left to send. The result has an entry for each job with something left: the path of its
+ * file, or "" if it cannot be saved. One warning says why, however many jobs there are.
  */
-export function writeDown(courses: Iterable<Course>, target: Target, log: Logger): Map<Course, string> {
-  const left = new Map<Course, string>();
+export function spoolUndelivered(jobs: Iterable<JobState>, target: Target, log: Logger): Map<JobState, string> {
+  const left = new Map<JobState, string>();
   let fault: unknown;
-  for (const course of courses) {
+  for (const jobState of jobs) {
     try {
-      const words = course.over ? [] : course.remains();
-      if (words.length === 0) continue;
-      left.set(course, "");
+      const requests = jobState.over ? [] : jobState.undelivered();
+      if (requests.length === 0) continue;
+      left.set(jobState, "");
       if (spool.folder() === undefined) continue;
-      const { id: jobId, name } = course.job;
-      course.letter = spool.write({ address: target.address, tls: target.tls, jobId, name, words }, course.letter);
-      left.set(course, course.letter.path);
+      const { id: jobId, name } = jobState.job;
+      jobState.file = spool.write({ address: target.address, tls: target.tls, jobId, name, requests }, jobState.file);
+      left.set(jobState, jobState.file.path);
     } catch (error) {
       fault = error;
     }
   }
-  if (fault) log.warn(`headway: what is left to say cannot be written down: ${(fault as Error).message}`);
+  if (fault) log.warn(`headway: undelivered reports cannot be saved: ${(fault as Error).message}`);
   return left;
 }
 
-/** Goes through the letters for one server, one after the other, over a channel of its own. */
-export class Postman {
+/** Sends the spool files for one server, one after the other, over a channel of its own. */
+export class SpoolSender {
   readonly #target: Target;
   readonly #log: Logger;
   #wire: Wire | undefined;
@@ -60,26 +60,27 @@ export class Postman {
   }
 
   /**
-   * Sends what waits for this server, or what there is of one job. If the server does not answer, the rest stays for
-   * a later time.
+   * Sends the files that wait for this server, or those of one job. If the server does not answer, the rest stays for
+   * later.
    */
   async deliver(jobId?: string): Promise<Delivery> {
     const delivery: Delivery = { sent: 0, refused: 0, waiting: 0 };
-    const files = spool.letters(this.#target, jobId);
+    const files = spool.waitingFiles(this.#target, jobId);
     if (files.length === 0) return delivery;
     this.#wire = new Wire(this.#target, { retry: false });
     try {
       let answers = true;
       const held = new Set<string>();
       for (const file of files) {
-        const job = spool.jobIn(file);
-        const claimed = answers && !this.#stopped && !held.has(job) ? spool.Letter.claim(file) : undefined;
+        const job = spool.jobInName(file);
+        const claimed = answers && !this.#stopped && !held.has(job) ? spool.SpoolFile.claim(file) : undefined;
         if (claimed) {
-          const outcome = await this.#bring(claimed.letter, claimed.text);
+          const outcome = await this.#bring(claimed.file, claimed.text);
           delivery[outcome] += 1;
           answers = outcome !== "waiting";
         } else if (existsSync(file)) {
-          // It is in other hands, or none of ours: what comes after it of the same job waits for it, all else does not.
+          // Another process has it, or it belongs to another user. Later files of the same job wait for it, others do
+          // not.
           held.add(job);
           delivery.waiting += 1;
         }
@@ -90,71 +91,73 @@ export class Postman {
     return delivery;
   }
 
-  /** Breaks off. */
+  /** Stops. */
   stop(): void {
     this.#stopped = true;
     this.#wire?.close();
   }
 
-  async #bring(letter: spool.Letter, text: string): Promise<keyof Delivery> {
+  async #bring(file: spool.SpoolFile, text: string): Promise<keyof Delivery> {
     try {
-      const { jobId, words } = spool.fromFile(text);
-      await this.#send(words);
-      this.#log.info(`headway: what was left to say of job ${jobId} is delivered`);
-      letter.remove();
+      const { jobId, requests } = spool.fromFile(text);
+      await this.#send(requests);
+      this.#log.info(`headway: the spool file of job ${jobId} is delivered`);
+      file.remove();
       return "sent";
     } catch (error) {
-      const verdict = error instanceof HeadwayError ? judge(error) : Verdict.Refused;
-      if (verdict !== Verdict.Gone && verdict !== Verdict.Refused) return "waiting";
+      const policy = error instanceof HeadwayError ? policyFor(error) : ErrorPolicy.Drop;
+      if (policy !== ErrorPolicy.Stop && policy !== ErrorPolicy.Drop) return "waiting";
       const reason = error instanceof HeadwayError ? inOneLine(error) : (error as Error).message;
-      this.#log.warn(`headway: what was left to say of a job is refused, see ${letter.refuse()}: ${reason}`);
+      this.#log.warn(
+        `headway: the server refused what an earlier process left for a job, see ${file.refuse()}: ${reason}`,
+      );
       return "refused";
     } finally {
-      letter.release();
+      file.release();
     }
   }
 
-  /** Makes these calls in order. HeadwayError if one fails that matters. */
-  async #send(words: Word[]): Promise<void> {
+  /** Makes these calls in order. HeadwayError if an essential call fails. */
+  async #send(requests: SpoolRequest[]): Promise<void> {
     let ended: HeadwayError | undefined;
-    for (const word of words) {
+    for (const request of requests) {
       try {
-        await this.#call(word);
-        if (isEnd(word)) ended = undefined;
+        await this.#call(request);
+        if (isEnd(request)) ended = undefined;
       } catch (error) {
-        // If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
+        // If the end arrived and only its answer was lost, everything before it arrived too. Repeating the end tells.
         const reason = fromGrpc(error);
-        if (isEnd(word) || reason.reason !== "JOB_ENDED") throw reason;
+        if (isEnd(request) || reason.reason !== "JOB_ENDED") throw reason;
         ended = reason;
       }
     }
     if (ended) throw ended;
   }
 
-  async #call(word: Word): Promise<void> {
+  async #call(request: SpoolRequest): Promise<void> {
     try {
-      await this.#callOnce(word);
+      await this.#callOnce(request);
     } catch (error) {
-      // As the engine does: what is refused of a job must not keep the rest of it back.
+      // As in the engine: a refused part of a job must not hold back the rest.
       const refusal = fromGrpc(error);
-      if (judge(refusal) !== Verdict.Refused) throw error;
-      if (word.kind === "ReportProgressRequest") {
-        if (lighten(word.message, refusal.fields)) await this.#call(word);
-      } else if (word.kind === "FinishJobRequest" && word.message.results !== undefined) {
-        word.message.results = undefined;
-        await this.#callOnce(word);
-      } else if (word.kind !== "UpdateJobRequest") {
+      if (policyFor(refusal) !== ErrorPolicy.Drop) throw error;
+      if (request.kind === "ReportProgressRequest") {
+        if (lighten(request.message, refusal.fields)) await this.#call(request);
+      } else if (request.kind === "FinishJobRequest" && request.message.results !== undefined) {
+        request.message.results = undefined;
+        await this.#callOnce(request);
+      } else if (request.kind !== "UpdateJobRequest") {
         throw error;
       }
     }
   }
 
-  async #callOnce(word: Word): Promise<void> {
+  async #callOnce(request: SpoolRequest): Promise<void> {
     const wire = this.#wire as Wire;
-    if (word.kind === "ReportProgressRequest") {
-      await wire.unary(service.reportProgress, word.message, { timeout: PATIENCE });
+    if (request.kind === "ReportProgressRequest") {
+      await wire.unary(service.reportProgress, request.message, { timeout: ANSWER_TIMEOUT });
     } else {
-      await wire.place(word as Call, { timeout: PATIENCE });
+      await wire.place(request as Call, { timeout: ANSWER_TIMEOUT });
     }
   }
 }

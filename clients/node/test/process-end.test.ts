@@ -4,11 +4,11 @@ import fs from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import type { Word } from "#dist/calls.js";
+import type { SpoolRequest } from "#dist/calls.js";
 import { fromFile } from "#dist/spool.js";
 
-/** Runs a worker whose server is not there; what is then in the spool, and the status. */
-function leftBy(ending: string): { words: Word[]; kinds: string[]; status: number | null; notes: string } {
+/** Runs a worker of a server that does not exist. Returns the spool's content, and the status. */
+function leftBy(ending: string): { requests: SpoolRequest[]; kinds: string[]; status: number | null; notes: string } {
   const place = fs.mkdtempSync(path.join(tmpdir(), "headway-"));
   const script = `
     import { connect } from "@headway/client";
@@ -19,8 +19,8 @@ function leftBy(ending: string): { words: Word[]; kinds: string[]; status: numbe
   const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", script], { env });
   const files = fs.readdirSync(place).map((name) => fromFile(fs.readFileSync(path.join(place, name), "utf8")));
   fs.rmSync(place, { recursive: true });
-  const words = files.flatMap((file) => file.words);
-  return { words, kinds: words.map(({ kind }) => kind), status, notes: String(stderr) };
+  const requests = files.flatMap((file) => file.requests);
+  return { requests, kinds: requests.map(({ kind }) => kind), status, notes: String(stderr) };
 }
 
 const started = ["CreateJobRequest", "ReportProgressRequest"];
@@ -48,7 +48,7 @@ test("a block that is left without an end fails its job", () => {
 
 test("a code that is none, or OK, is UNKNOWN", () => {
   for (const code of ['"OK"', '"NOPE"', "1"]) {
-    const end = leftBy(`await job.fail("x", ${code});`).words.at(-1);
+    const end = leftBy(`await job.fail("x", ${code});`).requests.at(-1);
     assert.ok(end?.kind === "FailJobRequest");
     assert.equal(end.message.error?.code, 2);
   }
