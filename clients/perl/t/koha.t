@@ -37,7 +37,7 @@ subtest 'The parent forks, the child works, and somebody asks' => sub {
         close STDERR;
         $job->progress(1);
 
-        # What a command prints must not get into the connection.
+        # The output of a command must not get into the connection.
         system 'echo noise; echo noise >&2';
         $job->progress($_) for 2 .. 3;
         $job->finish( { num_added => 3 } );

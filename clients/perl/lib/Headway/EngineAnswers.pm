@@ -1,6 +1,6 @@
-package Headway::Outcome;
+package Headway::EngineAnswers;
 
-# The half of the engine that knows what an answer means for whoever sent the call: a job's report or step, or a letter.
+# The part of the engine that handles answers: to a job's report or call, and to a call from a spool file.
 
 use 5.016;
 use strict;
@@ -10,57 +10,60 @@ use Headway::Error ();
 use Headway::Ids   qw(chance now);
 use Headway::Json  qw(job_state seconds);
 
-# Seconds between two reports, whatever the server asks for.
-my ( $QUICKEST, $SLOWEST ) = ( 0.01, 30.0 );
+# The limits (s) of the report interval, whatever the server asks for.
+my ( $MIN_REPORT_INTERVAL, $MAX_REPORT_INTERVAL ) = ( 0.01, 30.0 );
 
 sub _reported {
-    my ( $self, $course, $reporter, $answer, $error ) = @_;
+    my ( $self, $job_state, $reporter, $answer, $error ) = @_;
     if ($error) {
-        my $verdict = $error->verdict;
-        return $self->_outage( $error, 0 ) if $verdict eq 'AWAY';
-        if    ( $verdict eq 'GONE' )  { $self->_stop( $course, $error ) }
-        elsif ( $verdict eq 'LATER' ) { $self->_later( $course, $error ) }
+        my $policy = $error->error_policy;
+        return $self->_outage( $error, 0 ) if $policy eq 'RECONNECT';
+        if    ( $policy eq 'STOP' )  { $self->_stop( $job_state, $error ) }
+        elsif ( $policy eq 'RETRY' ) { $self->_retry_later( $job_state, $error ) }
         elsif ($reporter) {
-            $self->_notice( 'a report of job %s was refused: %s', $course, $error );
+            $self->_warn( 'a report of job %s was refused: %s', $job_state, $error );
             $reporter->refused($error);
         }
         else {
-            # Nothing in a heartbeat could be put right.
-            $self->_stop( $course, $error );
+            # A heartbeat has nothing that could be left out.
+            $self->_stop( $job_state, $error );
         }
     }
     else {
         $self->_heard;
         $reporter->settle if $reporter;
-        my $pace = seconds( $answer->{nextReportAfter} ) || $self->{pace};
-        $self->{pace} = $pace < $QUICKEST ? $QUICKEST : $pace > $SLOWEST ? $SLOWEST : $pace;
-        my $wish = $answer->{cancellation};
-        $course->cancel($wish) if $wish && $wish->{requested};
+        my $interval = seconds( $answer->{nextReportAfter} ) || $self->{report_interval};
+        $self->{report_interval} =
+              $interval < $MIN_REPORT_INTERVAL ? $MIN_REPORT_INTERVAL
+            : $interval > $MAX_REPORT_INTERVAL ? $MAX_REPORT_INTERVAL
+            :                                    $interval;
+        my $cancellation = $answer->{cancellation};
+        $job_state->cancel($cancellation) if $cancellation && $cancellation->{requested};
     }
-    my $turn = now() + $self->_turn_of($course);
-    $course->{beat_at} = $turn if $course->{beat_at} > $turn;
-    $course->{due}     = $course->urgent ? 0 : $turn;
+    my $turn = now() + $self->_turn_of($job_state);
+    $job_state->{beat_at} = $turn if $job_state->{beat_at} > $turn;
+    $job_state->{due}     = $job_state->urgent ? 0 : $turn;
     return;
 }
 
-sub _stepped {
-    my ( $self, $course, $step, $answer, $error ) = @_;
+sub _called {
+    my ( $self, $job_state, $pending, $answer, $error ) = @_;
     if ( !$error ) {
-        my $job = $step->{method} =~ /\A(?:ReportProgress|ClearJob)\z/ ? undef : job_state($answer);
+        my $job = $pending->{method} =~ /\A(?:ReportProgress|ClearJob)\z/ ? undef : job_state($answer);
         return $self->_outage( Headway::Error->new( message => 'an answer to something else' ), 0 )
-            if $job && $job->{id} ne $course->id;
+            if $job && $job->{id} ne $job_state->id;
         $self->_heard;
-        $course->answered( $step, $job );
-        @{$course}{qw(due beat_at)} = ( 0, now() + $self->_turn_of($course) );
+        $job_state->answered( $pending, $job );
+        @{$job_state}{qw(due beat_at)} = ( 0, now() + $self->_turn_of($job_state) );
         return;
     }
-    my $verdict = $error->verdict;
-    if ( $verdict eq 'LATER' ) {
-        $self->_later( $course, $error );
-        $step->{tried} = 1;
+    my $policy = $error->error_policy;
+    if ( $policy eq 'RETRY' ) {
+        $self->_retry_later( $job_state, $error );
+        $pending->{tried} = 1;
     }
-    elsif ( $verdict ne 'AWAY' || $error->keeps_out && $step->{method} eq 'CreateJob' ) {
-        $self->_declined( $course, $step, $error );
+    elsif ( $policy ne 'RECONNECT' || $error->denies_access && $pending->{method} eq 'CreateJob' ) {
+        $self->_declined( $job_state, $pending, $error );
     }
     else {
         $self->_outage( $error, 0 );
@@ -69,56 +72,56 @@ sub _stepped {
 }
 
 sub _declined {
-    my ( $self, $course, $step, $error ) = @_;
-    my ( $method, $request ) = @{$step}{qw(method request)};
-    if ( $step->{instead} ) {
-        my $instead = $step->{instead}->($error);
-        $step->{error} = $error;
-        $course->answered($step);
-        unshift @{ $course->{steps} }, $instead if $instead;
+    my ( $self, $job_state, $pending, $error ) = @_;
+    my ( $method, $request ) = @{$pending}{qw(method request)};
+    if ( $pending->{instead} ) {
+        my $instead = $pending->{instead}->($error);
+        $pending->{error} = $error;
+        $job_state->answered($pending);
+        unshift @{ $job_state->{pending} }, $instead if $instead;
     }
     elsif ( $method eq 'FinishJob' && exists $request->{results} && $error->code eq 'INVALID_ARGUMENT' ) {
-        $self->_notice( 'the results of job %s were refused, so it ends without: %s', $course, $error );
+        $self->_warn( 'the results of job %s were refused, so it ends without: %s', $job_state, $error );
         delete $request->{results};
     }
-    elsif ( $method eq 'UpdateJob' && $error->verdict ne 'GONE' ) {
-        $self->_notice( 'a change of job %s was refused: %s', $course, $error );
-        $course->answered($step);
+    elsif ( $method eq 'UpdateJob' && $error->error_policy ne 'STOP' ) {
+        $self->_warn( 'a change of job %s was refused: %s', $job_state, $error );
+        $job_state->answered($pending);
     }
     else {
-        $self->_stop( $course, $error );
+        $self->_stop( $job_state, $error );
     }
     return;
 }
 
-sub _posted {
-    my ( $self, $postman, $answer, $error ) = @_;
-    return $self->_outage( $error, 0 ) if $error && $error->verdict eq 'AWAY';
-    $self->{contact}->heard;
-    $postman->answered($error);
+sub _spool_answered {
+    my ( $self, $spool_sender, $answer, $error ) = @_;
+    return $self->_outage( $error, 0 ) if $error && $error->error_policy eq 'RECONNECT';
+    $self->{connection_state}->reached;
+    $spool_sender->answered($error);
     return;
 }
 
 sub _stop {
-    my ( $self, $course, $error ) = @_;
-    return if $course->{over};
-    $self->_notice( 'job %s is no longer reported: %s', $course, $error );
-    $course->stop($error);
+    my ( $self, $job_state, $error ) = @_;
+    return if $job_state->{over};
+    $self->_warn( 'job %s is no longer reported: %s', $job_state, $error );
+    $job_state->stop($error);
     return;
 }
 
-sub _later {
-    my ( $self, $course, $error ) = @_;
-    $self->_notice( 'job %s has to wait: %s', $course, $error ) if !$course->{retry_at};
+sub _retry_later {
+    my ( $self, $job_state, $error ) = @_;
+    $self->_warn( 'job %s has to wait: %s', $job_state, $error ) if !$job_state->{retry_at};
     my $pause = $error->retry_after // 1.0;
     $pause = $pause < 0.1 ? 0.1 : $pause > 60 ? 60 : $pause;
-    $course->{retry_at} = now() + $pause * chance( 1.0, 1.2 );
+    $job_state->{retry_at} = now() + $pause * chance( 1.0, 1.2 );
     return;
 }
 
-sub _notice {
-    my ( $self, $text, $course, $error ) = @_;
-    $self->{contact}->notice( sprintf $text, $course->id, $error->in_words );
+sub _warn {
+    my ( $self, $text, $job_state, $error ) = @_;
+    $self->{connection_state}->warn_user( sprintf $text, $job_state->id, $error->log_text );
     return;
 }
 

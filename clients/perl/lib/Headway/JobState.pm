@@ -1,14 +1,15 @@
-package Headway::Course;
+package Headway::JobState;
 
-# One job on its way: what it still has to tell the server, in order.
+# The engine's record of one job: what it still has to send to the server, in order.
 #
-# A step is a call that a job has to make, or with no method the point up to which its reports shall go out:
+# A pending call is a call that a job still has to make. Without a method it marks a point: the reports before it go
+# first.
 #
 #   method, request   the call
 #   after_reports     it waits for what the meters have to say
 #   sampled           all that is known; what changes later comes too late for it
 #   release           the job is left alone after it
-#   instead           what to do if it is refused: given the error, a further step, or nothing, which means to go on
+#   instead           what to do if it is refused: given the error, a further \$ => pending => $, or nothing, which means to go on
 #   done, tried       settled; or it is known that the server does not answer now
 #   error, answer     what the server said
 
@@ -18,7 +19,7 @@ use warnings;
 
 use Headway::Cancelled ();
 use Headway::Meter     ();
-use Headway::Report    ();
+use Headway::Reporter  ();
 
 my %ENDS = map { $_ => 1 } qw(FinishJob FailJob);
 
@@ -27,7 +28,7 @@ sub new {
     my $never = 9**9**9;
     my $self  = bless {
         session   => undef,     # a Headway::Session
-        passing   => 0,         # whether the engine forgets it when it has no steps
+        passing   => 0,         # whether the engine forgets it when it has no pending calls
         job       => undef,     # as the server last described it; before it did, as the worker did
         heartbeat => -1,        # seconds; 0 = never LOST, below 0 = not even a question now and then
         started   => 1,         # whether reports may flow: not before the job is created, or while it is PENDING
@@ -41,7 +42,7 @@ sub new {
         retry_at  => 0,
         reporters => [],
         round     => undef,
-        steps     => [],
+        pending   => [],
         at_once   => 0,         # when an unjoined job is due: with its first change
         never     => \$never,
         %about,
@@ -52,7 +53,7 @@ sub new {
 
 sub id { return $_[0]{job}{id} }
 
-# Which attempt this worker's is: to look at a job that another has taken over does not take it back.
+# The attempt of this worker. Reading a job that another has taken over does not take it back.
 sub attempt { return $_[0]{attempt} }
 
 # The meter of a part; the same one for the same name.
@@ -63,12 +64,12 @@ sub part {
     }
     my $progress = $self->{job}{parts}{$name} || 0;
     my $meter    = Headway::Meter->new( $name, $progress );
-    push @{ $self->{reporters} }, Headway::Report->new( $meter, $progress, $self->{job}{size} );
-    @{$meter}{qw(course due)} = ( $self, $self->_clock );
+    push @{ $self->{reporters} }, Headway::Reporter->new( $meter, $progress, $self->{job}{size} );
+    @{$meter}{qw(job_state due)} = ( $self, $self->_clock );
     return $meter;
 }
 
-# When the meters call `look`: a job that was only fetched is reported from its first change on.
+# The due time for the meters: a job that was only fetched is reported from its first change on.
 sub _clock {
     my ($self) = @_;
     return $self->{over} ? $self->{never} : $self->{engine}->has($self) ? $self->{engine}->clock : \$self->{at_once};
@@ -87,39 +88,40 @@ sub look {
     return;
 }
 
-sub add_step {
-    my ( $self, $step ) = @_;
+sub add_call {
+    my ( $self, $pending ) = @_;
     if ( $self->{over} ) {
-        @{$step}{qw(done tried error)} = ( 1, 1, $self->{error} );
+        @{$pending}{qw(done tried error)} = ( 1, 1, $self->{error} );
     }
     else {
-        push @{ $self->{steps} }, $step;
+        push @{ $self->{pending} }, $pending;
 
-        # What this round has asked for already may have changed since.
+        # Meters that this round has sampled already may have changed since.
         $self->{round}{complete} = 0 if $self->{round};
     }
     return;
 }
 
-# The step whose turn it is, unless reports come first.
-sub next_step {
+# The call to make now; undef if reports go first.
+sub next_pending {
     my ($self) = @_;
-    my $step = $self->{steps}[0];
-    return $step && !$step->{after_reports} ? $step : undef;
+    my $pending = $self->{pending}[0];
+    return $pending && !$pending->{after_reports} ? $pending : undef;
 }
 
-# Whether it is the turn of reports, or of the step that waits for them.
+# Whether reports are next, or the call that waits for them.
 sub reporting {
     my ($self) = @_;
     return q{} if $self->{over};
-    my $step = $self->{steps}[0];
-    return $step ? $step->{after_reports} : $self->{started} && ( $self->{heartbeat} >= 0 || @{ $self->{reporters} } );
+    my $pending = $self->{pending}[0];
+    return $pending ? $pending->{after_reports} : $self->{started}
+        && ( $self->{heartbeat} >= 0 || @{ $self->{reporters} } );
 }
 
-# Whether more should go out without waiting for the next turn.
+# Whether to send more without waiting for the next report interval.
 sub urgent {
     my ($self) = @_;
-    return @{ $self->{steps} } || $self->{round} || grep { $_->busy } @{ $self->{reporters} };
+    return @{ $self->{pending} } || $self->{round} || grep { $_->busy } @{ $self->{reporters} };
 }
 
 sub _about {
@@ -127,14 +129,14 @@ sub _about {
     return { session_id => $self->{session}, job_id => $self->id, $attempt ? ( attempt => 0 + $attempt ) : () };
 }
 
-# The next report of this round, with whose it is, one part after the other. None, at the end of the round: then the turn of
-# a step that waited, or a heartbeat, which is nobody's.
+# The next report of this round and its reporter, one part after the other. At the end of the round: nothing, so that a
+# waiting call goes ahead, or a heartbeat, which has no reporter.
 sub next_report {
     my ( $self, $now ) = @_;
-    my $step  = $self->{steps}[0];
-    my $fresh = !$step || !$step->{sampled};
-    my $about = $self->_about( $self->attempt );
-    my $round = $self->{round} ||=
+    my $pending = $self->{pending}[0];
+    my $fresh   = !$pending || !$pending->{sampled};
+    my $about   = $self->_about( $self->attempt );
+    my $round   = $self->{round} ||=
         { left => $self->{started} ? [ @{ $self->{reporters} } ] : [], silent => 1, complete => 1 };
     while ( my $reporter = shift @{ $round->{left} } ) {
         $round->{complete} = 0 if $reporter->unsettled;
@@ -144,11 +146,11 @@ sub next_report {
         return ( $report, $reporter );
     }
     $self->{round} = undef;
-    if ($step) {
+    if ($pending) {
 
-        # A step waits for what was there when it came, and not for ever.
-        $step->{sampled} ||= $round->{complete};
-        $step->{after_reports} &&= !$round->{silent} || !$round->{complete};
+        # A call waits only for what was there when it was queued.
+        $pending->{sampled} ||= $round->{complete};
+        $pending->{after_reports} &&= !$round->{silent} || !$round->{complete};
         return;
     }
     return $about if $round->{silent} && $self->{heartbeat} >= 0 && $now >= $self->{beat_at};
@@ -156,21 +158,21 @@ sub next_report {
 }
 
 # All calls that are left to make, in order: pairs of a method and a request.
-sub remains {
+sub undelivered {
     my ($self) = @_;
     my @left;
 
-    # A job that nobody has answered for yet begins with its first attempt.
+    # A job whose creation is unanswered begins with its first attempt.
     my ( $started, $fresh, $attempt ) = ( $self->{started}, 1, $self->attempt || 1 );
-    for my $step ( @{ $self->{steps} } ) {
-        $fresh &&= !$step->{sampled};
-        my $method = $step->{method} or next;
-        $started = !$step->{request}{pending} if $method eq 'CreateJob';
-        if ( $ENDS{$method} && !$step->{aside} ) {
-            push @left, $self->_drain( $fresh, $attempt ) if $started && $step->{after_reports};
-            return ( @left, [ $method, { %{ $step->{request} }, attempt => $attempt } ] );
+    for my $pending ( @{ $self->{pending} } ) {
+        $fresh &&= !$pending->{sampled};
+        my $method = $pending->{method} or next;
+        $started = !$pending->{request}{pending} if $method eq 'CreateJob';
+        if ( $ENDS{$method} && !$pending->{aside} ) {
+            push @left, $self->_drain( $fresh, $attempt ) if $started && $pending->{after_reports};
+            return ( @left, [ $method, { %{ $pending->{request} }, attempt => $attempt } ] );
         }
-        push @left, [ $method, $step->{request} ];
+        push @left, [ $method, $pending->{request} ];
     }
     push @left, $self->_drain( $fresh, $attempt ) if $started;
     return @left;
@@ -183,14 +185,14 @@ sub _drain {
     return map { [ ReportProgress => $_ ] } map { $_->drain( $about, $fresh ) } @{ $self->{reporters} };
 }
 
-# A step is done; the job as the answer describes it, if it does.
+# A call is done; with the job as the answer describes it, if it does.
 sub answered {
-    my ( $self, $step, $job ) = @_;
-    shift @{ $self->{steps} };
+    my ( $self, $pending, $job ) = @_;
+    shift @{ $self->{pending} };
     $self->{retry_at} = 0;
     $self->heard_of($job) if $job;
-    $self->stop           if $step->{release} || $ENDS{ $step->{method} // q{} } && !$step->{aside};
-    @{$step}{qw(done tried answer)} = ( 1, 1, $job );
+    $self->stop           if $pending->{release} || $ENDS{ $pending->{method} // q{} } && !$pending->{aside};
+    @{$pending}{qw(done tried answer)} = ( 1, 1, $job );
     return;
 }
 
@@ -198,37 +200,37 @@ sub heard_of {
     my ( $self, $job ) = @_;
     $self->{job} = $job;
 
-    # What the worker has set meanwhile, the server does not know yet.
-    for my $step ( grep { ( $_->{method} // q{} ) eq 'UpdateJob' } @{ $self->{steps} } ) {
-        my $field = $step->{request}{update_mask};
-        $job->{$field} = $step->{request}{job}{$field};
+    # The server does not know yet what the worker has changed meanwhile.
+    for my $pending ( grep { ( $_->{method} // q{} ) eq 'UpdateJob' } @{ $self->{pending} } ) {
+        my $field = $pending->{request}{update_mask};
+        $job->{$field} = $pending->{request}{job}{$field};
     }
 
-    # Who creates a job is its first worker, whoever has taken it over before the answer came.
+    # The creator of a job is its first worker, even if another worker took the job over before the answer came.
     $self->{attempt} ||= 1;
     $self->{started} = $job->{status} ne 'PENDING';
     $self->cancel( $job->{cancellation} ) if $job->{cancellation} && $job->{cancellation}{requested};
     return;
 }
 
-# In a forked child: what the parent has counted is the parent's to report.
+# In a forked child: only the parent reports what it has counted.
 sub adopt {
     my ($self) = @_;
-    $self->{steps} = [
+    $self->{pending} = [
         map  { { method => $_->{method}, request => $_->{request} } }
-        grep { ( $_->{method} // q{} ) eq 'CreateJob' } @{ $self->{steps} }
+        grep { ( $_->{method} // q{} ) eq 'CreateJob' } @{ $self->{pending} }
     ];
     @{$self}{qw(retry_at heartbeat round)} = ( 0, -1, undef );
     my @meters = map { $_->meter } @{ $self->{reporters} };
     $_->adopt for @meters;
-    $self->{reporters} = [ map { Headway::Report->new($_) } @meters ];
+    $self->{reporters} = [ map { Headway::Reporter->new($_) } @meters ];
     return;
 }
 
-# The server says that the job shall end early.
+# The server reports that the job is to end early.
 sub cancel {
-    my ( $self, $wish ) = @_;
-    $self->{job}{cancellation} = $wish;
+    my ( $self, $cancellation ) = @_;
+    $self->{job}{cancellation} = $cancellation;
     @{$self}{qw(cancelled unwanted)} = ( 1, 1 );
     return;
 }
@@ -236,12 +238,12 @@ sub cancel {
 sub die_if_cancelled {
     my ($self) = @_;
     return if !$self->{cancelled};
-    my $wish = $self->{job}{cancellation} || {};
-    Headway::Cancelled->throw( @{$wish}{qw(reason deadline)} );
+    my $cancellation = $self->{job}{cancellation} || {};
+    Headway::Cancelled->throw( @{$cancellation}{qw(reason deadline)} );
     return;
 }
 
-# That a job is not tracked any more for another reason than somebody's decision is no reason to end the work.
+# Only a decision of somebody ends the work. Other reasons why the job is not tracked any more do not.
 sub die_if_unwanted {
     my ($self) = @_;
     $self->die_if_cancelled;
@@ -255,8 +257,8 @@ sub stop {
     $self->{over}  = 1;
     $self->{error} = $error;
     $self->{unwanted} ||= defined $error;
-    while ( my $step = shift @{ $self->{steps} } ) {
-        @{$step}{qw(done tried error)} = ( 1, 1, $error ) if !$step->{done};
+    while ( my $pending = shift @{ $self->{pending} } ) {
+        @{$pending}{qw(done tried error)} = ( 1, 1, $error ) if !$pending->{done};
     }
     $self->set_clocks;
     return;

@@ -1,7 +1,7 @@
-package Headway::Report;
+package Headway::Reporter;
 
-# Turns one meter's state into reports, numbered so that a retry counts once. A report stays the same, and is sent again,
-# until it is settled.
+# Turns one meter's state into numbered reports. A report stays the same, and is sent again, until it is settled. So a
+# retry counts once.
 
 use 5.016;
 use strict;
@@ -10,11 +10,11 @@ use warnings;
 use Headway::Ids  qw(micros);
 use Headway::Json qw(clean);
 
-my $ERRORS_ROOM = 1024 * 1024;
-my $COUNTERS    = 64;
+my $MAX_ERROR_BYTES_PER_REPORT = 1024 * 1024;
+my $MAX_COUNTERS               = 64;
 
-# A sequence from here on is nobody's clock, and to count on from it might end beyond 2**63: it is passed over.
-my $COUNTABLE = 2**62;
+# No clock gives a sequence from here on, and counting on from it could exceed 2**63. Such a sequence is ignored.
+my $MAX_USABLE_SEQUENCE = 2**62;
 
 sub new {
     my ( $class, $meter, $progress, $size ) = @_;
@@ -33,15 +33,15 @@ sub new {
 
 sub meter { return $_[0]{meter} }
 
-# The server has applied a report with that sequence. What is reported from now on is newer, also where an earlier process
-# of the same attempt had a later clock.
+# The server has applied a report with that sequence. Later reports must have higher numbers, even if an earlier process
+# of the same attempt had a faster clock.
 sub number_above {
     my ( $self, $last ) = @_;
-    $self->{sequence} = $last if $last > $self->{sequence} && $last < $COUNTABLE;
+    $self->{sequence} = $last if $last > $self->{sequence} && $last < $MAX_USABLE_SEQUENCE;
     return;
 }
 
-# Whether a report is unsettled, or another must follow before its turn.
+# Whether a report is unsettled, or another must follow without waiting.
 sub busy {
     my ($self) = @_;
     return @{ $self->{unsettled} } || $self->{pressing};
@@ -49,15 +49,15 @@ sub busy {
 
 sub unsettled { return scalar @{ $_[0]{unsettled} } }
 
-# The unsettled report, or a new one, or undef if nothing has changed. Not `fresh`: a new one only to complete the one
-# before.
+# The unsettled report, or a new one, or undef if nothing has changed. Without `fresh` it makes a new report only to
+# complete the one before.
 sub report {
     my ( $self, $about, $fresh ) = @_;
     $self->_freeze($about) if !@{ $self->{unsettled} } && ( $fresh || $self->{more} );
     return $self->{unsettled}[0];
 }
 
-# All that this meter has left to say, as it will be sent if it is still sent from here.
+# Everything that this meter has left to report, exactly as it is sent if this process still sends it.
 sub drain {
     my ( $self, $about, $fresh ) = @_;
     my $more = $fresh ? $self->_freeze($about) : 1;
@@ -65,14 +65,14 @@ sub drain {
     return @{ $self->{unsettled} };
 }
 
-# The report was applied.
+# The server has applied the report.
 sub settle {
     my ($self) = @_;
     shift @{ $self->{unsettled} };
     return;
 }
 
-# The report was refused as it is. The rest of it goes out again without what is at fault.
+# The server has refused the report. The rest of it goes out again without the invalid fields.
 sub refused {
     my ( $self, $error ) = @_;
     my $report = $self->{unsettled}[0] or return;
@@ -85,8 +85,8 @@ sub refused {
     return;
 }
 
-# Takes the fields that the error names out of the report; if it names none, the variables, which are at fault most often.
-# Whether there was something to take out.
+# Removes the fields that the error names from the report. If it names none, it removes the variables, which are refused
+# most often. Returns whether there was something to remove.
 sub lighten {
     my ( $report, $error ) = @_;
     my $lighter = 0;
@@ -101,7 +101,7 @@ sub lighten {
 
 sub _freeze {
     my ( $self, $about ) = @_;
-    my $sample = $self->{meter}->sample($ERRORS_ROOM);
+    my $sample = $self->{meter}->sample($MAX_ERROR_BYTES_PER_REPORT);
     @{$self}{qw(more pressing)} = @{$sample}{qw(more pressing)};
     my %said;
     for my $field (qw(progress size message)) {
@@ -109,7 +109,7 @@ sub _freeze {
         $said{$field} = $self->{$field} = $sample->{$field};
     }
     my @counters = sort keys %{ $sample->{counters} };
-    for my $name ( splice @counters, 0, $COUNTERS ) {
+    for my $name ( splice @counters, 0, $MAX_COUNTERS ) {
         my $delta = $sample->{counters}{$name} - ( $self->{counters}{$name} // 0 ) or next;
         my $known = clean( $name, 128 );
         $said{counters}{ length $known ? $known : q{?} } += $delta;

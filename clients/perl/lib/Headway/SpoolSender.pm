@@ -1,26 +1,26 @@
-package Headway::Postman;
+package Headway::SpoolSender;
 
-# Goes once through the letters for one server, or of one job there, one call after the other. If the server does not answer,
+# Sends the spool files for one server, or of one job there, one call after the other. If the server does not answer,
 # the rest stays for a later process.
 
 use 5.016;
 use strict;
 use warnings;
 
-use Headway::Report ();
-use Headway::Spool  ();
+use Headway::Reporter ();
+use Headway::Spool    ();
 
 sub new {
     my ( $class, $target, $job_id ) = @_;
-    my @paths = Headway::Spool::letters( $target, $job_id );
+    my @paths = Headway::Spool::waiting_files( $target, $job_id );
     return
-        bless { paths => \@paths, letter => undef, calls => [], sent => 0, refused => 0, waiting => 0, ended => undef },
+        bless { paths => \@paths, file => undef, calls => [], sent => 0, refused => 0, waiting => 0, ended => undef },
         $class;
 }
 
 sub over {
     my ($self) = @_;
-    return !$self->{letter} && !@{ $self->{paths} };
+    return !$self->{file} && !@{ $self->{paths} };
 }
 
 sub counts {
@@ -31,18 +31,18 @@ sub counts {
 # The server does not answer.
 sub stop {
     my ($self) = @_;
-    $self->{waiting} += @{ $self->{paths} } + ( $self->{letter} ? 1 : 0 );
-    $self->{letter}->release if $self->{letter};
-    $self->{letter} = undef;
+    $self->{waiting} += @{ $self->{paths} } + ( $self->{file} ? 1 : 0 );
+    $self->{file}->release if $self->{file};
+    $self->{file} = undef;
     @{ $self->{paths} } = ();
     return;
 }
 
-# The call to make now: its method and request.
+# The next call: its method and request.
 sub next_call {
     my ($self) = @_;
     while (1) {
-        if ( !$self->{letter} ) {
+        if ( !$self->{file} ) {
             my $path = shift @{ $self->{paths} } // return;
             $self->_open($path);
         }
@@ -53,8 +53,8 @@ sub next_call {
             $self->_refuse( $self->{ended} );
         }
         else {
-            $self->{letter}->remove;
-            $self->{letter} = undef;
+            $self->{file}->remove;
+            $self->{file} = undef;
             $self->{sent}++;
         }
     }
@@ -62,13 +62,13 @@ sub next_call {
 
 sub _open {
     my ( $self, $path ) = @_;
-    my $letter = Headway::Spool::Letter->claim($path);
-    if ( !$letter ) {
+    my $file = Headway::Spool::File->claim($path);
+    if ( !$file ) {
         $self->{waiting}++ if -e $path;
         return;
     }
-    @{$self}{qw(letter ended)} = ( $letter, undef );
-    my $content = eval { $letter->content };
+    @{$self}{qw(file ended)} = ( $file, undef );
+    my $content = eval { $file->content };
     if ($content) {
         $self->{calls} = $content->{requests};
     }
@@ -81,14 +81,14 @@ sub _open {
 
 sub _refuse {
     my ( $self, $why ) = @_;
-    my $path = $self->{letter}->refuse;
-    $self->{letter} = undef;
+    my $path = $self->{file}->refuse;
+    $self->{file} = undef;
     $self->{refused}++;
-    warn "headway: what was left to say of a job is refused, see $path: $why\n";
+    warn "headway: the server refused what an earlier process left for a job, see $path: $why\n";
     return;
 }
 
-# What became of that call, if the server said it.
+# Receives the result of that call, if the server answered.
 sub answered {
     my ( $self,   $error )   = @_;
     my ( $method, $request ) = @{ $self->{calls}[0] };
@@ -98,29 +98,29 @@ sub answered {
         $self->{ended} = undef if $ends;
         return;
     }
-    my $verdict = $error->verdict;
+    my $policy = $error->error_policy;
 
-    # If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
+    # If the end arrived and only its answer was lost, everything before it arrived too. Repeating the end tells.
     if ( !$ends && $error->reason eq 'JOB_ENDED' ) {
-        $self->{ended} = $error->in_words;
+        $self->{ended} = $error->log_text;
         shift @{ $self->{calls} };
     }
-    elsif ( $verdict eq 'REFUSED' && $method eq 'ReportProgress' ) {
+    elsif ( $policy eq 'DROP' && $method eq 'ReportProgress' ) {
 
-        # What is refused of a job must not keep the rest of it back.
-        shift @{ $self->{calls} } if !Headway::Report::lighten( $request, $error );
+        # A refused part of a job must not hold back the rest.
+        shift @{ $self->{calls} } if !Headway::Reporter::lighten( $request, $error );
     }
-    elsif ( $verdict eq 'REFUSED' && $method eq 'FinishJob' && exists $request->{results} ) {
+    elsif ( $policy eq 'DROP' && $method eq 'FinishJob' && exists $request->{results} ) {
         delete $request->{results};
     }
-    elsif ( $verdict eq 'REFUSED' && ( $method eq 'UpdateJob' || $method eq 'SetVariables' ) ) {
+    elsif ( $policy eq 'DROP' && ( $method eq 'UpdateJob' || $method eq 'SetVariables' ) ) {
         shift @{ $self->{calls} };
     }
-    elsif ( $verdict eq 'LATER' ) {
+    elsif ( $policy eq 'RETRY' ) {
         $self->stop;
     }
     else {
-        $self->_refuse( $error->in_words );
+        $self->_refuse( $error->log_text );
     }
     return;
 }
