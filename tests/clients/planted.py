@@ -1,4 +1,4 @@
-"""The Python client's driver with a fault planted in it: `planted.py FAULT`."""
+"""The Python client's driver with a deliberate fault: `planted.py FAULT`."""
 
 import runpy
 import sys
@@ -14,7 +14,7 @@ DRIVER = Path(__file__).resolve().parents[2] / "clients" / "python" / "driver.py
 
 
 def renumbers() -> None:
-    """A report that is repeated gets another number."""
+    """A repeated report gets another number."""
     original = report.Reporter.report
 
     def again(
@@ -38,7 +38,7 @@ def counts_twice() -> None:
 
 
 def knows_no_pace() -> None:
-    """Reports as often as it likes."""
+    """Reports at any pace."""
     dispatcher.Dispatcher._turn = lambda self, course: 0.05  # type: ignore[method-assign]
 
 
@@ -47,7 +47,7 @@ def gives_no_heartbeat() -> None:
 
 
 def waits_for_ever() -> None:
-    """The end of a job waits until the server has it."""
+    """The end of a job waits until the server has stored it."""
 
     def settle(self: headway.Job, step: Step | None) -> None:
         if step is not None:
@@ -57,7 +57,7 @@ def waits_for_ever() -> None:
 
 
 def tells_secrets() -> None:
-    """The session stands in a warning."""
+    """A warning shows the session."""
     original = headway.Job.finish
 
     def finish(self: headway.Job, results: object = None) -> None:
@@ -68,7 +68,7 @@ def tells_secrets() -> None:
 
 
 def leaves_nothing() -> None:
-    """What could not be delivered is dropped."""
+    """Undelivered reports are dropped."""
     postman.write_down = lambda courses, target: {}
 
 
