@@ -432,27 +432,27 @@ Headway - tells a Headway server how far long-running work has come
 
 =head1 DESCRIPTION
 
-A connection to one server, over its HTTP door. Jobs are made, read and watched here; L<Headway::Job> is a job in the hands
-of its worker. Core modules only; https:// needs IO::Socket::SSL.
+A connection to one server, over its HTTP transport. It creates, reads and watches jobs; L<Headway::Job> is a job as its
+worker sees it. Core modules only; https:// needs IO::Socket::SSL.
 
 =head2 When something is sent
 
-Updates only touch memory. There are no threads: an update looks at the clock, and when the server wants to hear of the job,
-it sends off one short request, without waiting; a later update fetches the answer. So nothing is sent while the program
-calls nothing of this client. What was said last arrives with the next call, with the end of the job, or at the end of the
+Updates only touch memory. There are no threads: an update reads the clock. If the server wants a report of the job, the
+update sends one short request, without waiting. A later update reads the answer. So nothing is sent while the program
+does not call this client. The last update arrives with the next call, with the end of the job, or at the end of the
 program. A program that waits for other things calls C<tick> now and then.
 
-While the server is away there are pauses between the tries, so that they cost the work at most 2 % of its time.
+While the server is unreachable, the delays between the tries grow, so that they cost the work at most 2 % of its time.
 
 =head2 Forks
 
-A forked child that goes on with a job reports a part of its own, named after its process, from 0, over a connection of its
-own; what the parent counted is the parent's to report. A child that leaves by C<POSIX::_exit> calls C<close> before.
+A forked child that works on a job reports a part of its own, named after its process, from 0, over a connection of its
+own. Only the parent reports what it has counted. A child that leaves by C<POSIX::_exit> calls C<close> before.
 
 =head1 METHODS
 
 Methods that ask the server wait C<call_timeout> seconds at most, and die with a L<Headway::Error>. All take
-C<< session => $id >>; else that of C<connect> is meant, else HEADWAY_SESSION.
+C<< session => $id >>; the default is that of C<connect>, else HEADWAY_SESSION.
 
 =head2 connect(%options)
 

@@ -213,7 +213,7 @@ subtest 'Foreign, unknown and cleared jobs' => sub {
     is $heard,              0,          'the handler of exceptions hears nothing of it';
 };
 
-subtest 'A server that is away' => sub {
+subtest 'An unreachable server' => sub {
     plan skip_all => 'the server must be one that can be stopped' if !$server->own;
     my ( $job, $other, $gone ) = map { C4::BackgroundJob->new( $sessionID, $_, 'me', 4 ) } qw(Away Other Gone);
     my $address = $ENV{HEADWAY_TARGET} =~ s{.*/}{}r;

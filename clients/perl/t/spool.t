@@ -34,9 +34,9 @@ my $id;
     $client->close;
 }
 my ($path) = Headway::Spool::waiting_files( $target, $id );
-ok $path, 'there is a file';
+ok $path, 'there is a spool file';
 is sprintf( '%o', ( stat $path )[2] & oct 777 ), '600', 'for its user alone';
-like $path,         qr{/http/[^/]+\z},             'in the folder of this door';
+like $path,         qr{/http/[^/]+\z},             'in the folder of this transport';
 like "@warnings",   qr/\Q$path\E/,                 'and a warning that says where';
 unlike "@warnings", qr/\Q$ENV{HEADWAY_SESSION}\E/, 'but not the session';
 

@@ -466,15 +466,15 @@ For callers that are written to Koha's C4::BackgroundJob: they change one C<use 
 URL of a Headway server, C<http://127.0.0.1:8080> by default (see L<Headway/ENVIRONMENT>). The folder C<lib-koha> holds
 nothing else, so that Koha's own module is hidden only where that is asked for.
 
-An object is a snapshot: of its C<new> or C<fetch>, and of what was set on it since. Who wants to know what another process
-has said fetches the job anew. In a forked child the object goes on as it is, over a connection of its own.
+An object is a snapshot: of its C<new> or C<fetch>, and of what was set on it since. To see the changes of another process,
+fetch the job again. In a forked child the object still works, over a connection of its own.
 
-Nothing here dies because the server is away. Then there is one warning, and what was said is kept: it is sent, in order, with
-the next call that gets through, or at the end of the program, which waits for that two seconds at most, or else by a later
-program from the spool. A setter waits at most a second for the server; while it is known to be away, setters return at once.
-A child that leaves by C<POSIX::_exit> has no such end: what it said while the server was away is lost with it.
+Nothing here dies because the server is unreachable. It warns once, and keeps the changes. It sends them, in order, with
+the next successful call, or at the end of the program, which waits at most two seconds for that. Otherwise a later program
+sends them from the spool. A setter waits at most a second for the server; while it is known to be unreachable, setters
+return at once. A child that leaves by C<POSIX::_exit> has no such end: its changes while the server was unreachable are lost.
 
-Jobs are never LOST: a program that is silent may just be busy.
+Jobs are never LOST: a silent program may just be busy.
 
 =head1 METHODS
 
@@ -486,9 +486,9 @@ A new job, C<running>, with a progress of 0. All but the session can be left out
 
 =head2 fetch($class, $sessionID, $jobID)
 
-The job as it is now, called as C<< C4::BackgroundJob->fetch(...) >>; undef if there is no such job in this session. Of a
-server that is away each of three questions waits at most five seconds for the answer; then the job comes back as this process
-last knew it, or undef if it did not know it.
+The job as it is now, called as C<< C4::BackgroundJob->fetch(...) >>; undef if there is no such job in this session. If the
+server is unreachable, each of three calls waits at most five seconds for the answer. The result is then the last state that
+this process knows, or undef.
 
 =head2 id
 

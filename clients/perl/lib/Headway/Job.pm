@@ -289,12 +289,12 @@ Headway::Job - a job in the hands of its worker
 
 Made by C<create>, C<resume> and C<fetch> of L<Headway>. It is the meter of the part with the empty name: C<advance>,
 C<progress>, C<track>, C<count>, C<record_error>, C<set>, C<checkpoint> and C<message> are described at L<Headway::Meter>.
-None of these waits for the server, and none dies because it is away or refuses something: that is a warning.
+None of these waits for the server, and none dies because it is unreachable or refuses something: the client warns instead.
 
 =head1 THE END OF A JOB
 
-Each of these waits until the server has it, as long as the server answers, at most C<exit_timeout> seconds. What is left is
-sent while the program goes on, and at its end. Of several ends the first counts.
+Each of these waits until the server has stored the end, at most C<exit_timeout> seconds, and not while the server is
+unreachable. The rest is sent while the program goes on, and at its end. Of several ends the first counts.
 
 =head2 run(\&work)
 

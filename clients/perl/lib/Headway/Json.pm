@@ -151,9 +151,9 @@ sub job_state {
     $job{status} =~ s/\AJOB_STATUS_//;
     $job{$_} //= q{} for qw(continues continued_by key);
     $job{stalled} = $job{stalled} ? 1 : 0;
-    for my $tallies (qw(parts counters)) {
-        my $of = $told->{$tallies} || {};
-        $job{$tallies} = { map { $_ => 0 + $of->{$_} } keys %{$of} };
+    for my $counts (qw(parts counters)) {
+        my $of = $told->{$counts} || {};
+        $job{$counts} = { map { $_ => 0 + $of->{$_} } keys %{$of} };
     }
     $job{labels} = $told->{labels} || {};
     $job{error} &&=

@@ -230,18 +230,18 @@ An iterator that counts an item as done when the next one is asked for, so that 
 counted. The source is a reference to a list, whose length becomes the job's size if that is not known yet, or a sub that
 gives the next item, and undef at the end. At the end the iterator gives the empty list, undef in scalar context.
 
-It dies before the next item once the work is for nothing: with L<Headway::Cancelled> if somebody wants the job to end early,
-or with what C<stopped> says if it has ended otherwise or another worker has taken it over. With C<< cancellable => 0 >> it
+It dies before the next item if the work is no longer needed: with L<Headway::Cancelled> after a cancellation request,
+or with the error of C<stopped> if the job has ended otherwise or another worker has taken it over. With C<< cancellable => 0 >> it
 goes on.
 
 =head2 count($counter, $n)
 
-Adds C<$n>, 1 by default, to a named tally (C<added>, C<updated>, C<skipped>): at most 64 a job, names of 1 to 128
+Adds C<$n>, 1 by default, to a named counter (C<added>, C<updated>, C<skipped>): at most 64 a job, names of 1 to 128
 characters.
 
 =head2 record_error($record, $message, $code)
 
-Notes a record that could not be worked on: which (its first 256 characters), why (1,024), and a code to group by (64).
+Reports a record that could not be processed: which (its first 256 characters), why (1,024), and a code to group by (64).
 Message and code can be left out. Each is counted. Of more than 1,000 that wait for the server the first and the last 500
 keep their texts; it keeps but the first and the last 100 of a job itself.
 
