@@ -399,11 +399,11 @@ export class Client implements AsyncDisposable, Deliverer {
     return new Job(this, this.#engine, jobState);
   }
 
-  async #catchUp(jobId: string | undefined, patience: number): Promise<void> {
+  async #catchUp(jobId: string | undefined, timeout: number): Promise<void> {
     const spoolSender = new SpoolSender(this.#target, this.#log);
     await within(
       spoolSender.deliver(jobId).catch(() => {}),
-      patience,
+      timeout,
     );
     spoolSender.stop();
   }
