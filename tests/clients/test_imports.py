@@ -30,7 +30,7 @@ from tests.support.waiting import until
 RECORDS, RATE = 9_000, 600.0
 """Real records, and how many of them a second: 15 s."""
 
-KILLED_AT, AWAY = 2_000, 6.0
+KILLED_AT, OUTAGE = 2_000, 6.0
 """The server is killed after so many records of each import, and starts again after so many seconds: at its end a
 client stops waiting for a server that has been unreachable for 10 s."""
 
@@ -185,7 +185,7 @@ def runs(records: Path, chosen: list[str], tmp_path_factory: pytest.TempPathFact
         until(lambda: all(max(killed.seen[name], default=0) >= KILLED_AT for name in chosen), 60)
         killed_server.kill()
         # This does not wait for an event: it is how long the server is unreachable.
-        time.sleep(AWAY)
+        time.sleep(OUTAGE)
         killed_server.start()
         yield calm, killed
 
