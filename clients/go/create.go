@@ -40,7 +40,7 @@ type Spec struct {
 	Unit string
 	// Labels are for filters; at most 64, keys of 1 to 63 and values of at most 256 characters.
 	Labels map[string]string
-	// HeartbeatTimeout: after this long without connectionState the job counts as LOST. Default: [DefaultHeartbeatTimeout].
+	// HeartbeatTimeout: after this long without contact the job counts as LOST. Default: [DefaultHeartbeatTimeout].
 	HeartbeatTimeout time.Duration
 	// StallTimeout: after this long without progress the job counts as stalled. Default: never.
 	StallTimeout time.Duration
