@@ -39,9 +39,9 @@ export interface JobView {
   endTime: Date | null;
   lastContactTime: Date | null;
   lastProgressTime: Date | null;
-  /** After this long without connectionState the job is LOST; 0 = never. */
+  /** After this long without contact the job is LOST; 0 = never. */
   heartbeatTimeout: number;
-  /** After this long with connectionState, but without progress the job is `stalled`; 0 = never. */
+  /** After this long with contact, but without progress the job is `stalled`; 0 = never. */
   stallTimeout: number;
   /** How long the server keeps the job after its end; 0 = the server's setting. */
   retention: number;

@@ -60,7 +60,7 @@ export class Meter {
 
   /**
    * Adds to a named counter ("added", "updated"). A job has at most 64, with names of 1 to 128 characters. Longer names
-   * are checkpoint, further counters are dropped.
+   * are cut, further counters are dropped.
    */
   count(counter: string, by = 1): void {
     this.#partState.touch();

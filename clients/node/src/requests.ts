@@ -34,7 +34,7 @@ export interface CreateOptions {
   unit?: string | undefined;
   /** Labels to filter by. */
   labels?: Record<string, string> | undefined;
-  /** Time without connectionState after which the job counts as LOST; 60,000 by default, 0 = never. */
+  /** Time without contact after which the job counts as LOST; 60,000 by default, 0 = never. */
   heartbeatTimeout?: number | undefined;
   /** Time without progress after which the job counts as stalled; never by default. */
   stallTimeout?: number | undefined;
