@@ -5,20 +5,23 @@ import io.grpc.Status.Code;
 import java.util.List;
 import java.util.Set;
 
-/** What an error means for whoever sent the report or call. */
-enum Verdict {
-    /** The server wants no more of this job. */
-    GONE,
-    /** The same would be refused again. */
-    REFUSED,
-    /** The same will do, later. */
-    LATER,
-    /** Nothing is known: the connection or what is behind it is at fault. */
-    AWAY;
+/** What an error means for the report or call that failed. */
+enum ErrorPolicy {
+    /** The server accepts no more of this job. */
+    STOP,
+    /** The server would refuse the same request again. Leave it out. */
+    DROP,
+    /** The same request can succeed later. */
+    RETRY,
+    /**
+     * Nothing is known about the request: the connection, or what is behind it, is at fault.
+     * Reconnect and repeat.
+     */
+    RECONNECT;
 
-    private static final Set<String> ENDS =
+    private static final Set<String> STOP_REASONS =
             Set.of("JOB_ENDED", "STALE_ATTEMPT", "JOB_NOT_FOUND", "JOB_ID_AMBIGUOUS");
-    private static final Set<Code> FAULTS =
+    private static final Set<Code> DROP_CODES =
             Set.of(
                     Code.INVALID_ARGUMENT,
                     Code.ALREADY_EXISTS,
@@ -27,30 +30,30 @@ enum Verdict {
                     Code.ABORTED);
 
     /**
-     * Only what a Headway server says, with a reason, can end something: a proxy's 404 ends
-     * nothing.
+     * Trusts only errors that a Headway server sends, with a reason. A proxy's 404 must not end a
+     * job.
      */
-    static Verdict of(HeadwayException error) {
-        if (ENDS.contains(error.reason())) {
-            return GONE;
+    static ErrorPolicy of(HeadwayException error) {
+        if (STOP_REASONS.contains(error.reason())) {
+            return STOP;
         }
-        // What the server could not read was well-formed when it was sent.
+        // The message was well-formed when it was sent, so the connection is at fault.
         if (error.reason().isEmpty() || error.reason().equals("MALFORMED_MESSAGE")) {
-            return AWAY;
+            return RECONNECT;
         }
-        if (FAULTS.contains(error.code())) {
-            return REFUSED;
+        if (DROP_CODES.contains(error.code())) {
+            return DROP;
         }
-        return error.code() == Code.RESOURCE_EXHAUSTED ? LATER : AWAY;
+        return error.code() == Code.RESOURCE_EXHAUSTED ? RETRY : RECONNECT;
     }
 
-    /** Whether the caller has no right to create a job, as far as can be seen. */
-    static boolean keepsOut(HeadwayException error) {
+    /** Whether the caller apparently has no right to create a job. */
+    static boolean deniesAccess(HeadwayException error) {
         return !error.reason().isEmpty()
                 && (error.code() == Code.UNAUTHENTICATED || error.code() == Code.PERMISSION_DENIED);
     }
 
-    /** For what is not even sent. */
+    /** The error of a message that is too large to send. */
     static HeadwayException tooLarge() {
         return HeadwayException.of(
                 Code.INVALID_ARGUMENT,

@@ -23,71 +23,73 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.UnaryOperator;
 
 /**
- * The engine's record of one job: what it still has to tell the server, in order. Threads of the
- * worker add parts and read what is volatile or atomic; all else is the engine thread's.
+ * The engine's record of one job: what it still has to send to the server, in order. Threads of the
+ * worker add parts, and read the volatile and atomic fields. Everything else belongs to the
+ * engine's thread.
  */
-final class Course {
+final class JobState {
     final String session;
 
     /**
-     * Nanoseconds after which a silent job counts as LOST; 0 = never. Negative: the job is only
-     * looked at, and beats not.
+     * Nanoseconds after which a silent job counts as LOST; 0 = never. Negative: the job sends no
+     * heartbeats.
      */
     final long heartbeat;
 
     final CompletableFuture<Cancellation> cancelled = new CompletableFuture<>();
     final CompletableFuture<HeadwayException> stopped = new CompletableFuture<>();
 
-    /** The wish to end early, once it is known. */
-    volatile Cancellation wish;
+    /** The cancellation request, once it is known. */
+    volatile Cancellation cancellation;
 
-    /** Why the server wants no more reports, once it does not. */
+    /** Why the server accepts no more reports; null as long as it does. */
     volatile HeadwayException error;
 
     /** Whether nothing more is sent for this job. */
     volatile boolean over;
 
-    /** Whether reports may flow: not before the job is created, or while it is PENDING. */
+    /** Whether reports may be sent: not before the job is created, or while it is PENDING. */
     volatile boolean started;
 
-    /** Whether somebody has waited in vain for the last of it to be delivered. */
+    /** Whether a wait for delivery has ended without it. */
     volatile boolean givenUp;
 
-    /**
-     * Where that is written down for a later process, until it is delivered from here after all.
-     */
-    Letter letter;
+    /** The spool file of what is left, until that is delivered from here after all. */
+    SpoolFile file;
 
     boolean calling;
 
-    /** When to look for something to report; see {@link Time}. */
+    /** When the engine next looks for something to report; see {@link Time}. */
     long due;
 
-    /** When to give a heartbeat if there is nothing to report. */
+    /** When to send a heartbeat if there is nothing to report. */
     long beatAt;
 
     long retryAt;
 
-    /** The job as the server last described it; before it did, as the worker did. */
+    /** The job as the server last described it, or as the worker did before that. */
     private final AtomicReference<Job> state;
 
-    /** Which worker this is, whoever else has the job meanwhile; 0 before the server said. */
+    /**
+     * The attempt of this worker, even if another worker has the job meanwhile; 0 before the server
+     * has answered.
+     */
     private volatile int attempt;
 
     private final Map<String, Reporter> reporters = new ConcurrentHashMap<>();
-    private final Deque<Step> steps = new ArrayDeque<>();
+    private final Deque<PendingCall> pendingCalls = new ArrayDeque<>();
 
-    /** A report, and whose it is; null for a heartbeat. */
+    /** A report and its sender; null for a heartbeat. */
     record Draft(Reporter reporter, ReportProgressRequest report) {}
 
-    Course(String session, Job state, Meter meter, long heartbeat, boolean started) {
+    JobState(String session, Job state, Meter meter, long heartbeat, boolean started) {
         this.session = session;
         this.state = new AtomicReference<>(state);
         this.attempt = state.getAttempt();
         this.heartbeat = heartbeat;
         this.started = started;
         reporters.put("", new Reporter(meter, state.getPartsOrDefault("", 0), state.getSize()));
-        heed(state);
+        checkCancellation(state);
     }
 
     Job state() {
@@ -105,7 +107,7 @@ final class Course {
     void state(Job fresh) {
         state.set(fresh);
         started = fresh.getStatus() != JobStatus.JOB_STATUS_PENDING;
-        heed(fresh);
+        checkCancellation(fresh);
     }
 
     void change(UnaryOperator<Job.Builder> change) {
@@ -122,32 +124,32 @@ final class Course {
         return new Reporter(new Meter(name, progress), progress, 0);
     }
 
-    void add(Step step) {
+    void add(PendingCall pendingCall) {
         if (over) {
-            step.settle(null, error);
+            pendingCall.settle(null, error);
         } else {
-            steps.add(step);
+            pendingCalls.add(pendingCall);
         }
     }
 
-    /** Whether it waits for another to start it, and there is nothing to do for it meanwhile. */
+    /** Whether it waits for another worker, and has nothing to do meanwhile. */
     boolean waits() {
-        return !started && steps.isEmpty();
+        return !started && pendingCalls.isEmpty();
     }
 
-    /** The step whose turn it is, unless reports come first. */
-    Step nextStep() {
-        Step step = steps.peek();
-        return calling || step == null || step.afterReports ? null : step;
+    /** The call to make now; null if reports go first. */
+    PendingCall nextCall() {
+        PendingCall pendingCall = pendingCalls.peek();
+        return calling || pendingCall == null || pendingCall.afterReports ? null : pendingCall;
     }
 
     /**
-     * The reports to send now; if there are none, a heartbeat, or the turn of the step that waited
-     * for them.
+     * The reports to send now. If there are none: a heartbeat, or the call that waited for them
+     * goes ahead.
      */
     List<Draft> reports(long now) {
-        Step step = steps.peek();
-        boolean fresh = step == null || !step.sampled;
+        PendingCall pendingCall = pendingCalls.peek();
+        boolean fresh = pendingCall == null || !pendingCall.sampled;
         boolean complete = true;
         List<Draft> drafts = new ArrayList<>();
         for (Reporter reporter : started ? reporters.values() : List.<Reporter>of()) {
@@ -158,11 +160,11 @@ final class Course {
                 drafts.add(new Draft(reporter, report));
             }
         }
-        if (step != null) {
-            // Other threads may still count: a step waits for what was there when it came, and not
-            // for ever.
-            step.sampled = step.sampled || complete;
-            step.afterReports = step.afterReports && !drafts.isEmpty();
+        if (pendingCall != null) {
+            // Other threads may still count. A call waits only for what was there when it was
+            // queued.
+            pendingCall.sampled = pendingCall.sampled || complete;
+            pendingCall.afterReports = pendingCall.afterReports && !drafts.isEmpty();
         } else if (drafts.isEmpty() && heartbeat >= 0 && now >= beatAt) {
             drafts.add(new Draft(null, about(attempt)));
         }
@@ -177,45 +179,44 @@ final class Course {
                 .build();
     }
 
-    /** Whether it is the turn of reports, or of the step that waits for them. */
+    /** Whether reports are next, or the call that waits for them. */
     boolean reporting() {
-        return !over && (steps.isEmpty() ? started : steps.peek().afterReports);
+        return !over && (pendingCalls.isEmpty() ? started : pendingCalls.peek().afterReports);
     }
 
-    /** Whether more should go out without waiting for the next turn. */
+    /** Whether to send more without waiting for the next report interval. */
     boolean urgent() {
-        return !steps.isEmpty() || reporters.values().stream().anyMatch(Reporter::busy);
+        return !pendingCalls.isEmpty() || reporters.values().stream().anyMatch(Reporter::busy);
     }
 
     /** All calls that are left to make, in order. */
-    List<Message> remains() {
+    List<Message> undelivered() {
         List<Message> left = new ArrayList<>();
         boolean flowing = started;
-        // A job that nobody has answered for yet begins with its first attempt.
+        // A job whose creation is unanswered begins with its first attempt.
         int attempt = Math.max(this.attempt, 1);
-        for (Step step : steps) {
-            if (step.request == null) {
+        for (PendingCall pendingCall : pendingCalls) {
+            if (pendingCall.request == null) {
                 continue;
             }
-            if (step.isEnd()) {
-                if (flowing && step.afterReports) {
-                    left.addAll(drain(!step.sampled, attempt));
+            if (pendingCall.isEnd()) {
+                if (flowing && pendingCall.afterReports) {
+                    left.addAll(drain(!pendingCall.sampled, attempt));
                 }
-                left.add(withAttempt(step.request, attempt));
+                left.add(withAttempt(pendingCall.request, attempt));
                 return left;
             }
-            if (step.request instanceof CreateJobRequest request) {
+            if (pendingCall.request instanceof CreateJobRequest request) {
                 flowing = !request.getPending();
-            } else if (step.request instanceof StartJobRequest) {
+            } else if (pendingCall.request instanceof StartJobRequest) {
                 flowing = true;
-                // Which attempt that will be, only the server can tell: 0 is not checked.
+                // Only the server knows which attempt that will be: 0 is not checked.
                 attempt = 0;
             }
-            left.add(step.request);
+            left.add(pendingCall.request);
         }
         if (flowing) {
-            // Also what was said after a point in time that somebody waits for, or has waited for
-            // in vain.
+            // Also reports after a point that somebody waits for, or has waited for in vain.
             left.addAll(drain(true, attempt));
         }
         return left;
@@ -240,27 +241,27 @@ final class Course {
         return request;
     }
 
-    /** A step is done. */
-    void answered(Step step, Job job) {
-        steps.poll();
+    /** The first call is done. */
+    void answered(PendingCall pendingCall, Job job) {
+        pendingCalls.poll();
         retryAt = 0;
         if (job != null) {
-            state(withWaiting(job));
-            // Who creates a job is its first worker, whoever has taken it over before the answer
-            // came.
+            state(withPendingChanges(job));
+            // The creator of a job is its first worker, even if another worker took the job over
+            // before the answer came.
             attempt = Math.max(attempt, 1);
         }
-        if (step.isEnd() || step.release) {
+        if (pendingCall.isEnd() || pendingCall.release) {
             stop(null);
         }
-        step.settle(job, null);
+        pendingCall.settle(job, null);
     }
 
-    /** What is changed but not sent yet is not forgotten over an older answer. */
-    private Job withWaiting(Job job) {
+    /** An older answer must not undo changes that are not sent yet. */
+    private Job withPendingChanges(Job job) {
         Job.Builder changed = job.toBuilder();
-        for (Step step : steps) {
-            if (step.request instanceof UpdateJobRequest update) {
+        for (PendingCall pendingCall : pendingCalls) {
+            if (pendingCall.request instanceof UpdateJobRequest update) {
                 for (String field : update.getUpdateMask().getPathsList()) {
                     var what = Job.getDescriptor().findFieldByName(field);
                     changed.setField(what, update.getJob().getField(what));
@@ -270,19 +271,19 @@ final class Course {
         return changed.build();
     }
 
-    /** The server says that the job shall end early. */
+    /** The server reports that the job is to end early. */
     void cancel(dev.headway.v1.Cancellation wanted) {
         change(job -> job.setCancellation(wanted));
-        if (wish == null) {
-            wish = Cancellation.of(wanted);
-            tell(() -> cancelled.complete(wish));
+        if (cancellation == null) {
+            cancellation = Cancellation.of(wanted);
+            tell(() -> cancelled.complete(cancellation));
         }
     }
 
-    private void heed(Job fresh) {
-        if (fresh.getCancellation().getRequested() && wish == null) {
-            wish = Cancellation.of(fresh.getCancellation());
-            tell(() -> cancelled.complete(wish));
+    private void checkCancellation(Job fresh) {
+        if (fresh.getCancellation().getRequested() && cancellation == null) {
+            cancellation = Cancellation.of(fresh.getCancellation());
+            tell(() -> cancelled.complete(cancellation));
         }
     }
 
@@ -290,21 +291,20 @@ final class Course {
     void stop(HeadwayException why) {
         error = why;
         over = true;
-        while (!steps.isEmpty()) {
-            steps.poll().settle(null, why);
+        while (!pendingCalls.isEmpty()) {
+            pendingCalls.poll().settle(null, why);
         }
         if (why != null) {
             tell(() -> stopped.complete(why));
         }
     }
 
-    Collection<Step> waiting() {
-        return List.copyOf(steps);
+    Collection<PendingCall> waiting() {
+        return List.copyOf(pendingCalls);
     }
 
     /**
-     * In a thread of its own: what the worker does about it is not to hold up the reports of all
-     * jobs.
+     * Runs in a thread of its own: the worker's reaction must not hold up the reports of all jobs.
      */
     private static void tell(Runnable news) {
         Thread thread = new Thread(news, "headway-signal");

@@ -10,51 +10,55 @@ import dev.headway.v1.Job;
 import java.util.concurrent.CompletableFuture;
 
 /**
- * A call that a job has to make, or with no request the point up to which its reports shall go out.
+ * A call that a job still has to make. Without a request it marks a point: the reports before it
+ * have to go out first.
  */
-final class Step {
-    /** The engine may take out of it what was refused. */
+final class PendingCall {
+    /** The engine may remove from it what the server refused. */
     Message request;
 
-    /** Whether it is not its turn before the job's reports are through. */
+    /** Whether the job's reports go first. */
     boolean afterReports;
 
-    /** All that its reports have to say is known; what changes later comes too late for it. */
+    /**
+     * Everything that the reports before this call have to contain is taken. Later changes do not
+     * delay the call.
+     */
     boolean sampled;
 
-    /** The job is left alone after this step. */
+    /** The engine forgets the job after this call. */
     final boolean release;
 
-    /** What the server answered (null: nothing was asked), or its refusal. */
+    /** What the server answered (null: no request), or its error. */
     final CompletableFuture<Job> answer = new CompletableFuture<>();
 
-    /** Done with the answer, or as soon as it is known that the server does not answer now. */
+    /** Done together with the answer, or as soon as the server is known to be unreachable. */
     final CompletableFuture<Void> tried = new CompletableFuture<>();
 
-    private Step(Message request, boolean afterReports, boolean release) {
+    private PendingCall(Message request, boolean afterReports, boolean release) {
         this.request = request;
         this.afterReports = afterReports;
         this.release = release;
     }
 
-    /** A call that reports need not be ready for. */
-    static Step call(Message request) {
-        return new Step(request, false, false);
+    /** A call that does not wait for reports. */
+    static PendingCall call(Message request) {
+        return new PendingCall(request, false, false);
     }
 
-    /** The job's end, after all that is left to report. */
-    static Step end(Message request) {
-        return new Step(request, true, false);
+    /** The job's end, after all its reports. */
+    static PendingCall end(Message request) {
+        return new PendingCall(request, true, false);
     }
 
-    /** Done once all that was said so far has arrived. */
-    static Step mark() {
-        return new Step(null, true, false);
+    /** Done once everything reported so far has arrived. */
+    static PendingCall marker() {
+        return new PendingCall(null, true, false);
     }
 
-    /** Lets the job go, once all that was said so far has arrived, or at once. */
-    static Step release(boolean afterReports) {
-        return new Step(null, afterReports, true);
+    /** Releases the job, after everything reported so far has arrived, or at once. */
+    static PendingCall release(boolean afterReports) {
+        return new PendingCall(null, afterReports, true);
     }
 
     boolean isEnd() {

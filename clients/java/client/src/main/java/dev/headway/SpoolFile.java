@@ -19,18 +19,18 @@ import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 
 /**
- * A file of the spool in the hands of this process, until {@code remove}, {@code refuse} or {@code
+ * A file of the spool that this process has claimed, until {@code remove}, {@code refuse} or {@code
  * release}.
  *
- * <p>Other clients lock their files with flock, which Java has not. So another process may send a
- * letter while this one does: the numbers of reports make that harmless. What must not happen is
- * that this one removes what another has written meanwhile.
+ * <p>Other clients lock their files with flock, which Java does not have. So another process may
+ * send a file while this one does. That is harmless, since reports are numbered. But this process
+ * must not remove a file that another has written again meanwhile.
  */
-final class Letter {
+final class SpoolFile {
     static final boolean POSIX =
             FileSystems.getDefault().supportedFileAttributeViews().contains("posix");
 
-    private static final Set<Path> IN_HAND = ConcurrentHashMap.newKeySet();
+    private static final Set<Path> CLAIMED = ConcurrentHashMap.newKeySet();
     private static final FileAttribute<?>[] PRIVATE =
             POSIX
                     ? new FileAttribute<?>[] {
@@ -42,24 +42,21 @@ final class Letter {
     final Path path;
     private final Object file;
 
-    private Letter(Path path, Object file) {
+    private SpoolFile(Path path, Object file) {
         this.path = path;
         this.file = file;
     }
 
-    /**
-     * Puts the file there as a whole, or not at all; in place of one that is in hand, if {@code
-     * path} is.
-     */
-    static Letter write(Path path, Words words) throws IOException {
+    /** Writes the whole file, or nothing. It replaces a claimed file if {@code path} is one. */
+    static SpoolFile write(Path path, SpoolRecord spoolRecord) throws IOException {
         String name = path.getFileName().toString().replaceFirst("\\.json$", "");
         Path draft = path.resolveSibling(name + "." + ProcessHandle.current().pid() + ".tmp");
         Files.deleteIfExists(draft);
-        IN_HAND.add(path);
+        CLAIMED.add(path);
         try {
             var options = Set.of(StandardOpenOption.WRITE, StandardOpenOption.CREATE_NEW);
             try (FileChannel out = FileChannel.open(draft, options, PRIVATE)) {
-                ByteBuffer data = ByteBuffer.wrap(words.encode());
+                ByteBuffer data = ByteBuffer.wrap(spoolRecord.encode());
                 while (data.hasRemaining()) {
                     out.write(data);
                 }
@@ -68,20 +65,20 @@ final class Letter {
             Object file = key(draft);
             Files.move(draft, path, StandardCopyOption.ATOMIC_MOVE);
             sync(path.getParent());
-            return new Letter(path, file);
+            return new SpoolFile(path, file);
         } catch (IOException | RuntimeException error) {
-            IN_HAND.remove(path);
+            CLAIMED.remove(path);
             Files.deleteIfExists(draft);
             throw error;
         }
     }
 
     /**
-     * Takes the file in hand; empty if another thread has it, or has sent it meanwhile, or if it is
-     * another user's.
+     * Claims the file; empty if another thread has it, it was sent meanwhile, or it belongs to
+     * another user.
      */
-    static Optional<Letter> claim(Path path) {
-        if (!IN_HAND.add(path)) {
+    static Optional<SpoolFile> claim(Path path) {
+        if (!CLAIMED.add(path)) {
             return Optional.empty();
         }
         try {
@@ -89,12 +86,12 @@ final class Letter {
                     Files.readAttributes(
                             path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS);
             if (about.isRegularFile() && isOurs(path)) {
-                return Optional.of(new Letter(path, key(about)));
+                return Optional.of(new SpoolFile(path, key(about)));
             }
         } catch (IOException gone) {
-            // Another has sent it.
+            // Another process has sent it.
         }
-        IN_HAND.remove(path);
+        CLAIMED.remove(path);
         return Optional.empty();
     }
 
@@ -105,23 +102,26 @@ final class Letter {
     }
 
     /** IllegalArgumentException if it is damaged, or from another version of this library. */
-    Words read() throws IOException {
-        return Words.decode(Files.readAllBytes(path));
+    SpoolRecord read() throws IOException {
+        return SpoolRecord.decode(Files.readAllBytes(path));
     }
 
-    /** All of it has arrived. */
+    /** Everything in it has arrived. */
     void remove() {
         try {
             if (isUnchanged()) {
                 Files.deleteIfExists(path);
             }
         } catch (IOException kept) {
-            // It will be sent once more, to no harm.
+            // It will be sent once more, which is harmless.
         }
         release();
     }
 
-    /** The server will never take it: it stays beside, for people to look at. Where it is now. */
+    /**
+     * The server will never accept it. The file stays beside the others, for people to look at.
+     * Returns its new path.
+     */
     Path refuse() {
         String name = path.getFileName().toString().replaceFirst("\\.json$", ".refused");
         Path refused = path.resolveSibling(name);
@@ -137,9 +137,9 @@ final class Letter {
         return refused;
     }
 
-    /** Leaves the file to whoever takes it up next. */
+    /** Leaves the file to the next process. */
     void release() {
-        IN_HAND.remove(path);
+        CLAIMED.remove(path);
     }
 
     private boolean isUnchanged() throws IOException {
@@ -151,7 +151,7 @@ final class Letter {
                 Files.readAttributes(path, BasicFileAttributes.class, LinkOption.NOFOLLOW_LINKS));
     }
 
-    /** The number of an inode is soon given to another file. */
+    /** The file system soon gives the inode's number to another file. */
     private static Object key(BasicFileAttributes about) {
         return Arrays.asList(about.fileKey(), about.lastModifiedTime());
     }

@@ -22,11 +22,11 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * What one job has left to say, in order, and to whom. Reports have the sequences that they had, so
- * that what did arrive is not counted twice. The clients of all languages read and write the same.
+ * What one job has left to send, in order, and to which server. Reports keep their sequences, so
+ * that a report that did arrive does not count twice. All clients read and write the same format.
  */
-record Words(String address, boolean tls, String jobId, String name, List<Message> requests) {
-    static final int BYTES = 8 * 1024 * 1024;
+record SpoolRecord(String address, boolean tls, String jobId, String name, List<Message> requests) {
+    static final int MAX_FILE_BYTES = 8 * 1024 * 1024;
 
     private static final int VERSION = 1;
     private static final Map<String, Parser<? extends Message>> KINDS =
@@ -38,11 +38,14 @@ record Words(String address, boolean tls, String jobId, String name, List<Messag
                     "FinishJobRequest", FinishJobRequest.parser(),
                     "FailJobRequest", FailJobRequest.parser());
 
-    /** As JSON of at most 8 MiB. What has no room are record errors, the last ones first. */
+    /**
+     * Gives JSON of at most 8 MiB. If there is no room, it drops record errors, the last ones
+     * first.
+     */
     byte[] encode() {
         List<Message> fitting = new ArrayList<>(requests);
-        long size = fitting.stream().mapToLong(Words::length).sum();
-        for (int i = fitting.size() - 1; i >= 0 && size > BYTES - 4096; i--) {
+        long size = fitting.stream().mapToLong(SpoolRecord::length).sum();
+        for (int i = fitting.size() - 1; i >= 0 && size > MAX_FILE_BYTES - 4096; i--) {
             if (fitting.get(i) instanceof ReportProgressRequest report) {
                 Message rest = report.toBuilder().clearRecordErrors().build();
                 size -= length(report) - length(rest);
@@ -56,38 +59,39 @@ record Words(String address, boolean tls, String jobId, String name, List<Messag
             call.add(Base64.getEncoder().encodeToString(request.toByteArray()));
             calls.add(call);
         }
-        JsonObject letter = new JsonObject();
-        letter.addProperty("version", VERSION);
-        letter.addProperty("target", address);
-        letter.addProperty("tls", tls);
-        letter.addProperty("job", jobId);
-        letter.addProperty("name", name);
-        letter.add("requests", calls);
-        return letter.toString().getBytes(StandardCharsets.UTF_8);
+        JsonObject file = new JsonObject();
+        file.addProperty("version", VERSION);
+        file.addProperty("target", address);
+        file.addProperty("tls", tls);
+        file.addProperty("job", jobId);
+        file.addProperty("name", name);
+        file.add("requests", calls);
+        return file.toString().getBytes(StandardCharsets.UTF_8);
     }
 
     /**
-     * IllegalArgumentException if this is not what {@code encode} makes, or not of this version.
+     * IllegalArgumentException if {@code encode} did not make this data, or if it has another
+     * version.
      */
-    static Words decode(byte[] data) {
+    static SpoolRecord decode(byte[] data) {
         try {
-            JsonObject letter =
+            JsonObject file =
                     JsonParser.parseString(new String(data, StandardCharsets.UTF_8))
                             .getAsJsonObject();
-            if (letter.get("version").getAsInt() != VERSION) {
-                throw new IllegalArgumentException("it is of version " + letter.get("version"));
+            if (file.get("version").getAsInt() != VERSION) {
+                throw new IllegalArgumentException("it is of version " + file.get("version"));
             }
             List<Message> requests = new ArrayList<>();
-            for (var entry : letter.getAsJsonArray("requests")) {
+            for (var entry : file.getAsJsonArray("requests")) {
                 JsonArray call = entry.getAsJsonArray();
                 byte[] bytes = Base64.getDecoder().decode(call.get(1).getAsString());
                 requests.add(KINDS.get(call.get(0).getAsString()).parseFrom(bytes));
             }
-            return new Words(
-                    letter.get("target").getAsString(),
-                    letter.get("tls").getAsBoolean(),
-                    letter.get("job").getAsString(),
-                    letter.get("name").getAsString(),
+            return new SpoolRecord(
+                    file.get("target").getAsString(),
+                    file.get("tls").getAsBoolean(),
+                    file.get("job").getAsString(),
+                    file.get("name").getAsString(),
                     requests);
         } catch (JsonParseException
                 | NullPointerException
@@ -101,10 +105,10 @@ record Words(String address, boolean tls, String jobId, String name, List<Messag
         }
     }
 
-    /** Without the requests, which hold a session id. */
+    /** Without the requests, which contain a session id. */
     @Override
     public String toString() {
-        return "last words of job " + jobId + " for " + address;
+        return "last spoolRecord of job " + jobId + " for " + address;
     }
 
     private static long length(Message request) {

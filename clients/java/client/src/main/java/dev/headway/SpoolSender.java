@@ -28,14 +28,14 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Leaves in the spool what this process could not deliver, and sends what earlier ones left, one
- * letter after the other over a channel of its own. If the server does not answer, the rest stays
+ * Saves in the spool what this process could not deliver. Sends what earlier processes left there,
+ * one file after the other over a channel of its own. If the server does not answer, the rest stays
  * for later.
  */
-final class Postman {
+final class SpoolSender {
     private final Target target;
     private final ChannelCredentials credentials;
-    private final List<Path> letters;
+    private final List<Path> files;
 
     private enum Outcome {
         SENT,
@@ -43,52 +43,53 @@ final class Postman {
         WAITING
     }
 
-    private Postman(Target target, ChannelCredentials credentials, List<Path> letters) {
+    private SpoolSender(Target target, ChannelCredentials credentials, List<Path> files) {
         this.target = target;
         this.credentials = credentials;
-        this.letters = letters;
+        this.files = files;
     }
 
     /**
-     * Writes what these jobs have left to say. For each that has something left: where it is, or ""
-     * if it cannot be written. One notice says why, however many jobs there are. Belongs in the
-     * engine's thread.
+     * Saves what these jobs have left to send. The result has an entry for each job with something
+     * left: the path of its file, or "" if it cannot be saved. One warning says why, however many
+     * jobs there are. Runs in the engine's thread.
      */
-    static Map<Course, String> writeDown(List<Course> courses, Target target) {
-        Map<Course, String> left = new LinkedHashMap<>();
+    static Map<JobState, String> spoolUndelivered(List<JobState> jobs, Target target) {
+        Map<JobState, String> left = new LinkedHashMap<>();
         Exception fault = null;
-        for (Course course : courses) {
+        for (JobState jobState : jobs) {
             try {
-                List<Message> requests = course.over ? List.of() : course.remains();
+                List<Message> requests = jobState.over ? List.of() : jobState.undelivered();
                 if (requests.isEmpty()) {
                     continue;
                 }
-                left.put(course, "");
+                left.put(jobState, "");
                 if (Spool.isOn()) {
-                    String name = course.state().getName();
-                    Words words =
-                            new Words(target.address(), target.tls(), course.id(), name, requests);
-                    course.letter = Spool.write(words, course.letter);
-                    left.put(course, course.letter.path.toString());
+                    String name = jobState.state().getName();
+                    SpoolRecord spoolRecord =
+                            new SpoolRecord(
+                                    target.address(), target.tls(), jobState.id(), name, requests);
+                    jobState.file = Spool.write(spoolRecord, jobState.file);
+                    left.put(jobState, jobState.file.path.toString());
                 }
             } catch (IOException | RuntimeException error) {
                 fault = error;
             }
         }
         if (fault != null) {
-            Log.say(Level.WARNING, "headway: what is left to say cannot be written down: " + fault);
+            Log.say(Level.WARNING, "headway: undelivered reports cannot be saved: " + fault);
         }
         return left;
     }
 
-    /** Starts to send what waits for this server, if anything does. */
+    /** Starts to send the files that wait for this server, if there are any. */
     static void collect(Target target, ChannelCredentials credentials) {
         start(target, credentials, "");
     }
 
     /**
-     * Sends what earlier processes left to say of this job, before it is another's turn; waits so
-     * long at most for that.
+     * Sends what earlier processes left for this job, before this worker takes it over. Waits for
+     * that at most so long.
      */
     static void catchUp(Target target, ChannelCredentials credentials, String jobId, long nanos) {
         Waiting.atMost(start(target, credentials, jobId), nanos);
@@ -96,18 +97,18 @@ final class Postman {
 
     private static CompletableFuture<Void> start(
             Target target, ChannelCredentials credentials, String jobId) {
-        List<Path> letters = Spool.letters(target, jobId);
+        List<Path> files = Spool.waitingFiles(target, jobId);
         CompletableFuture<Void> done = new CompletableFuture<>();
-        if (letters.isEmpty()) {
+        if (files.isEmpty()) {
             done.complete(null);
             return done;
         }
-        Postman postman = new Postman(target, credentials, letters);
+        SpoolSender sender = new SpoolSender(target, credentials, files);
         Thread thread =
                 new Thread(
                         () -> {
                             try {
-                                postman.round();
+                                sender.sendAll();
                             } catch (RuntimeException fault) {
                                 Log.fault(
                                         Level.DEBUG, "headway: the spool is left for later", fault);
@@ -121,25 +122,25 @@ final class Postman {
         return done;
     }
 
-    /** Sends all that waits for this server, and says what became of it. */
+    /** Sends everything that waits for this server, and returns the counts. */
     static SpoolReport flush(Target target, ChannelCredentials credentials) {
-        return new Postman(target, credentials, Spool.letters(target, "")).round();
+        return new SpoolSender(target, credentials, Spool.waitingFiles(target, "")).sendAll();
     }
 
-    private SpoolReport round() {
+    private SpoolReport sendAll() {
         int sent = 0;
         int refused = 0;
         ManagedChannel channel = Channels.open(target, credentials, false);
         try {
             Set<String> held = new HashSet<>();
-            for (Path path : letters) {
-                String job = Spool.jobIn(path);
-                var letter = held.contains(job) ? Optional.<Letter>empty() : Letter.claim(path);
-                if (letter.isEmpty()) {
-                    // What comes after it of the same job waits for it.
+            for (Path path : files) {
+                String job = Spool.jobInName(path);
+                var file = held.contains(job) ? Optional.<SpoolFile>empty() : SpoolFile.claim(path);
+                if (file.isEmpty()) {
+                    // Later files of the same job wait for it.
                     held.add(job);
                 }
-                Outcome outcome = letter.isPresent() ? deliver(letter.get(), channel) : null;
+                Outcome outcome = file.isPresent() ? deliver(file.get(), channel) : null;
                 if (outcome == Outcome.WAITING) {
                     break;
                 }
@@ -149,46 +150,46 @@ final class Postman {
         } finally {
             channel.shutdownNow();
         }
-        return new SpoolReport(sent, refused, Spool.letters(target, "").size());
+        return new SpoolReport(sent, refused, Spool.waitingFiles(target, "").size());
     }
 
     /**
-     * Sends a letter and removes it, puts it aside if the server will never take it, or else leaves
-     * it where it is.
+     * Sends a file and removes it. If the server will never accept it, sets it aside. Otherwise
+     * leaves it.
      */
-    private static Outcome deliver(Letter letter, Channel channel) {
+    private static Outcome deliver(SpoolFile file, Channel channel) {
         try {
-            Words words = letter.read();
-            send(channel, words.requests());
-            letter.remove();
+            SpoolRecord spoolRecord = file.read();
+            send(channel, spoolRecord.requests());
+            file.remove();
             Log.say(
                     Level.INFO,
-                    "headway: what was left to say of job " + words.jobId() + " is delivered");
+                    "headway: the spool file of job " + spoolRecord.jobId() + " is delivered");
             return Outcome.SENT;
         } catch (IllegalArgumentException damaged) {
-            return refuse(letter, damaged.getMessage());
+            return refuse(file, damaged.getMessage());
         } catch (HeadwayException error) {
-            Verdict verdict = Verdict.of(error);
-            boolean last = verdict == Verdict.GONE || verdict == Verdict.REFUSED;
-            return last ? refuse(letter, Log.words(error)) : Outcome.WAITING;
+            ErrorPolicy policy = ErrorPolicy.of(error);
+            boolean last = policy == ErrorPolicy.STOP || policy == ErrorPolicy.DROP;
+            return last ? refuse(file, Log.line(error)) : Outcome.WAITING;
         } catch (IOException unreadable) {
             return Outcome.WAITING;
         } finally {
-            letter.release();
+            file.release();
         }
     }
 
-    private static Outcome refuse(Letter letter, String why) {
+    private static Outcome refuse(SpoolFile file, String why) {
         Log.say(
                 Level.WARNING,
-                "headway: what was left to say of a job is refused, see "
-                        + letter.refuse()
+                "headway: the server refused what an earlier process left for a job, see "
+                        + file.refuse()
                         + ": "
                         + why);
         return Outcome.REFUSED;
     }
 
-    /** Makes these calls in order. HeadwayException if one fails that matters. */
+    /** Makes these calls in order. HeadwayException if an essential call fails. */
     static void send(Channel channel, List<Message> requests) {
         HeadwayException ended = null;
         for (Message request : requests) {
@@ -197,8 +198,8 @@ final class Postman {
                 call(channel, request);
                 ended = end ? null : ended;
             } catch (HeadwayException error) {
-                // If the end did arrive, and only its answer did not, then so did all before it:
-                // its repeat tells.
+                // If the end arrived and only its answer was lost, everything before it arrived
+                // too. Repeating the end tells.
                 if (end || !error.reason().equals("JOB_ENDED")) {
                     throw error;
                 }
@@ -214,8 +215,8 @@ final class Postman {
         try {
             callOnce(channel, request);
         } catch (HeadwayException error) {
-            // As the engine does: what is refused of a job must not keep the rest of it back.
-            if (Verdict.of(error) != Verdict.REFUSED) {
+            // As in the engine: a refused part of a job must not hold back the rest.
+            if (ErrorPolicy.of(error) != ErrorPolicy.DROP) {
                 throw error;
             }
             if (request instanceof ReportProgressRequest report) {
@@ -234,7 +235,7 @@ final class Postman {
     private static void callOnce(Channel channel, Message request) {
         var stub =
                 JobServiceGrpc.newBlockingStub(channel)
-                        .withDeadlineAfter(Calls.PATIENCE, TimeUnit.SECONDS);
+                        .withDeadlineAfter(Calls.ANSWER_TIMEOUT_SECONDS, TimeUnit.SECONDS);
         try {
             if (request instanceof ReportProgressRequest report) {
                 stub.reportProgress(report);

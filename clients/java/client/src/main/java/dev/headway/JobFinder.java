@@ -3,18 +3,18 @@ package dev.headway;
 import dev.headway.v1.CreateJobRequest;
 import dev.headway.v1.StartJobRequest;
 
-/** How a worker comes by a job that may have come some way already. */
-final class Taking {
+/** How a worker gets a job that may have been started before. */
+final class JobFinder {
     private final HeadwayClient client;
 
-    Taking(HeadwayClient client) {
+    JobFinder(HeadwayClient client) {
         this.client = client;
     }
 
     /**
-     * Creates the job, or takes over the one with its key. At once, as its worker must know how far
-     * the job has come before it begins. First comes what earlier workers left to say: of which job
-     * that is, only the server can tell.
+     * Creates the job, or takes over the one with its key. It waits for the answer, since the
+     * worker must know the job's progress before it begins. It first sends the whole spool: only
+     * the server can tell which job has the key.
      */
     Job findOrCreate(CreateJobRequest request, long end) {
         client.catchUp("", Math.max(end - Time.now(), 0));
@@ -28,7 +28,7 @@ final class Taking {
                 }
                 return attach(state);
             } catch (HeadwayException error) {
-                // It can have ended just now; and a server that is overloaded is asked again.
+                // The job may have ended just now. An overloaded server is asked again.
                 if (!error.reason().equals("JOB_ENDED") && !waited(error, end)) {
                     throw error;
                 }
@@ -38,12 +38,15 @@ final class Taking {
 
     private static boolean waited(HeadwayException error, long end) {
         long pause = Math.max(error.retryAfter().map(Time::nanos).orElse(0L), Time.SECOND / 10);
-        return Verdict.of(error) == Verdict.LATER
+        return ErrorPolicy.of(error) == ErrorPolicy.RETRY
                 && Time.now() + pause < end
                 && Connection.slept(pause);
     }
 
-    /** Takes over a job that goes on; continues one that has ended, or the last that does. */
+    /**
+     * Takes over a running job. If it has ended, a new job continues it, or the last job that
+     * continues it.
+     */
     Job carryOn(String jobId) {
         CreateJobRequest create = NewJob.named("").request(client.session());
         while (true) {
