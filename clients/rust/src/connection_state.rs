@@ -1,21 +1,21 @@
-//! Whether the server answers, and when to try it again if it does not.
+//! Whether the server answers, and when to try again if it does not.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::error_policy::log_text;
 use crate::ids::spread;
-use crate::verdict::in_words;
 
-/// Time since this process first looked at the clock.
+/// Time since this process first read the clock.
 pub(crate) type Moment = Duration;
 
-/// The moment that is always over.
+/// A moment that is always in the past.
 pub(crate) const AT_ONCE: Moment = Duration::ZERO;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_IN_HASTE: Duration = Duration::from_millis(500);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+const MAX_RETRY_DELAY_WHILE_AWAITED: Duration = Duration::from_millis(500);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -23,34 +23,35 @@ pub(crate) fn now() -> Moment {
     START.elapsed()
 }
 
-/// Pauses grow from 0.1 to 5 s while the server is away, to half a second if somebody waits for it.
-pub(crate) struct Contact {
+/// The retry delay grows from 0.1 to 5 s while the server is unreachable, and to 0.5 s while somebody waits for
+/// delivery.
+pub(crate) struct ConnectionState {
     address: String,
-    /// Whether the server did not answer when last asked.
+    /// Whether the last call got no answer.
     pub(crate) down: bool,
-    /// When to ask again.
+    /// When to try again.
     pub(crate) retry_at: Moment,
     tries: u32,
     waiting: usize,
 }
 
-impl Contact {
+impl ConnectionState {
     pub(crate) fn new(address: &str) -> Self {
         Self { address: address.to_owned(), down: false, retry_at: AT_ONCE, tries: 0, waiting: 0 }
     }
 
-    /// One more waits until all is delivered.
-    pub(crate) fn hurry(&mut self, now: Moment) {
+    /// One more caller waits for delivery.
+    pub(crate) fn add_waiting(&mut self, now: Moment) {
         self.waiting += 1;
-        self.retry_at = self.retry_at.min(now + LONGEST_IN_HASTE);
+        self.retry_at = self.retry_at.min(now + MAX_RETRY_DELAY_WHILE_AWAITED);
     }
 
-    /// One less does.
-    pub(crate) fn relax(&mut self) {
+    /// One caller less waits for delivery.
+    pub(crate) fn remove_waiting(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
     }
 
-    pub(crate) fn heard(&mut self) {
+    pub(crate) fn answered(&mut self) {
         if self.tries > 1 {
             log::info!(target: "headway", "{} answers again", self.address);
         }
@@ -59,23 +60,23 @@ impl Contact {
         self.retry_at = AT_ONCE;
     }
 
-    pub(crate) fn lost(&mut self, error: &Error, now: Moment) {
-        // All that was under way fails together; that is one failure.
+    pub(crate) fn failed(&mut self, error: &Error, now: Moment) {
+        // All calls in flight fail together. Count that as one failure.
         if now < self.retry_at {
             return;
         }
         self.down = true;
-        let longest = if self.waiting > 0 { LONGEST_IN_HASTE } else { LONGEST_PAUSE };
+        let longest = if self.waiting > 0 { MAX_RETRY_DELAY_WHILE_AWAITED } else { MAX_RETRY_DELAY };
         let pause = (FIRST_PAUSE * (1 << self.tries.min(10))).min(longest);
         self.retry_at = now + spread(pause, 0.5, 1.0);
         self.tries += 1;
-        // A server that only restarts, or moves a stream to another, is back before the second failure.
+        // A server that only restarts, or moves a stream to another server, is back before the second failure.
         if self.tries == 2 {
             log::warn!(
                 target: "headway",
                 "{} does not answer ({}); the work goes on",
                 self.address,
-                in_words(error)
+                log_text(error)
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What an error means for whoever sent the report or call.
+//! What an error means for the report or call that failed.
 
 use tonic::Code;
 
@@ -6,48 +6,49 @@ use crate::error::Error;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The server wants no more of this job.
-    Gone,
-    /// The same would be refused again.
-    Refused,
-    /// The same will do, later.
-    Later,
-    /// Nothing is known: the connection or what is behind it is at fault.
-    Away,
+pub(crate) enum ErrorPolicy {
+    /// The server accepts no more of this job.
+    Stop,
+    /// The server would refuse the same request again. Leave it out.
+    Drop,
+    /// The same request can succeed later.
+    Retry,
+    /// Nothing is known about the request: the connection, or what is behind it, is at fault. Reconnect and repeat.
+    Reconnect,
 }
 
-/// Only what a Headway server says, with a reason, can end something: a proxy's 404 ends nothing.
-pub(crate) fn judge(error: &Error) -> Verdict {
+/// Trusts only errors that a Headway server sends, with a reason. A proxy's 404 must not end a job.
+pub(crate) fn policy_for(error: &Error) -> ErrorPolicy {
     match (error.reason(), error.code()) {
-        ("JOB_ENDED" | "STALE_ATTEMPT" | "JOB_NOT_FOUND" | "JOB_ID_AMBIGUOUS", _) => Verdict::Gone,
-        // It was well-formed when it was sent.
-        ("" | "MALFORMED_MESSAGE", _) => Verdict::Away,
+        ("JOB_ENDED" | "STALE_ATTEMPT" | "JOB_NOT_FOUND" | "JOB_ID_AMBIGUOUS", _) => ErrorPolicy::Stop,
+        // The message was well-formed when it was sent, so the connection is at fault.
+        ("" | "MALFORMED_MESSAGE", _) => ErrorPolicy::Reconnect,
         (
             _,
             Code::InvalidArgument | Code::AlreadyExists | Code::NotFound | Code::FailedPrecondition | Code::Aborted,
-        ) => Verdict::Refused,
-        (_, Code::ResourceExhausted) => Verdict::Later,
-        _ => Verdict::Away,
+        ) => ErrorPolicy::Drop,
+        (_, Code::ResourceExhausted) => ErrorPolicy::Retry,
+        _ => ErrorPolicy::Reconnect,
     }
 }
 
-/// Whether the caller has no right to create a job, as far as can be seen.
-pub(crate) fn keeps_out(error: &Error) -> bool {
+/// Whether the caller apparently has no right to create a job.
+pub(crate) fn denies_access(error: &Error) -> bool {
     !error.reason().is_empty() && matches!(error.code(), Code::Unauthenticated | Code::PermissionDenied)
 }
 
-/// For what is not even sent.
+/// The error of a message that is too large to send.
 pub(crate) fn too_large() -> Error {
     Error::new(Code::InvalidArgument, "It is larger than a message may be.").with_reason("INVALID_REQUEST")
 }
 
-/// Why, as one line for a log, whatever the other side has written into it.
-pub(crate) fn in_words(error: &Error) -> String {
+/// The error as one line for a log, whatever the server or a proxy has written into it.
+pub(crate) fn log_text(error: &Error) -> String {
     let text = error.to_string();
-    let words =
-        text.split(|letter: char| letter.is_whitespace() || letter.is_control()).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    let parts = text
+        .split(|character: char| character.is_whitespace() || character.is_control())
+        .filter(|word| !word.is_empty());
+    parts.collect::<Vec<_>>().join(" ").chars().take(300).collect()
 }
 
 #[cfg(test)]
@@ -57,19 +58,19 @@ mod tests {
     #[test]
     fn only_a_headway_server_ends_something() {
         let cases = [
-            (Code::FailedPrecondition, "JOB_ENDED", Verdict::Gone),
-            (Code::NotFound, "JOB_NOT_FOUND", Verdict::Gone),
-            (Code::NotFound, "", Verdict::Away),
-            (Code::InvalidArgument, "INVALID_REQUEST", Verdict::Refused),
-            (Code::InvalidArgument, "MALFORMED_MESSAGE", Verdict::Away),
-            (Code::InvalidArgument, "", Verdict::Away),
-            (Code::ResourceExhausted, "OVERLOADED", Verdict::Later),
-            (Code::ResourceExhausted, "", Verdict::Away),
-            (Code::Unavailable, "SHUTTING_DOWN", Verdict::Away),
+            (Code::FailedPrecondition, "JOB_ENDED", ErrorPolicy::Stop),
+            (Code::NotFound, "JOB_NOT_FOUND", ErrorPolicy::Stop),
+            (Code::NotFound, "", ErrorPolicy::Reconnect),
+            (Code::InvalidArgument, "INVALID_REQUEST", ErrorPolicy::Drop),
+            (Code::InvalidArgument, "MALFORMED_MESSAGE", ErrorPolicy::Reconnect),
+            (Code::InvalidArgument, "", ErrorPolicy::Reconnect),
+            (Code::ResourceExhausted, "OVERLOADED", ErrorPolicy::Retry),
+            (Code::ResourceExhausted, "", ErrorPolicy::Reconnect),
+            (Code::Unavailable, "SHUTTING_DOWN", ErrorPolicy::Reconnect),
         ];
-        for (code, reason, verdict) in cases {
+        for (code, reason, policy) in cases {
             let error = Error::new(code, "").with_reason(reason);
-            assert_eq!(judge(&error), verdict, "{code:?} {reason}");
+            assert_eq!(policy_for(&error), policy, "{code:?} {reason}");
         }
     }
 }

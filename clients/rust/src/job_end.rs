@@ -11,18 +11,18 @@ use tonic::Code;
 
 use crate::error::Error;
 use crate::job::{Job, failure};
+use crate::pending_call::PendingCall;
 use crate::promise::{Answer, lock};
-use crate::step::Step;
 use crate::values::json;
 
 impl Job {
-    /// What came of it. Of a fetched job: what had come of it then.
+    /// The job's results. Of a fetched job they are those of that moment.
     #[must_use]
     pub fn results(&self) -> Option<Value> {
         lock(&self.part.inner.results).clone()
     }
 
-    /// Sets what came of it before it ends: whatever serializes to JSON, a map by custom, at most 1 MiB.
+    /// Sets the job's results before its end: anything that serializes to JSON, usually a map, at most 1 MiB.
     pub fn set_results(&self, results: impl Serialize) {
         match json(results) {
             Ok(value) => self.keep_results(Some(value)),
@@ -32,8 +32,8 @@ impl Job {
 
     /// Ends the job as COMPLETED, with results that [`set_results`](Self::set_results) describes; `()` adds none.
     ///
-    /// It is asked for at once. The answer comes when the server has it, as long as it answers, after at most `exit_timeout`;
-    /// what is left goes on in the background.
+    /// The end is requested at once. The answer comes when the server has stored it, after at most `exit_timeout`, and
+    /// early if the server is unreachable. The rest goes on in the background.
     pub fn finish(&self, results: impl Serialize) -> Answer<()> {
         match json(results) {
             Ok(Value::Null) => {}
@@ -54,10 +54,10 @@ impl Job {
         self.settle(self.part.inner.end(Some(failure(code, error))))
     }
 
-    fn settle(&self, step: Option<Step>) -> Answer<()> {
-        let tried = step.map(|step| {
-            let tried = Arc::clone(&step.answers.tried);
-            self.part.inner.submit(step);
+    fn settle(&self, pending: Option<PendingCall>) -> Answer<()> {
+        let tried = pending.map(|pending| {
+            let tried = Arc::clone(&pending.answers.tried);
+            self.part.inner.submit(pending);
             let connection = &self.part.inner.connection;
             connection.engine.within(connection.exit_timeout, &tried)
         });
@@ -68,25 +68,27 @@ impl Job {
         })
     }
 
-    /// Waits until all said so far is stored, at most so long; whether it is. It is not where the server takes no more
-    /// reports of this worker.
+    /// Waits until everything reported so far is stored, at most so long. Returns whether it is; false if the server
+    /// accepts no more reports of this worker.
     pub fn flush(&self, timeout: Duration) -> Answer<bool> {
         let engine = self.part.inner.connection.engine.clone();
-        let course = Arc::clone(&self.part.inner.course);
-        let courses = if self.course().state().over { Vec::new() } else { vec![Arc::clone(&self.part.inner.course)] };
+        let job_state = Arc::clone(&self.part.inner.job_state);
+        let jobs =
+            if self.job_state().state().over { Vec::new() } else { vec![Arc::clone(&self.part.inner.job_state)] };
         let here = engine.clone();
-        let late =
-            engine.spawn(false, async move { here.linger(courses, timeout).await.is_empty() && !course.stop.is_set() });
+        let late = engine.spawn(false, async move {
+            here.wait_delivered(jobs, timeout).await.is_empty() && !job_state.stop.is_set()
+        });
         Answer::new(late)
     }
 
-    /// Removes the job and all that belongs to it; nothing more is reported.
+    /// Removes the job and everything that belongs to it. Nothing more is reported.
     ///
     /// # Errors
     /// As [`Client::clear`](crate::Client::clear).
     pub fn clear(&self) -> Answer<Result<(), Error>> {
         self.part.inner.ended.store(true, Ordering::Release);
-        self.part.inner.submit(Step::release(false));
+        self.part.inner.submit(PendingCall::release(false));
         self.client().clear(self.id())
     }
 }

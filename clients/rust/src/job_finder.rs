@@ -1,19 +1,19 @@
-//! How a worker comes by a job that may have come some way already.
+//! How a worker gets a job that may have been started before.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::calls::within;
 use crate::client::{Client, FIND_TIMEOUT, State, catch_up};
-use crate::course::{Course, Heartbeat, heartbeat};
 use crate::error::Error;
+use crate::error_policy::{ErrorPolicy, policy_for};
 use crate::job::Job;
+use crate::job_state::{Heartbeat, JobState, heartbeat};
 use crate::meter::Meter;
 use crate::options::JobOptions;
 use crate::proto::headway::v1::{CreateJobRequest, JobStatus, StartJobRequest};
-use crate::verdict::{Verdict, judge};
 
-/// What there is at least before a server that is overloaded is asked again.
+/// The minimum delay before an overloaded server is asked again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 fn pause(error: &Error) -> Duration {
@@ -21,8 +21,8 @@ fn pause(error: &Error) -> Duration {
 }
 
 impl Client {
-    /// Creates the job, or takes over the one with its key. At once, as its worker must know how far the job has come before
-    /// it begins. First comes what earlier workers left to say: of which job that is, only the server can tell.
+    /// Creates the job, or takes over the one with its key. It waits for the answer, since the worker must know the
+    /// job's progress before it begins. It first sends the whole spool: only the server can tell which job has the key.
     pub(crate) async fn find_or_create(
         &self,
         session: &str,
@@ -40,10 +40,10 @@ impl Client {
                 state = self.take_over(session, &found.id, longest).await;
             }
             match state {
-                // Just now.
+                // It has ended just now.
                 Err(error) if error.reason() == "JOB_ENDED" => {}
-                // A server that is overloaded is asked again.
-                Err(error) if judge(&error) == Verdict::Later && Instant::now() + pause(&error) < end => {
+                // An overloaded server is asked again.
+                Err(error) if policy_for(&error) == ErrorPolicy::Retry && Instant::now() + pause(&error) < end => {
                     let pause = pause(&error);
                     self.connection.engine.spawn((), async move { tokio::time::sleep(pause).await }).await;
                 }
@@ -52,7 +52,7 @@ impl Client {
         }
     }
 
-    /// Takes a job that goes on over; continues one that has ended, or the last of those that continue it.
+    /// Takes over a running job. If it has ended, a new job continues it, or the last job that continues it.
     pub(crate) async fn carry_on(&self, session: String, mut job_id: String) -> Result<Job, Error> {
         let mut create = JobOptions::new("").request(&session);
         let longest = self.connection.call_timeout;
@@ -74,24 +74,24 @@ impl Client {
 
     async fn place_create(&self, request: &CreateJobRequest, longest: Duration) -> Result<State, Error> {
         let request = request.clone();
-        self.ask(async move |mut stub, patience| within(patience.min(longest), stub.create_job(request)).await).await
+        self.ask(async move |mut stub, timeout| within(timeout.min(longest), stub.create_job(request)).await).await
     }
 
     async fn take_over(&self, session: &str, job_id: &str, longest: Duration) -> Result<State, Error> {
         let request = StartJobRequest { session_id: session.to_owned(), job_id: job_id.to_owned(), take_over: true };
-        self.ask(async move |mut stub, patience| within(patience.min(longest), stub.start_job(request)).await).await
+        self.ask(async move |mut stub, timeout| within(timeout.min(longest), stub.start_job(request)).await).await
     }
 
-    /// Works on a job that the server has given to this worker.
+    /// Begins the work on a job that the server has given to this worker.
     async fn attach(&self, session: &str, state: State) -> Result<Job, Error> {
         let known = self.with_session(session).variables(&state.id, &[]).await?;
         let pending = state.status() == JobStatus::Pending;
-        // The heartbeats of one that waits for a worker are that worker's.
+        // A job that waits for a worker gets its heartbeats from that worker.
         let beat = if pending { Heartbeat::Never } else { heartbeat(state.heartbeat_timeout.as_ref()) };
         let meter = Arc::new(Meter::new("", state.parts.get("").copied().unwrap_or(0)));
-        let course = Course::new(session.to_owned(), state, Arc::clone(&meter), beat, !pending);
-        self.connection.engine.submit(&course, None);
-        let job = Job::new(Arc::clone(&self.connection), course, meter, !pending, true);
+        let job_state = JobState::new(session.to_owned(), state, Arc::clone(&meter), beat, !pending);
+        self.connection.engine.submit(&job_state, None);
+        let job = Job::new(Arc::clone(&self.connection), job_state, meter, !pending, true);
         job.know(known);
         Ok(job)
     }

@@ -1,39 +1,39 @@
-//! The engine's record of one job: what it still has to tell the server, in order.
+//! The engine's record of one job: what it still has to send to the server, in order.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::contact::{AT_ONCE, Moment};
+use crate::connection_state::{AT_ONCE, Moment};
 use crate::error::{Cancellation, Error};
 use crate::meter::Meter;
+use crate::pending_call::{PendingCall, Request};
 use crate::promise::{Promise, lock};
 use crate::proto::headway::v1::{self, Job, JobStatus, ReportProgressRequest};
-use crate::report::{About, Reporter};
-use crate::spool::Letter;
-use crate::step::{Request, Step};
+use crate::reporter::{About, Reporter};
+use crate::spool::SpoolFile;
 use crate::values::{from_duration, from_timestamp};
 
-/// How long it is at least from one report of a job to the next.
-pub(crate) const FASTEST: Duration = Duration::from_millis(10);
+/// The shortest time from one report of a job to the next.
+pub(crate) const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often a job gives a sign of life.
+/// How often a job sends a heartbeat.
 #[derive(Clone, Copy)]
 pub(crate) enum Heartbeat {
     /// Often enough for this timeout; zero: at the server's pace.
     Within(Duration),
-    /// Never: somebody else works on it.
+    /// Never: another worker has the job.
     Never,
 }
 
-/// One job on its way. Threads of the worker look at it and add parts; all else is the engine's.
-pub(crate) struct Course {
+/// The engine's record of one job. Threads of the worker read it and add parts; everything else belongs to the engine.
+pub(crate) struct JobState {
     pub(crate) session: String,
     pub(crate) id: String,
-    /// Set once somebody wants it to end early.
-    pub(crate) wish: Arc<Promise<Cancellation>>,
-    /// Set once the server wants no more of it, with why.
+    /// Set after a cancellation request.
+    pub(crate) cancellation: Arc<Promise<Cancellation>>,
+    /// Set, with the error, if the server accepts no more of it.
     pub(crate) stop: Arc<Promise<Error>>,
     /// Whether one of these two is set.
     unwanted: AtomicBool,
@@ -42,38 +42,38 @@ pub(crate) struct Course {
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct State {
-    /// The job as the server last described it; before it did, as the worker did.
+    /// The job as the server last described it, or as the worker did before that.
     pub(crate) job: Job,
-    /// Which worker this is.
+    /// The attempt of this worker.
     pub(crate) attempt: i32,
     pub(crate) heartbeat: Heartbeat,
-    /// Whether reports may flow: not before the job is created, or while it is PENDING.
+    /// Whether reports may be sent: not before the job is created, or while it is PENDING.
     started: bool,
     /// Nothing more is sent for this job.
     pub(crate) over: bool,
-    /// Whether somebody has waited in vain for the last of it to be delivered.
+    /// Whether a wait for delivery has ended without it.
     pub(crate) given_up: bool,
-    /// Where that is written down for a later process, until it is delivered from here after all.
-    pub(crate) letter: Option<Letter>,
+    /// The spool file of what is left, until that is delivered from here after all.
+    pub(crate) file: Option<SpoolFile>,
     pub(crate) calling: bool,
-    /// Whether the engine has it.
+    /// Whether the engine has charge of it.
     pub(crate) taken: bool,
-    /// When to look for something to report.
+    /// When the engine next looks for something to report.
     pub(crate) due: Moment,
-    /// When to give a heartbeat if there is nothing to report.
+    /// When to send a heartbeat if there is nothing to report.
     pub(crate) beat_at: Moment,
     pub(crate) retry_at: Moment,
     pub(crate) reporters: Vec<Reporter>,
-    pub(crate) steps: VecDeque<Step>,
+    pub(crate) pending_calls: VecDeque<PendingCall>,
 }
 
-impl Course {
+impl JobState {
     pub(crate) fn new(session: String, job: Job, meter: Arc<Meter>, heartbeat: Heartbeat, started: bool) -> Arc<Self> {
         let progress = meter.progress();
-        let course = Self {
+        let job_state = Self {
             session,
             id: job.id.clone(),
-            wish: Promise::new(),
+            cancellation: Promise::new(),
             stop: Promise::new(),
             unwanted: AtomicBool::new(false),
             state: Mutex::new(State {
@@ -82,21 +82,21 @@ impl Course {
                 started,
                 over: false,
                 given_up: false,
-                letter: None,
+                file: None,
                 calling: false,
                 taken: false,
                 due: AT_ONCE,
                 beat_at: AT_ONCE,
                 retry_at: AT_ONCE,
                 reporters: vec![Reporter::new(meter, progress, job.size)],
-                steps: VecDeque::new(),
+                pending_calls: VecDeque::new(),
                 job,
             }),
         };
-        if let Some(wish) = course.state().job.cancellation.clone() {
-            course.cancel(&wish);
+        if let Some(cancellation) = job_state.state().job.cancellation.clone() {
+            job_state.cancel(&cancellation);
         }
-        Arc::new(course)
+        Arc::new(job_state)
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -119,14 +119,14 @@ impl Course {
         meter
     }
 
-    pub(crate) fn add_step(&self, step: Step) {
+    pub(crate) fn add_call(&self, pending: PendingCall) {
         let mut state = self.state();
         if !state.over {
-            // Of changes that nobody has sent yet the last one counts, however many there are.
-            let free = state.steps.len() > usize::from(state.calling);
-            let same = free && state.steps.back().is_some_and(|last| last.same_change(&step));
-            let former = if same { state.steps.pop_back() } else { None };
-            state.steps.push_back(step);
+            // Of the changes that are not sent yet only the last one counts.
+            let free = state.pending_calls.len() > usize::from(state.calling);
+            let same = free && state.pending_calls.back().is_some_and(|last| last.same_change(&pending));
+            let former = if same { state.pending_calls.pop_back() } else { None };
+            state.pending_calls.push_back(pending);
             state.due = AT_ONCE;
             drop(state);
             if let Some(former) = former {
@@ -135,20 +135,20 @@ impl Course {
             return;
         }
         drop(state);
-        step.answers.settle(self.stop.get().map_or(Ok(None), Err));
+        pending.answers.settle(self.stop.get().map_or(Ok(None), Err));
     }
 
     fn about(&self, attempt: i32) -> About<'_> {
         About { session: &self.session, job_id: &self.id, attempt }
     }
 
-    /// The reports to send now, and whose they are; if there are none, a heartbeat, or the turn of the step that waited
-    /// for them.
+    /// The reports to send now, with their reporters. If there are none: a heartbeat, or the call that waited for them
+    /// goes ahead.
     pub(crate) fn reports(&self, now: Moment) -> Vec<(Option<usize>, ReportProgressRequest)> {
         let mut state = self.state();
         let state = &mut *state;
         let about = self.about(state.attempt);
-        let fresh = state.steps.front().is_none_or(|step| !step.sampled);
+        let fresh = state.pending_calls.front().is_none_or(|pending| !pending.sampled);
         let (mut complete, mut reports) = (true, Vec::new());
         if state.started {
             for (index, reporter) in state.reporters.iter_mut().enumerate() {
@@ -159,10 +159,10 @@ impl Course {
                 }
             }
         }
-        if let Some(step) = state.steps.front_mut() {
-            // Other threads may still count: a step waits for what was there when it came, and not for ever.
-            step.sampled = step.sampled || complete;
-            step.after_reports = step.after_reports && !reports.is_empty();
+        if let Some(pending) = state.pending_calls.front_mut() {
+            // Other threads may still count. A call waits only for what was there when it was queued.
+            pending.sampled = pending.sampled || complete;
+            pending.after_reports = pending.after_reports && !reports.is_empty();
         } else if reports.is_empty() && !matches!(state.heartbeat, Heartbeat::Never) && now >= state.beat_at {
             reports.push((None, about.empty()));
         }
@@ -170,30 +170,30 @@ impl Course {
     }
 
     /// All calls that are left to make, in order.
-    pub(crate) fn remains(&self) -> Vec<Request> {
+    pub(crate) fn undelivered(&self) -> Vec<Request> {
         let mut state = self.state();
         let state = &mut *state;
         let mut left = Vec::new();
         for reporter in &mut state.reporters {
             reporter.number_above(state.job.last_sequence);
         }
-        // A job that nobody has answered for yet begins with its first attempt.
+        // A job whose creation is unanswered begins with its first attempt.
         let (mut started, mut attempt) = (state.started, state.attempt.max(1));
-        for step in &state.steps {
-            let Some(request) = &step.request else {
+        for pending in &state.pending_calls {
+            let Some(request) = &pending.request else {
                 continue;
             };
             match request {
                 Request::Create(request) => started = !request.pending,
                 Request::Start(_) => {
-                    // Which attempt that will be, only the server can tell: 0 is not checked.
+                    // Only the server knows which attempt that will be: 0 is not checked.
                     (started, attempt) = (true, 0);
                 }
                 _ => {}
             }
             if request.ends() {
-                if started && step.after_reports {
-                    left.extend(drain(&mut state.reporters, &self.about(attempt), !step.sampled));
+                if started && pending.after_reports {
+                    left.extend(drain(&mut state.reporters, &self.about(attempt), !pending.sampled));
                 }
                 let mut request = request.clone();
                 request.set_attempt(attempt);
@@ -203,81 +203,88 @@ impl Course {
             left.push(request.clone());
         }
         if started {
-            // Also what was said after somebody began to wait for what there was before.
+            // Also reports after the point that somebody waits for.
             left.extend(drain(&mut state.reporters, &self.about(attempt), true));
         }
         left
     }
 
-    /// The step in front is done.
+    /// The first pending call is done.
     pub(crate) fn answered(&self, job: Option<Job>) {
         let mut state = self.state();
-        let Some(step) = state.steps.pop_front() else {
+        let Some(pending) = state.pending_calls.pop_front() else {
             return;
         };
         state.retry_at = AT_ONCE;
         if let Some(job) = &job {
             state.started = job.status() != JobStatus::Pending;
-            match step.request {
-                // Who creates a job is its first worker, whoever has taken it over before the answer came.
+            match pending.request {
+                // The creator of a job is its first worker, even if another worker took the job over before the answer
+                // came.
                 Some(Request::Create(_)) => state.attempt = 1,
                 Some(Request::Start(_)) => state.attempt = job.attempt,
                 _ => {}
             }
             let mut known = job.clone();
-            // What the worker has set meanwhile, the server does not know yet.
-            state.steps.iter().filter_map(|step| step.request.as_ref()).for_each(|request| request.apply(&mut known));
+            // The server does not know yet what the worker has changed meanwhile.
+            state
+                .pending_calls
+                .iter()
+                .filter_map(|pending| pending.request.as_ref())
+                .for_each(|request| request.apply(&mut known));
             state.learn(known);
         }
-        let wish = job.as_ref().and_then(|job| job.cancellation.clone());
-        let ended = step.release || step.request.as_ref().is_some_and(Request::ends);
+        let cancellation = job.as_ref().and_then(|job| job.cancellation.clone());
+        let ended = pending.release || pending.request.as_ref().is_some_and(Request::ends);
         drop(state);
-        if let Some(wish) = wish {
-            self.cancel(&wish);
+        if let Some(cancellation) = cancellation {
+            self.cancel(&cancellation);
         }
         if ended {
             self.end(None);
         }
-        step.answers.settle(Ok(job));
+        pending.answers.settle(Ok(job));
     }
 
-    /// Takes what the server says of the job.
+    /// Takes over the server's description of the job.
     pub(crate) fn learn(&self, job: Job) {
-        let wish = job.cancellation.clone();
+        let cancellation = job.cancellation.clone();
         self.state().learn(job);
-        if let Some(wish) = wish {
-            self.cancel(&wish);
+        if let Some(cancellation) = cancellation {
+            self.cancel(&cancellation);
         }
     }
 
-    /// The server says that the job shall end early.
-    pub(crate) fn cancel(&self, wish: &v1::Cancellation) {
-        if wish.requested {
+    /// The server reports that the job is to end early.
+    pub(crate) fn cancel(&self, cancellation: &v1::Cancellation) {
+        if cancellation.requested {
             self.unwanted.store(true, Ordering::Release);
-            self.wish
-                .set(Cancellation { reason: wish.reason.clone(), deadline: wish.deadline.and_then(from_timestamp) });
+            self.cancellation.set(Cancellation {
+                reason: cancellation.reason.clone(),
+                deadline: cancellation.deadline.and_then(from_timestamp),
+            });
         }
     }
 
-    /// Nothing more is sent for this job; `error` says why, if it has not simply ended.
+    /// Nothing more is sent for this job. `error` is the reason, unless it has simply ended.
     pub(crate) fn end(&self, error: Option<&Error>) {
-        let steps = {
+        let pending_calls = {
             let mut state = self.state();
             state.over = true;
-            std::mem::take(&mut state.steps)
+            std::mem::take(&mut state.pending_calls)
         };
         if let Some(error) = error {
             self.unwanted.store(true, Ordering::Release);
             self.stop.set(error.clone());
         }
-        for step in steps {
-            step.answers.settle(error.cloned().map_or(Ok(None), Err));
+        for pending in pending_calls {
+            pending.answers.settle(error.cloned().map_or(Ok(None), Err));
         }
     }
 
-    /// It is known that the server does not answer now.
+    /// The server is known to be unreachable.
     pub(crate) fn give_up_waiting(&self) {
-        let answers: Vec<_> = self.state().steps.iter().map(|step| step.answers.clone()).collect();
+        let answers: Vec<_> = self.state().pending_calls.iter().map(|pending| pending.answers.clone()).collect();
         for answer in answers {
             answer.tried.set(());
         }
@@ -285,37 +292,37 @@ impl Course {
 }
 
 impl State {
-    /// Takes what the server says of the job, unless something newer is known.
+    /// Takes over the server's description of the job, unless a newer one is known.
     fn learn(&mut self, mut job: Job) {
         if job.revision < self.job.revision {
             return;
         }
-        // The stream tells of a wish without a revision, and so maybe before this.
-        let wish = self.job.cancellation.take().filter(|wish| wish.requested);
-        job.cancellation = job.cancellation.filter(|wish| wish.requested).or(wish);
+        // The stream reports a cancellation request without a revision, and so possibly before this answer.
+        let cancellation = self.job.cancellation.take().filter(|cancellation| cancellation.requested);
+        job.cancellation = job.cancellation.filter(|cancellation| cancellation.requested).or(cancellation);
         self.job = job;
     }
 
-    /// Whether it is the turn of reports, or of the step that waits for them.
+    /// Whether reports are next, or the call that waits for them.
     pub(crate) fn reporting(&self) -> bool {
-        !self.over && self.steps.front().map_or(self.started, |step| step.after_reports)
+        !self.over && self.pending_calls.front().map_or(self.started, |pending| pending.after_reports)
     }
 
-    /// Whether it is the turn of a call.
+    /// Whether a call is next.
     pub(crate) fn wants_call(&self) -> bool {
-        !self.over && !self.calling && self.steps.front().is_some_and(|step| !step.after_reports)
+        !self.over && !self.calling && self.pending_calls.front().is_some_and(|pending| !pending.after_reports)
     }
 
-    /// Whether more should go out without waiting for the next turn.
+    /// Whether to send more without waiting for the next report interval.
     pub(crate) fn urgent(&self) -> bool {
-        !self.steps.is_empty() || self.reporters.iter().any(Reporter::busy)
+        !self.pending_calls.is_empty() || self.reporters.iter().any(Reporter::busy)
     }
 
-    /// How long until its next turn, at the server's pace.
+    /// How long until its next report, at the server's pace.
     pub(crate) fn turn(&self, pace: Duration) -> Duration {
         match self.heartbeat {
-            // Never without a pause, however short the timeout is.
-            Heartbeat::Within(timeout) if !timeout.is_zero() => pace.min((timeout / 3).max(FASTEST)),
+            // Never without a delay, however short the timeout is.
+            Heartbeat::Within(timeout) if !timeout.is_zero() => pace.min((timeout / 3).max(MIN_REPORT_INTERVAL)),
             _ => pace,
         }
     }
@@ -339,7 +346,7 @@ mod tests {
     fn no_heartbeat_is_without_a_pause() {
         let meter = Arc::new(Meter::new("", 0));
         let beat = Heartbeat::Within(Duration::from_nanos(1));
-        let course = Course::new("s".to_owned(), Job::default(), meter, beat, true);
-        assert_eq!(course.state().turn(Duration::from_secs(1)), FASTEST);
+        let job_state = JobState::new("s".to_owned(), Job::default(), meter, beat, true);
+        assert_eq!(job_state.state().turn(Duration::from_secs(1)), MIN_REPORT_INTERVAL);
     }
 }

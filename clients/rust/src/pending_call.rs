@@ -10,7 +10,7 @@ use crate::proto::headway::v1::{
     CreateJobRequest, FailJobRequest, FinishJobRequest, Job, ReportProgressRequest, StartJobRequest, UpdateJobRequest,
 };
 
-/// One call, as it is made by the engine, or left to a later process.
+/// One call, as the engine makes it, or as a later process will.
 #[derive(Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a job has few of them")]
 pub(crate) enum Request {
@@ -39,7 +39,7 @@ impl Request {
         matches!(self, Self::Finish(_) | Self::Fail(_))
     }
 
-    /// Makes a change that the worker has asked for to what is known of its job.
+    /// Makes the worker's change in the known state of the job.
     pub(crate) fn apply(&self, job: &mut Job) {
         let Self::Update(UpdateJobRequest { job: Some(change), update_mask: Some(mask), .. }) = self else {
             return;
@@ -62,26 +62,26 @@ impl Request {
     }
 }
 
-/// What the server answered to a step that has one.
+/// The server's answer to a pending call that has one.
 pub(crate) type Outcome = Result<Option<Job>, Error>;
 
-/// A call that a job has to make, or with no request the point up to which its reports shall go out.
-pub(crate) struct Step {
+/// A call that a job still has to make. Without a request it marks a point: the reports before it have to go out first.
+pub(crate) struct PendingCall {
     pub(crate) request: Option<Request>,
     pub(crate) after_reports: bool,
-    /// All that its reports have to say is known; what changes later comes too late for it.
+    /// Everything that the reports before this call have to contain is taken. Later changes do not delay the call.
     pub(crate) sampled: bool,
-    /// The job is left alone after this step.
+    /// The engine forgets the job after this call.
     pub(crate) release: bool,
     pub(crate) answers: Answers,
 }
 
-/// How those who wait for a step learn of it.
+/// How waiting callers learn the result of a pending call.
 #[derive(Clone)]
 pub(crate) struct Answers {
-    /// What the server answered, or its refusal.
+    /// What the server answered, or its error.
     pub(crate) answer: Arc<Promise<Outcome>>,
-    /// Set with the answer, or as soon as it is known that the server does not answer now.
+    /// Set together with the answer, or as soon as the server is known to be unreachable.
     pub(crate) tried: Arc<Promise<()>>,
 }
 
@@ -92,7 +92,7 @@ impl Answers {
     }
 }
 
-impl Step {
+impl PendingCall {
     fn new(request: Option<Request>, after_reports: bool, release: bool) -> Self {
         Self {
             request,
@@ -116,17 +116,17 @@ impl Step {
         Self::new(Some(request), false, false)
     }
 
-    /// The end of a job, once its reports are there.
+    /// The end of a job, after its reports.
     pub(crate) fn end(request: Request) -> Self {
         Self::new(Some(request), true, false)
     }
 
-    /// Done once all said so far is stored.
+    /// Done after everything reported so far is stored.
     pub(crate) fn milestone() -> Self {
         Self::new(None, true, false)
     }
 
-    /// Leaves the job as it is: once its reports are there, or at once.
+    /// Releases the job as it is: after its reports, or at once.
     pub(crate) fn release(after_reports: bool) -> Self {
         Self::new(None, after_reports, true)
     }

@@ -11,13 +11,13 @@ use crate::error::Error;
 use crate::proto::headway::v1::{StreamProgressRequest, StreamProgressResponse};
 use crate::target::Stub;
 
-/// What comes of a stream: its responses, at the end the error or none.
+/// What a stream gives: its responses, at the end the error or none.
 pub(crate) enum Arrival {
     Response(StreamProgressResponse),
     End(Option<Error>),
 }
 
-/// Sends requests and hands on what arrives, with the number of the stream.
+/// Sends requests, and passes on what arrives with the number of the stream.
 pub(crate) struct ReportStream {
     pub(crate) number: u64,
     pub(crate) sent: i64,
@@ -26,7 +26,7 @@ pub(crate) struct ReportStream {
 }
 
 impl ReportStream {
-    /// Belongs in the engine's runtime.
+    /// Runs in the engine's runtime.
     pub(crate) fn open(number: u64, mut stub: Stub, arrived: impl Fn(u64, Arrival) + Send + Sync + 'static) -> Self {
         let (outgoing, requests) = unbounded_channel();
         let reader = tokio::spawn(async move {
@@ -46,7 +46,7 @@ impl ReportStream {
 
     pub(crate) fn send(&mut self, request: StreamProgressRequest) {
         self.sent += 1;
-        // One that has just ended says so itself.
+        // A stream that has just ended reports that itself.
         let _ = self.outgoing.send(request);
     }
 }

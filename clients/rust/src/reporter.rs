@@ -1,4 +1,4 @@
-//! What was reported of one meter and what was not: the numbered reports that make a retry count once.
+//! Knows what was reported of one meter and what was not: numbered reports make a retry count once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::proto::headway::v1::ReportProgressRequest;
 use crate::proto::headway::v1::report_progress_request::Amount;
 use crate::values::clean;
 
-const ERRORS_ROOM: usize = 1024 * 1024;
+const MAX_ERROR_BYTES_PER_REPORT: usize = 1024 * 1024;
 
-/// A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it is passed over.
-const COUNTABLE: i64 = 1 << 62;
+/// No clock gives a sequence from here on, and counting on from it could exceed 2⁶³. Such a sequence is ignored.
+const MAX_USABLE_SEQUENCE: i64 = 1 << 62;
 
-/// Whose reports these are.
+/// The fields that all reports of a job carry.
 pub(crate) struct About<'a> {
     pub(crate) session: &'a str,
     pub(crate) job_id: &'a str,
@@ -23,7 +23,7 @@ pub(crate) struct About<'a> {
 }
 
 impl About<'_> {
-    /// A report that says nothing: a heartbeat.
+    /// An empty report: a heartbeat.
     pub(crate) fn empty(&self) -> ReportProgressRequest {
         ReportProgressRequest {
             session_id: self.session.to_owned(),
@@ -62,26 +62,26 @@ impl Reporter {
         }
     }
 
-    /// The server has applied a report with the sequence `last`. What is reported from now on is newer, also where an
-    /// earlier process of the same attempt had a later clock.
+    /// The server has applied a report with the sequence `last`. Later reports must have higher numbers, even if an
+    /// earlier process of the same attempt had a faster clock.
     pub(crate) fn number_above(&mut self, last: i64) {
-        if last < COUNTABLE {
+        if last < MAX_USABLE_SEQUENCE {
             self.sequence = self.sequence.max(last);
         }
     }
 
-    /// Whether a report is unsettled, or another must follow before its turn.
+    /// Whether a report is unsettled, or another must follow without waiting.
     pub(crate) fn busy(&self) -> bool {
         !self.unsettled.is_empty() || self.pressing
     }
 
-    /// Whether a report is on its way.
+    /// Whether a report is not settled yet.
     pub(crate) fn unsettled(&self) -> bool {
         !self.unsettled.is_empty()
     }
 
-    /// The unsettled report, or a new one, or none if nothing has changed. Not `fresh`: a new one only to complete the
-    /// one before.
+    /// The unsettled report, or a new one, or none if nothing has changed. Without `fresh` it makes a new report only
+    /// to complete the one before.
     pub(crate) fn report(&mut self, about: &About<'_>, fresh: bool) -> Option<&ReportProgressRequest> {
         if self.unsettled.is_empty() && (fresh || self.more) {
             self.freeze(about);
@@ -89,7 +89,7 @@ impl Reporter {
         self.unsettled.front()
     }
 
-    /// All that this meter has left to say, frozen as it will be sent, if it is still sent from here.
+    /// Everything that this meter has left to report, exactly as it is sent if this process still sends it.
     pub(crate) fn drain(&mut self, about: &About<'_>, fresh: bool) -> Vec<ReportProgressRequest> {
         let mut more = !fresh || self.freeze(about);
         while more && self.more {
@@ -98,12 +98,12 @@ impl Reporter {
         self.unsettled.iter().cloned().collect()
     }
 
-    /// The report was applied.
+    /// The server has applied the report.
     pub(crate) fn settle(&mut self) {
         self.unsettled.pop_front();
     }
 
-    /// The report was refused as it is. The rest of it goes out again without what is at fault.
+    /// The server has refused the report. The rest of it goes out again without the invalid fields.
     pub(crate) fn refused(&mut self, error: &Error) {
         let lighter = self.unsettled.front_mut().is_some_and(|report| lighten(report, error.fields()));
         if !lighter {
@@ -124,7 +124,7 @@ impl Reporter {
     }
 
     fn draft(&mut self, about: &About<'_>) -> Option<ReportProgressRequest> {
-        let sample = self.meter.sample(ERRORS_ROOM);
+        let sample = self.meter.sample(MAX_ERROR_BYTES_PER_REPORT);
         self.more = sample.more;
         self.pressing = sample.pressing;
         let mut report = ReportProgressRequest { part: self.meter.part.clone(), ..about.empty() };
@@ -165,8 +165,9 @@ impl Reporter {
     }
 }
 
-/// Takes out of a report what is at fault; whether it had that. Counters and a progress that together with those of others
-/// are beyond what a job may have, if the error names them, else the variables.
+/// Removes from a report what the server refused, and returns whether there was such a thing. If the error names
+/// counters or the progress (they can exceed a limit together with other reports), this removes those, else the
+/// variables.
 fn lighten(report: &mut ReportProgressRequest, faults: &[FieldViolation]) -> bool {
     let mut lighter = false;
     for fault in faults {

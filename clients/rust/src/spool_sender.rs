@@ -1,62 +1,62 @@
-//! Leaves in the spool what this process could not deliver, and sends what earlier ones left.
+//! Saves in the spool what this process could not deliver, and sends what earlier processes left there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::calls::place;
-use crate::course::Course;
 use crate::error::Error;
+use crate::error_policy::{ErrorPolicy, log_text, policy_for};
+use crate::job_state::JobState;
+use crate::pending_call::Request;
 use crate::proto::headway::v1::{FinishJobRequest, ReportProgressRequest};
-use crate::spool::{self, Letter, Words};
-use crate::step::Request;
+use crate::spool::{self, SpoolFile, SpoolRecord};
 use crate::target::{Stub, Target};
-use crate::verdict::{Verdict, in_words, judge};
 
-/// What became of what waited in the spool for this server.
+/// Counts what happened to the spool files for this server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpoolFlush {
-    /// Files of which all has arrived.
+    /// Files that the server has stored.
     pub sent: usize,
-    /// Files that the server will never take; they stay beside, as `*.refused`.
+    /// Files that the server will never accept; they stay as `*.refused`.
     pub refused: usize,
-    /// Files that wait still: the server does not answer, or another process has them in hand.
+    /// Files that still wait: the server does not answer, or another process has claimed them.
     pub waiting: usize,
 }
 
-enum Fate {
+enum Delivery {
     Sent,
     Refused,
     Waiting,
 }
 
-/// Writes what these jobs have left to say. For each that has something left: where it is, or none if it cannot be
-/// written. One notice says why, however many jobs there are. Belongs in the engine's thread.
-pub(crate) fn write_down(courses: &[Arc<Course>], target: &Target) -> Vec<(Arc<Course>, Option<PathBuf>)> {
+/// Saves what these jobs have left to send. The result has an entry for each job with something left: the path of its
+/// file, or none if it cannot be saved. One warning says why, however many jobs there are. Runs in the engine's thread.
+pub(crate) fn spool_undelivered(jobs: &[Arc<JobState>], target: &Target) -> Vec<(Arc<JobState>, Option<PathBuf>)> {
     let mut left = Vec::new();
     let mut fault = None;
-    for course in courses {
-        if course.state().over {
+    for job_state in jobs {
+        if job_state.state().over {
             continue;
         }
-        let requests = course.remains();
+        let requests = job_state.undelivered();
         if requests.is_empty() {
             continue;
         }
-        let mut state = course.state();
-        let words = Words {
+        let mut state = job_state.state();
+        let record = SpoolRecord {
             address: target.address.clone(),
             tls: target.tls,
-            job_id: course.id.clone(),
+            job_id: job_state.id.clone(),
             name: state.job.name.clone(),
             requests,
         };
         let place = if spool::folder().is_some() {
-            match spool::write(&words, state.letter.as_ref()) {
-                Ok(letter) => {
-                    let path = letter.path.clone();
-                    state.letter = Some(letter);
+            match spool::write(&record, state.file.as_ref()) {
+                Ok(file) => {
+                    let path = file.path.clone();
+                    state.file = Some(file);
                     Some(path)
                 }
                 Err(error) => {
@@ -67,57 +67,57 @@ pub(crate) fn write_down(courses: &[Arc<Course>], target: &Target) -> Vec<(Arc<C
         } else {
             None
         };
-        left.push((Arc::clone(course), place));
+        left.push((Arc::clone(job_state), place));
     }
     if let Some(fault) = fault {
-        log::warn!(target: "headway", "what is left to say cannot be written down: {fault}");
+        log::warn!(target: "headway", "undelivered reports cannot be saved: {fault}");
     }
     left
 }
 
-/// Starts to send what waits for this server, if anything does. Belongs in the engine's runtime.
+/// Starts to send the files that wait for this server, if there are any. Runs in the engine's runtime.
 pub(crate) fn collect(target: &Target) {
-    if !spool::letters(target, None).is_empty() {
+    if !spool::waiting_files(target, None).is_empty() {
         let target = target.clone();
         tokio::spawn(async move { Box::pin(send_all(&target, None)).await });
     }
 }
 
-/// Sends what earlier processes left to say of this job, before it is another's turn.
+/// Sends what earlier processes left for this job, before this worker takes it over.
 pub(crate) async fn catch_up(target: Target, job_id: Option<String>) {
     Box::pin(send_all(&target, job_id.as_deref())).await;
 }
 
-/// Goes once through the letters for one server, or of one job there, one after the other. If the server does not answer,
-/// the rest stays for a later process.
+/// Sends the spool files for one server, or of one job there, one after the other. If the server does not answer, the
+/// rest stays for a later process.
 async fn send_all(target: &Target, job_id: Option<&str>) {
     let (mut stub, mut held) = (None, BTreeSet::new());
-    for path in spool::letters(target, job_id) {
-        let Some(letter) = claim_in_turn(&path, &mut held) else {
+    for path in spool::waiting_files(target, job_id) {
+        let Some(file) = claim_in_turn(&path, &mut held) else {
             continue;
         };
         let stub = stub.get_or_insert_with(|| target.open());
-        if matches!(deliver(letter, stub).await, Fate::Waiting) {
+        if matches!(deliver(file, stub).await, Delivery::Waiting) {
             return;
         }
     }
 }
 
-/// Sends all letters for this server that can be sent.
+/// Sends all spool files for this server that can be sent.
 pub(crate) async fn flush(target: Target) -> SpoolFlush {
     let mut flush = SpoolFlush::default();
     let (stub, mut away, mut held) = (target.open(), false, BTreeSet::new());
-    for path in spool::letters(&target, None) {
-        let letter = if away { None } else { claim_in_turn(&path, &mut held) };
-        let Some(letter) = letter else {
+    for path in spool::waiting_files(&target, None) {
+        let file = if away { None } else { claim_in_turn(&path, &mut held) };
+        let Some(file) = file else {
             // Another process may have sent it meanwhile.
             flush.waiting += usize::from(path.exists());
             continue;
         };
-        match deliver(letter, &stub).await {
-            Fate::Sent => flush.sent += 1,
-            Fate::Refused => flush.refused += 1,
-            Fate::Waiting => {
+        match deliver(file, &stub).await {
+            Delivery::Sent => flush.sent += 1,
+            Delivery::Refused => flush.refused += 1,
+            Delivery::Waiting => {
                 away = true;
                 flush.waiting += 1;
             }
@@ -126,45 +126,47 @@ pub(crate) async fn flush(target: Target) -> SpoolFlush {
     flush
 }
 
-/// Takes the letter in hand, unless another process has it, or one of the same job before it: those wait for each other.
-fn claim_in_turn(path: &Path, held: &mut BTreeSet<String>) -> Option<Letter> {
-    let job = spool::job_in(path);
-    let letter = if held.contains(&job) { None } else { Letter::claim(path) };
-    if letter.is_none() {
+/// Claims the file, unless another process has it, or an earlier one of the same job: those wait for each other.
+fn claim_in_turn(path: &Path, held: &mut BTreeSet<String>) -> Option<SpoolFile> {
+    let job = spool::job_in_name(path);
+    let file = if held.contains(&job) { None } else { SpoolFile::claim(path) };
+    if file.is_none() {
         held.insert(job);
     }
-    letter
+    file
 }
 
-/// Sends a letter and removes it, puts it aside if the server will never take it, or else leaves it where it is.
-async fn deliver(letter: Letter, stub: &Stub) -> Fate {
-    let words = match letter.read() {
-        Ok(Ok(words)) => words,
-        Ok(Err(reason)) => return refuse(letter, &reason),
-        Err(_) => return Fate::Waiting,
+/// Sends a file and removes it. If the server will never accept it, sets it aside. Otherwise leaves it.
+async fn deliver(file: SpoolFile, stub: &Stub) -> Delivery {
+    let record = match file.read() {
+        Ok(Ok(record)) => record,
+        Ok(Err(reason)) => return refuse(file, &reason),
+        Err(_) => return Delivery::Waiting,
     };
-    match Box::pin(send(stub, words.requests)).await {
+    match Box::pin(send(stub, record.requests)).await {
         Ok(()) => {
-            log::info!(target: "headway", "what was left to say of job {} is delivered", words.job_id);
-            letter.remove();
-            Fate::Sent
+            log::info!(target: "headway", "the spool file of job {} is delivered", record.job_id);
+            file.remove();
+            Delivery::Sent
         }
-        Err(error) if matches!(judge(&error), Verdict::Gone | Verdict::Refused) => refuse(letter, &in_words(&error)),
-        Err(_) => Fate::Waiting,
+        Err(error) if matches!(policy_for(&error), ErrorPolicy::Stop | ErrorPolicy::Drop) => {
+            refuse(file, &log_text(&error))
+        }
+        Err(_) => Delivery::Waiting,
     }
 }
 
-fn refuse(letter: Letter, reason: &str) -> Fate {
-    let place = letter.refuse();
+fn refuse(file: SpoolFile, reason: &str) -> Delivery {
+    let place = file.refuse();
     log::warn!(
         target: "headway",
-        "what was left to say of a job is refused, see {}: {reason}",
+        "the server refused what an earlier process left for a job, see {}: {reason}",
         place.display()
     );
-    Fate::Refused
+    Delivery::Refused
 }
 
-/// Makes these calls in order; an error if one fails that matters.
+/// Makes these calls in order. An error if an essential call fails.
 async fn send(stub: &Stub, requests: Vec<Request>) -> Result<(), Error> {
     let mut ended = None;
     for request in requests {
@@ -172,7 +174,8 @@ async fn send(stub: &Stub, requests: Vec<Request>) -> Result<(), Error> {
         match call(stub, request).await {
             Ok(()) if ends => ended = None,
             Ok(()) => {}
-            // If the end did arrive, and only its answer did not, then so did all before it: its repeat tells.
+            // If the end arrived and only its answer was lost, everything before it arrived too. Repeating the end
+            // tells.
             Err(error) if ends || error.reason() != "JOB_ENDED" => return Err(error),
             Err(error) => ended = Some(error),
         }
@@ -183,8 +186,8 @@ async fn send(stub: &Stub, requests: Vec<Request>) -> Result<(), Error> {
 async fn call(stub: &Stub, request: Request) -> Result<(), Error> {
     let error = match place(stub.clone(), request.clone()).await {
         Ok(_) => return Ok(()),
-        // As the engine does: what is refused of a job must not keep the rest of it back.
-        Err(error) if judge(&error) == Verdict::Refused => error,
+        // As in the engine: a refused part of a job must not hold back the rest.
+        Err(error) if policy_for(&error) == ErrorPolicy::Drop => error,
         Err(error) => return Err(error),
     };
     let lesser = match request {
@@ -205,14 +208,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_letter_waits_for_the_one_before_it() {
-        let folder = std::env::temp_dir().join(format!("headway-postman-{}", crate::ids::uuid7()));
+    fn a_spool_file_waits_for_the_one_before_it() {
+        let folder = std::env::temp_dir().join(format!("headway-spool-sender-{}", crate::ids::uuid7()));
         std::fs::create_dir(&folder).unwrap();
         let paths = ["0-1-a.json", "0-2-a.json", "0-3-b.json"].map(|name| folder.join(name));
         for path in &paths {
             std::fs::write(path, "").unwrap();
         }
-        let another = Letter::claim(&paths[0]).unwrap();
+        let another = SpoolFile::claim(&paths[0]).unwrap();
         let mut held = BTreeSet::new();
         let claimed = paths.each_ref().map(|path| claim_in_turn(path, &mut held).is_some());
         assert_eq!(claimed, [false, false, true]);

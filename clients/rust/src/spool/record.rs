@@ -1,18 +1,18 @@
-//! What is in a file of the spool.
+//! The content of a spool file.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 use serde_json::{Value, json};
 
-use super::BYTES;
-use crate::step::Request;
+use super::MAX_FILE_BYTES;
+use crate::pending_call::Request;
 
 const VERSION: u64 = 1;
 
-/// What one job has left to say, in order, and to whom. Reports have the sequences that they had, so that what did arrive
-/// is not counted twice.
-pub(crate) struct Words {
+/// What one job has left to send, in order, and to which server. Reports keep their sequences, so that a report that
+/// did arrive does not count twice.
+pub(crate) struct SpoolRecord {
     pub(crate) address: String,
     pub(crate) tls: bool,
     pub(crate) job_id: String,
@@ -20,13 +20,13 @@ pub(crate) struct Words {
     pub(crate) requests: Vec<Request>,
 }
 
-impl Words {
-    /// As JSON of at most 8 MiB. What has no room are record errors, the last ones first.
+impl SpoolRecord {
+    /// JSON of at most 8 MiB. If there is no room, it drops record errors, the last ones first.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut requests: Vec<_> = self.requests.iter().map(packed).collect();
         let mut size: usize = requests.iter().map(|(_, data)| length(data)).sum();
         for (request, (_, data)) in self.requests.iter().zip(&mut requests).rev() {
-            if size > BYTES - 4096
+            if size > MAX_FILE_BYTES - 4096
                 && let Request::Report(report) = request
             {
                 let mut short = report.clone();
@@ -37,7 +37,7 @@ impl Words {
             }
         }
         let requests: Vec<_> = requests.into_iter().map(|(kind, data)| (kind, STANDARD.encode(data))).collect();
-        let letter = json!({
+        let file = json!({
             "version": VERSION,
             "target": self.address,
             "tls": self.tls,
@@ -45,20 +45,20 @@ impl Words {
             "name": self.name,
             "requests": requests,
         });
-        letter.to_string().into_bytes()
+        file.to_string().into_bytes()
     }
 
-    /// What `encode` made; or why this is something else.
+    /// Reads what `encode` made; or why this is something else.
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
-        let letter: Value = serde_json::from_slice(data).map_err(|error| format!("it is damaged: {error}"))?;
-        if letter["version"] != VERSION {
-            return Err(format!("it is of version {}", letter["version"]));
+        let file: Value = serde_json::from_slice(data).map_err(|error| format!("it is damaged: {error}"))?;
+        if file["version"] != VERSION {
+            return Err(format!("it is of version {}", file["version"]));
         }
-        let text = |name: &str| letter[name].as_str().map(str::to_owned).ok_or(format!("it is damaged: {name}"));
-        let requests = letter["requests"].as_array().ok_or("it is damaged: requests")?;
+        let text = |name: &str| file[name].as_str().map(str::to_owned).ok_or(format!("it is damaged: {name}"));
+        let requests = file["requests"].as_array().ok_or("it is damaged: requests")?;
         Ok(Self {
             address: text("target")?,
-            tls: letter["tls"].as_bool().ok_or("it is damaged: tls")?,
+            tls: file["tls"].as_bool().ok_or("it is damaged: tls")?,
             job_id: text("job")?,
             name: text("name")?,
             requests: requests.iter().map(unpacked).collect::<Option<_>>().ok_or("it is damaged: requests")?,
@@ -102,8 +102,8 @@ mod tests {
     use super::*;
     use crate::proto::headway::v1::{CreateJobRequest, RecordError, ReportProgressRequest};
 
-    fn words(requests: Vec<Request>) -> Words {
-        Words {
+    fn record(requests: Vec<Request>) -> SpoolRecord {
+        SpoolRecord {
             address: "127.0.0.1:50051".into(),
             tls: false,
             job_id: "0190".into(),
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn words_come_back_as_they_were_written() {
         let create = Request::Create(CreateJobRequest { session_id: "s".into(), size: 3, ..Default::default() });
-        let read = Words::decode(&words(vec![create.clone()]).encode()).unwrap();
+        let read = SpoolRecord::decode(&record(vec![create.clone()]).encode()).unwrap();
         assert_eq!((read.address.as_str(), read.tls, read.job_id.as_str()), ("127.0.0.1:50051", false, "0190"));
         assert_eq!(read.name, "Import \u{1f4da}");
         assert!(read.requests == vec![create]);
@@ -123,9 +123,9 @@ mod tests {
 
     #[test]
     fn what_the_python_client_wrote_is_understood() {
-        let letter = br#"{"version": 1, "target": "h:1", "tls": true, "job": "j", "name": "n \u00e4",
+        let file = br#"{"version": 1, "target": "h:1", "tls": true, "job": "j", "name": "n \u00e4",
             "requests": [["ReportProgressRequest", "CgFzEgFqGAEoBzAD"]]}"#;
-        let read = Words::decode(letter).unwrap();
+        let read = SpoolRecord::decode(file).unwrap();
         assert_eq!(read.name, "n ä");
         let Request::Report(report) = &read.requests[0] else {
             panic!("another request");
@@ -135,10 +135,10 @@ mod tests {
 
     #[test]
     fn what_is_damaged_or_newer_is_said_to_be() {
-        assert!(Words::decode(b"{").is_err());
-        assert!(Words::decode(br#"{"version": 2}"#).err().unwrap().contains("version 2"));
+        assert!(SpoolRecord::decode(b"{").is_err());
+        assert!(SpoolRecord::decode(br#"{"version": 2}"#).err().unwrap().contains("version 2"));
         assert!(
-            Words::decode(
+            SpoolRecord::decode(
                 br#"{"version": 1, "target": "h:1", "tls": false, "job": "j", "name": "n", "requests": [["X", ""]]}"#
             )
             .is_err()
@@ -154,9 +154,9 @@ mod tests {
             ..Default::default()
         };
         let requests = vec![Request::Report(report.clone()), Request::Report(report)];
-        let encoded = words(requests).encode();
-        assert!(encoded.len() <= BYTES);
-        let read = Words::decode(&encoded).unwrap();
+        let encoded = record(requests).encode();
+        assert!(encoded.len() <= MAX_FILE_BYTES);
+        let read = SpoolRecord::decode(&encoded).unwrap();
         let [Request::Report(first), Request::Report(last)] = &read.requests[..] else {
             panic!("other requests");
         };
