@@ -1,1 +1,1 @@
-"""The same cases for the clients of every language; README.md tells how it works."""
+"""The same cases for the clients of every language; README.md describes it."""

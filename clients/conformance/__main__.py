@@ -17,7 +17,7 @@ from clients.conformance.run import Outcomes, run
 
 
 def main() -> int:
-    """Exit status: 0 all as known, 1 something is not, 2 wrong use."""
+    """Exit status: 0 everything is as known, 1 something is not, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="python -m clients.conformance", description=__doc__)
     parser.add_argument("languages", nargs="*", metavar="LANGUAGE", help=f"of {', '.join(LANGUAGES)}; all by default")
     parser.add_argument("--cases", default="*", metavar="PATTERN", help="names of cases, or parts of them: 'cancel*'")
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _watched(language: Language, cases: Sequence[Case], shared: Shared) -> Outcomes:
-    """Plays the cases, and says on a terminal how far it is."""
+    """Plays the cases, and shows the progress on a terminal."""
     terminal = sys.stderr.isatty()
     began, played = time.monotonic(), 0
 
@@ -84,7 +84,7 @@ def _mark(fault: str, known: bool) -> str:
 
 
 def _tell(found: Mapping[str, Outcomes], known: Mapping[tuple[str, str], Known]) -> int:
-    """Says what is not as it is known to be; the exit status."""
+    """Prints what is not as it is known to be. Returns the exit status."""
     status = 0
     for language, outcomes in found.items():
         for name, fault in outcomes.items():

@@ -1,4 +1,4 @@
-"""Cases, as they stand in the files of cases/ and in known.yaml."""
+"""Reads the cases from the files of cases/, and known.yaml."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,35 +12,37 @@ Data: TypeAlias = "bool | int | float | str | Sequence[Data] | Mapping[str, Data
 FOLDER = Path(__file__).parent / "cases"
 KNOWN = Path(__file__).with_name("known.yaml")
 
-RUNNERS = frozenset({"server", "tap", "pause", "see", "wire", "worker", "wish", "report", "answered", "spool"})
-"""Steps that the runner does itself; all others are the driver's."""
+RUNNERS = frozenset(
+    {"server", "tap", "pause", "see", "wire", "worker", "request_cancel", "report", "answered", "spool"}
+)
+"""Steps of the runner; all others go to the driver."""
 
 
 class CaseError(ValueError):
-    """A file is not what README.md says that it is."""
+    """A file does not have the form that README.md describes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that a worker or the runner does, and what must come of it."""
+    """One operation of a worker or of the runner, and its expected result."""
 
     verb: str
     arguments: Data
     worker: str = "worker"
     expects: bool = False
     expect: Data = None
-    """What the answer must look like, if `expects`; see `patterns`."""
+    """The pattern of the answer, if `expects`; see `patterns`."""
     error: Mapping[str, Data] | None = None
-    """What the error must look like that the answer must be."""
+    """The pattern of the error, if the answer must be one."""
     took: Data = None
-    """What the seconds until the answer must look like."""
+    """The pattern of the seconds until the answer."""
     later: str = ""
-    """Not waited for: under this name the step `answered` looks at the answer."""
+    """Do not wait for the answer: the step `answered` with this name checks it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one case does, in order."""
+    """The steps of one case, in order."""
 
     name: str
     title: str
@@ -49,13 +51,13 @@ class Case:
 
     @property
     def direct(self) -> bool:
-        """Whether the server itself is harmed: the driver then speaks to it without anybody in between."""
+        """Whether the case stops or kills the server: the driver then speaks to it directly, without the tap."""
         return any(step.verb == "server" for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A client that does not pass a case, and why."""
+    """A case that a client does not pass, and why."""
 
     reason: str
 
@@ -70,7 +72,7 @@ def load(folder: Path = FOLDER) -> list[Case]:
 
 
 def load_known(file: Path = KNOWN) -> dict[tuple[str, str], Known]:
-    """(language, case) → what is known of it."""
+    """(language, case) → the known exception."""
     found = yaml.safe_load(file.read_text()) or {}
     return {(language, case): Known(reason) for language, entries in found.items() for case, reason in entries.items()}
 

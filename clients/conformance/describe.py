@@ -1,4 +1,4 @@
-"""How README.md writes a job down."""
+"""Shows a job in the form of README.md."""
 
 from google.rpc import code_pb2
 

@@ -1,4 +1,4 @@
-"""A driver: the process that does in its language what a case says."""
+"""A driver: the process that carries out a case's operations in its language."""
 
 import contextlib
 import json
@@ -13,18 +13,18 @@ from pathlib import Path
 from clients.conformance.languages import ROOT
 
 ENDS_WITHIN = 20.0
-"""Seconds that a driver has to end when its input has."""
+"""Seconds that a driver has to end after its input."""
 
 _CRASHES = re.compile(
     r"Traceback \(most recent|^panic: |panicked at|goroutine \d+ \[|^Exception in thread|^\s+at [\w.$]+\(.*\)$"
     r"|UnhandledPromiseRejection|Uncaught|DATA RACE|uninitialized value| at \S+\.pm line \d+\.$",
     re.MULTILINE,
 )
-"""What no client writes on standard error: how its language says that something broke."""
+"""How each language reports a crash on standard error. No client may write this."""
 
 
 class DriverError(Exception):
-    """The driver did not do what README.md asks of it."""
+    """The driver did not do what README.md requires."""
 
 
 class Driver:
@@ -49,7 +49,7 @@ class Driver:
         threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, op: str, arguments: Mapping[str, object]) -> int:
-        """Asks for an operation; the number under which its answer comes."""
+        """Sends an operation. Returns the number of its answer."""
         self._ids += 1
         assert self._process.stdin is not None
         try:
@@ -60,7 +60,7 @@ class Driver:
         return self._ids
 
     def answer(self, number: int, timeout: float) -> tuple[Mapping[str, object], float]:
-        """The answer of that number, and when it came (monotonic seconds). DriverError."""
+        """The answer with that number, and when it came (monotonic seconds). DriverError."""
         end = time.monotonic() + timeout
         while number not in self._answers:
             try:
@@ -78,7 +78,7 @@ class Driver:
 
     @property
     def notes(self) -> str:
-        """What it wrote on standard error."""
+        """Its output on standard error."""
         return self._notes.read_text(errors="replace")
 
     def kill(self) -> None:
@@ -86,7 +86,7 @@ class Driver:
         self._close()
 
     def end(self) -> str:
-        """Ends its input; what is wrong with how it then ends, or empty."""
+        """Ends its input. Returns what is wrong with how it then ends, or an empty text."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -116,6 +116,6 @@ class Driver:
             for line in self._process.stdout:
                 self._arrived.put((line, time.monotonic()))
         except ValueError:
-            # It was closed under this thread's hands.
+            # Another thread has closed it.
             pass
         self._arrived.put(("", time.monotonic()))

@@ -1,4 +1,4 @@
-"""The tap for clients that speak HTTP: the same, between a driver and the server's HTTP port."""
+"""The tap for clients that speak HTTP: between a driver and the server's HTTP port."""
 
 import asyncio
 import http.client
@@ -20,7 +20,7 @@ _PASSED_ON = ("content-type", "connect-timeout-ms", "content-encoding", "accept-
 
 
 class HttpTap:
-    """Takes the HTTP port's calls and hands them on to `target` ("host:port"); streams are handed on whole."""
+    """Accepts the HTTP port's calls and passes them on to `target` ("host:port"); streams are passed on whole."""
 
     def __init__(self, loop: Loop, target: str) -> None:
         self.record = Record()
@@ -83,7 +83,7 @@ class HttpTap:
             response = connection.getresponse()
             return response.status, response.read(), response.headers.get("content-type", "")
         except OSError:
-            return 503, b'{"code": "unavailable", "message": "the server is away"}', "application/json"
+            return 503, b'{"code": "unavailable", "message": "the server is unreachable"}', "application/json"
         finally:
             connection.close()
 

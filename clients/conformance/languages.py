@@ -1,4 +1,4 @@
-"""The clients: where each is, how it is driven, and what it takes to build it."""
+"""The clients: their folders, how to run their drivers, and what their builds need."""
 
 import shutil
 import subprocess
@@ -14,20 +14,20 @@ class Language:
     """One client."""
 
     name: str
-    """That of its folder in clients/."""
+    """The name of its folder in clients/."""
     title: str
     sample: str = ""
     """The file of the worker in docs/clients.md, within its folder."""
-    door: str = "grpc"
-    """Which port of the server it speaks to: "grpc" or "http"."""
+    transport: str = "grpc"
+    """The server's port that it uses: "grpc" or "http"."""
     tools: tuple[str, ...] = ()
-    """Programs without which it cannot be built or run."""
+    """Programs that it needs to build and run."""
     at_a_time: int = 6
-    """How many of its cases are played beside each other; they mostly wait."""
+    """How many of its cases run at the same time; they mostly wait."""
     library: tuple[str, ...] = ()
-    """A command that ends well if what its MARC import needs is there; its last word says what that is."""
+    """A command that succeeds if the packages of its MARC import are installed; its last word names them."""
     interpreter: tuple[str, ...] = ()
-    """What runs that file as it stands, if it is not built as bin/worker."""
+    """The command that runs that file directly, if it is not built as bin/worker."""
     python: str = ""
     """The Python that runs its driver.py and bench.py, in place of bin/driver and bin/bench."""
 
@@ -42,12 +42,12 @@ class Language:
 
     @property
     def bench(self) -> list[str]:
-        """The command that measures it."""
+        """The command of its benchmark."""
         return self._program("bench")
 
     @property
     def missing(self) -> list[str]:
-        """Tools that are not on this machine."""
+        """Tools that are missing on this machine."""
         return [tool for tool in self.tools if shutil.which(tool) is None]
 
     @property
@@ -60,7 +60,7 @@ class Language:
 
     @property
     def missing_for_import(self) -> list[str]:
-        """The same, of its MARC import."""
+        """The command that runs its MARC import."""
         lacks = (
             not self.missing
             and self.library
@@ -69,7 +69,7 @@ class Language:
         return [self.library[-1]] if lacks else self.missing
 
     def build(self) -> None:
-        """Makes its programs, if they are not there as they should be. RuntimeError with what the build said."""
+        """Builds its programs if they are missing or stale. RuntimeError with the build's output."""
         if not self.python:
             made = subprocess.run(
                 ["make", "-C", str(self.folder), "build"], capture_output=True, text=True, check=False
@@ -93,11 +93,11 @@ LANGUAGES = {
             "Perl",
             "samples/worker.pl",
             interpreter=("perl", "-I", str(ROOT / "clients/perl/lib")),
-            door="http",
+            transport="http",
             tools=("perl",),
             library=("perl", "-e", "require MARC::Batch; require MARC::Charset", "MARC::Batch and MARC::Charset"),
         ),
-        # Each of its calls is a process of a tenth of a second.
+        # Each of its calls is a process that takes a tenth of a second.
         Language("shell", "Shell", "samples/worker.sh", interpreter=("bash",), tools=("bash", "jq"), at_a_time=3),
     )
 }

@@ -1,7 +1,7 @@
-"""docs/clients.md: its table of features and its workers, made from what is tested.
+"""docs/clients.md: its table of features and its workers, generated from what is tested.
 
-The page has marks, `<!-- features -->` and `<!-- workers -->`, each closed by `<!-- end -->`. What is between them is
-made here.
+The page has marks, `<!-- features -->` and `<!-- workers -->`, each closed by `<!-- end -->`. This module writes what
+is between them.
 """
 
 import re
@@ -17,7 +17,7 @@ _FENCES = {"python": "python", "go": "go", "node": "ts", "java": "java", "rust":
 
 
 def made(page: str, cases: Sequence[Case], known: Mapping[tuple[str, str], Known]) -> str:
-    """The page with its made parts as they must be."""
+    """The page with its generated parts as they must be."""
     return _put(_put(page, "features", features(cases, known)), "workers", _workers())
 
 

@@ -1,8 +1,8 @@
-"""What an answer must look like.
+"""Patterns of answers.
 
 A mapping must have at least the entries of its pattern, a list exactly as many items, anything else must be equal. A
-mapping of nothing but these words says more: `at_least`, `at_most` (numbers), `matches` (a regular expression within
-the text), `not` (another pattern), `length` (of a list or text: a pattern), `any` (whatever it is, not null).
+mapping with only these words says more: `at_least`, `at_most` (numbers), `matches` (a regular expression within the
+text), `not` (another pattern), `length` (of a list or text: a pattern), `any` (anything but null).
 """
 
 import re
@@ -14,7 +14,7 @@ _WORDS = frozenset({"at_least", "at_most", "matches", "not", "length", "any"})
 
 
 def difference(expected: Data, actual: object, place: str = "") -> str:
-    """How the value differs from what was expected; empty if it does not."""
+    """How the value differs from the pattern; empty if it does not."""
     where = f"{place}: " if place else ""
     if isinstance(expected, Mapping):
         if expected and set(expected) <= _WORDS:

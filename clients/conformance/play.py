@@ -26,22 +26,22 @@ from headway.v1 import job_service_pb2 as rpc
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.server import ServerProcess
 
-PATIENCE = 30.0
-"""Seconds that any answer may take."""
+ANSWER_TIMEOUT = 30.0
+"""Bounds the wait for any answer, in seconds."""
 
 SEEN_WITHIN = 10.0
-"""Seconds within which a step `see` must come true."""
+"""Bounds the wait for a step `see`, in seconds."""
 
 REFERENCE = "python"
-"""The worker of this name is the Python client's, whatever the language."""
+"""The worker with this name is the Python client's, for every language."""
 
 
 class CaseFailed(AssertionError):
-    """What did not happen as the case says."""
+    """The case failed."""
 
 
 class Shared:
-    """What the cases of a run share: the loop of the taps, and a server that no case harms."""
+    """What the cases of a run share: the loop of the taps, and a server that no case stops."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -49,7 +49,7 @@ class Shared:
     def __enter__(self) -> Self:
         self.loop = self._stack.enter_context(Loop())
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="headway-")))
-        # Few counters, so that a case comes to the limit with few.
+        # Few counters, so that a case reaches the limit with few.
         self.server = self._stack.enter_context(ServerProcess(folder, "--max-counters", "8"))
         return self
 
@@ -58,7 +58,7 @@ class Shared:
 
 
 def play(case: Case, language: Language, shared: Shared) -> None:
-    """Plays the case. CaseFailed, with what went otherwise."""
+    """Plays the case. CaseFailed says what went wrong."""
     with tempfile.TemporaryDirectory(prefix="headway-") as folder, ExitStack() as stack:
         scene = _Scene(case, language, shared, Path(folder), stack)
         for number, step in enumerate(case.steps, 1):
@@ -70,7 +70,7 @@ def play(case: Case, language: Language, shared: Shared) -> None:
 
 
 class _Scene:
-    """Where a case is played."""
+    """The server, tap and drivers of a case."""
 
     def __init__(self, case: Case, language: Language, shared: Shared, folder: Path, stack: ExitStack) -> None:
         self._language = language
@@ -80,7 +80,7 @@ class _Scene:
         self._drivers: dict[str, Driver] = {}
         self._later: dict[str, tuple[Driver, int, float, Step]] = {}
         self._tap: GrpcTap | HttpTap | None = None
-        http = language.door == "http"
+        http = language.transport == "http"
         if case.direct:
             self._server = ServerProcess(folder)
             stack.callback(self._server.kill)
@@ -112,8 +112,8 @@ class _Scene:
                 self._look_at_wire(step.arguments)
             case "spool":
                 self._look_at_spool(step.arguments)
-            case "wish":
-                self._wish(_mapping(self._filled(step.arguments)))
+            case "request_cancel":
+                self._request_cancel(_mapping(self._filled(step.arguments)))
             case "report":
                 self._report(_mapping(self._filled(step.arguments)))
             case "worker":
@@ -143,14 +143,14 @@ class _Scene:
             self._answered(driver, number, began, step)
 
     def _count_many(self, step: Step, arguments: dict[str, Data]) -> None:
-        """`count` with `distinct` n: n counters, of its name and a number."""
+        """`count` with `distinct` n: n counters, named by its name and a number."""
         for number in range(1, int(cast("int", arguments.pop("distinct"))) + 1):
             self._ask(replace(step, arguments={**arguments, "counter": f"{arguments['counter']}{number}"}))
 
     def _answered(self, driver: Driver, number: int, began: float, step: Step) -> None:
         bound = step.took.get("at_most") if isinstance(step.took, Mapping) else None
-        patience = bound + 1.0 if isinstance(bound, int | float) else PATIENCE
-        answer, came = driver.answer(number, patience)
+        timeout = bound + 1.0 if isinstance(bound, int | float) else ANSWER_TIMEOUT
+        answer, came = driver.answer(number, timeout)
         if "unsupported" in answer:
             raise CaseFailed(f"unsupported: {answer['unsupported']}")
         if step.error is None:
@@ -203,16 +203,16 @@ class _Scene:
         if fault := difference(pattern, {"files": len(files), "modes": modes}):
             raise CaseFailed(f"in the spool, {fault}")
 
-    def _wish(self, arguments: Mapping[str, Data]) -> None:
+    def _request_cancel(self, arguments: Mapping[str, Data]) -> None:
         request = rpc.CancelJobRequest(
             session_id=self._session, job_id=str(arguments["of"]), reason=str(arguments.get("reason", ""))
         )
         if "grace" in arguments:
             request.grace_period.CopyFrom(duration_pb2.Duration(seconds=int(cast("int", arguments["grace"]))))
-        self._call(lambda stub: stub.CancelJob(request, timeout=PATIENCE))
+        self._call(lambda stub: stub.CancelJob(request, timeout=ANSWER_TIMEOUT))
 
     def _report(self, arguments: Mapping[str, Data]) -> None:
-        """As a worker whose clock is so many seconds `ahead`."""
+        """Reports as a worker whose clock is so many seconds `ahead`."""
         request = rpc.ReportProgressRequest(
             session_id=self._session,
             job_id=str(arguments["of"]),
@@ -220,7 +220,7 @@ class _Scene:
             sequence=time.time_ns() // 1000 + int(cast("int", arguments["ahead"])) * 1_000_000,
             advance=int(cast("int", arguments["advance"])),
         )
-        self._call(lambda stub: stub.ReportProgress(request, timeout=PATIENCE))
+        self._call(lambda stub: stub.ReportProgress(request, timeout=ANSWER_TIMEOUT))
 
     def _call(self, call: Callable[[JobServiceStub], object]) -> None:
         with grpc.insecure_channel(self._server.address) as channel:
@@ -229,7 +229,7 @@ class _Scene:
             except grpc.RpcError as error:
                 raise CaseFailed(f"the server: {from_rpc_error(error)}") from None
 
-    # What the server says, asked without the client.
+    # The server's answer, without the client.
 
     def _see(self, pattern: Mapping[str, Data]) -> None:
         wanted = dict(pattern)
@@ -246,7 +246,7 @@ class _Scene:
     def _seen(self, stub: JobServiceStub, job_id: str, extras: set[str]) -> dict[str, object] | None:
         session = self._session
         try:
-            seen = state(stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id), timeout=PATIENCE))
+            seen = state(stub.GetJob(rpc.GetJobRequest(session_id=session, job_id=job_id), timeout=ANSWER_TIMEOUT))
             if "results" in extras:
                 results = stub.GetResults(rpc.GetResultsRequest(session_id=session, job_id=job_id))
                 seen["results"] = json_format.MessageToDict(results).get("results")
@@ -297,8 +297,8 @@ class _Scene:
             driver.kill()
 
     def _filled(self, data: Data) -> Data:
-        """`$name` is the id of the job of that name; `session` another session of this case; a mapping with `large` a
-        text of so many bytes, with `deep` lists within lists, so many."""
+        """`$name` is the id of the job with that name. `session` is another session of this case. A mapping with
+        `large` is a text of so many bytes, with `deep` so many nested lists."""
         if isinstance(data, str) and data.startswith("$"):
             return self._jobs.get(data[1:], data)
         if isinstance(data, Mapping):

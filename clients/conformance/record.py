@@ -1,4 +1,4 @@
-"""What passed between a driver and the server, and what must be true of it whatever the case."""
+"""Records the calls between a driver and the server, and checks what must be true in every case."""
 
 import threading
 import time
@@ -12,14 +12,14 @@ from headway.v1 import job_service_pb2 as rpc
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, as it arrived."""
+    """A request as it arrived."""
 
     method: str
     at: float
     """Monotonic seconds."""
     token: str
     reports: tuple[rpc.ReportProgressRequest, ...] = ()
-    """Those that it carries: many, one, or none."""
+    """The reports that it carries: many, one, or none."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Record:
                 yield call.at, report
 
     def facts(self) -> dict[str, object]:
-        """What the step `wire` can look at."""
+        """The values that the step `wire` can check."""
         reports = list(self.reports())
         empty = [report for _, report in reports if not _content(report)]
         times = [at for at, _ in reports]
@@ -67,8 +67,8 @@ class Record:
         }
 
     def fault(self) -> str:
-        """What no client may do: number reports anew, or downwards, or send something else under a number that it has
-        used. Empty if none did."""
+        """Finds what no client may do: number reports again, or downwards, or send something else under a used number.
+        Empty if none did."""
         sent: dict[tuple[str, str, int, str], dict[int, bytes]] = {}
         for _, report in self.reports():
             if not _content(report):

@@ -1,4 +1,4 @@
-"""Plays cases with a client, several at a time, for they mostly wait."""
+"""Plays cases with a client, several at a time, since they mostly wait."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ from clients.conformance.languages import Language
 from clients.conformance.play import CaseFailed, Shared, play
 
 Outcomes = dict[str, str]
-"""Case → what went otherwise; empty if nothing did."""
+"""Case → what went wrong; empty if nothing did."""
 
 
 def run(

@@ -1,4 +1,4 @@
-"""What each client does, in Markdown: made from the cases and from known.yaml, which the tests hold to what is so."""
+"""What each client supports, in Markdown, generated from the cases and from known.yaml, which the tests check."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from clients.conformance.languages import LANGUAGES
 
 
 def features(cases: Sequence[Case], known: Mapping[tuple[str, str], Known]) -> str:
-    """Features × languages, and below it why a mark is missing."""
+    """Features × languages, and below the table why a mark is missing."""
     lines = [
         f"| | {' | '.join(language.title for language in LANGUAGES.values())} |",
         f"|---|{':-:|' * len(LANGUAGES)}",

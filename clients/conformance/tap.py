@@ -1,4 +1,4 @@
-"""Stands between a driver and the server: notes what passes, and does to it what a case asks for."""
+"""Stands between a driver and the server: records the calls, and disturbs them as a case requires."""
 
 import asyncio
 import threading
@@ -28,22 +28,22 @@ _OPTIONS = (
 
 @dataclass
 class Rules:
-    """What happens to calls. Set by the runner, looked at by the tap."""
+    """How calls are disturbed. Set by the runner, read by the tap."""
 
     fault: str = ""
-    """`lose`: a call reaches the server, its answer does not come back; `hang`: it is taken and never answered; the
+    """`lose`: a call reaches the server, its answer does not come back; `hang`: it is accepted and never answered; the
     name of a code: it is answered with that in place of the server."""
     times: int = 0
-    """To so many calls, then to none; 0 = until it is taken back."""
+    """The number of calls to disturb; 0 = until it is reset."""
     methods: tuple[str, ...] = ()
-    """To which methods; none = all."""
+    """The methods to disturb; none = all."""
     delay: float = 0.0
-    """Seconds that each answer is held back."""
+    """Seconds that each answer is delayed."""
     pace: float = 0.0
-    """Seconds that stand in each `next_report_after` in place of the server's; 0 = the server's."""
+    """Seconds in each `next_report_after` in place of the server's; 0 = the server's."""
 
     def strike(self, method: str) -> str:
-        """What happens to this call."""
+        """How this call is disturbed."""
         if not self.fault or (self.methods and method not in self.methods):
             return ""
         struck = self.fault
@@ -54,7 +54,7 @@ class Rules:
 
 
 class _Struck(Exception):
-    """A stream is broken off with this code."""
+    """The code that breaks a stream."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -82,7 +82,7 @@ class Loop:
 
 
 class GrpcTap:
-    """Takes gRPC calls and hands them on to `target`."""
+    """Accepts gRPC calls and passes them on to `target`."""
 
     def __init__(self, loop: Loop, target: str) -> None:
         self.record = Record()
@@ -115,7 +115,7 @@ class GrpcTap:
 
     def _handler(self, method: str, many_in: bool, many_out: bool) -> Handler:
         path = f"/{_SERVICE.full_name}/{method}"
-        # gRPC looks whether they are coroutines; of a lambda it cannot tell.
+        # gRPC checks whether they are coroutines, which it cannot see of a lambda.
         if many_in:
             return grpc.stream_stream_rpc_method_handler(partial(self._stream, path))
         if many_out:
@@ -177,7 +177,7 @@ class GrpcTap:
                 reading = asyncio.create_task(call.read())
                 await asyncio.wait({reading} if feeding.done() else {reading, feeding}, return_when="FIRST_COMPLETED")
                 if not reading.done():
-                    # Raises what broke the stream off, or it was the end of the requests.
+                    # Raises the error that broke the stream; returns if the requests have ended.
                     feeding.result()
                 response = await reading
                 if not isinstance(response, bytes):

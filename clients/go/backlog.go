@@ -2,9 +2,10 @@ package headway
 
 import "github.com/headway-project/headway/clients/go/headwayv1"
 
-const errorsAtAnEnd = 500
+const maxErrorsAtEachEnd = 500
 
-// backlog holds record errors that wait to be sent: all of them counted, those at either end with their texts.
+// backlog holds record errors until they are sent. It counts all of them, and keeps the texts of the first and the
+// last.
 type backlog struct {
 	first    []*headwayv1.RecordError
 	nameless int
@@ -14,19 +15,19 @@ type backlog struct {
 func (b *backlog) len() int { return len(b.first) + b.nameless + len(b.last) }
 
 func (b *backlog) add(note *headwayv1.RecordError) {
-	if b.nameless == 0 && len(b.last) == 0 && len(b.first) < errorsAtAnEnd {
+	if b.nameless == 0 && len(b.last) == 0 && len(b.first) < maxErrorsAtEachEnd {
 		b.first = append(b.first, note)
 		return
 	}
 	b.last = append(b.last, note)
-	if len(b.last) > errorsAtAnEnd {
+	if len(b.last) > maxErrorsAtEachEnd {
 		b.last[0] = nil
 		b.last = b.last[1:]
 		b.nameless++
 	}
 }
 
-// take gives the oldest one; there must be one.
+// take removes and returns the oldest one. The backlog must not be empty.
 func (b *backlog) take() *headwayv1.RecordError {
 	if len(b.first) > 0 {
 		note := b.first[0]

@@ -10,19 +10,19 @@ import (
 )
 
 const (
-	// messageBytes is what the server takes in one message, less room for its frame.
-	messageBytes = 4<<20 - 64<<10
-	batchReports = 1000
-	batchBytes   = 2 << 20
+	// maxMessageBytes is what the server accepts in one message, less room for its frame.
+	maxMessageBytes = 4<<20 - 64<<10
+	maxBatchReports = 1000
+	maxBatchBytes   = 2 << 20
 )
 
-// sender is whose report stands at a place of a batch; without a reporter it is a heartbeat.
+// sender says whose report is at a position of a batch. Without a reporter it is a heartbeat.
 type sender struct {
-	course   *course
+	jobState *jobState
 	reporter *reporter
 }
 
-// batch is one request of the stream. It is filled with what is due, as far as it has room.
+// batch is one request of the stream. It is filled with the reports that are due, as far as there is room.
 type batch struct {
 	request   *headwayv1.StreamProgressRequest
 	senders   []sender
@@ -35,27 +35,27 @@ func newBatch() *batch {
 	return &batch{request: &headwayv1.StreamProgressRequest{}, failures: map[int32]*Error{}}
 }
 
-func (b *batch) fill(courses []*course, now time.Time, turn func(*course) time.Duration) {
-	slices.SortStableFunc(courses, func(a, b *course) int { return a.due.Compare(b.due) })
-	for _, course := range courses {
-		for reporter, report := range course.reports(now) {
+func (b *batch) fill(jobs []*jobState, now time.Time, turn func(*jobState) time.Duration) {
+	slices.SortStableFunc(jobs, func(a, b *jobState) int { return a.due.Compare(b.due) })
+	for _, jobState := range jobs {
+		for reporter, report := range jobState.reports(now) {
 			size := proto.Size(report)
-			if size > messageBytes {
-				b.oversized = append(b.oversized, sender{course, reporter})
+			if size > maxMessageBytes {
+				b.oversized = append(b.oversized, sender{jobState, reporter})
 				continue
 			}
-			if !b.add(sender{course, reporter}, report, size) {
+			if !b.add(sender{jobState, reporter}, report, size) {
 				return
 			}
-			course.beatAt = now.Add(turn(course))
+			jobState.beatAt = now.Add(turn(jobState))
 		}
-		course.due = now.Add(turn(course))
+		jobState.due = now.Add(turn(jobState))
 	}
 }
 
 func (b *batch) add(from sender, report *headwayv1.ReportProgressRequest, size int) bool {
 	b.bytes += size
-	if len(b.senders) > 0 && (b.bytes > batchBytes || len(b.senders) == batchReports) {
+	if len(b.senders) > 0 && (b.bytes > maxBatchBytes || len(b.senders) == maxBatchReports) {
 		return false
 	}
 	b.request.Reports = append(b.request.Reports, report)

@@ -9,7 +9,7 @@
 //	defer job.Close(&err)
 //
 // Updates only touch memory: a goroutine of the client sends them, at the pace that the server asks for. They never
-// wait and never fail, whatever becomes of the server; what it does not take is a warning of the client's logger.
+// wait and never fail, whatever happens to the server. The client's logger warns of updates that the server refuses.
 package headway
 
 import (
@@ -25,13 +25,13 @@ import (
 )
 
 const (
-	// DefaultExitTimeout is how long the end of a job, and of a client, waits at most until all is delivered.
+	// DefaultExitTimeout bounds how long the end of a job, and of a client, waits until everything is delivered.
 	DefaultExitTimeout = 10 * time.Second
-	// DefaultCallTimeout is how long the server has to answer a call whose context has no earlier end.
+	// DefaultCallTimeout bounds how long a call waits for its answer, if its context has no earlier deadline.
 	DefaultCallTimeout = 10 * time.Second
 )
 
-// Config says where the server is. Its zero value is all from the environment.
+// Config says where the server is. Its zero value takes everything from the environment.
 type Config struct {
 	// Target is host:port or http://host:port (plain text), or https://host:port. Default: HEADWAY_TARGET, else
 	// 127.0.0.1:50051.
@@ -42,12 +42,12 @@ type Config struct {
 	CA string
 	// Session is the session of all calls, a secret. Default: HEADWAY_SESSION.
 	Session string
-	// ExitTimeout is how long the end of a job, and of the client, waits at most until all is delivered. Default:
-	// [DefaultExitTimeout]; negative = not at all.
+	// ExitTimeout bounds how long the end of a job, and of the client, waits until everything is delivered. Default:
+	// [DefaultExitTimeout]; negative = no wait.
 	ExitTimeout time.Duration
-	// CallTimeout is how long the server has to answer a call. Default: [DefaultCallTimeout].
+	// CallTimeout bounds how long a call waits for its answer. Default: [DefaultCallTimeout].
 	CallTimeout time.Duration
-	// Logger gets warnings and notices, never a session id. Default: slog.Default().
+	// Logger gets warnings and messages, never a session id. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -68,20 +68,20 @@ type Client struct {
 // connection is what the clients of several sessions share.
 type connection struct {
 	target      target
-	line        *line
+	conn        *lazyConn
 	engine      *engine
 	log         *slog.Logger
 	exitTimeout time.Duration
 	callTimeout time.Duration
 
-	closing sync.Once
-	undone  error
-	mail    context.CancelFunc
-	mailed  sync.WaitGroup
+	closing     sync.Once
+	undone      error
+	stopSending context.CancelFunc
+	sending     sync.WaitGroup
 }
 
-// Open makes a client; nothing is sent before it is used. It fails if the target is malformed, or the CA file cannot be
-// read. Close it at the end of the program.
+// Open makes a client. It sends nothing before the client is used. It fails if the target is malformed, or if the CA
+// file cannot be read. Close the client at the end of the program.
 func Open(config Config) (*Client, error) {
 	target, err := findTarget(config.Target, config.Token, config.CA)
 	if err != nil {
@@ -92,7 +92,7 @@ func Open(config Config) (*Client, error) {
 		log = slog.Default()
 	}
 	conn := &connection{
-		target: target, line: &line{target: target}, log: log, exitTimeout: config.ExitTimeout,
+		target: target, conn: &lazyConn{target: target}, log: log, exitTimeout: config.ExitTimeout,
 		callTimeout: config.CallTimeout,
 	}
 	if conn.exitTimeout == 0 {
@@ -102,9 +102,9 @@ func Open(config Config) (*Client, error) {
 		conn.callTimeout = DefaultCallTimeout
 	}
 	var ctx context.Context
-	ctx, conn.mail = context.WithCancel(context.Background())
+	ctx, conn.stopSending = context.WithCancel(context.Background())
 	conn.engine = newEngine(target, log, func() {
-		conn.mailed.Go(func() { postman{target, log}.run(ctx, "") })
+		conn.sending.Go(func() { spoolSender{target, log}.run(ctx, "") })
 	})
 	return &Client{conn, first(config.Session, os.Getenv("HEADWAY_SESSION"))}, nil
 }
@@ -117,12 +117,13 @@ func (c Client) Format(out fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(out, "headway.Client(%s)", c.target.address)
 }
 
-// Stub is the generated gRPC client on this connection, for all that Client does not do. It returns gRPC's own errors.
-func (c *Client) Stub() headwayv1.JobServiceClient { return c.line.stub() }
+// Stub is the generated gRPC client on this connection, for everything that Client does not do. It returns gRPC's own
+// errors.
+func (c *Client) Stub() headwayv1.JobServiceClient { return c.conn.stub() }
 
-// Close waits until all is delivered, at most Config.ExitTimeout. What is left then goes into the spool, a folder of
-// files that the next client of this server delivers; Close warns of that and returns [ErrUndelivered]. Jobs that have
-// not ended are let go as they are. Close can be called twice.
+// Close waits until everything is delivered, at most Config.ExitTimeout. It then saves the rest in the spool, a folder
+// of files that the next client of this server sends. In that case it logs a warning and returns [ErrUndelivered]. Jobs
+// that have not ended stay as they are. Close can be called twice.
 func (c *Client) Close() error {
 	c.closing.Do(c.connection.close)
 	return c.undone
@@ -131,40 +132,40 @@ func (c *Client) Close() error {
 func (c *connection) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), c.exitTimeout)
 	defer cancel()
-	c.engine.linger(ctx, c.engine.live())
-	c.mail()
-	var letters []*letter
-	c.engine.halt(func() { letters = c.leave() })
-	// Not before: until the engine has ended, it may start another.
-	c.mailed.Wait()
-	// Only now, when nothing is sent from here any more, another may take them up.
-	for _, letter := range letters {
-		letter.release()
+	c.engine.waitDelivered(ctx, c.engine.active())
+	c.stopSending()
+	var files []*spoolFile
+	c.engine.halt(func() { files = c.spoolRest() })
+	// Only after the engine has ended: until then it may start another sender.
+	c.sending.Wait()
+	// Only now does this process send nothing more, so another process may take the files.
+	for _, file := range files {
+		file.release()
 	}
-	c.line.close()
+	c.conn.close()
 }
 
-// leave writes down what is left, in the engine's goroutine.
-func (c *connection) leave() (letters []*letter) {
-	left, fault := writeDown(c.target, c.engine.courses)
+// spoolRest saves what is undelivered. It runs in the engine's goroutine.
+func (c *connection) spoolRest() (files []*spoolFile) {
+	left, fault := spoolUndelivered(c.target, c.engine.jobs)
 	if len(left) == 0 {
 		return nil
 	}
-	for _, letter := range left {
-		if letter != nil {
-			letters = append(letters, letter)
+	for _, file := range left {
+		if file != nil {
+			files = append(files, file)
 		}
 	}
-	fate := "is lost"
+	outcome := "is lost"
 	switch {
-	case len(letters) == len(left):
-		fate = "waits in " + filepath.Dir(letters[0].path) + " for `headway flush` or the next run"
+	case len(files) == len(left):
+		outcome = "is saved in " + filepath.Dir(files[0].path) + " until `headway flush` or the next run sends it"
 	case fault != nil:
-		fate = "cannot be written down: " + fault.Error()
+		outcome = "cannot be saved: " + fault.Error()
 	}
-	c.undone = fmt.Errorf("%w to %s: what %s left to say %s", ErrUndelivered, c.target.address, jobsHave(len(left)), fate)
+	c.undone = fmt.Errorf("%w to %s: what %s not delivered %s", ErrUndelivered, c.target.address, jobsHave(len(left)), outcome)
 	c.log.Warn(c.undone.Error())
-	return letters
+	return files
 }
 
 func jobsHave(count int) string {
@@ -174,9 +175,9 @@ func jobsHave(count int) string {
 	return fmt.Sprintf("%d jobs have", count)
 }
 
-// FlushSpool sends what earlier processes could not deliver to this server, until the context ends.
+// FlushSpool sends to this server what earlier processes could not deliver, until the context ends.
 func (c *Client) FlushSpool(ctx context.Context) SpoolReport {
-	return postman{c.target, c.log}.run(ctx, "")
+	return spoolSender{c.target, c.log}.run(ctx, "")
 }
 
 func (c *Client) in() (string, error) {

@@ -15,56 +15,57 @@ import (
 )
 
 const (
-	// DefaultHeartbeatTimeout is that of jobs that are created without one.
+	// DefaultHeartbeatTimeout is the heartbeat timeout of jobs that are created without one.
 	DefaultHeartbeatTimeout = time.Minute
-	// Never, as Spec.HeartbeatTimeout: the job never counts as lost.
+	// Never, as Spec.HeartbeatTimeout, means that the job never counts as lost.
 	Never time.Duration = -1
 
-	createPatience = time.Second
-	// findTimeout is how long a job waits that another one's worker may have begun: without the answer all that work
-	// would be done again.
+	createTimeout = time.Second
+	// findTimeout bounds the wait for a job that another worker may have begun. Without the answer this worker would do
+	// all that work again.
 	findTimeout = 5 * time.Second
 )
 
 // Spec says what a job is. Everything is optional.
 type Spec struct {
-	// ID is 32 lower-case hexadecimal digits of one's own. Default: a new UUIDv7.
+	// ID is 32 lower-case hexadecimal digits of your choice. Default: a new UUIDv7.
 	ID string
-	// Name is what the job is, for people; at most 256 characters.
+	// Name describes the job to people; at most 256 characters.
 	Name string
-	// Invoker is who or what starts it; at most 256 characters.
+	// Invoker says who or what starts the job; at most 256 characters.
 	Invoker string
-	// Size is how much there is to do, in units; 0 = not known yet.
+	// Size is the amount of work, in units; 0 = not known yet.
 	Size int64
-	// Unit is what is counted: "records"; at most 32 characters.
+	// Unit names what is counted: "records"; at most 32 characters.
 	Unit string
 	// Labels are for filters; at most 64, keys of 1 to 63 and values of at most 256 characters.
 	Labels map[string]string
-	// HeartbeatTimeout: no contact for this long, and the job counts as LOST. Default: [DefaultHeartbeatTimeout].
+	// HeartbeatTimeout: after this long without contact the job counts as LOST. Default: [DefaultHeartbeatTimeout].
 	HeartbeatTimeout time.Duration
-	// StallTimeout: no progress for this long, and it counts as stalled. Default: never.
+	// StallTimeout: after this long without progress the job counts as stalled. Default: never.
 	StallTimeout time.Duration
-	// Retention is how long it is kept after its end. Default: the server's setting.
+	// Retention is how long the server keeps the job after its end. Default: the server's setting.
 	Retention time.Duration
-	// Pending: the job waits for a worker, who calls [Client.Resume]. Its creator gives it no heartbeats, and need not
-	// close it; the context of its creator's Job does not end with the one given to Create.
+	// Pending: the job waits for a worker that calls [Client.Resume]. Its creator sends no heartbeats and need not close
+	// it. The context of the creator's Job does not end with the one given to Create.
 	Pending bool
-	// Continues is the id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit,
-	// labels, progress, counters and variables, the checkpoint. What is set here wins.
+	// Continues is the id of a job that has ended, or is LOST. The new job begins with the old one's name, invoker, size,
+	// unit, labels, progress, counters and variables (the checkpoint). Fields that are set here win.
 	Continues string
-	// Key finds the unfinished job of the session that has it, and takes it over from its worker; if there is none, the
-	// job is created with it. So Create can be called at every start: "nightly-2026-11"; at most 256 characters. A key
-	// is no lock: a former worker that is still at work learns of it by [Job.Stopped].
+	// Key finds the unfinished job of the session that has it, and takes it over from its worker. If there is none, Create
+	// creates a job with the key. So Create can be called at every start: "nightly-2026-11"; at most 256 characters. A key
+	// is no lock: a former worker that is still at work learns of the take-over by [Job.Stopped].
 	Key string
 }
 
 // Create creates a job and begins to work on it. The job's context is made from ctx.
 //
-// If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-// refused connection, or at most a second. One with a Key or that Continues another takes 5 s at most, and begins anew then;
-// should an unfinished job have the key, it is created without it. [ErrNoSession] without a session. An [*Error] if the server answers at once
-// that this cannot be: ErrInvalid for a malformed request, or the codes AlreadyExists, Unauthenticated, PermissionDenied;
-// of Continues ErrNotFound, or ErrState with the reason JOB_NOT_ENDED or JOB_ALREADY_CONTINUED.
+// If the server does not answer, the client creates the job in the background, under the id that it has already. Create
+// waits for that as long as a refused connection takes, or at most a second. With Key or Continues, Create waits at
+// most 5 s, and then begins a new job; if an unfinished job has the key, the new job is created without it. Errors:
+// [ErrNoSession] without a session. An [*Error] if the server refuses at once: ErrInvalid for a malformed request, or
+// the codes AlreadyExists, Unauthenticated, PermissionDenied; with Continues ErrNotFound, or ErrState with the reason
+// JOB_NOT_ENDED or JOB_ALREADY_CONTINUED.
 func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	session, err := c.in()
 	if err != nil {
@@ -76,14 +77,14 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	if !utf8.ValidString(session) || !utf8.ValidString(spec.ID+spec.Continues) {
 		return nil, &Error{Code: codes.InvalidArgument, Message: "The session and the jobs' ids must be UTF-8."}
 	}
-	timeout, mayHaveBegun := createPatience, spec.Key != "" || spec.Continues != ""
+	timeout, mayHaveBegun := createTimeout, spec.Key != "" || spec.Continues != ""
 	if mayHaveBegun {
 		timeout = findTimeout
 	}
 	soon, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if spec.ID != "" {
-		c.catchUp(soon, spec.ID, createPatience)
+		c.catchUp(soon, spec.ID, createTimeout)
 	}
 	request := spec.request(session)
 	if mayHaveBegun {
@@ -91,21 +92,21 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 		if err == nil {
 			return job, nil
 		}
-		if told := (*Error)(nil); errors.As(err, &told) && (judge(told) == gone || judge(told) == refused) {
+		if told := (*Error)(nil); errors.As(err, &told) && (policyFor(told) == policyStop || policyFor(told) == policyDrop) {
 			return nil, err
 		}
-		// Nobody could be asked in time: the worker begins, and its work is a job of its own.
+		// The server did not answer in time. The worker begins, and its work becomes a job of its own.
 		request.KeyIfFree = true
 	}
 	heartbeat, work := request.GetHeartbeatTimeout().AsDuration(), ctx
 	if spec.Pending {
-		// It need not be closed, so nothing may wait for that.
+		// This Job need not be closed, so nothing may wait for that.
 		heartbeat, work = -1, context.WithoutCancel(ctx)
 	}
 	job := c.newJob(work, session, described(request), heartbeat, false)
-	create := newStep(request)
-	if !c.engine.submit(job.course, create) {
-		job.course.wake(nil)
+	create := newPendingCall(request)
+	if !c.engine.submit(job.jobState, create) {
+		job.jobState.wake(nil)
 		return nil, ErrClosed
 	}
 	select {
@@ -122,8 +123,8 @@ func (c *Client) Create(ctx context.Context, spec Spec) (*Job, error) {
 	return job, nil
 }
 
-// findOrCreate makes the call soon, as the worker must know how far the job has come before it begins. First comes what
-// earlier workers left to say: of which job that is, only the server can tell.
+// findOrCreate waits for the answer, since the worker must know the job's progress before it begins. It first sends the
+// whole spool: only the server can tell which job has the key.
 func (c *Client) findOrCreate(
 	ctx, soon context.Context, session string, request *headwayv1.CreateJobRequest,
 ) (*Job, error) {
@@ -134,11 +135,11 @@ func (c *Client) findOrCreate(
 			state, err = c.takeOver(soon, session, state.GetId())
 		}
 		if hasReason(err, "JOB_ENDED") {
-			// Just now.
+			// It has ended just now.
 			continue
 		}
-		if told := (*Error)(nil); errors.As(err, &told) && judge(told) == later &&
-			sleep(soon, max(told.RetryAfter, firstRetry)) {
+		if told := (*Error)(nil); errors.As(err, &told) && policyFor(told) == policyRetry &&
+			sleep(soon, max(told.RetryAfter, firstCallRetryDelay)) {
 			continue
 		}
 		if err != nil {
@@ -158,10 +159,10 @@ func hasReason(err error, reasons ...string) bool {
 	return errors.As(err, &told) && slices.Contains(reasons, told.Reason)
 }
 
-// Resume carries a job on. It takes one that goes on over from a worker that is gone, and starts a PENDING one; reports of
-// the former worker are refused from now on. One that has ended is continued by a new job, as with Spec.Continues; if it
-// was continued already, the last of those that continue it is carried on. The progress goes on where it stood, and the
-// variables, the checkpoint, can be read with [Job.Get].
+// Resume takes a job over from a worker that is gone, or starts a PENDING one. The server refuses further reports of
+// the former worker. If the job has ended, a new job continues it, as with Spec.Continues. If it was continued already,
+// Resume takes the last job of that chain. Progress continues from where it was, and [Job.Get] reads the variables (the
+// checkpoint).
 //
 // ErrNotFound; [Error] if the server does not answer.
 func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
@@ -190,7 +191,7 @@ func (c *Client) Resume(ctx context.Context, id string) (*Job, error) {
 	}
 }
 
-// attach works on a job that the server has given to this worker.
+// attach begins the work on a job that the server has given to this worker.
 func (c *Client) attach(ctx context.Context, session string, state *headwayv1.Job) (*Job, error) {
 	known, err := c.variables(ctx, state.GetId())
 	if err != nil {
@@ -203,16 +204,16 @@ func (c *Client) attach(ctx context.Context, session string, state *headwayv1.Jo
 	}
 	job := c.newJob(ctx, session, state, heartbeat, started)
 	job.known = known
-	if !c.engine.submit(job.course) {
-		job.course.wake(nil)
+	if !c.engine.submit(job.jobState) {
+		job.jobState.wake(nil)
 		return nil, ErrClosed
 	}
 	return job, nil
 }
 
-// Fetch is the job to read it, to change it, or to report a [Job.Part] of it. It gives no heartbeats, and what it says is
-// as of now; [Job.Refresh] renews it, and the progress in [Job.State]. One that was changed is held until the
-// server wants no more of it, or the client is closed. ErrNotFound if it is not in this session.
+// Fetch returns a job to read it, to change it, or to report a [Job.Part] of it. It sends no heartbeats. Its values are
+// those of this moment; [Job.Refresh] renews them, and the progress in [Job.State]. A job that was changed stays with
+// the engine until the server accepts no more of it, or the client is closed. ErrNotFound if it is not in this session.
 func (c *Client) Fetch(ctx context.Context, id string) (*Job, error) {
 	session, err := c.in()
 	if err != nil {
@@ -223,21 +224,21 @@ func (c *Client) Fetch(ctx context.Context, id string) (*Job, error) {
 		return nil, err
 	}
 	started := state.GetStatus() != headwayv1.JobStatus_JOB_STATUS_PENDING
-	// It need not be closed, so nothing may wait for that.
+	// This Job need not be closed, so nothing may wait for that.
 	job := c.newJob(context.WithoutCancel(ctx), session, state, -1, started)
-	job.still.Store(true)
+	job.fetchedOnly.Store(true)
 	if err := job.fetchResults(ctx); err != nil {
 		return nil, err
 	}
 	return job, nil
 }
 
-// catchUp sends what earlier processes left to say of a job, before it is another's turn.
-func (c *Client) catchUp(ctx context.Context, id string, patience time.Duration) {
-	if len(letters(c.target, id)) > 0 {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+// catchUp sends what earlier processes left in the spool for a job, before this worker takes it over.
+func (c *Client) catchUp(ctx context.Context, id string, timeout time.Duration) {
+	if len(waitingFiles(c.target, id)) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		postman{c.target, c.log}.run(ctx, id)
+		spoolSender{c.target, c.log}.run(ctx, id)
 	}
 }
 
@@ -245,14 +246,14 @@ func (s Spec) request(session string) *headwayv1.CreateJobRequest {
 	request := &headwayv1.CreateJobRequest{
 		SessionId: session,
 		JobId:     s.ID,
-		Name:      clean(s.Name, lettersName),
-		Invoker:   clean(s.Invoker, lettersName),
+		Name:      clean(s.Name, maxNameChars),
+		Invoker:   clean(s.Invoker, maxNameChars),
 		Size:      max(s.Size, 0),
-		Unit:      clean(s.Unit, lettersUnit),
+		Unit:      clean(s.Unit, maxUnitChars),
 		Labels:    cleanLabels(s.Labels),
 		Pending:   s.Pending,
 		Continues: s.Continues,
-		Key:       clean(s.Key, anyLimit),
+		Key:       clean(s.Key, noLimit),
 	}
 	if request.JobId == "" {
 		request.JobId = newID()
@@ -280,7 +281,7 @@ func cleanLabels(labels map[string]string) map[string]string {
 	}
 	result := make(map[string]string, len(labels))
 	for key, value := range labels {
-		result[clean(key, anyLimit)] = clean(value, lettersLabel)
+		result[clean(key, noLimit)] = clean(value, maxLabelChars)
 	}
 	return result
 }

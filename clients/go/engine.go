@@ -16,62 +16,62 @@ import (
 )
 
 const (
-	// patience is how long the server has for an answer before the connection counts as broken.
-	patience  = 10 * time.Second
-	mostCalls = 16
-	firstPace = 250 * time.Millisecond
-	shortPace = 10 * time.Millisecond
-	longPace  = 30 * time.Second
+	// answerTimeout bounds how long the engine waits for an answer before the connection counts as broken.
+	answerTimeout         = 10 * time.Second
+	maxCallsInFlight      = 16
+	defaultReportInterval = 250 * time.Millisecond
+	minReportInterval     = 10 * time.Millisecond
+	maxReportInterval     = 30 * time.Second
 )
 
-// engine is the goroutine behind all jobs of a client. It alone owns the stream and every course; others hand it work
-// through post. It samples the parts when the server wants to hear of them, keeps one request in flight, and repeats
-// what was not acknowledged: sequences and chosen ids make that count once. Whatever the server does, the worker's
-// goroutines never wait here unless they ask to.
+// engine is the goroutine behind all jobs of a client. It alone owns the stream and every job state; other goroutines
+// hand it work through post. It samples the meters when the server wants a report, keeps one request in flight, and
+// repeats what was not acknowledged. Sequence numbers and ids chosen by the client make repeats count once. Whatever
+// the server does, the worker's goroutines never wait here unless they ask to.
 type engine struct {
-	line *line
+	conn *lazyConn
 	log  *slog.Logger
-	// firstHeard is called once, when the server has answered for the first time.
-	firstHeard func()
+	// onFirstAnswer is called once, when the server has answered for the first time.
+	onFirstAnswer func()
 
 	mu      sync.Mutex
 	inbox   []func()
 	running bool
 	halted  bool
 	wake    chan struct{}
-	gone    chan struct{}
-	// helpers make the calls, and end soon after they are cancelled.
+	ended   chan struct{}
+	// helpers make the calls. They end soon after they are cancelled.
 	helpers sync.WaitGroup
 
-	// What follows is the goroutine's own.
-	courses []*course
-	stream  *stream
-	// batch is sent and not acknowledged yet.
-	batch   *batch
-	ackBy   time.Time
-	calls   map[*call]struct{}
-	pace    time.Duration
-	contact contact
-	stopped bool
+	// Only the engine's goroutine uses the following fields.
+	jobs   []*jobState
+	stream *reportStream
+	// batch is sent, and not acknowledged yet.
+	batch           *batch
+	ackBy           time.Time
+	calls           map[*call]struct{}
+	reportInterval  time.Duration
+	connectionState connectionState
+	stopped         bool
 }
 
-// call is a step's call that is under way.
+// call is one call in flight.
 type call struct{ cancel context.CancelFunc }
 
-func newEngine(target target, log *slog.Logger, firstHeard func()) *engine {
+func newEngine(target target, log *slog.Logger, onFirstAnswer func()) *engine {
 	return &engine{
-		line: &line{target: target}, log: log, firstHeard: firstHeard,
-		wake: make(chan struct{}, 1), gone: make(chan struct{}), calls: map[*call]struct{}{}, pace: firstPace,
-		contact: contact{address: target.address, log: log},
+		conn: &lazyConn{target: target}, log: log, onFirstAnswer: onFirstAnswer,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}), calls: map[*call]struct{}{}, reportInterval: defaultReportInterval,
+		connectionState: connectionState{address: target.address, log: log},
 	}
 }
 
-// What the worker's goroutines call.
+// The worker's goroutines call the following methods.
 
-// submit takes a course in charge and queues steps for it; not if the engine has halted.
-func (e *engine) submit(c *course, steps ...*step) bool {
-	taken := e.post(func() { e.take(c, steps) })
-	for _, s := range steps {
+// submit hands a job to the engine and queues calls for it. It returns false if the engine has ended.
+func (e *engine) submit(c *jobState, pending ...*pendingCall) bool {
+	taken := e.post(func() { e.take(c, pending) })
+	for _, s := range pending {
 		if !taken {
 			s.giveUpWaiting()
 		}
@@ -79,53 +79,53 @@ func (e *engine) submit(c *course, steps ...*step) bool {
 	return taken
 }
 
-// live is all jobs that there may be something to say of.
-func (e *engine) live() []*course {
-	found := make(chan []*course, 1)
-	if !e.post(func() { found <- slices.Clone(e.courses) }) {
+// active gives all jobs that may have something to send.
+func (e *engine) active() []*jobState {
+	found := make(chan []*jobState, 1)
+	if !e.post(func() { found <- slices.Clone(e.jobs) }) {
 		return nil
 	}
 	select {
-	case courses := <-found:
-		return courses
-	case <-e.gone:
+	case jobs := <-found:
+		return jobs
+	case <-e.ended:
 		return nil
 	}
 }
 
-// linger waits until all that these jobs have to say has been delivered; returns those of which something is left.
-func (e *engine) linger(ctx context.Context, courses []*course) []*course {
-	waiting := make([]*step, len(courses))
-	var late []*course
-	for i, c := range courses {
-		waiting[i] = newStep(nil)
+// waitDelivered waits until everything of these jobs is delivered. It returns the jobs that have something left.
+func (e *engine) waitDelivered(ctx context.Context, jobs []*jobState) []*jobState {
+	waiting := make([]*pendingCall, len(jobs))
+	var late []*jobState
+	for i, c := range jobs {
+		waiting[i] = newPendingCall(nil)
 		waiting[i].afterReports = true
 		if !e.submit(c, waiting[i]) {
-			return courses
+			return jobs
 		}
 	}
-	e.post(func() { e.contact.hurry(1, time.Now()) })
-	defer e.post(func() { e.contact.hurry(-1, time.Now()) })
+	e.post(func() { e.connectionState.addWaiting(1, time.Now()) })
+	defer e.post(func() { e.connectionState.addWaiting(-1, time.Now()) })
 	for i, s := range waiting {
 		select {
 		case <-s.answered:
 		case <-ctx.Done():
-		case <-e.gone:
+		case <-e.ended:
 		}
-		// What has come with the end of the time is there all the same.
+		// An answer that arrives together with the end of the wait counts.
 		select {
 		case <-s.answered:
 		default:
-			late = append(late, courses[i])
+			late = append(late, jobs[i])
 		}
 	}
 	return late
 }
 
-// halt ends the goroutine, after last has run in it, and closes the connection.
+// halt runs last in the engine's goroutine, ends it, and closes the connection.
 func (e *engine) halt(last func()) {
 	e.post(func() {
-		// Also after a fault in it: nobody shall wait for the end for ever.
+		// Stop even if last panics: otherwise halt would wait forever.
 		defer func() { e.stopped = true }()
 		last()
 	})
@@ -134,13 +134,13 @@ func (e *engine) halt(last func()) {
 	running := e.running
 	e.mu.Unlock()
 	if running {
-		<-e.gone
+		<-e.ended
 	}
-	e.line.close()
+	e.conn.close()
 	e.helpers.Wait()
 }
 
-// post says whether the goroutine will run the action.
+// post returns whether the goroutine will run the action.
 func (e *engine) post(action func()) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -159,10 +159,10 @@ func (e *engine) post(action func()) bool {
 	return true
 }
 
-// What the engine's goroutine does.
+// The engine's goroutine runs the following methods.
 
 func (e *engine) run() {
-	defer close(e.gone)
+	defer close(e.ended)
 	timer := time.NewTimer(0)
 	for !e.stopped {
 		timeout := timer.C
@@ -194,16 +194,17 @@ func (e *engine) run() {
 	for _, action := range late {
 		e.guarded(action)
 	}
-	for _, c := range e.courses {
-		for _, s := range c.steps {
+	for _, c := range e.jobs {
+		for _, s := range c.pending {
 			s.giveUpWaiting()
 		}
 		c.wake(nil)
 	}
-	e.hangUp()
+	e.disconnect()
 }
 
-// guarded: what should not happen stops nothing, and is not tried again at once.
+// guarded keeps a panic of the client from ending the engine. It counts as an outage, so that it is not repeated at
+// once.
 func (e *engine) guarded(action func()) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -214,31 +215,31 @@ func (e *engine) guarded(action func()) {
 	action()
 }
 
-func (e *engine) take(c *course, steps []*step) {
-	if !c.over.Load() && !c.inHand {
-		c.inHand = true
-		e.courses = append(e.courses, c)
+func (e *engine) take(c *jobState, pending []*pendingCall) {
+	if !c.over.Load() && !c.held {
+		c.held = true
+		e.jobs = append(e.jobs, c)
 		c.beatAt = time.Now().Add(e.turn(c))
 	}
-	for _, s := range steps {
-		c.addStep(s)
-		if e.contact.down {
+	for _, s := range pending {
+		c.addCall(s)
+		if e.connectionState.down {
 			s.giveUpWaiting()
 		}
 	}
 	c.due = time.Time{}
 }
 
-// idleFor is how long there is nothing to do; not bounded, if only a message can change that.
+// idleFor is how long there is nothing to do. It is not bounded if only a posted action can change that.
 func (e *engine) idleFor(now time.Time) (idle time.Duration, bounded bool) {
-	if len(e.courses) == 0 {
+	if len(e.jobs) == 0 {
 		return 0, false
 	}
 	if e.batch != nil {
 		return e.ackBy.Sub(now), true
 	}
-	if e.contact.retryAt.After(now) {
-		return e.contact.retryAt.Sub(now), true
+	if e.connectionState.retryAt.After(now) {
+		return e.connectionState.retryAt.Sub(now), true
 	}
 	var next time.Time
 	consider := func(moment time.Time) {
@@ -246,7 +247,7 @@ func (e *engine) idleFor(now time.Time) (idle time.Duration, bounded bool) {
 			next, bounded = moment, true
 		}
 	}
-	for _, c := range e.courses {
+	for _, c := range e.jobs {
 		if c.reporting() {
 			if c.retryAt.After(c.due) {
 				consider(c.retryAt)
@@ -254,7 +255,7 @@ func (e *engine) idleFor(now time.Time) (idle time.Duration, bounded bool) {
 				consider(c.due)
 			}
 		}
-		if len(e.calls) < mostCalls && c.nextStep() != nil {
+		if len(e.calls) < maxCallsInFlight && c.nextCall() != nil {
 			consider(c.retryAt)
 		}
 	}
@@ -268,31 +269,31 @@ func (e *engine) pump(now time.Time) {
 	if e.batch != nil && !now.Before(e.ackBy) {
 		e.outage(&Error{Code: codes.DeadlineExceeded, Message: "no answer"})
 	}
-	e.courses = slices.DeleteFunc(e.courses, func(c *course) bool {
-		// One that waits for a worker is another's from now on, unless there is something to do for it again.
-		waits := !c.started && len(c.steps) == 0
-		c.inHand = !waits
+	e.jobs = slices.DeleteFunc(e.jobs, func(c *jobState) bool {
+		// The engine forgets a job that waits for another worker, until there is something to do for it again.
+		waits := !c.started && len(c.pending) == 0
+		c.held = !waits
 		return waits || c.over.Load()
 	})
-	if now.Before(e.contact.retryAt) {
+	if now.Before(e.connectionState.retryAt) {
 		return
 	}
 	if e.batch == nil {
 		e.report(now)
 	}
-	for _, c := range e.courses {
-		if len(e.calls) >= mostCalls {
+	for _, c := range e.jobs {
+		if len(e.calls) >= maxCallsInFlight {
 			break
 		}
-		if s := c.nextStep(); s != nil && !now.Before(c.retryAt) {
+		if s := c.nextCall(); s != nil && !now.Before(c.retryAt) {
 			e.call(c, s)
 		}
 	}
 }
 
 func (e *engine) report(now time.Time) {
-	var due []*course
-	for _, c := range e.courses {
+	var due []*jobState
+	for _, c := range e.jobs {
 		if c.reporting() && !now.Before(c.due) && !now.Before(c.retryAt) {
 			due = append(due, c)
 		}
@@ -301,46 +302,46 @@ func (e *engine) report(now time.Time) {
 	batch.fill(due, now, e.turn)
 	for _, from := range batch.oversized {
 		e.refused(from, tooLarge())
-		from.course.due = now
+		from.jobState.due = now
 	}
 	if len(batch.senders) == 0 {
 		return
 	}
 	if e.stream == nil {
-		opened := newStream(func(s *stream, response *headwayv1.StreamProgressResponse, err *Error) {
+		opened := newReportStream(func(s *reportStream, response *headwayv1.StreamProgressResponse, err *Error) {
 			e.post(func() { e.arrived(s, response, err) })
 		})
 		e.stream = opened
-		e.helpers.Go(func() { opened.run(e.line.stub()) })
+		e.helpers.Go(func() { opened.run(e.conn.stub()) })
 	}
-	e.batch, e.ackBy = batch, now.Add(patience)
+	e.batch, e.ackBy = batch, now.Add(answerTimeout)
 	e.stream.send(batch.request)
 }
 
-func (e *engine) turn(c *course) time.Duration {
+func (e *engine) turn(c *jobState) time.Duration {
 	if c.heartbeat > 0 {
-		return min(e.pace, max(c.heartbeat/3, shortPace))
+		return min(e.reportInterval, max(c.heartbeat/3, minReportInterval))
 	}
-	return e.pace
+	return e.reportInterval
 }
 
-func (e *engine) call(c *course, s *step) {
+func (e *engine) call(c *jobState, s *pendingCall) {
 	if s.request == nil {
 		c.answered(nil)
 		return
 	}
-	if proto.Size(s.request) > messageBytes {
+	if proto.Size(s.request) > maxMessageBytes {
 		e.answer(c, s, nil, tooLarge())
 		return
 	}
 	request := withAttempt(s.request, c.attempt.Load())
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	placed := &call{cancel}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	inFlight := &call{cancel}
 	c.calling = true
-	e.calls[placed] = struct{}{}
+	e.calls[inFlight] = struct{}{}
 	e.helpers.Go(func() {
 		defer cancel()
-		job, err := place(ctx, e.line.stub(), request)
-		e.post(func() { e.called(c, s, placed, job, err) })
+		job, err := makeCall(ctx, e.conn.stub(), request)
+		e.post(func() { e.called(c, s, inFlight, job, err) })
 	})
 }

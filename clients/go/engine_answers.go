@@ -8,7 +8,7 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-func (e *engine) arrived(from *stream, response *headwayv1.StreamProgressResponse, err *Error) {
+func (e *engine) arrived(from *reportStream, response *headwayv1.StreamProgressResponse, err *Error) {
 	if from != e.stream {
 		return
 	}
@@ -22,15 +22,15 @@ func (e *engine) arrived(from *stream, response *headwayv1.StreamProgressRespons
 			e.batch.failures[failure.GetReport()] = fromStatus(failure.GetStatus())
 		}
 	}
-	for _, wish := range response.GetCancellations() {
-		for _, c := range e.courses {
-			if c.id == wish.GetJobId() {
-				c.cancelled(wish.GetCancellation())
+	for _, cancellation := range response.GetCancellations() {
+		for _, c := range e.jobs {
+			if c.id == cancellation.GetJobId() {
+				c.cancelled(cancellation.GetCancellation())
 			}
 		}
 	}
 	if response.GetNextReportAfter() != nil {
-		e.pace = min(max(response.GetNextReportAfter().AsDuration(), shortPace), longPace)
+		e.reportInterval = min(max(response.GetNextReportAfter().AsDuration(), minReportInterval), maxReportInterval)
 	}
 	if e.batch != nil && response.GetAcked() >= from.sent {
 		batch := e.batch
@@ -41,7 +41,7 @@ func (e *engine) arrived(from *stream, response *headwayv1.StreamProgressRespons
 
 func (e *engine) acked(batch *batch, now time.Time) {
 	for position, from := range batch.senders {
-		c := from.course
+		c := from.jobState
 		if err := batch.failures[int32(position)]; err == nil {
 			if from.reporter != nil {
 				from.reporter.settle()
@@ -50,13 +50,13 @@ func (e *engine) acked(batch *batch, now time.Time) {
 				c.retryAt = time.Time{}
 			}
 		} else {
-			switch judge(err) {
-			case gone:
+			switch policyFor(err) {
+			case policyStop:
 				e.stop(c, err)
-			case refused:
+			case policyDrop:
 				e.refused(from, err)
 			default:
-				e.later(c, err, now)
+				e.retryLater(c, err, now)
 			}
 		}
 		turn := now.Add(e.turn(c))
@@ -77,10 +77,10 @@ func earlier(a, b time.Time) time.Time {
 }
 
 func (e *engine) heard() {
-	e.contact.heard()
-	if e.firstHeard != nil {
-		e.firstHeard()
-		e.firstHeard = nil
+	e.connectionState.answered()
+	if e.onFirstAnswer != nil {
+		e.onFirstAnswer()
+		e.onFirstAnswer = nil
 	}
 }
 
@@ -105,17 +105,17 @@ func (e *engine) dropStream() {
 	e.stream = nil
 	if e.batch != nil {
 		for _, from := range e.batch.senders {
-			from.course.due = time.Time{}
+			from.jobState.due = time.Time{}
 		}
 	}
 	e.batch = nil
 }
 
-func (e *engine) called(c *course, s *step, placed *call, job *headwayv1.Job, err error) {
-	if _, known := e.calls[placed]; !known {
+func (e *engine) called(c *jobState, s *pendingCall, inFlight *call, job *headwayv1.Job, err error) {
+	if _, known := e.calls[inFlight]; !known {
 		return
 	}
-	delete(e.calls, placed)
+	delete(e.calls, inFlight)
 	c.calling = false
 	switch {
 	case err != nil:
@@ -127,7 +127,7 @@ func (e *engine) called(c *course, s *step, placed *call, job *headwayv1.Job, er
 	}
 }
 
-func (e *engine) answer(c *course, s *step, job *headwayv1.Job, err *Error) {
+func (e *engine) answer(c *jobState, s *pendingCall, job *headwayv1.Job, err *Error) {
 	if c.over.Load() {
 		return
 	}
@@ -138,28 +138,28 @@ func (e *engine) answer(c *course, s *step, job *headwayv1.Job, err *Error) {
 		return
 	}
 	_, creating := s.request.(*headwayv1.CreateJobRequest)
-	switch verdict := judge(err); {
-	case verdict == later:
-		e.later(c, err, time.Now())
+	switch policy := policyFor(err); {
+	case policy == policyRetry:
+		e.retryLater(c, err, time.Now())
 		s.giveUpWaiting()
-	case verdict != away || (creating && keepsOut(err)):
+	case policy != policyReconnect || (creating && deniesAccess(err)):
 		e.declined(c, s, err)
 	default:
 		e.outage(err)
 	}
 }
 
-func (e *engine) declined(c *course, s *step, err *Error) {
+func (e *engine) declined(c *jobState, s *pendingCall, err *Error) {
 	switch request := s.request.(type) {
 	case *headwayv1.FinishJobRequest:
 		if request.GetResults() != nil && err.Code == codes.InvalidArgument {
-			e.notice("the results of job "+c.id+" were refused, so it ends without", err)
+			e.warn("the results of job "+c.id+" were refused, so it ends without", err)
 			request.Results = nil
 			return
 		}
 	case *headwayv1.UpdateJobRequest:
-		if judge(err) != gone {
-			e.notice("a change of job "+c.id+" was refused", err)
+		if policyFor(err) != policyStop {
+			e.warn("a change of job "+c.id+" was refused", err)
 			c.answered(nil)
 			return
 		}
@@ -167,26 +167,26 @@ func (e *engine) declined(c *course, s *step, err *Error) {
 	e.stop(c, err)
 }
 
-func (e *engine) stop(c *course, err *Error) {
+func (e *engine) stop(c *jobState, err *Error) {
 	if !c.over.Load() {
-		e.notice("job "+c.id+" is no longer reported", err)
+		e.warn("job "+c.id+" is no longer reported", err)
 		c.stop(err)
 	}
 }
 
 func (e *engine) refused(from sender, err *Error) {
 	if from.reporter == nil {
-		// Nothing in a heartbeat could be put right.
-		e.stop(from.course, err)
+		// A heartbeat has nothing that could be left out.
+		e.stop(from.jobState, err)
 		return
 	}
-	e.notice("a report of job "+from.course.id+" was refused", err)
+	e.warn("a report of job "+from.jobState.id+" was refused", err)
 	from.reporter.refused(err)
 }
 
-func (e *engine) later(c *course, err *Error, now time.Time) {
+func (e *engine) retryLater(c *jobState, err *Error, now time.Time) {
 	if c.retryAt.IsZero() {
-		e.notice("job "+c.id+" has to wait", err)
+		e.warn("job "+c.id+" has to wait", err)
 	}
 	pause := err.RetryAfter
 	if pause == 0 {
@@ -195,35 +195,35 @@ func (e *engine) later(c *course, err *Error, now time.Time) {
 	c.retryAt = now.Add(jitter(min(max(pause, 100*time.Millisecond), time.Minute), 1, 1.2))
 }
 
-func (e *engine) notice(text string, err *Error) {
-	e.log.Warn("headway: " + text + ": " + inWords(err))
+func (e *engine) warn(text string, err *Error) {
+	e.log.Warn("headway: " + text + ": " + logText(err))
 }
 
 func (e *engine) outage(err *Error) {
-	// A server that says so itself is well. After all else the connection is not believed: what went wrong on it once
-	// stays wrong for all later calls, and gRPC would wait longer than we do before it connects anew.
+	// A server that says this itself is healthy. After any other error the connection is not trusted: a fault on it may
+	// stay for all later calls, and gRPC waits longer than this client before it reconnects.
 	if err.Reason != "" && (err.Code == codes.Unavailable || err.Code == codes.ResourceExhausted) {
 		e.dropStream()
 	} else {
-		e.hangUp()
+		e.disconnect()
 	}
-	e.contact.lost(err, time.Now())
-	for _, c := range e.courses {
-		for _, s := range c.steps {
+	e.connectionState.failed(err, time.Now())
+	for _, c := range e.jobs {
+		for _, s := range c.pending {
 			s.giveUpWaiting()
 		}
 	}
 }
 
-// hangUp closes the connection, and with it all calls that are under way.
-func (e *engine) hangUp() {
+// disconnect closes the connection, and with it all calls in flight.
+func (e *engine) disconnect() {
 	e.dropStream()
-	for placed := range e.calls {
-		placed.cancel()
+	for inFlight := range e.calls {
+		inFlight.cancel()
 	}
 	clear(e.calls)
-	for _, c := range e.courses {
+	for _, c := range e.jobs {
 		c.calling = false
 	}
-	e.line.hangUp()
+	e.conn.disconnect()
 }

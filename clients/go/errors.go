@@ -12,25 +12,25 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// What an [*Error] is, by its code, for errors.Is.
+// Kinds of [*Error], by code, for errors.Is.
 var (
 	// ErrNotFound: there is no such job in this session.
 	ErrNotFound = errors.New("headway: not found")
 	// ErrInvalid: the request is malformed; Error.Fields says where.
 	ErrInvalid = errors.New("headway: invalid request")
-	// ErrState: the job has ended, is not started, or is in another worker's hands; Error.Reason says which.
+	// ErrState: the job has ended, is not started, or belongs to another worker; Error.Reason says which.
 	ErrState = errors.New("headway: the job's state does not allow it")
-	// ErrUnavailable: the server, or its database, does not answer. Worth a retry.
+	// ErrUnavailable: the server, or its database, does not answer. Try again later.
 	ErrUnavailable = errors.New("headway: unavailable")
 )
 
-// ErrNoSession is returned by calls that were given no session.
+// ErrNoSession is returned by calls without a session.
 var ErrNoSession = errors.New("headway: no session: set Config.Session or HEADWAY_SESSION, or use Client.Session")
 
 // ErrClosed is returned by calls of a client that is closed.
 var ErrClosed error = &Error{Code: codes.Canceled, Message: "the client is closed"}
 
-// ErrUndelivered is returned by Client.Close if something is left that the server does not have.
+// ErrUndelivered is returned by Client.Close if the server does not have everything.
 var ErrUndelivered = errors.New("headway: not all is delivered")
 
 // Error is a call that the server refused, or that did not reach it. Updates of a job never return one.
@@ -39,11 +39,12 @@ type Error struct {
 	Code codes.Code
 	// Message is a sentence for people that says what to do.
 	Message string
-	// Reason is the name of a headwayv1.ErrorReason, such as "JOB_ENDED"; empty if no Headway server said this.
+	// Reason is the name of a headwayv1.ErrorReason, such as "JOB_ENDED"; empty if the error does not come from a Headway
+	// server.
 	Reason string
-	// Fields are those at fault in the request.
+	// Fields are the invalid fields of the request.
 	Fields []FieldError
-	// RetryAfter is how long the server asks to wait before the next try; 0 if it did not say.
+	// RetryAfter is how long the server asks to wait before the next try; 0 = not given.
 	RetryAfter time.Duration
 }
 
@@ -90,12 +91,12 @@ func (e *Error) GRPCStatus() *status.Status {
 	return status.New(e.Code, e.Message)
 }
 
-// CancelledError is the cause of a job's context once somebody wants the job to end early. A job that is closed with
-// it, or with context.Canceled, ends CANCELLED.
+// CancelledError is the cause of a job's context after a cancellation request. A job that is closed with it, or with
+// context.Canceled, ends CANCELLED.
 type CancelledError struct {
-	// Reason is why, in the words of whom wants it; may be empty.
+	// Reason is the reason given with the request; may be empty.
 	Reason string
-	// Deadline is when the server ends the job itself; zero if that is not known.
+	// Deadline is when the server ends the job itself; zero = not known.
 	Deadline time.Time
 }
 

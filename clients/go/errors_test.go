@@ -35,19 +35,19 @@ func TestOnlyAHeadwayServerCanEndAJob(t *testing.T) {
 	for _, c := range []struct {
 		code   codes.Code
 		reason string
-		want   verdict
+		want   errorPolicy
 	}{
-		{codes.NotFound, "", away},
-		{codes.NotFound, "JOB_NOT_FOUND", gone},
-		{codes.FailedPrecondition, "STALE_ATTEMPT", gone},
-		{codes.InvalidArgument, "INVALID_REQUEST", refused},
-		{codes.InvalidArgument, "MALFORMED_MESSAGE", away},
-		{codes.ResourceExhausted, "OVERLOADED", later},
-		{codes.ResourceExhausted, "", away},
-		{codes.Unavailable, "SHUTTING_DOWN", away},
-		{codes.Unauthenticated, "CREDENTIALS_INVALID", away},
+		{codes.NotFound, "", policyReconnect},
+		{codes.NotFound, "JOB_NOT_FOUND", policyStop},
+		{codes.FailedPrecondition, "STALE_ATTEMPT", policyStop},
+		{codes.InvalidArgument, "INVALID_REQUEST", policyDrop},
+		{codes.InvalidArgument, "MALFORMED_MESSAGE", policyReconnect},
+		{codes.ResourceExhausted, "OVERLOADED", policyRetry},
+		{codes.ResourceExhausted, "", policyReconnect},
+		{codes.Unavailable, "SHUTTING_DOWN", policyReconnect},
+		{codes.Unauthenticated, "CREDENTIALS_INVALID", policyReconnect},
 	} {
-		if got := judge(&Error{Code: c.code, Reason: c.reason}); got != c.want {
+		if got := policyFor(&Error{Code: c.code, Reason: c.reason}); got != c.want {
 			t.Errorf("%v %s: %v", c.code, c.reason, got)
 		}
 	}

@@ -122,8 +122,8 @@ func ExampleJob_Context() {
 		return nil
 	}
 	err := work()
-	if wish := (*headway.CancelledError)(nil); errors.As(err, &wish) {
-		log.Printf("cancelled (%s), time until %v", wish.Reason, wish.Deadline)
+	if cancelled := (*headway.CancelledError)(nil); errors.As(err, &cancelled) {
+		log.Printf("cancelled (%s), time until %v", cancelled.Reason, cancelled.Deadline)
 	}
 }
 

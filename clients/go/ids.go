@@ -20,7 +20,7 @@ func newID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// jitter is a span between low and high times d, so that many clients do not come back at the same moment.
+// jitter returns a random duration between low and high times d, so that many clients do not retry at the same moment.
 func jitter(d time.Duration, low, high float64) time.Duration {
 	return time.Duration(float64(d) * (low + (high-low)*mathrand.Float64()))
 }

@@ -23,8 +23,8 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// nobody is a client of a server that is not there: what its jobs say ends up in the spool.
-func nobody(t *testing.T, logger *slog.Logger) *Client {
+// unreachable is a client of a server that does not exist: everything its jobs report ends up in the spool.
+func unreachableClient(t *testing.T, logger *slog.Logger) *Client {
 	t.Helper()
 	t.Setenv("HEADWAY_SPOOL", filepath.Join(t.TempDir(), "spool"))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,13 +39,13 @@ func nobody(t *testing.T, logger *slog.Logger) *Client {
 	return client
 }
 
-// lastWords closes the client and reads what it left.
-func lastWords(t *testing.T, client *Client) []proto.Message {
+// spooled closes the client and reads what it left in the spool.
+func spooled(t *testing.T, client *Client) []proto.Message {
 	t.Helper()
 	if err := client.Close(); !errors.Is(err, ErrUndelivered) {
 		t.Errorf("closed with %v", err)
 	}
-	waiting := letters(client.target, "")
+	waiting := waitingFiles(client.target, "")
 	if len(waiting) != 1 {
 		t.Fatalf("waiting: %v", waiting)
 	}
@@ -53,7 +53,7 @@ func lastWords(t *testing.T, client *Client) []proto.Message {
 	if err != nil {
 		t.Fatal(err)
 	}
-	left, err := decodeWords(data)
+	left, err := decodeSpoolRecord(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestCloseEndsTheJobAsTheFunctionEnded(t *testing.T) {
 		"panic":     {func(*Job) error { panic("oh") }, `error:{code:2 message:"panic: oh"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := nobody(t, quiet)
+			client := unreachableClient(t, quiet)
 			func() {
 				defer func() {
 					if fault := recover(); (fault != nil) != (name == "panic") {
@@ -89,7 +89,7 @@ func TestCloseEndsTheJobAsTheFunctionEnded(t *testing.T) {
 					return c.work(job)
 				}()
 			}()
-			left := lastWords(t, client)
+			left := spooled(t, client)
 			if _, created := left[0].(*headwayv1.CreateJobRequest); !created || len(left) != 2 {
 				t.Fatalf("left: %v", left)
 			}
@@ -100,8 +100,8 @@ func TestCloseEndsTheJobAsTheFunctionEnded(t *testing.T) {
 	}
 }
 
-func TestLastValueIsWrittenDown(t *testing.T) {
-	client := nobody(t, quiet)
+func TestLastValueIsSpooled(t *testing.T) {
+	client := unreachableClient(t, quiet)
 	job, err := client.Create(t.Context(), Spec{})
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +110,7 @@ func TestLastValueIsWrittenDown(t *testing.T) {
 		job.SetProgress(i)
 	}
 	job.Part("b").Advance(5)
-	left := lastWords(t, client)
+	left := spooled(t, client)
 	sum := int64(0)
 	for _, request := range left[1:] {
 		sum += request.(*headwayv1.ReportProgressRequest).GetProgress()
@@ -127,7 +127,7 @@ func TestLastValueIsWrittenDown(t *testing.T) {
 }
 
 func TestContextOfAJobEndsWithIt(t *testing.T) {
-	client := nobody(t, quiet)
+	client := unreachableClient(t, quiet)
 	defer func() { _ = client.Close() }()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	job, err := client.Create(ctx, Spec{})
@@ -143,7 +143,7 @@ func TestContextOfAJobEndsWithIt(t *testing.T) {
 	if context.Cause(job.Context()) != why {
 		t.Errorf("because of %v", context.Cause(job.Context()))
 	}
-	job.course.cancelled(&headwayv1.Cancellation{Requested: true, Reason: "late"})
+	job.jobState.cancelled(&headwayv1.Cancellation{Requested: true, Reason: "late"})
 	if !job.Cancelled() {
 		t.Error("nobody cancelled it")
 	}
@@ -151,7 +151,7 @@ func TestContextOfAJobEndsWithIt(t *testing.T) {
 
 func TestSecretsAreNeverWritten(t *testing.T) {
 	var written bytes.Buffer
-	client := nobody(t, slog.New(slog.NewJSONHandler(&written, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	client := unreachableClient(t, slog.New(slog.NewJSONHandler(&written, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	job, err := client.Create(t.Context(), Spec{Name: "Import"})
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestNoSessionSaysWhatToDo(t *testing.T) {
 }
 
 func TestCloseLeavesNoGoroutine(t *testing.T) {
-	client := nobody(t, quiet)
+	client := unreachableClient(t, quiet)
 	job, err := client.Create(t.Context(), Spec{})
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	_ = client.Close()
 	stacks := make([]byte, 1<<20)
 	for end := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
-		// One that has said that it is gone may not be off the stack yet.
+		// A goroutine that has closed its channel may still be on the stack.
 		running := stacks[:runtime.Stack(stacks, true)]
 		at := bytes.Index(running, []byte("clients/go.(*engine)"))
 		if at < 0 {
@@ -202,21 +202,21 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 	}
 }
 
-func TestWhatIsSaidAfterAFlushInVainIsWrittenDown(t *testing.T) {
+func TestReportsAfterAFailedFlushAreSpooled(t *testing.T) {
 	for name, last := range map[string]func(*Job){"let go": func(*Job) {}, "ended": func(job *Job) { job.Finish(nil) }} {
 		t.Run(name, func(t *testing.T) {
-			client := nobody(t, quiet)
+			client := unreachableClient(t, quiet)
 			job, err := client.Create(t.Context(), Spec{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			job.SetProgress(1)
-			waited := newStep(nil)
+			waited := newPendingCall(nil)
 			waited.afterReports, waited.sampled = true, true
-			client.engine.submit(job.course, waited)
+			client.engine.submit(job.jobState, waited)
 			job.SetProgress(2)
 			last(job)
-			left := lastWords(t, client)
+			left := spooled(t, client)
 			if len(left) < 2 || left[1].(*headwayv1.ReportProgressRequest).GetProgress() != 2 {
 				t.Errorf("left: %v", left)
 			}
@@ -225,7 +225,7 @@ func TestWhatIsSaidAfterAFlushInVainIsWrittenDown(t *testing.T) {
 }
 
 func TestOfChangesThatWaitTheLastOneCounts(t *testing.T) {
-	client := nobody(t, quiet)
+	client := unreachableClient(t, quiet)
 	job, err := client.Create(t.Context(), Spec{Name: "a"})
 	if err != nil {
 		t.Fatal(err)
@@ -234,28 +234,28 @@ func TestOfChangesThatWaitTheLastOneCounts(t *testing.T) {
 		job.SetName(fmt.Sprint(i))
 	}
 	job.SetInvoker("b")
-	left := lastWords(t, client)
+	left := spooled(t, client)
 	if len(left) != 3 || left[1].(*headwayv1.UpdateJobRequest).GetJob().GetName() != "999" {
 		t.Errorf("left: %v", left)
 	}
 }
 
 func TestAnswerKeepsWhatTheServerDoesNotKnowYet(t *testing.T) {
-	course := newCourse("s", &headwayv1.Job{Id: "j"}, newMeter("", 0, nil, nil), time.Minute, false, func(error) {})
-	course.addStep(newStep(&headwayv1.CreateJobRequest{JobId: "j"}))
+	jobState := newJobState("s", &headwayv1.Job{Id: "j"}, newMeter("", 0, nil, nil), time.Minute, false, func(error) {})
+	jobState.addCall(newPendingCall(&headwayv1.CreateJobRequest{JobId: "j"}))
 	change := &headwayv1.UpdateJobRequest{
 		Job: &headwayv1.Job{Name: "new"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"name"}},
 	}
-	course.addStep(newStep(change))
-	course.cancelled(&headwayv1.Cancellation{Requested: true, Reason: "late"})
-	course.answered(&headwayv1.Job{Id: "j", Name: "old", Invoker: "somebody", Revision: 1})
-	if known := course.state.Load(); known.GetName() != "new" || known.GetInvoker() != "somebody" || !known.GetCancellation().GetRequested() {
+	jobState.addCall(newPendingCall(change))
+	jobState.cancelled(&headwayv1.Cancellation{Requested: true, Reason: "late"})
+	jobState.answered(&headwayv1.Job{Id: "j", Name: "old", Invoker: "somebody", Revision: 1})
+	if known := jobState.state.Load(); known.GetName() != "new" || known.GetInvoker() != "somebody" || !known.GetCancellation().GetRequested() {
 		t.Errorf("known: %v", known)
 	}
 }
 
-func TestClosedClientKeepsNobodyWaiting(t *testing.T) {
-	client := nobody(t, quiet)
+func TestClosedClientDoesNotWait(t *testing.T) {
+	client := unreachableClient(t, quiet)
 	client.exitTimeout = time.Minute
 	job := client.newJob(t.Context(), "s", &headwayv1.Job{Id: newID()}, time.Minute, true)
 	if err := client.Close(); err != nil {
@@ -268,8 +268,8 @@ func TestClosedClientKeepsNobodyWaiting(t *testing.T) {
 	job.Finish(nil)
 }
 
-func TestJobThatWaitsForAWorkerIsLetGo(t *testing.T) {
-	client := nobody(t, quiet)
+func TestEngineForgetsAJobThatWaitsForAWorker(t *testing.T) {
+	client := unreachableClient(t, quiet)
 	defer func() { _ = client.Close() }()
 	ctx, cancel := context.WithCancel(t.Context())
 	job, err := client.Create(ctx, Spec{Pending: true})
@@ -278,36 +278,36 @@ func TestJobThatWaitsForAWorkerIsLetGo(t *testing.T) {
 	}
 	cancel()
 	if job.Context().Err() != nil {
-		t.Error("the job waits for its creator")
+		t.Error("the job's context ends with its creator's")
 	}
 	held := make(chan int, 2)
 	look := func() {
 		client.engine.pump(time.Now())
-		held <- len(client.engine.courses)
+		held <- len(client.engine.jobs)
 	}
 	client.engine.post(func() {
 		look()
-		job.course.answered(&headwayv1.Job{Id: job.ID(), Status: headwayv1.JobStatus_JOB_STATUS_PENDING})
+		job.jobState.answered(&headwayv1.Job{Id: job.ID(), Status: headwayv1.JobStatus_JOB_STATUS_PENDING})
 		look()
 	})
 	if before, after := <-held, <-held; before != 1 || after != 0 {
 		t.Errorf("held: %d, then %d", before, after)
 	}
 	job.SetName("again")
-	if again := len(client.engine.live()); again != 1 {
+	if again := len(client.engine.active()); again != 1 {
 		t.Errorf("held again: %d", again)
 	}
-	if job.course.heartbeat >= 0 {
+	if job.jobState.heartbeat >= 0 {
 		t.Error("its creator gives it heartbeats")
 	}
 }
 
-func TestFlushSaysThatTheServerWantsNoMore(t *testing.T) {
-	client := nobody(t, quiet)
+func TestFlushReturnsTheErrorThatStoppedTheJob(t *testing.T) {
+	client := unreachableClient(t, quiet)
 	defer func() { _ = client.Close() }()
 	job := client.newJob(t.Context(), "s", &headwayv1.Job{Id: newID()}, time.Minute, true)
 	gone := &Error{Code: codes.FailedPrecondition, Reason: "STALE_ATTEMPT"}
-	job.course.stop(gone)
+	job.jobState.stop(gone)
 	if err := job.Flush(t.Context()); err != gone {
 		t.Errorf("flushed: %v", err)
 	}

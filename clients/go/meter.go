@@ -14,30 +14,30 @@ import (
 )
 
 const (
-	mostCounters   = 64
-	errorsAtOnce   = 1000
-	lettersCounter = 128
-	lettersRecord  = 256
-	lettersCode    = 64
-	lettersMessage = 1024
-	lettersName    = 256
-	lettersUnit    = 32
-	lettersLabel   = 256
+	maxCounters        = 64
+	maxErrorsPerReport = 1000
+	maxCounterChars    = 128
+	maxRecordChars     = 256
+	maxCodeChars       = 64
+	maxMessageChars    = 1024
+	maxNameChars       = 256
+	maxUnitChars       = 32
+	maxLabelChars      = 256
 )
 
-// Meter is one part of a job: what goroutines or processes that share the job move on their own. A [Job] is itself the
-// meter of the part with the empty name.
+// Meter is one part of a job: goroutines or processes that share the job each move their own. A [Job] is also the meter
+// of the part with the empty name.
 //
-// Every method returns at once, whatever the server does, and is safe from many goroutines. Nothing here knows the
-// network: the client looks at a meter when a report is due.
+// Every method returns at once, whatever the server does, and is safe from many goroutines. A meter knows nothing of
+// the network: the client reads it when a report is due.
 type Meter struct {
 	name string
 	done atomic.Int64
-	// still: of a job that was only fetched, until it is changed here.
-	still atomic.Bool
-	// join puts a job that was only fetched into the reports.
+	// fetchedOnly: the job was only fetched, and not changed here yet.
+	fetchedOnly atomic.Bool
+	// join hands a job that was only fetched to the engine.
 	join func()
-	// expect is told the length of what is tracked; a part's own is not the job's.
+	// expect receives the length of what is tracked. The length of a part is not the job's size.
 	expect func(int64)
 
 	mu          sync.Mutex
@@ -45,19 +45,19 @@ type Meter struct {
 	errors      backlog
 	errorsTaken int
 	variables   map[string]*structpb.Value
-	cut         *cut
+	checkpoint  *checkpoint
 	message     *string
 	size        *int64
 }
 
-// cut is a meter at the moment of a checkpoint.
-type cut struct {
+// checkpoint is the state of a meter at the moment of a checkpoint.
+type checkpoint struct {
 	progress int64
 	counters map[string]int64
 	errors   int
 }
 
-// sample is what a meter has to say: totals as they stand, and what was not taken before.
+// sample is what a meter has to report: current totals, and record errors and variables that were not taken before.
 type sample struct {
 	progress  int64
 	counters  map[string]int64
@@ -67,7 +67,7 @@ type sample struct {
 	size      *int64
 	// more: something is left for a further sample.
 	more bool
-	// pressing: what is left grows with every sample that is put off: record errors.
+	// pressing: record errors are left, which pile up if the next sample is delayed.
 	pressing bool
 }
 
@@ -79,45 +79,45 @@ func newMeter(name string, progress int64, join func(), expect func(int64)) *Met
 
 // SetProgress sets how many units of this part are done.
 func (m *Meter) SetProgress(units int64) {
-	if m.still.Load() {
+	if m.fetchedOnly.Load() {
 		m.join()
 	}
 	m.done.Store(units)
 }
 
-// Advance counts so many more units of this part as done; fewer, if units is negative.
+// Advance counts so many more units of this part as done. A negative number counts fewer.
 func (m *Meter) Advance(units int64) {
-	if m.still.Load() {
+	if m.fetchedOnly.Load() {
 		m.join()
 	}
 	m.done.Add(units)
 }
 
-// Progress is how many units of this part are done, in this process's eyes.
+// Progress is how many units of this part are done, as far as this process knows.
 func (m *Meter) Progress() int64 { return m.done.Load() }
 
-// Count adds n to a named tally ("added", "updated"). A job has at most 64, with names of 1 to 128 characters; further
-// ones are not kept.
+// Count adds n to a named counter ("added", "updated"). A job has at most 64, with names of 1 to 128 characters.
+// Further counters are dropped.
 func (m *Meter) Count(counter string, n int64) {
 	m.touch()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	total := m.counters[counter]
 	if total == nil {
-		name := first(clean(counter, lettersCounter), "?")
+		name := first(clean(counter, maxCounterChars), "?")
 		if total = m.counters[name]; total == nil {
-			if len(m.counters) == mostCounters {
+			if len(m.counters) == maxCounters {
 				return
 			}
 			total = new(int64)
-			// A copy, since it stays: the name may be a piece of something large.
+			// Store a copy: the name may be a slice of something large.
 			m.counters[strings.Clone(name)] = total
 		}
 	}
 	*total = sum(*total, n)
 }
 
-// sum stops at the ends of what an int64 holds.
+// sum does not overflow: it stops at the limits of int64.
 func sum(a, b int64) int64 {
 	switch {
 	case b > 0 && a > math.MaxInt64-b:
@@ -128,47 +128,47 @@ func sum(a, b int64) int64 {
 	return a + b
 }
 
-// RecordError notes a record that could not be worked on: which (its first 256 characters), a code of one's own to
+// RecordError reports a record that could not be processed: which (its first 256 characters), a code of your choice to
 // group by (64), and why (1,024).
 //
-// Each is counted. Of more than 1,000 that wait for the server the first and the last 500 keep their texts; the server
-// keeps the first and the last 100 of a job.
+// Every error is counted. If more than 1,000 wait for the server, only the first and the last 500 keep their texts. The
+// server keeps the first and the last 100 of a job.
 func (m *Meter) RecordError(record, code, message string) {
 	m.touch()
 	note := &headwayv1.RecordError{
-		Record:  first(clean(record, lettersRecord), "?"),
-		Code:    clean(code, lettersCode),
-		Message: clean(message, lettersMessage),
+		Record:  first(clean(record, maxRecordChars), "?"),
+		Code:    clean(code, maxCodeChars),
+		Message: clean(message, maxMessageChars),
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.errors.add(note)
 }
 
-// Set merges into the job's variables: at most 256, of 256 KiB in all as JSON. Values are what encoding/json takes;
-// they are read before Set returns, and sent with the next report.
+// Set merges into the job's variables: at most 256, of 256 KiB in all as JSON. Values are what encoding/json accepts.
+// They are read before Set returns, and sent with the next report.
 func (m *Meter) Set(variables map[string]any) { m.merge(toFields(variables), false) }
 
-// Checkpoint merges variables that are stored together with this part's progress, counters and record errors of this
-// moment, or not at all: what a worker needs that resumes the job after a crash.
+// Checkpoint merges variables and stores them together with this part's current progress, counters and record errors,
+// or not at all. A worker that resumes the job after a crash reads them.
 func (m *Meter) Checkpoint(variables map[string]any) { m.merge(toFields(variables), true) }
 
 // SetMessage says what the job is doing now, for people: at most 1,024 characters.
 func (m *Meter) SetMessage(message string) {
 	m.touch()
-	message = clean(message, lettersMessage)
+	message = clean(message, maxMessageChars)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.message = &message
 }
 
 func (m *Meter) touch() {
-	if m.still.Load() {
+	if m.fetchedOnly.Load() {
 		m.join()
 	}
 }
 
-func (m *Meter) merge(fields map[string]*structpb.Value, withCut bool) {
+func (m *Meter) merge(fields map[string]*structpb.Value, withCheckpoint bool) {
 	m.touch()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -176,8 +176,8 @@ func (m *Meter) merge(fields map[string]*structpb.Value, withCut bool) {
 		m.variables = map[string]*structpb.Value{}
 	}
 	maps.Copy(m.variables, fields)
-	if withCut {
-		m.cut = &cut{m.done.Load(), m.totals(), m.errorsTaken + m.errors.len()}
+	if withCheckpoint {
+		m.checkpoint = &checkpoint{m.done.Load(), m.totals(), m.errorsTaken + m.errors.len()}
 	}
 }
 
@@ -189,20 +189,20 @@ func (m *Meter) totals() map[string]int64 {
 	return totals
 }
 
-// sample is all there is to say, with record errors of at most room bytes, one of them apart.
+// sample takes everything there is to report. The record errors have at most room bytes, plus one.
 func (m *Meter) sample(room int) sample {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	taken := sample{message: m.message, size: m.size, more: m.cut != nil}
+	taken := sample{message: m.message, size: m.size, more: m.checkpoint != nil}
 	waiting := m.errors.len()
-	if m.cut != nil {
-		waiting = m.cut.errors - m.errorsTaken
-		taken.progress, taken.counters = m.cut.progress, m.cut.counters
+	if m.checkpoint != nil {
+		waiting = m.checkpoint.errors - m.errorsTaken
+		taken.progress, taken.counters = m.checkpoint.progress, m.checkpoint.counters
 	} else {
 		taken.progress, taken.counters = m.done.Load(), m.totals()
 	}
 	taken.progress = max(taken.progress, 0)
-	for waiting > 0 && room > 0 && len(taken.errors) < errorsAtOnce {
+	for waiting > 0 && room > 0 && len(taken.errors) < maxErrorsPerReport {
 		note := m.errors.take()
 		taken.errors = append(taken.errors, note)
 		room -= proto.Size(note)
@@ -216,6 +216,6 @@ func (m *Meter) sample(room int) sample {
 	if m.variables != nil {
 		taken.variables = &structpb.Struct{Fields: m.variables}
 	}
-	m.variables, m.cut = nil, nil
+	m.variables, m.checkpoint = nil, nil
 	return taken
 }

@@ -27,13 +27,13 @@ func TestUpdatesFromManyGoroutinesAreAllCounted(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	taken := meter.sample(errorsRoom)
+	taken := meter.sample(maxErrorBytesPerReport)
 	if taken.progress != 16000 || taken.counters["added"] != 8000 {
 		t.Errorf("progress %d, added %d", taken.progress, taken.counters["added"])
 	}
 	count := len(taken.errors)
 	for taken.more {
-		taken = meter.sample(errorsRoom)
+		taken = meter.sample(maxErrorBytesPerReport)
 		count += len(taken.errors)
 	}
 	if count != 8000 {
@@ -157,7 +157,7 @@ func TestCounterStopsAtTheEndOfItsNumbers(t *testing.T) {
 
 func TestNoHeartbeatIsWithoutAPause(t *testing.T) {
 	e := newEngine(target{}, quiet, nil)
-	if turn := e.turn(&course{heartbeat: 1}); turn != shortPace {
+	if turn := e.turn(&jobState{heartbeat: 1}); turn != minReportInterval {
 		t.Error(turn)
 	}
 }
@@ -192,7 +192,7 @@ func TestFurtherCountersAreNotKept(t *testing.T) {
 	for i := range 100 {
 		meter.Count(fmt.Sprint(i), 1)
 	}
-	if kept := len(meter.sample(0).counters); kept != mostCounters {
+	if kept := len(meter.sample(0).counters); kept != maxCounters {
 		t.Errorf("%d counters", kept)
 	}
 }

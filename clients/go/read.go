@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	tries          = 5
-	firstRetry     = 100 * time.Millisecond
-	longestRetry   = 2 * time.Second
-	growthOfRetry  = 2.5
-	longestRewatch = 5 * time.Second
+	maxCallAttempts     = 5
+	firstCallRetryDelay = 100 * time.Millisecond
+	maxCallRetryDelay   = 2 * time.Second
+	callRetryGrowth     = 2.5
+	maxWatchRetryDelay  = 5 * time.Second
 )
 
 type method[Q, A any] func(headwayv1.JobServiceClient, context.Context, Q, ...grpc.CallOption) (A, error)
@@ -32,35 +32,35 @@ func once[Q, A any](ctx context.Context, c *connection, request Q, call method[Q
 	return attempt(ctx, c, request, call)
 }
 
-// repeated is once for what has no second effect: it is tried up to 5 times, within about 3 s, while the server is
+// repeated is once for calls without a second effect. It tries up to 5 times, within about 3 s, while the server is
 // UNAVAILABLE.
 func repeated[Q, A any](ctx context.Context, c *connection, request Q, call method[Q, A]) (A, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.callTimeout)
 	defer cancel()
-	pause := firstRetry
+	pause := firstCallRetryDelay
 	for try := 1; ; try++ {
 		answer, err := attempt(ctx, c, request, call)
-		if try == tries || !errors.Is(err, ErrUnavailable) || !sleep(ctx, jitter(pause, 0.8, 1.2)) {
+		if try == maxCallAttempts || !errors.Is(err, ErrUnavailable) || !sleep(ctx, jitter(pause, 0.8, 1.2)) {
 			return answer, err
 		}
-		pause = min(time.Duration(float64(pause)*growthOfRetry), longestRetry)
+		pause = min(time.Duration(float64(pause)*callRetryGrowth), maxCallRetryDelay)
 	}
 }
 
 func attempt[Q, A any](ctx context.Context, c *connection, request Q, call method[Q, A]) (answer A, err error) {
-	answer, failed := call(c.line.stub(), ctx, request)
+	answer, failed := call(c.conn.stub(), ctx, request)
 	if failed == nil {
 		return answer, nil
 	}
 	told := fromError(failed)
 	if told.Code == codes.Canceled && told.Reason == "" && error(told) != ErrClosed && ctx.Err() == nil {
-		// The connection was closed under its hands, in order to open another.
+		// The engine closed the connection during this call, to open another.
 		told.Code = codes.Unavailable
 	}
 	return answer, told
 }
 
-// sleep says whether the time is over, and not the context.
+// sleep returns true after the duration, and false if the context ends before.
 func sleep(ctx context.Context, span time.Duration) bool {
 	timer := time.NewTimer(span)
 	defer timer.Stop()
@@ -72,7 +72,7 @@ func sleep(ctx context.Context, span time.Duration) bool {
 	}
 }
 
-// Get is the job as it stands. ErrNotFound.
+// Get returns the job's current state. ErrNotFound.
 func (c *Client) Get(ctx context.Context, id string) (*headwayv1.Job, error) {
 	session, err := c.in()
 	if err != nil {
@@ -82,18 +82,18 @@ func (c *Client) Get(ctx context.Context, id string) (*headwayv1.Job, error) {
 	return repeated(ctx, c.connection, request, headwayv1.JobServiceClient.GetJob)
 }
 
-// Filter says which jobs of a session to list: those that pass all that is set.
+// Filter selects jobs of a session: those that match every field that is set.
 type Filter struct {
 	Statuses []headwayv1.JobStatus
 	Name     string
 	Invoker  string
 	Labels   map[string]string
 	Stalled  *bool
-	// PageSize is how many are fetched at a time: 50 by default, at most 1,000.
+	// PageSize is the number of jobs in one call: 50 by default, at most 1,000.
 	PageSize int32
 }
 
-// List gives the jobs of the session that pass the filter, newest first, fetched page by page. After an error it ends.
+// List gives the jobs of the session that match the filter, newest first, page by page. It ends after an error.
 func (c *Client) List(ctx context.Context, filter Filter) iter.Seq2[*headwayv1.Job, error] {
 	return func(yield func(*headwayv1.Job, error) bool) {
 		session, err := c.in()
@@ -123,7 +123,8 @@ func (c *Client) List(ctx context.Context, filter Filter) iter.Seq2[*headwayv1.J
 	}
 }
 
-// Results is what came of the job, as encoding/json would decode it; nil unless it is COMPLETED with results. ErrNotFound.
+// Results returns the job's results, as encoding/json would decode them; nil unless it is COMPLETED with results.
+// ErrNotFound.
 func (c *Client) Results(ctx context.Context, id string) (any, error) {
 	session, err := c.in()
 	if err != nil {
@@ -180,7 +181,7 @@ func (c *Client) Cancel(ctx context.Context, id, reason string) (*headwayv1.Job,
 	return c.cancel(ctx, id, reason, nil)
 }
 
-// CancelWithin is [Client.Cancel] with a grace period of one's own; 0 = at once.
+// CancelWithin is [Client.Cancel] with your own grace period; 0 = at once.
 func (c *Client) CancelWithin(ctx context.Context, id, reason string, grace time.Duration) (*headwayv1.Job, error) {
 	return c.cancel(ctx, id, reason, durationpb.New(grace))
 }
@@ -191,12 +192,12 @@ func (c *Client) cancel(ctx context.Context, id, reason string, grace *durationp
 		return nil, err
 	}
 	request := &headwayv1.CancelJobRequest{
-		SessionId: session, JobId: id, Reason: clean(reason, lettersMessage), GracePeriod: grace,
+		SessionId: session, JobId: id, Reason: clean(reason, maxMessageChars), GracePeriod: grace,
 	}
 	return once(ctx, c.connection, request, headwayv1.JobServiceClient.CancelJob)
 }
 
-// Clear removes the job with its variables, results and record errors; one that is not there is no error.
+// Clear removes the job with its variables, results and record errors. A missing job is no error.
 func (c *Client) Clear(ctx context.Context, id string) error {
 	session, err := c.in()
 	if err != nil {
@@ -207,9 +208,9 @@ func (c *Client) Clear(ctx context.Context, id string) error {
 	return err
 }
 
-// Watch gives the job as it stands once it is newer than the revision (0: at once), then each newer state, until it has
-// ended. A connection that breaks is taken up again where it broke off, for as long as the context lasts. After an error
-// it ends: ErrNotFound, also if the job is cleared meanwhile; what the context says.
+// Watch gives the job's state once it is newer than the revision (0: at once), then each newer state, until the job has
+// ended. After a broken connection it continues where it stopped, until the context ends. It ends after an error:
+// ErrNotFound, also if the job is cleared meanwhile, or the context's cause.
 func (c *Client) Watch(ctx context.Context, id string, revision int64) iter.Seq2[*headwayv1.Job, error] {
 	return func(yield func(*headwayv1.Job, error) bool) {
 		session, err := c.in()
@@ -239,10 +240,10 @@ func (c *Client) Watch(ctx context.Context, id string, revision int64) iter.Seq2
 	}
 }
 
-// WatchSession gives the jobs of the session as they stand, then each change: a job, or the id of one that was removed.
-// It goes on over broken connections, until the context ends.
+// WatchSession gives the current jobs of the session, then each change: a job, or the id of one that was removed. It
+// reconnects after broken connections, until the context ends.
 //
-// The token is that of the last change received, or empty. After an error it ends: ErrState with the reason
+// The token is that of the last change received, or empty. WatchSession ends after an error: ErrState with the reason
 // RESUME_TOKEN_EXPIRED if the token is too old.
 func (c *Client) WatchSession(ctx context.Context, token string) iter.Seq2[*headwayv1.WatchJobsResponse, error] {
 	return func(yield func(*headwayv1.WatchJobsResponse, error) bool) {
@@ -273,12 +274,12 @@ func (c *Client) WatchSession(ctx context.Context, token string) iter.Seq2[*head
 	}
 }
 
-// rewatch repeats a watch that breaks off until it is over, or its error is final.
+// rewatch repeats a watch after a broken connection, until it is over or its error is final.
 func (c *Client) rewatch(ctx context.Context, watch func(context.Context, func()) (bool, error)) error {
 	failures := 0
 	for {
 		over, err := func() (bool, error) {
-			// Also if the loop over it panics.
+			// Also if the caller's loop panics.
 			call, cancel := context.WithCancel(ctx)
 			defer cancel()
 			return watch(call, func() { failures = 0 })
@@ -300,14 +301,14 @@ func (c *Client) rewatch(ctx context.Context, watch func(context.Context, func()
 			continue
 		}
 		failures++
-		if !sleep(ctx, jitter(min(firstRetry<<min(failures, 6), longestRewatch), 0.5, 1)) {
+		if !sleep(ctx, jitter(min(firstCallRetryDelay<<min(failures, 6), maxWatchRetryDelay), 0.5, 1)) {
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// Wait waits until the job has ended, whoever ends it, and gives its final state. It lasts as long as the context;
-// ErrNotFound if the job is cleared meanwhile.
+// Wait waits until the job has ended, no matter who ends it, and returns its final state. It waits as long as the context
+// allows. ErrNotFound if the job is cleared meanwhile.
 func (c *Client) Wait(ctx context.Context, id string) (*headwayv1.Job, error) {
 	var last *headwayv1.Job
 	for job, err := range c.Watch(ctx, id, 0) {
@@ -322,7 +323,7 @@ func (c *Client) Wait(ctx context.Context, id string) (*headwayv1.Job, error) {
 	return last, nil
 }
 
-// Ended says whether a job of this status has ended.
+// Ended reports whether a job with this status has ended.
 func Ended(status headwayv1.JobStatus) bool {
 	switch status {
 	case headwayv1.JobStatus_JOB_STATUS_COMPLETED, headwayv1.JobStatus_JOB_STATUS_FAILED, headwayv1.JobStatus_JOB_STATUS_CANCELLED:

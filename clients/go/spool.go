@@ -16,17 +16,17 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-// The spool holds what could not be delivered until it is: one file for each job of each process, the same files as
-// those of Headway's other clients. They hold session ids, which are secrets: 0600, in a folder of 0700.
+// The spool keeps what could not be delivered: one file for each job of each process. All clients share the format
+// (docs/client-engine.md). The files contain session ids, which are secrets: mode 0600, in a folder of 0700.
 
 const (
-	spoolVersion = 1
-	spoolFiles   = 100
-	spoolBytes   = 8 << 20
-	spoolFrame   = 4096
+	spoolVersion      = 1
+	maxSpoolFiles     = 100
+	maxSpoolBytes     = 8 << 20
+	spoolFileOverhead = 4096
 )
 
-var spoolKinds = map[string]func() proto.Message{
+var spoolRequestTypes = map[string]func() proto.Message{
 	"CreateJobRequest":      func() proto.Message { return &headwayv1.CreateJobRequest{} },
 	"StartJobRequest":       func() proto.Message { return &headwayv1.StartJobRequest{} },
 	"UpdateJobRequest":      func() proto.Message { return &headwayv1.UpdateJobRequest{} },
@@ -35,9 +35,9 @@ var spoolKinds = map[string]func() proto.Message{
 	"FailJobRequest":        func() proto.Message { return &headwayv1.FailJobRequest{} },
 }
 
-// words are what one job has left to say, in order, and to whom. Reports have the sequences that they had, so that what
-// did arrive is not counted twice.
-type words struct {
+// spoolRecord is what one job has left to send, in order, and to which server. Reports keep their sequences, so that a
+// report that did arrive does not count twice.
+type spoolRecord struct {
 	address  string
 	tls      bool
 	jobID    string
@@ -45,7 +45,7 @@ type words struct {
 	requests []proto.Message
 }
 
-type letterForm struct {
+type spoolFileJSON struct {
 	Version  int         `json:"version"`
 	Target   string      `json:"target"`
 	TLS      bool        `json:"tls"`
@@ -54,9 +54,9 @@ type letterForm struct {
 	Requests [][2]string `json:"requests"`
 }
 
-// encode gives JSON of at most 8 MiB. What has no room are record errors, the last ones first.
-func (w *words) encode() ([]byte, error) {
-	form := letterForm{Version: spoolVersion, Target: w.address, TLS: w.tls, Job: w.jobID, Name: w.name}
+// encode gives JSON of at most 8 MiB. If there is no room, it drops record errors, the last ones first.
+func (w *spoolRecord) encode() ([]byte, error) {
+	form := spoolFileJSON{Version: spoolVersion, Target: w.address, TLS: w.tls, Job: w.jobID, Name: w.name}
 	size := 0
 	put := func(place int, request proto.Message) error {
 		data, err := proto.Marshal(request)
@@ -70,7 +70,7 @@ func (w *words) encode() ([]byte, error) {
 			return nil, err
 		}
 	}
-	room := spoolBytes - spoolFrame - 32*len(w.requests)
+	room := maxSpoolBytes - spoolFileOverhead - 32*len(w.requests)
 	for place := len(w.requests) - 1; place >= 0 && size > room; place-- {
 		if report, ok := w.requests[place].(*headwayv1.ReportProgressRequest); ok {
 			short := proto.CloneOf(report)
@@ -84,21 +84,21 @@ func (w *words) encode() ([]byte, error) {
 	return json.Marshal(form)
 }
 
-// readable is what the server reads too: one that is nested deeper would keep back all letters behind it for ever.
+// The server's parser has the same limit. A deeper record could never be sent, and would hold back all files behind it.
 var readable = proto.UnmarshalOptions{RecursionLimit: 100}
 
-// decodeWords fails if this is not what encode makes, or not of this version.
-func decodeWords(data []byte) (*words, error) {
-	var form letterForm
+// decodeSpoolRecord fails if encode did not make this data, or if it has another version.
+func decodeSpoolRecord(data []byte) (*spoolRecord, error) {
+	var form spoolFileJSON
 	if err := json.Unmarshal(data, &form); err != nil {
 		return nil, errors.New("it is damaged")
 	}
 	if form.Version != spoolVersion {
 		return nil, fmt.Errorf("it is of version %d", form.Version)
 	}
-	found := &words{address: form.Target, tls: form.TLS, jobID: form.Job, name: form.Name}
+	found := &spoolRecord{address: form.Target, tls: form.TLS, jobID: form.Job, name: form.Name}
 	for _, entry := range form.Requests {
-		kind := spoolKinds[entry[0]]
+		kind := spoolRequestTypes[entry[0]]
 		data, err := base64.StdEncoding.DecodeString(entry[1])
 		if kind == nil || err != nil {
 			return nil, errors.New("it is damaged")
@@ -112,14 +112,14 @@ func decodeWords(data []byte) (*words, error) {
 	return found, nil
 }
 
-// letter is a file of the spool in the hands of this process, until remove, refuse or release.
-type letter struct {
+// spoolFile is a file of the spool that this process has claimed, until remove, refuse or release.
+type spoolFile struct {
 	path string
 	file *os.File
 }
 
-// writeLetter puts the file there as a whole, or not at all.
-func writeLetter(path string, w *words) (written *letter, err error) {
+// writeSpoolFile writes the whole file, or nothing.
+func writeSpoolFile(path string, w *spoolRecord) (written *spoolFile, err error) {
 	data, err := w.encode()
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func writeLetter(path string, w *words) (written *letter, err error) {
 			_ = os.Remove(draft)
 		}
 	}()
-	// Locked before it has its name, so that no other process ever finds it free.
+	// Lock it before it has its name, so that no other process ever finds it unlocked.
 	if err = lockFile(file); err != nil {
 		return nil, err
 	}
@@ -156,42 +156,43 @@ func writeLetter(path string, w *words) (written *letter, err error) {
 		_ = folder.Sync()
 		_ = folder.Close()
 	}
-	return &letter{path, file}, nil
+	return &spoolFile{path, file}, nil
 }
 
-// claimLetter takes the file in hand; nil if another has it, or has sent it meanwhile, or if it is another user's.
-func claimLetter(path string) *letter {
+// claimSpoolFile claims the file; nil if another process has it, has sent it meanwhile, or if it belongs to another
+// user.
+func claimSpoolFile(path string) *spoolFile {
 	file, err := os.OpenFile(path, os.O_RDWR|noFollow, 0)
 	if err != nil {
 		return nil
 	}
 	if lockFile(file) == nil {
-		// It may have been removed, or written anew, between the two.
+		// It may have been removed or written again before it was locked.
 		held, err := file.Stat()
 		there, missing := os.Lstat(path)
 		if err == nil && missing == nil && os.SameFile(held, there) && held.Mode().IsRegular() && ownFile(held) {
 			if !locking {
 				_ = file.Close()
 			}
-			return &letter{path, file}
+			return &spoolFile{path, file}
 		}
 	}
 	_ = file.Close()
 	return nil
 }
 
-// remove: all of it has arrived.
-func (l *letter) remove() {
+// remove: everything in it has arrived.
+func (l *spoolFile) remove() {
 	_ = os.Remove(l.path)
 	l.release()
 }
 
-// refuse: the server will never take it; it stays beside, for people to look at.
-func (l *letter) refuse() string {
+// refuse: the server will never accept it. The file stays beside the others, for people to look at.
+func (l *spoolFile) refuse() string {
 	beside := strings.TrimSuffix(l.path, ".json") + ".refused"
 	if os.Rename(l.path, beside) == nil {
 		old := filesOf(filepath.Dir(l.path), func(name string) bool { return strings.HasSuffix(name, ".refused") })
-		for len(old) > spoolFiles {
+		for len(old) > maxSpoolFiles {
 			_ = os.Remove(old[0])
 			old = old[1:]
 		}
@@ -200,10 +201,10 @@ func (l *letter) refuse() string {
 	return beside
 }
 
-// release leaves the file to whoever takes it up next.
-func (l *letter) release() { _ = l.file.Close() }
+// release leaves the file to the next process.
+func (l *spoolFile) release() { _ = l.file.Close() }
 
-// spoolFolder is where the files are, whether it exists or not; empty if there shall be none.
+// spoolFolder is where the files are, whether the folder exists or not; empty = no spool.
 func spoolFolder() string {
 	if folder, set := os.LookupEnv("HEADWAY_SPOOL"); set {
 		return folder
@@ -219,19 +220,19 @@ func spoolFolder() string {
 	return filepath.Join(state, "headway", "spool")
 }
 
-// letters are the files that wait for a server, oldest first; of that job alone, if one is given.
-func letters(to target, jobID string) []string {
+// waitingFiles are the files that wait for a server, oldest first; only those of one job if an id is given.
+func waitingFiles(to target, jobID string) []string {
 	folder := spoolFolder()
 	if folder == "" {
 		return nil
 	}
 	return filesOf(folder, func(name string) bool {
-		return strings.HasPrefix(name, mark(to)+"-") && strings.HasSuffix(name, ".json") &&
-			(jobID == "" || strings.HasSuffix(name, "-"+plainID(jobID)+".json"))
+		return strings.HasPrefix(name, serverKey(to)+"-") && strings.HasSuffix(name, ".json") &&
+			(jobID == "" || strings.HasSuffix(name, "-"+fileNameID(jobID)+".json"))
 	})
 }
 
-// filesOf are the files of the folder that have such a name, oldest first.
+// filesOf are the files of the folder with such a name, oldest first.
 func filesOf(folder string, wanted func(name string) bool) []string {
 	entries, _ := os.ReadDir(folder)
 	var paths []string
@@ -240,24 +241,24 @@ func filesOf(folder string, wanted func(name string) bool) []string {
 			paths = append(paths, filepath.Join(folder, entry.Name()))
 		}
 	}
-	// The server's mark, a UUIDv7 and the job: behind the mark, names sort by time.
-	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(since(a), since(b)) })
+	// A name is the server's key, a UUIDv7 and the job. After the key, names sort by time.
+	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(sortKey(a), sortKey(b)) })
 	return paths
 }
 
-func since(path string) string {
+func sortKey(path string) string {
 	_, rest, _ := strings.Cut(filepath.Base(path), "-")
 	return rest
 }
 
-// jobIn is whose letter it is, as its name says.
-func jobIn(path string) string {
+// jobInName is the job's id in the file's name.
+func jobInName(path string) string {
 	name := strings.TrimSuffix(filepath.Base(path), ".json")
 	return name[strings.LastIndex(name, "-")+1:]
 }
 
-// spool writes these words down. An error, also if the spool is full, or if its folder is not the user's alone.
-func spool(to target, w *words) (*letter, error) {
+// writeToSpool saves the record. It returns an error if the spool is full, or if others can read its folder.
+func writeToSpool(to target, w *spoolRecord) (*spoolFile, error) {
 	folder := spoolFolder()
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
@@ -270,19 +271,19 @@ func spool(to target, w *words) (*letter, error) {
 		return nil, fmt.Errorf("%s belongs to another user", folder)
 	}
 	if openToOthers(about) {
-		// It was there before, perhaps with other things in it: its mode is not ours to change.
+		// The folder existed before, perhaps with other files in it. Do not change its mode.
 		return nil, fmt.Errorf("%s is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL", folder)
 	}
 	there := filesOf(folder, func(name string) bool { return strings.HasSuffix(name, ".json") })
-	if len(there) >= spoolFiles {
+	if len(there) >= maxSpoolFiles {
 		return nil, fmt.Errorf("%s has %d files already", folder, len(there))
 	}
-	return writeLetter(filepath.Join(folder, mark(to)+"-"+newID()+"-"+plainID(w.jobID)+".json"), w)
+	return writeSpoolFile(filepath.Join(folder, serverKey(to)+"-"+newID()+"-"+fileNameID(w.jobID)+".json"), w)
 }
 
-// mark stands in the name, so that a look at the folder tells whether there is something for a server. All of Headway's
-// clients compute it alike.
-func mark(to target) string {
+// serverKey is part of the name, so that the names alone tell whether there is something for a server. All clients
+// compute it in the same way.
+func serverKey(to target) string {
 	secured := "False"
 	if to.tls {
 		secured = "True"
@@ -290,10 +291,10 @@ func mark(to target) string {
 	return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(to.address+" "+secured)))
 }
 
-// plainID: the worker chooses the id, and only the server says whether it is one.
-func plainID(id string) string {
-	plain := func(letter rune) bool {
-		return !(letter >= '0' && letter <= '9' || letter >= 'a' && letter <= 'z' || letter >= 'A' && letter <= 'Z')
+// fileNameID: the worker chooses the id, and only the server checks it.
+func fileNameID(id string) string {
+	plain := func(char rune) bool {
+		return !(char >= '0' && char <= '9' || char >= 'a' && char <= 'z' || char >= 'A' && char <= 'Z')
 	}
 	if id == "" || len(id) > 64 || strings.ContainsFunc(id, plain) {
 		return "odd"

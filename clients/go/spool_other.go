@@ -4,12 +4,12 @@ package headway
 
 import "os"
 
-// locking: here an open file could be neither renamed nor removed.
+// locking: these systems can neither rename nor remove an open file.
 const locking = false
 
 const noFollow = 0
 
-// lockFile does nothing here: that two processes send the same letter is harmless, since its reports are numbered.
+// lockFile does nothing here. Two processes may send the same file: its reports are numbered, so they count once.
 func lockFile(*os.File) error { return nil }
 
 func ownFile(os.FileInfo) bool { return true }

@@ -12,8 +12,8 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-func someWords(requests ...proto.Message) *words {
-	return &words{address: "server:1", jobID: strings.Repeat("a", 32), name: "Import", requests: requests}
+func someRecord(requests ...proto.Message) *spoolRecord {
+	return &spoolRecord{address: "server:1", jobID: strings.Repeat("a", 32), name: "Import", requests: requests}
 }
 
 func TestAFolderThatIsNotTheUsersAloneKeepsItsModeAndGetsNothing(t *testing.T) {
@@ -25,7 +25,7 @@ func TestAFolderThatIsNotTheUsersAloneKeepsItsModeAndGetsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("HEADWAY_SPOOL", folder)
-	if _, err := spool(target{address: "server:1"}, someWords()); err == nil || !strings.Contains(err.Error(), "is open to others") {
+	if _, err := writeToSpool(target{address: "server:1"}, someRecord()); err == nil || !strings.Contains(err.Error(), "is open to others") {
 		t.Errorf("%v", err)
 	}
 	about, err := os.Stat(folder)
@@ -37,15 +37,15 @@ func TestAFolderThatIsNotTheUsersAloneKeepsItsModeAndGetsNothing(t *testing.T) {
 	}
 }
 
-func TestLetterIsReadAsItWasWritten(t *testing.T) {
+func TestSpoolFileIsReadAsItWasWritten(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "spool")
 	t.Setenv("HEADWAY_SPOOL", folder)
 	to := target{address: "server:1"}
-	said := someWords(
+	said := someRecord(
 		&headwayv1.ReportProgressRequest{SessionId: "s", Sequence: 7, Counters: map[string]int64{"added": 1}},
 		&headwayv1.FinishJobRequest{SessionId: "s", Attempt: 1},
 	)
-	written, err := spool(to, said)
+	written, err := writeToSpool(to, said)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,20 +54,20 @@ func TestLetterIsReadAsItWasWritten(t *testing.T) {
 			t.Errorf("%s: %v, %v", path, about.Mode(), err)
 		}
 	}
-	waiting := letters(to, said.jobID)
-	if len(waiting) != 1 || len(letters(target{address: "other:1"}, "")) != 0 || len(letters(to, "b")) != 0 {
+	waiting := waitingFiles(to, said.jobID)
+	if len(waiting) != 1 || len(waitingFiles(target{address: "other:1"}, "")) != 0 || len(waitingFiles(to, "b")) != 0 {
 		t.Fatalf("waiting: %v", waiting)
 	}
-	if claimLetter(waiting[0]) != nil {
-		t.Error("the letter is in hand, and yet was claimed")
+	if claimSpoolFile(waiting[0]) != nil {
+		t.Error("a file of this process was claimed again")
 	}
 	written.release()
-	claimed := claimLetter(waiting[0])
+	claimed := claimSpoolFile(waiting[0])
 	if claimed == nil {
-		t.Fatal("the letter is not in hand, and yet was not claimed")
+		t.Fatal("a released file was not claimed")
 	}
 	data, _ := os.ReadFile(claimed.path)
-	read, err := decodeWords(data)
+	read, err := decodeSpoolRecord(data)
 	if err != nil || read.address != said.address || read.jobID != said.jobID || read.name != said.name || len(read.requests) != 2 {
 		t.Fatalf("%+v, %v", read, err)
 	}
@@ -82,7 +82,7 @@ func TestLetterIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-func TestLetterThatIsTooLargeLosesTheLastRecordErrors(t *testing.T) {
+func TestSpoolFileThatIsTooLargeLosesTheLastRecordErrors(t *testing.T) {
 	full := func() *headwayv1.ReportProgressRequest {
 		report := &headwayv1.ReportProgressRequest{SessionId: "s"}
 		for range 4000 {
@@ -90,11 +90,11 @@ func TestLetterThatIsTooLargeLosesTheLastRecordErrors(t *testing.T) {
 		}
 		return report
 	}
-	data, err := someWords(full(), full(), &headwayv1.FinishJobRequest{SessionId: "s"}).encode()
-	if err != nil || len(data) > spoolBytes {
+	data, err := someRecord(full(), full(), &headwayv1.FinishJobRequest{SessionId: "s"}).encode()
+	if err != nil || len(data) > maxSpoolBytes {
 		t.Fatalf("%d bytes, %v", len(data), err)
 	}
-	read, err := decodeWords(data)
+	read, err := decodeSpoolRecord(data)
 	if err != nil || len(read.requests) != 3 {
 		t.Fatal(err)
 	}
@@ -105,15 +105,15 @@ func TestLetterThatIsTooLargeLosesTheLastRecordErrors(t *testing.T) {
 	}
 }
 
-func TestDamagedLetterIsPutAside(t *testing.T) {
+func TestDamagedSpoolFileIsSetAside(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("HEADWAY_SPOOL", folder)
 	to := target{address: "server:1"}
-	path := filepath.Join(folder, mark(to)+"-"+newID()+"-odd.json")
+	path := filepath.Join(folder, serverKey(to)+"-"+newID()+"-odd.json")
 	if err := os.WriteFile(path, []byte(`{"version": 2}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	report := postman{to, quiet}.run(t.Context(), "")
+	report := spoolSender{to, quiet}.run(t.Context(), "")
 	if report != (SpoolReport{Refused: 1}) {
 		t.Errorf("%+v", report)
 	}
@@ -122,26 +122,26 @@ func TestDamagedLetterIsPutAside(t *testing.T) {
 	}
 }
 
-func TestLetterWaitsForTheOneBeforeIt(t *testing.T) {
+func TestSpoolFileWaitsForTheOneBeforeIt(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("HEADWAY_SPOOL", folder)
 	to := target{address: "127.0.0.1:1"}
-	first, err := writeLetter(filepath.Join(folder, mark(to)+"-1-a.json"), someWords())
+	first, err := writeSpoolFile(filepath.Join(folder, serverKey(to)+"-1-a.json"), someRecord())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.release()
-	second, err := writeLetter(filepath.Join(folder, mark(to)+"-2-a.json"), someWords())
+	second, err := writeSpoolFile(filepath.Join(folder, serverKey(to)+"-2-a.json"), someRecord())
 	if err != nil {
 		t.Fatal(err)
 	}
 	second.release()
-	if report := (postman{to, quiet}).run(t.Context(), ""); report != (SpoolReport{Waiting: 2}) {
+	if report := (spoolSender{to, quiet}).run(t.Context(), ""); report != (SpoolReport{Waiting: 2}) {
 		t.Errorf("%+v", report)
 	}
 }
 
-func TestOnlyAFileIsALetter(t *testing.T) {
+func TestOnlyAFileIsASpoolFile(t *testing.T) {
 	folder := t.TempDir()
 	file := filepath.Join(folder, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -152,36 +152,36 @@ func TestOnlyAFileIsALetter(t *testing.T) {
 		t.Skip(err)
 	}
 	for _, path := range []string{link, folder, filepath.Join(folder, "nothing")} {
-		if claimLetter(path) != nil {
-			t.Errorf("%s is taken for a letter", path)
+		if claimSpoolFile(path) != nil {
+			t.Errorf("%s is taken for a spool file", path)
 		}
 	}
 }
 
-func TestLetterThatNoServerCouldReadIsDamaged(t *testing.T) {
+func TestSpoolFileThatNoServerCouldReadIsDamaged(t *testing.T) {
 	deep := structpb.NewNullValue()
 	for range 100 {
 		deep = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{deep}})
 	}
-	data, err := someWords(&headwayv1.FinishJobRequest{Results: deep}).encode()
+	data, err := someRecord(&headwayv1.FinishJobRequest{Results: deep}).encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := decodeWords(data); err == nil {
+	if _, err := decodeSpoolRecord(data); err == nil {
 		t.Error("it is taken")
 	}
 }
 
 func TestSpoolIsFullAtAHundredFiles(t *testing.T) {
 	t.Setenv("HEADWAY_SPOOL", filepath.Join(t.TempDir(), "[1]*"))
-	for range spoolFiles {
-		letter, err := spool(target{}, someWords())
+	for range maxSpoolFiles {
+		file, err := writeToSpool(target{}, someRecord())
 		if err != nil {
 			t.Fatal(err)
 		}
-		letter.release()
+		file.release()
 	}
-	if _, err := spool(target{}, someWords()); err == nil {
+	if _, err := writeToSpool(target{}, someRecord()); err == nil {
 		t.Error("one more was taken")
 	}
 }

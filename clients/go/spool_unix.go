@@ -7,12 +7,12 @@ import (
 	"syscall"
 )
 
-// locking: a letter in hand is locked, and so its file stays open.
+// locking: a claimed file is locked, and so stays open.
 const locking = true
 
 const noFollow = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
-// lockFile fails if another process has the file. The system lets go of the lock of a process that has died.
+// lockFile fails if another process has the file. The system releases the lock of a process that has died.
 func lockFile(file *os.File) error {
 	return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }

@@ -25,23 +25,23 @@ import (
 )
 
 const (
-	defaultTarget  = "127.0.0.1:50051"
-	longestMessage = 8 << 20
+	defaultTarget    = "127.0.0.1:50051"
+	maxReceivedBytes = 8 << 20
 )
 
 var addressForm = regexp.MustCompile(`^(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(\d{1,5})/?$`)
 
-// tokenForm is what gRPC sends; anything else it would refuse at every call.
+// tokenForm is what gRPC can send. It would refuse any other token at every call.
 var tokenForm = regexp.MustCompile(`^[ -~]+$`)
 
-// target is a server's address, and what it takes to talk to it.
+// target is a server's address, and the options to connect to it.
 type target struct {
 	address string // host:port
 	tls     bool
 	options []grpc.DialOption
 }
 
-// findTarget takes what is given, else the environment, else the default.
+// findTarget takes the given values, else the environment, else the default.
 func findTarget(given, token, ca string) (target, error) {
 	given = first(given, os.Getenv("HEADWAY_TARGET"), defaultTarget)
 	token = first(token, os.Getenv("HEADWAY_TOKEN"))
@@ -76,12 +76,12 @@ func findTarget(given, token, ca string) (target, error) {
 		grpc.WithTransportCredentials(security),
 		grpc.WithUserAgent("headway-go"),
 		grpc.WithDisableRetry(),
-		// It would be looked for in the DNS, and that can take seconds where there is none.
+		// gRPC would look for it in the DNS, which can take seconds if there is none.
 		grpc.WithDisableServiceConfig(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(longestMessage)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceivedBytes)),
 		// The server allows a ping every 10 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		// gRPC waits up to two minutes between attempts to connect, much longer than a restart takes.
+		// gRPC waits up to two minutes between connection attempts, much longer than a restart takes.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
@@ -105,7 +105,7 @@ func first(texts ...string) string {
 	return ""
 }
 
-// bearer adds the token to each call, over plain text too: on loopback there is no other.
+// bearer adds the token to each call, even over plain text: on loopback there is no TLS.
 type bearer string
 
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
@@ -114,9 +114,9 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (bearer) RequireTransportSecurity() bool { return false }
 
-// line is a connection that is opened when it is first used, and anew once it is broken: a gRPC connection that has
-// failed answers from memory for a while, even if the server is back.
-type line struct {
+// lazyConn is a connection that opens at its first use, and again after it has failed. A gRPC connection that has
+// failed returns a remembered error for a while, even if the server is back.
+type lazyConn struct {
 	target target
 
 	mu     sync.Mutex
@@ -124,9 +124,9 @@ type line struct {
 	closed bool
 }
 
-func (l *line) stub() headwayv1.JobServiceClient { return headwayv1.NewJobServiceClient(l) }
+func (l *lazyConn) stub() headwayv1.JobServiceClient { return headwayv1.NewJobServiceClient(l) }
 
-func (l *line) open() (*grpc.ClientConn, error) {
+func (l *lazyConn) open() (*grpc.ClientConn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -146,8 +146,8 @@ func (l *line) open() (*grpc.ClientConn, error) {
 	return l.conn, nil
 }
 
-// Invoke makes line a grpc.ClientConnInterface.
-func (l *line) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
+// Invoke makes lazyConn a grpc.ClientConnInterface.
+func (l *lazyConn) Invoke(ctx context.Context, method string, args, reply any, options ...grpc.CallOption) error {
 	conn, err := l.open()
 	if err != nil {
 		return err
@@ -155,8 +155,8 @@ func (l *line) Invoke(ctx context.Context, method string, args, reply any, optio
 	return conn.Invoke(ctx, method, args, reply, options...)
 }
 
-// NewStream makes line a grpc.ClientConnInterface.
-func (l *line) NewStream(ctx context.Context, about *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
+// NewStream makes lazyConn a grpc.ClientConnInterface.
+func (l *lazyConn) NewStream(ctx context.Context, about *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
 	conn, err := l.open()
 	if err != nil {
 		return nil, err
@@ -164,8 +164,8 @@ func (l *line) NewStream(ctx context.Context, about *grpc.StreamDesc, method str
 	return conn.NewStream(ctx, about, method, options...)
 }
 
-// hangUp closes the connection and all that is under way on it; the next call opens another.
-func (l *line) hangUp() {
+// disconnect closes the connection and all calls on it. The next call opens another.
+func (l *lazyConn) disconnect() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != nil {
@@ -174,9 +174,9 @@ func (l *line) hangUp() {
 	}
 }
 
-func (l *line) close() {
+func (l *lazyConn) close() {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	l.hangUp()
+	l.disconnect()
 }

@@ -15,18 +15,18 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-// doorman answers GetJob with the token that it was shown.
-type doorman struct {
+// tokenEcho answers GetJob with the token that it received.
+type tokenEcho struct {
 	headwayv1.UnimplementedJobServiceServer
 }
 
-func (doorman) GetJob(ctx context.Context, _ *headwayv1.GetJobRequest) (*headwayv1.Job, error) {
+func (tokenEcho) GetJob(ctx context.Context, _ *headwayv1.GetJobRequest) (*headwayv1.Job, error) {
 	return &headwayv1.Job{Name: metadata.ValueFromIncomingContext(ctx, "authorization")[0]}, nil
 }
 
 func TestTokenIsShownOverTLS(t *testing.T) {
 	service := grpc.NewServer()
-	headwayv1.RegisterJobServiceServer(service, doorman{})
+	headwayv1.RegisterJobServiceServer(service, tokenEcho{})
 	server := httptest.NewUnstartedServer(service)
 	server.EnableHTTP2 = true
 	server.StartTLS()

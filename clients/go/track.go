@@ -2,15 +2,15 @@ package headway
 
 import "iter"
 
-// Tracker is what can be moved by a loop: a [*Job] or a [*Meter].
+// Tracker is what a loop can move: a [*Job] or a [*Meter].
 type Tracker interface{ meter() *Meter }
 
 func (m *Meter) meter() *Meter { return m }
 
-// Track gives the items and counts each as done when its turn of the loop is over. A turn that breaks the loop, returns
-// or panics is not counted.
+// Track gives the items and counts each as done after its turn of the loop. A turn that breaks the loop, returns or
+// panics does not count.
 //
-// The loop ends with the items. To end it early, once somebody cancels the job, look at [Job.Context] in it.
+// The loop ends with the items. To end it early after a cancellation request, check [Job.Context] in the loop.
 func Track[T any](tracker Tracker, items iter.Seq[T]) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		meter := tracker.meter()
@@ -38,7 +38,8 @@ func Track2[K, V any](tracker Tracker, items iter.Seq2[K, V]) iter.Seq2[K, V] {
 	}
 }
 
-// TrackSlice is [Track] over a slice, with each item's index. If the job's size is not known yet, it becomes the length.
+// TrackSlice is [Track] over a slice, with each item's index. It sets the job's size to the length if that is not known
+// yet.
 func TrackSlice[T any](tracker Tracker, items []T) iter.Seq2[int, T] {
 	return func(yield func(int, T) bool) {
 		meter := tracker.meter()
@@ -53,7 +54,7 @@ func TrackSlice[T any](tracker Tracker, items []T) iter.Seq2[int, T] {
 	}
 }
 
-// TrackChan is [Track] over what a channel gives until it is closed.
+// TrackChan is [Track] over a channel until it is closed.
 func TrackChan[T any](tracker Tracker, items <-chan T) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		meter := tracker.meter()

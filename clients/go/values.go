@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	exact   = 1 << 53
-	deepest = 32
-	tooMuch = "…"
-	// mostValues is what 1 MiB of JSON has room for.
-	mostValues = 1 << 19
-	anyLimit   = math.MaxInt
+	maxExactInteger = 1 << 53
+	maxDepth        = 32
+	ellipsis        = "…"
+	// maxValues is how many values fit in 1 MiB of JSON.
+	maxValues = 1 << 19
+	noLimit   = math.MaxInt
 )
 
-// clean is the text as the server takes it: without U+0000 and invalid UTF-8, at most limit characters.
+// clean makes a text that the server accepts: without U+0000 and invalid UTF-8, at most limit characters.
 func clean(text string, limit int) string {
 	plain := true
 	for i := range len(text) {
@@ -34,7 +34,7 @@ func clean(text string, limit int) string {
 	}
 	if plain {
 		if len(text) > limit {
-			// A copy, lest what is kept of a text keeps all of it in memory.
+			// Copy, so that a short text does not keep a long one in memory.
 			return strings.Clone(text[:limit])
 		}
 		return text
@@ -50,21 +50,21 @@ func clean(text string, limit int) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// inText is what is printed of it. Unlike its own method, that survives a nil pointer in an error.
+// inText is the printed form. Unlike the value's own method, fmt survives a nil pointer in an error.
 func inText(data any) string { return fmt.Sprint(data) }
 
-// toValue is any value as JSON. What JSON has no word for (channels, integers beyond 2⁵³, NaN) becomes its text, and what
-// is nested deeper than 32 levels, as a cycle is, "…": a tracker must not stop a worker because of a result.
+// toValue converts any value to JSON. What JSON cannot express (channels, integers beyond 2⁵³, NaN) becomes its text.
+// Values nested deeper than 32 levels, such as cycles, become "…". Results must never make a worker fail.
 func toValue(data any, depth int) *structpb.Value {
-	return (&reader{left: mostValues}).value(data, depth)
+	return (&reader{left: maxValues}).value(data, depth)
 }
 
-// reader reads one value: only so many values in it, lest a cycle that branches takes for ever.
+// reader reads one value. It bounds the number of values, since a cycle that branches would never end.
 type reader struct{ left int }
 
 func (r *reader) value(data any, depth int) *structpb.Value {
 	if r.left--; r.left < 0 {
-		return text(tooMuch)
+		return text(ellipsis)
 	}
 	switch known := data.(type) {
 	case nil:
@@ -81,11 +81,11 @@ func (r *reader) value(data any, depth int) *structpb.Value {
 	case reflect.Bool:
 		return structpb.NewBoolValue(value.Bool())
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		if number := value.Int(); -exact <= number && number <= exact {
+		if number := value.Int(); -maxExactInteger <= number && number <= maxExactInteger {
 			return structpb.NewNumberValue(float64(number))
 		}
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
-		if number := value.Uint(); number <= exact {
+		if number := value.Uint(); number <= maxExactInteger {
 			return structpb.NewNumberValue(float64(number))
 		}
 	case reflect.Float32, reflect.Float64:
@@ -98,38 +98,38 @@ func (r *reader) value(data any, depth int) *structpb.Value {
 		if value.IsNil() {
 			return structpb.NewNullValue()
 		}
-		if depth < deepest {
+		if depth < maxDepth {
 			return r.value(value.Elem().Interface(), depth+1)
 		}
-		return text(tooMuch)
+		return text(ellipsis)
 	case reflect.Map:
-		if depth < deepest && value.Len() <= mostValues {
+		if depth < maxDepth && value.Len() <= maxValues {
 			fields := make(map[string]*structpb.Value, value.Len())
 			for entries := value.MapRange(); entries.Next(); {
-				fields[clean(fmt.Sprint(entries.Key().Interface()), anyLimit)] = r.value(entries.Value().Interface(), depth+1)
+				fields[clean(fmt.Sprint(entries.Key().Interface()), noLimit)] = r.value(entries.Value().Interface(), depth+1)
 			}
 			return structpb.NewStructValue(&structpb.Struct{Fields: fields})
 		}
-		return text(tooMuch)
+		return text(ellipsis)
 	case reflect.Slice, reflect.Array:
 		if value.Type().Elem().Kind() == reflect.Uint8 {
 			return r.viaJSON(data, depth)
 		}
-		if depth < deepest && value.Len() <= mostValues {
+		if depth < maxDepth && value.Len() <= maxValues {
 			items := make([]*structpb.Value, value.Len())
 			for i := range items {
 				items[i] = r.value(value.Index(i).Interface(), depth+1)
 			}
 			return structpb.NewListValue(&structpb.ListValue{Values: items})
 		}
-		return text(tooMuch)
+		return text(ellipsis)
 	case reflect.Struct:
 		return r.viaJSON(data, depth)
 	}
 	return text(inText(data))
 }
 
-// viaJSON is for what says itself how it looks as JSON.
+// viaJSON is for values that define their own JSON form.
 func (r *reader) viaJSON(data any, depth int) *structpb.Value {
 	var plain any
 	encoded, err := json.Marshal(data)
@@ -139,7 +139,7 @@ func (r *reader) viaJSON(data any, depth int) *structpb.Value {
 		err = decoder.Decode(&plain)
 	}
 	if fault := (*json.UnsupportedValueError)(nil); errors.As(err, &fault) && strings.Contains(fault.Str, "cycle") {
-		return text(tooMuch)
+		return text(ellipsis)
 	}
 	if err != nil {
 		return text(inText(data))
@@ -158,17 +158,17 @@ func (r *reader) decoded(plain any, depth int) *structpb.Value {
 		}
 		return text(known.String())
 	case map[string]any:
-		if depth >= deepest {
-			return text(tooMuch)
+		if depth >= maxDepth {
+			return text(ellipsis)
 		}
 		fields := make(map[string]*structpb.Value, len(known))
 		for key, value := range known {
-			fields[clean(key, anyLimit)] = r.decoded(value, depth+1)
+			fields[clean(key, noLimit)] = r.decoded(value, depth+1)
 		}
 		return structpb.NewStructValue(&structpb.Struct{Fields: fields})
 	case []any:
-		if depth >= deepest {
-			return text(tooMuch)
+		if depth >= maxDepth {
+			return text(ellipsis)
 		}
 		items := make([]*structpb.Value, len(known))
 		for i, item := range known {
@@ -180,15 +180,15 @@ func (r *reader) decoded(plain any, depth int) *structpb.Value {
 }
 
 func text(text string) *structpb.Value {
-	return structpb.NewStringValue(clean(text, anyLimit))
+	return structpb.NewStringValue(clean(text, noLimit))
 }
 
-// toFields is a mapping as the fields of a JSON object.
+// toFields converts a map to the fields of a JSON object.
 func toFields(data map[string]any) map[string]*structpb.Value {
 	fields := make(map[string]*structpb.Value, len(data))
-	read := reader{left: mostValues}
+	read := reader{left: maxValues}
 	for key, value := range data {
-		fields[clean(key, anyLimit)] = read.value(value, 1)
+		fields[clean(key, noLimit)] = read.value(value, 1)
 	}
 	return fields
 }

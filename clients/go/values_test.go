@@ -72,12 +72,12 @@ func TestAnyValueBecomesJSON(t *testing.T) {
 	}
 }
 
-// broken is an error whose method does not survive a nil pointer.
+// broken is an error whose method fails on a nil pointer.
 type broken struct{ why string }
 
 func (b *broken) Error() string { return b.why }
 
-// level says itself what it is as text.
+// level defines its own text form.
 type level int
 
 func (level) MarshalText() ([]byte, error) { return []byte("three"), nil }
@@ -99,7 +99,7 @@ func TestWhatHasNoEndEnds(t *testing.T) {
 	}
 	for name, endless := range map[string]any{"struct": up, "map": branching, "slice": list, "deep": deep} {
 		value := toValue(map[string]any{"a": endless}, 0)
-		if levels := depthOf(value); levels > deepest+1 {
+		if levels := depthOf(value); levels > maxDepth+1 {
 			t.Errorf("%s: %d levels", name, levels)
 		}
 	}

@@ -10,13 +10,13 @@ import (
 	"github.com/headway-project/headway/clients/go/headwayv1"
 )
 
-// watchman gives each watch one state, and tells when nobody listens any more.
-type watchman struct {
+// watchServer gives each watch one state, and signals when the client has left.
+type watchServer struct {
 	headwayv1.UnimplementedJobServiceServer
 	left chan struct{}
 }
 
-func (w watchman) WatchJob(_ *headwayv1.WatchJobRequest, call grpc.ServerStreamingServer[headwayv1.WatchJobResponse]) error {
+func (w watchServer) WatchJob(_ *headwayv1.WatchJobRequest, call grpc.ServerStreamingServer[headwayv1.WatchJobResponse]) error {
 	state := &headwayv1.Job{Status: headwayv1.JobStatus_JOB_STATUS_RUNNING, Revision: 1}
 	if err := call.Send(&headwayv1.WatchJobResponse{Job: state}); err != nil {
 		return err
@@ -31,8 +31,8 @@ func TestWatchThatIsLeftIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, watchman := grpc.NewServer(), watchman{left: make(chan struct{})}
-	headwayv1.RegisterJobServiceServer(service, watchman)
+	service, watchServer := grpc.NewServer(), watchServer{left: make(chan struct{})}
+	headwayv1.RegisterJobServiceServer(service, watchServer)
 	go func() { _ = service.Serve(listener) }()
 	defer service.Stop()
 	client, err := Open(Config{Target: listener.Addr().String(), Session: "s", Logger: quiet})
@@ -50,7 +50,7 @@ func TestWatchThatIsLeftIsClosed(t *testing.T) {
 			}
 		}()
 		select {
-		case <-watchman.left:
+		case <-watchServer.left:
 		case <-time.After(10 * time.Second):
 			t.Errorf("%s: the watch goes on", name)
 		}

@@ -1,4 +1,4 @@
-"""The Python client's driver with a fault planted in it: `planted.py FAULT`."""
+"""The Python client's driver with a deliberate fault: `planted.py FAULT`."""
 
 import runpy
 import sys
@@ -16,7 +16,7 @@ DRIVER = Path(__file__).resolve().parents[2] / "clients" / "python" / "driver.py
 
 
 def renumbers() -> None:
-    """A report that is repeated gets another number."""
+    """A repeated report gets another number."""
     original = reporter.Reporter.report
 
     def again(
@@ -40,7 +40,7 @@ def counts_twice() -> None:
 
 
 def knows_no_pace() -> None:
-    """Reports as often as it likes."""
+    """Reports at any pace."""
     dispatcher.Dispatcher._turn = lambda self, job_state: 0.05  # type: ignore[method-assign]
 
 
@@ -49,7 +49,7 @@ def gives_no_heartbeat() -> None:
 
 
 def waits_for_ever() -> None:
-    """The end of a job waits until the server has it."""
+    """The end of a job waits until the server has stored it."""
 
     def settle(self: headway.Job, pending_call: PendingCall | None) -> None:
         if pending_call is not None:
@@ -59,7 +59,7 @@ def waits_for_ever() -> None:
 
 
 def tells_secrets() -> None:
-    """The session stands in a warning."""
+    """A warning shows the session."""
     original = headway.Job.finish
 
     def finish(self: headway.Job, results: object = None) -> None:
@@ -70,7 +70,7 @@ def tells_secrets() -> None:
 
 
 def leaves_nothing() -> None:
-    """What could not be delivered is dropped."""
+    """Undelivered reports are dropped."""
     sender.save_undelivered = lambda job_states, target: {}
 
 

@@ -1,4 +1,4 @@
-"""What is asked of every client: the cases of clients/conformance, and its own tests and style."""
+"""The tests of every client: the cases of clients/conformance, and its own tests and style."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ KNOWN = load_known()
 
 
 def ready(language: Language) -> None:
-    """Skips where a toolchain is missing; under CI that is a failure. Builds what is not built."""
+    """Skips if a toolchain is missing; under CI that is a failure. Builds what is not built."""
     if language.missing:
         missing(f"{', '.join(language.missing)}, for the {language.title} client,")
     language.build()
@@ -39,7 +39,7 @@ class ClientSuite:
     @pytest.fixture(scope="class")
     @classmethod
     def outcomes(cls, language: Language) -> Iterator[Outcomes]:
-        # All at once: cases mostly wait.
+        # All at the same time: cases mostly wait.
         with Shared() as shared:
             yield run(language, CASES, shared)
 

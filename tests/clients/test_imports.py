@@ -1,5 +1,6 @@
-"""The import of every language's example: the same records to the same counts, with a server that stays and with one
-that is killed in the middle and away for some seconds. All of them at once: they are paced, and mostly wait."""
+"""The example import of every language: the same records give the same counts, with a server that stays, and with one
+that is killed in the middle and starts again some seconds later. All run at the same time: they are paced, and mostly
+wait."""
 
 import json
 import os
@@ -27,18 +28,18 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
 RECORDS, RATE = 9_000, 600.0
-"""Real ones, and how many of them a second: 15 s."""
+"""Real records, and how many of them a second: 15 s."""
 
-KILLED_AT, AWAY = 2_000, 6.0
-"""So many records of each import when the server is killed, and the seconds until it starts again: a client gives up
-at its end to wait for a server that has been unreachable for 10 s."""
+KILLED_AT, OUTAGE = 2_000, 6.0
+"""The server is killed after so many records of each import, and starts again after so many seconds: at its end a
+client stops waiting for a server that has been unreachable for 10 s."""
 
 IMPORTERS = [language for language in LANGUAGES.values() if language.name not in ("python", "shell")]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What must be the same in every language."""
+    """The values that must be the same in every language."""
 
     status: str
     size: int
@@ -50,7 +51,7 @@ class Outcome:
 
 @dataclass
 class Run:
-    """All examples beside each other, each in a session of its own on one server."""
+    """All examples at the same time, each in a session of its own on one server."""
 
     server: ServerProcess
     folder: Path
@@ -76,7 +77,7 @@ class Run:
         return f"{self.folder.name}-{name}"
 
     def output(self, name: str) -> tuple[int, str, str]:
-        """How the example ended, and what it wrote."""
+        """How the example ended, and its output."""
         if name not in self.outputs:
             process = self.processes[name]
             out, err = process.communicate(timeout=90)
@@ -112,7 +113,7 @@ class Run:
         return [str(LANGUAGES[name].folder / "bin" / "marc-import"), "--rate", f"{RATE:g}", str(self.file)]
 
     def _target(self, name: str) -> str:
-        return f"http://{self.server.http_address}" if LANGUAGES[name].door == "http" else self.server.address
+        return f"http://{self.server.http_address}" if LANGUAGES[name].transport == "http" else self.server.address
 
     def _watch(self, name: str) -> None:
         with headway.connect(self.server.address, session=self.session(name)) as client:
@@ -133,7 +134,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real records, and some of them again: damaged in ways that every library must see, unchanged, and changed."""
+    """Real records, and some of them again: damaged in ways that every library must find, unchanged, and changed."""
     try:
         real = [raw for _, raw in islice(split(fetch()[-1], 0), RECORDS)]
     except NoDataError as error:
@@ -151,7 +152,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _renamed(raw: bytes, tag: bytes, other: bytes) -> bytes:
-    """The record with another tag in its directory, of entries of 12 bytes from byte 24 on."""
+    """The record with another tag in its directory, whose entries have 12 bytes from byte 24 on."""
     places = range(24, int(raw[12:17]) - 1, 12)
     (place,) = (place for place in places if raw[place : place + 3] == tag)
     return raw[:place] + other + raw[place + 3 :]
@@ -159,7 +160,7 @@ def _renamed(raw: bytes, tag: bytes, other: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def chosen() -> list[str]:
-    """The languages whose tools are here."""
+    """The languages whose tools are installed."""
     names = ["python"]
     for language in IMPORTERS:
         if not language.missing_for_import:
@@ -183,8 +184,8 @@ def runs(records: Path, chosen: list[str], tmp_path_factory: pytest.TempPathFact
             killed.start(name)
         until(lambda: all(max(killed.seen[name], default=0) >= KILLED_AT for name in chosen), 60)
         killed_server.kill()
-        # This is no wait for something: it is how long the server is away.
-        time.sleep(AWAY)
+        # This does not wait for an event: it is how long the server is unreachable.
+        time.sleep(OUTAGE)
         killed_server.start()
         yield calm, killed
 

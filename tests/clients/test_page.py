@@ -1,4 +1,4 @@
-"""docs/clients.md: what it shows is what the suite finds and what runs."""
+"""Checks that docs/clients.md shows what the suite finds and what runs."""
 
 import os
 import subprocess
@@ -22,9 +22,9 @@ def test_the_page_is_as_it_is_made() -> None:
 @pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES.keys())
 def test_the_worker_in_each_language(server: ServerProcess, session: str, tmp_path: Path, language: Language) -> None:
     ready(language)
-    target = f"http://{server.http_address}" if language.door == "http" else server.address
+    target = f"http://{server.http_address}" if language.transport == "http" else server.address
     environment = {"HEADWAY_TARGET": target, "HEADWAY_SESSION": session, "HEADWAY_SPOOL": str(tmp_path)}
-    # Where `headway` is, for the shell.
+    # The folder of `headway`, for the shell.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         language.worker,

@@ -1,4 +1,4 @@
-"""The suite itself: it notices clients that do wrong, and its files are what they should be."""
+"""The suite itself: it finds clients with faults, and its files have the right form."""
 
 import re
 import sys
@@ -48,7 +48,7 @@ def complaint_of(fault: str, shared: Shared) -> str:
 
 @pytest.fixture(scope="module")
 def complaints() -> dict[str, str]:
-    # All at once: cases mostly wait.
+    # All at the same time: cases mostly wait.
     with Shared() as shared, ThreadPoolExecutor(len(FAULTS)) as pool:
         return dict(zip(FAULTS, pool.map(lambda fault: complaint_of(fault, shared), FAULTS), strict=True))
 

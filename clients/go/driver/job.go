@@ -122,15 +122,15 @@ func waitCancelled(job *headway.Job, a *arguments) any {
 	case <-ctx.Done():
 		return nil
 	}
-	wish := (*headway.CancelledError)(nil)
-	if !errors.As(context.Cause(job.Context()), &wish) {
+	cancelled := (*headway.CancelledError)(nil)
+	if !errors.As(context.Cause(job.Context()), &cancelled) {
 		return nil
 	}
 	var deadline any
-	if !wish.Deadline.IsZero() {
-		deadline = wish.Deadline.Format(time.RFC3339Nano)
+	if !cancelled.Deadline.IsZero() {
+		deadline = cancelled.Deadline.Format(time.RFC3339Nano)
 	}
-	return map[string]any{"reason": wish.Reason, "deadline": deadline}
+	return map[string]any{"reason": cancelled.Reason, "deadline": deadline}
 }
 
 func view(job *headway.Job) map[string]any {

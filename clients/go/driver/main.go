@@ -1,5 +1,5 @@
-// Command driver does what a conformance case says, through the client that users have, and answers what it saw: one JSON
-// object a line in, one out. The protocol is in clients/conformance/README.md.
+// Command driver carries out the operations of a conformance case, with the client's public API, and answers with what
+// it saw: one JSON object a line in, one out. The protocol is in clients/conformance/README.md.
 package main
 
 import (

@@ -69,7 +69,7 @@ func span(seconds *float64) time.Duration {
 	return time.Duration(*seconds * float64(time.Second))
 }
 
-// orNever is for spans whose zero value means the default.
+// orNever is for durations whose zero value means the default.
 func orNever(seconds *float64) time.Duration {
 	if seconds != nil && *seconds == 0 {
 		return headway.Never
@@ -79,7 +79,7 @@ func orNever(seconds *float64) time.Duration {
 
 func isTimeout(err error) bool { return errors.Is(err, context.DeadlineExceeded) }
 
-// within is a context for an operation whose case may say how long it takes at most.
+// within is a context for an operation whose case may give a time limit.
 func (a *arguments) within() (context.Context, context.CancelFunc) {
 	if a.Timeout == nil {
 		return context.WithCancel(context.Background())
@@ -140,7 +140,7 @@ func (d *driver) do(a *arguments) (any, error) {
 	}
 	switch a.Op {
 	case "close":
-		// What is left undelivered is a warning, as for a worker.
+		// Undelivered reports are a warning, as for a worker.
 		_ = client.Close()
 		return nil, nil
 	case "create":
@@ -243,7 +243,7 @@ func (a *arguments) code() codes.Code {
 	return codes.Unknown
 }
 
-// track leaves the loop in the item stopBefore, and says how many were seen.
+// track leaves the loop in the item stopBefore, and returns the number of items seen.
 func track(job headway.Tracker, count, stopBefore int) int {
 	seen := 0
 	for index := range headway.TrackSlice(job, make([]struct{}, count)) {

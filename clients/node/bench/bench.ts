@@ -1,4 +1,4 @@
-/** What an update costs its worker: clients/conformance/README.md. */
+/** Measures what an update costs its worker: clients/conformance/README.md. */
 
 import { createRequire } from "node:module";
 import { Writable } from "node:stream";
@@ -10,11 +10,11 @@ const AT_LEAST = 100;
 
 type Measured = (times: number) => void | Promise<void>;
 
-/** Nanoseconds that one of them takes. */
+/** Nanoseconds for one of them. */
 async function measure(work: Measured): Promise<number> {
   let times = 1000;
   let took = 0;
-  // The warm-up finds out how many make the time.
+  // The warm-up finds how many fill the time.
   while (took < AT_LEAST) {
     times *= 2;
     took = await time(work, times);
@@ -62,7 +62,7 @@ await show({ what: "count" }, (times) => {
   for (let done = 1; done <= times; done += 1) job.count("added");
 });
 
-// A terminal that shows nothing: what is measured is the bar, not the terminal.
+// A terminal that shows nothing: this measures the bar, not the terminal.
 const terminal = Object.assign(new Writable({ write: (_chunk, _encoding, done) => done() }), {
   isTTY: true,
   columns: 80,

@@ -8,13 +8,13 @@ import {
   HeadwayError,
   type Job,
   JobCancelled,
-  type JobState,
+  type JobView,
   type Json,
   type ListOptions,
   type Meter,
 } from "@headway/client";
 
-/** What a case may say with an operation. */
+/** The arguments of an operation. */
 interface Arguments extends Omit<ListOptions, "signal" | "pageSize"> {
   job: string;
   of: string;
@@ -82,11 +82,11 @@ function keep(name: string, found: Job): object {
   return view(name);
 }
 
-function state({ errorCount, continuedBy, ...rest }: JobState): object {
+function state({ errorCount, continuedBy, ...rest }: JobView): object {
   return { ...rest, error_count: errorCount, continued_by: continuedBy };
 }
 
-/** Waits until the signal is aborted, at most so many seconds; its reason. */
+/** Waits until the signal is aborted, at most so many seconds. Returns its reason. */
 async function aborted(signal: AbortSignal, timeout: number): Promise<unknown> {
   if (!signal.aborted) {
     await new Promise<unknown>((resolve) => {
@@ -185,8 +185,8 @@ const operations: { [op: string]: (about: Arguments) => unknown } = {
   flush: ({ job: name, timeout }) => job(name).flush(ms(timeout)),
   get: ({ job: name, name: key }) => job(name).get(key ?? ""),
   async wait_cancelled({ job: name, timeout }) {
-    const wish = (await aborted(job(name).signal, timeout)) as JobCancelled | undefined;
-    return wish && { reason: wish.reason, deadline: wish.deadline?.toISOString() ?? null };
+    const cancelling = (await aborted(job(name).signal, timeout)) as JobCancelled | undefined;
+    return cancelling && { reason: cancelling.reason, deadline: cancelling.deadline?.toISOString() ?? null };
   },
   async wait_stopped({ job: name, timeout }) {
     const error = (await aborted(job(name).stopSignal, timeout)) as HeadwayError | undefined;

@@ -17,7 +17,7 @@ if (file === undefined) {
 const rate = values.rate === undefined ? Number.POSITIVE_INFINITY : Number(values.rate);
 
 const catalogue = new Map<string, Buffer>();
-const tally = { added: 0, updated: 0, skipped: 0, failed: 0 };
+const counts = { added: 0, updated: 0, skipped: 0, failed: 0 };
 let seconds = 0;
 
 let size = 0;
@@ -30,7 +30,7 @@ try {
 } catch (error) {
   if (!job.signal.aborted) throw error;
 }
-console.log(JSON.stringify({ ...tally, seconds }));
+console.log(JSON.stringify({ ...counts, seconds }));
 
 async function importAll({ signal }: Job): Promise<void> {
   const start = performance.now();
@@ -45,24 +45,24 @@ async function importAll({ signal }: Job): Promise<void> {
   } finally {
     seconds = Math.round(performance.now() - start) / 1000;
   }
-  job.results = tally;
+  job.results = counts;
 }
 
 function importOne(bytes: Buffer, offset: number): void {
   const found = check(bytes);
   if ("code" in found) {
-    tally.failed += 1;
+    counts.failed += 1;
     job.recordError(found.controlNumber || `${basename(file as string)}, byte ${offset}`, found.message, found.code);
     return;
   }
   const before = catalogue.get(found.controlNumber);
   const what = before === undefined ? "added" : before.equals(found.bytes) ? "skipped" : "updated";
   catalogue.set(found.controlNumber, found.bytes);
-  tally[what] += 1;
+  counts[what] += 1;
   job.count(what);
 }
 
-/** Waits until a record's time has come, if it has not. */
+/** Waits until a record's time has come. */
 async function due(wait: number, signal: AbortSignal): Promise<void> {
   if (wait > 0) await setTimeout(wait, undefined, { signal });
 }

@@ -1,4 +1,4 @@
-/** Reading MARC 21 files record by record, and checking each. */
+/** Reads MARC 21 files record by record, and checks each. */
 
 import { createReadStream } from "node:fs";
 import { Marc } from "marcjs";
@@ -20,7 +20,7 @@ export interface Biblio {
   bytes: Buffer;
 }
 
-/** Why one can not. */
+/** Why a record cannot be imported. */
 export interface Fault {
   code: "TRUNCATED" | "BAD_STRUCTURE" | "BAD_LEADER" | "NO_CONTROL_NUMBER" | "NO_TITLE";
   message: string;
@@ -28,7 +28,8 @@ export interface Fault {
 }
 
 /**
- * The records of a file, split at the terminator, whatever length they claim: a broken one takes no others with it.
+ * The records of a file, split at the terminator, whatever length they claim, so that a broken record does not damage
+ * others.
  */
 export async function* records(file: string): AsyncGenerator<Raw> {
   let rest: Buffer = Buffer.alloc(0);
@@ -46,7 +47,7 @@ export async function* records(file: string): AsyncGenerator<Raw> {
   if (rest.toString("latin1").trim() !== "") yield { bytes: rest, offset };
 }
 
-/** The record, or why it can't be imported. */
+/** The record, or why it cannot be imported. */
 export function check(raw: Buffer): Biblio | Fault {
   const bytes = withoutBlanks(raw);
   if (bytes.at(-1) !== TERMINATOR) return fault("TRUNCATED", "the file ends within the record");
@@ -65,7 +66,7 @@ export function check(raw: Buffer): Biblio | Fault {
   }
   if (controlNumber === "") return fault("NO_CONTROL_NUMBER", "field 001 is missing or empty");
   const [, , ...title] = fields.find(([tag]) => tag === "245") ?? [];
-  if (!title.some((letter, index) => index % 2 === 0 && "ab".includes(letter) && title[index + 1])) {
+  if (!title.some((character, index) => index % 2 === 0 && "ab".includes(character) && title[index + 1])) {
     return fault("NO_TITLE", "field 245 is missing or empty", controlNumber);
   }
   return { controlNumber, bytes };
@@ -81,7 +82,7 @@ function withoutBlanks(raw: Buffer): Buffer {
   return raw.subarray(begin);
 }
 
-/** How the directory does not fit the record, which the library reads without a look at it. */
+/** How the directory contradicts the record. The library reads it without a check. */
 function directoryFault(bytes: Buffer): string | undefined {
   const base = digits(bytes, 12, 17);
   if (!(base > LEADER && base < bytes.length)) return "the base address of the data is not in the record";

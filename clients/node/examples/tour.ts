@@ -1,4 +1,4 @@
-/** What README.md shows of each feature, so that it compiles. */
+/** The examples of README.md, so that they compile. */
 
 import { type Client, connect, HeadwayError, type Job, NotFoundError } from "@headway/client";
 

@@ -15,7 +15,7 @@ import {
 } from "./gen/headway/v1/job_service.js";
 import { channelOptions, type Target } from "./target.js";
 
-/** A call that a job has to make, other than its reports. */
+/** A call that a job still has to make, other than its reports. */
 export type Call =
   | { kind: "CreateJobRequest"; message: CreateJobRequest }
   | { kind: "StartJobRequest"; message: StartJobRequest }
@@ -24,7 +24,7 @@ export type Call =
   | { kind: "FailJobRequest"; message: FailJobRequest };
 
 /** A call, or a report. */
-export type Word = Call | { kind: "ReportProgressRequest"; message: ReportProgressRequest };
+export type SpoolRequest = Call | { kind: "ReportProgressRequest"; message: ReportProgressRequest };
 
 /** How the messages of each kind are written and read. */
 export const CODECS = {
@@ -36,18 +36,20 @@ export const CODECS = {
   FailJobRequest,
 } as const;
 
-/** A word as bytes. */
-export function encode(word: Word): Uint8Array {
-  const codec = CODECS[word.kind] as { encode(message: unknown): { finish(): Uint8Array } };
-  return codec.encode(word.message).finish();
+/** A request as bytes. */
+export function encode(request: SpoolRequest): Uint8Array {
+  const codec = CODECS[request.kind] as { encode(message: unknown): { finish(): Uint8Array } };
+  return codec.encode(request.message).finish();
 }
 
 /** Whether this ends the job. */
-export function isEnd(word: Word): word is Extract<Word, { kind: "FinishJobRequest" | "FailJobRequest" }> {
-  return word.kind === "FinishJobRequest" || word.kind === "FailJobRequest";
+export function isEnd(
+  request: SpoolRequest,
+): request is Extract<SpoolRequest, { kind: "FinishJobRequest" | "FailJobRequest" }> {
+  return request.kind === "FinishJobRequest" || request.kind === "FailJobRequest";
 }
 
-/** How long a call may take, and what breaks it off. */
+/** How long a call may take, and what aborts it. */
 export interface CallOptions {
   /** Milliseconds. */
   timeout?: number | undefined;
@@ -60,8 +62,8 @@ interface Method<Q, A> {
   responseDeserialize: (value: Buffer) => A;
 }
 
-// Beyond this a timer would fire at once.
-const LONGEST = 2 ** 31 - 1;
+// A longer timer would fire at once.
+const MAX_TIMER = 2 ** 31 - 1;
 
 /** A channel to the server. Nothing is sent before the first call. */
 export class Wire {
@@ -74,7 +76,7 @@ export class Wire {
     if (target.authorization) this.#metadata.set("authorization", target.authorization);
   }
 
-  /** Breaks off all calls and closes the connection. */
+  /** Aborts all calls and closes the connection. */
   close(): void {
     for (const call of this.#open) call.cancel();
     this.#client.close();
@@ -120,7 +122,7 @@ export class Wire {
       this.#metadata,
       deadline(timeout),
     );
-    // An error that comes when nobody listens any more would end the process.
+    // Without a listener a late error would end the process.
     call.on("error", () => {});
     const abort = () => call.cancel();
     this.#open.add(call);
@@ -150,7 +152,7 @@ export class Wire {
     return call;
   }
 
-  /** Makes a call of a job; the answer has `timeout` milliseconds. */
+  /** Makes a call of a job; the answer may take `timeout` milliseconds. */
   place(call: Call, options: CallOptions): Promise<Job> {
     switch (call.kind) {
       case "CreateJobRequest":
@@ -168,5 +170,5 @@ export class Wire {
 }
 
 function deadline(timeout: number | undefined): { deadline?: number } {
-  return timeout === undefined || timeout > LONGEST ? {} : { deadline: Date.now() + Math.max(timeout, 0) };
+  return timeout === undefined || timeout > MAX_TIMER ? {} : { deadline: Date.now() + Math.max(timeout, 0) };
 }

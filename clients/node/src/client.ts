@@ -1,10 +1,9 @@
-/** The connection: where jobs are made, read and watched. */
+/** The connection: creates, reads and watches jobs. */
 
 import { type CallOptions, Wire } from "./calls.js";
-import { type Logger, toStandardError, unfailing } from "./contact.js";
-import { Course, ENDED, Step } from "./course.js";
-import { type Deliverer, forget, remember } from "./ends.js";
+import { type Logger, toStandardError, unfailing } from "./connection-state.js";
 import { Engine, within } from "./engine.js";
+import { ErrorPolicy, policyFor } from "./error-policy.js";
 import { failed, fromGrpc, HeadwayError, invalid, NotFoundError } from "./errors.js";
 import { type Job as JobMessage, JobStatus } from "./gen/headway/v1/job.js";
 import {
@@ -19,7 +18,10 @@ import {
   WatchJobsRequest,
 } from "./gen/headway/v1/job_service.js";
 import { Job } from "./job.js";
-import { type Delivery, Postman, writeDown } from "./postman.js";
+import { CREATE_TIMEOUT, FIND_TIMEOUT, findOrCreate, hasReason, takeOver } from "./job-finder.js";
+import { ENDED, JobState, PendingCall } from "./job-state.js";
+import { duration, type JobView, type RecordFault, span, toView } from "./job-view.js";
+import { type Deliverer, forget, remember } from "./process-end.js";
 import {
   type CreateOptions,
   createRequest,
@@ -30,15 +32,13 @@ import {
   listRequest,
   type Options,
 } from "./requests.js";
-import { duration, type JobState, type RecordFault, span, toState } from "./state.js";
-import { CREATE_PATIENCE, FIND_TIMEOUT, findOrCreate, hasReason, takeOver } from "./taking.js";
+import { type Delivery, SpoolSender, spoolUndelivered } from "./spool-sender.js";
 import { Target } from "./target.js";
 import { clean, type Json } from "./values.js";
-import { judge, Verdict } from "./verdict.js";
 
 const EXIT_TIMEOUT = 10_000;
 const CALL_TIMEOUT = 10_000;
-const POST_PATIENCE = 1_000;
+const SPOOL_TIMEOUT = 1_000;
 
 /** Where a client connects to, and how long it waits. */
 export interface ConnectOptions {
@@ -50,39 +50,42 @@ export interface ConnectOptions {
   ca?: string | undefined;
   /** The session of all calls that name none; else HEADWAY_SESSION. */
   session?: string | undefined;
-  /** Milliseconds to wait at most, at the end of a job and of the client, until all is delivered; 10,000 by default. */
+  /** Bounds how long (ms) the end of a job and of the client waits until everything is delivered; 10,000 by default. */
   exitTimeout?: number | undefined;
-  /** Milliseconds that the server has to answer a call that its caller waits for; 10,000 by default. */
+  /** Bounds how long (ms) a call waits for its answer; 10,000 by default. */
   callTimeout?: number | undefined;
-  /** Who is told that the server is away, or refuses something; by default warnings go to standard error. */
+  /** Receives warnings: the server is unreachable, or refuses something. By default they go to standard error. */
   logger?: Logger | undefined;
 }
 
-/** A change in a session: a job that is new or newer, or the id of one that was removed. */
-export type Change = ({ job: JobState } | { removed: string }) & {
-  /** Where to take the watch up again after this change. */
+/** A change in a session: a new or newer job, or the id of one that was removed. */
+export type Change = ({ job: JobView } | { removed: string }) & {
+  /** Where to continue the watch after this change. */
   resumeToken: string;
 };
 
-/** A connection to a Headway server; nothing is sent before it is used. InvalidError if the target or the token is
- * malformed, or the CA file cannot be read. */
+/**
+ * A connection to a Headway server. It sends nothing before it is used. InvalidError if the target or the token is
+ * malformed, or the CA file cannot be read.
+ */
 export function connect(options: ConnectOptions = {}): Client {
   return new Client(options);
 }
 
 /**
- * A connection to one server. Calls that the caller waits for reject with HeadwayError: NotFoundError if the session has
- * no such job, InvalidError for a malformed request or without a session, UnavailableError if the server is away.
+ * A connection to one server. Calls that the caller waits for reject with HeadwayError: NotFoundError if the session
+ * has no such job, InvalidError for a malformed request or without a session, UnavailableError if the server is
+ * unreachable.
  */
 export class Client implements AsyncDisposable, Deliverer {
-  /** Milliseconds to wait at most until all is delivered, at the end of a job and of the client. */
+  /** Bounds how long (ms) the end of a job and of the client waits until everything is delivered. */
   readonly exitTimeout: number;
   readonly #callTimeout: number;
   readonly #session: string | undefined;
   readonly #target: Target;
   readonly #log: Logger;
   readonly #engine: Engine;
-  readonly #postman: Postman;
+  readonly #spoolSender: SpoolSender;
   #post: Promise<unknown> = Promise.resolve();
   #reads: Wire | undefined;
   #closing: Promise<void> | undefined;
@@ -94,9 +97,9 @@ export class Client implements AsyncDisposable, Deliverer {
     this.exitTimeout = options.exitTimeout ?? EXIT_TIMEOUT;
     this.#callTimeout = options.callTimeout ?? CALL_TIMEOUT;
     this.#log = unfailing(options.logger ?? toStandardError);
-    this.#postman = new Postman(this.#target, this.#log);
+    this.#spoolSender = new SpoolSender(this.#target, this.#log);
     this.#engine = new Engine(this.#target, this.#log, () => {
-      this.#post = this.#postman.deliver().catch(() => {});
+      this.#post = this.#spoolSender.deliver().catch(() => {});
     });
   }
 
@@ -106,40 +109,42 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   /**
-   * Creates a job and starts to work on it.
+   * Creates a job and begins to work on it.
    *
-   * If the server does not answer, the job is created in the background, under the id that it has already; that takes a
-   * refused connection, or at most a second. One with a `key` or that `continues` another takes 5 s at most, and begins
-   * anew then; should an unfinished job have the key, it is created without it. Rejects if the server answers at once that this can not be:
-   * InvalidError, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of `continues` NotFoundError or StateError.
+   * If the server does not answer, the client creates the job in the background, under the id that it has already.
+   * `create` waits for that as long as a refused connection takes, or at most a second. With `key` or `continues` it
+   * waits at most 5 s, and then begins a new job; if an unfinished job has the key, the new job is created without it.
+   * Rejects if the server refuses at once: InvalidError, ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; with
+   * `continues` NotFoundError or StateError.
    */
   async create(name = "", options: CreateOptions = {}): Promise<Job> {
     const session = this.#in(options.session);
     const message = createRequest(session, name, options);
     const mayHaveBegun = message.key !== "" || message.continues !== "";
-    const end = performance.now() + (mayHaveBegun ? FIND_TIMEOUT : CREATE_PATIENCE);
-    if (options.jobId) await this.#catchUp(message.jobId, CREATE_PATIENCE);
+    const end = performance.now() + (mayHaveBegun ? FIND_TIMEOUT : CREATE_TIMEOUT);
+    if (options.jobId) await this.#catchUp(message.jobId, CREATE_TIMEOUT);
     if (mayHaveBegun) {
-      // What earlier workers left to say: of which job that is, only the server can tell.
+      // Send the whole spool: only the server can tell which job has the key.
       await this.#catchUp(undefined, FIND_TIMEOUT);
       try {
         return await this.#attach(session, await findOrCreate(this.#open(), message, this.#limits({})));
       } catch (error) {
-        if (!(error instanceof HeadwayError) || [Verdict.Gone, Verdict.Refused].includes(judge(error))) throw error;
-        // Nobody could be asked in time: the worker begins, and its work is a job of its own.
+        if (!(error instanceof HeadwayError) || [ErrorPolicy.Stop, ErrorPolicy.Drop].includes(policyFor(error)))
+          throw error;
+        // The server did not answer in time. The worker begins, and its work becomes a job of its own.
         message.keyIfFree = true;
       }
     }
-    const course = new Course(session, described(message), {
+    const jobState = new JobState(session, described(message), {
       heartbeat: message.pending ? -1 : span(message.heartbeatTimeout),
       started: false,
     });
-    const job = this.#work(course);
-    const step = new Step({ call: { kind: "CreateJobRequest", message } });
-    course.tally.woken = undefined;
-    this.#engine.submit(course, step);
-    await within(step.tried.promise, Math.max(end - performance.now(), 0));
-    if (step.answer.done) await step.answer.promise;
+    const job = this.#work(jobState);
+    const pendingCall = new PendingCall({ call: { kind: "CreateJobRequest", message } });
+    jobState.partState.woken = undefined;
+    this.#engine.submit(jobState, pendingCall);
+    await within(pendingCall.tried.promise, Math.max(end - performance.now(), 0));
+    if (pendingCall.answer.done) await pendingCall.answer.promise;
     return job;
   }
 
@@ -149,12 +154,12 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   /**
-   * Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started; reports of the
-   * former worker are refused from now on. One that has ended is continued by a new job, as by `create` with `continues`;
-   * if it was continued already, the last of those that continue it is carried on. The progress goes on where it stood, and
-   * the variables, the checkpoint, can be read with `get`.
+   * Takes a job over from a worker that is gone, or starts a PENDING one. The server refuses further reports of the
+   * former worker. If the job has ended, a new job continues it, as `create` with `continues`. If it was continued
+   * already, this takes the last job of that chain. Progress continues from where it was, and `get` reads the variables
+   * (the checkpoint).
    *
-   * NotFoundError; UnavailableError if the server is away.
+   * NotFoundError; UnavailableError if the server is unreachable.
    */
   async resume(jobId: string, options: Options = {}): Promise<Job> {
     const session = this.#in(options.session);
@@ -181,22 +186,22 @@ export class Client implements AsyncDisposable, Deliverer {
     }
   }
 
-  /** Works on a job that the server has given to this worker. */
+  /** Begins the work on a job that the server has given to this worker. */
   async #attach(session: string, state: JobMessage, options: Options = {}): Promise<Job> {
     const pending = state.status === JobStatus.PENDING;
     const heartbeat = pending ? -1 : span(state.heartbeatTimeout);
-    const course = new Course(session, state, { heartbeat, started: !pending });
-    course.describe(state);
-    const job = this.#work(course).adopt(await this.variables(state.id, [], { ...options, session }), undefined);
-    if (!pending) course.tally.touch();
+    const jobState = new JobState(session, state, { heartbeat, started: !pending });
+    jobState.describe(state);
+    const job = this.#work(jobState).adopt(await this.variables(state.id, [], { ...options, session }), undefined);
+    if (!pending) jobState.partState.touch();
     return job;
   }
 
   /**
-   * The job, to read it, to change it, or to report a `part` of it; undefined if it is not in this session.
+   * A job to read it, to change it, or to report a `part` of it; undefined if it is not in this session.
    *
-   * It gives no heartbeats, and what it says is as of now: `refresh` renews it. A process that reports parts of many jobs
-   * takes each with `await using`, which lets it go at the end of the block.
+   * It sends no heartbeats. Its values are those of this moment: `refresh` renews them. A process that reports parts of
+   * many jobs takes each with `await using`, which releases it at the end of the block.
    */
   async fetch(jobId: string, options: Options = {}): Promise<Job | undefined> {
     const session = this.#in(options.session);
@@ -207,37 +212,37 @@ export class Client implements AsyncDisposable, Deliverer {
       if (error instanceof NotFoundError) return undefined;
       throw error;
     }
-    const course = new Course(session, state, { heartbeat: -1, started: state.status !== JobStatus.PENDING });
-    course.describe(state);
+    const jobState = new JobState(session, state, { heartbeat: -1, started: state.status !== JobStatus.PENDING });
+    jobState.describe(state);
     const results = state.status === JobStatus.COMPLETED ? await this.results(jobId, options) : undefined;
-    return this.#work(course).adopt({}, results);
+    return this.#work(jobState).adopt({}, results);
   }
 
-  /** The job as it stands. */
-  async get(jobId: string, options: Options = {}): Promise<JobState> {
-    return toState(await this.message(jobId, options));
+  /** The job's current state. */
+  async get(jobId: string, options: Options = {}): Promise<JobView> {
+    return toView(await this.message(jobId, options));
   }
 
-  /** The jobs of the session that pass all filters, newest first, fetched page by page. */
-  async *list(options: ListOptions = {}): AsyncGenerator<JobState, void, undefined> {
+  /** The jobs of the session that match all filters, newest first, fetched page by page. */
+  async *list(options: ListOptions = {}): AsyncGenerator<JobView, void, undefined> {
     const request = listRequest(this.#in(options.session), options);
     do {
       const page = await this.#open().unary(service.listJobs, request, this.#limits(options));
-      for (const job of page.jobs) yield toState(job);
+      for (const job of page.jobs) yield toView(job);
       request.pageToken = page.nextPageToken;
     } while (request.pageToken);
   }
 
   /**
-   * The job as it stands, then each newer state, until it has ended. A connection that breaks is taken up again where it
-   * broke off, for as long as it takes. `afterRevision`: the states that are newer alone, but the final one always.
+   * The job's current state, then each newer state, until it has ended. After a broken connection it continues where it
+   * stopped, for as long as it takes. `afterRevision`: only newer states, but always the final one.
    *
    * NotFoundError, also if the job is cleared meanwhile.
    */
   async *watch(
     jobId: string,
     options: FollowOptions & { afterRevision?: number | undefined } = {},
-  ): AsyncGenerator<JobState, void, undefined> {
+  ): AsyncGenerator<JobView, void, undefined> {
     const afterRevision = BigInt(options.afterRevision ?? 0);
     const request = WatchJobRequest.fromPartial({ sessionId: this.#in(options.session), jobId, afterRevision });
     const deadline = new Deadline(options.timeout);
@@ -248,7 +253,7 @@ export class Client implements AsyncDisposable, Deliverer {
           deadline.heard();
           if (!job) continue;
           request.afterRevision = job.revision;
-          yield toState(job);
+          yield toView(job);
           if (ENDED.has(job.status)) return;
         }
         return;
@@ -261,7 +266,7 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   /**
-   * The jobs of the session as they stand, then each change. Goes on for ever, over broken connections too.
+   * The current jobs of the session, then each change. It never ends, and reconnects after broken connections.
    *
    * `resumeToken`: that of the last change received. StateError, RESUME_TOKEN_EXPIRED, if it is too old.
    */
@@ -277,7 +282,7 @@ export class Client implements AsyncDisposable, Deliverer {
         for await (const change of this.#open().responses(service.watchJobs, request, call)) {
           deadline.heard();
           request.resumeToken = change.resumeToken;
-          const what = change.job ? { job: toState(change.job) } : { removed: change.removedJobId ?? "" };
+          const what = change.job ? { job: toView(change.job) } : { removed: change.removedJobId ?? "" };
           yield { ...what, resumeToken: change.resumeToken };
         }
       } catch (error) {
@@ -288,15 +293,15 @@ export class Client implements AsyncDisposable, Deliverer {
     }
   }
 
-  /** Waits until the job has ended, and gives its final state. */
-  async wait(jobId: string, options: FollowOptions = {}): Promise<JobState> {
-    let last: JobState | undefined;
+  /** Waits until the job has ended, and returns its final state. */
+  async wait(jobId: string, options: FollowOptions = {}): Promise<JobView> {
+    let last: JobView | undefined;
     for await (const state of this.watch(jobId, options)) last = state;
     if (!last) throw failed("UNKNOWN", "The watch ended before the job.");
     return last;
   }
 
-  /** What came of the job; undefined unless it is COMPLETED with results. */
+  /** The job's results; undefined unless it is COMPLETED with results. */
   async results(jobId: string, options: Options = {}): Promise<Json | undefined> {
     const request = GetResultsRequest.fromPartial({ sessionId: this.#in(options.session), jobId });
     return (await this.#open().unary(service.getResults, request, this.#limits(options))).results;
@@ -319,36 +324,36 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   /**
-   * Asks the job's worker to end early, and ends the job after `grace` milliseconds (60,000 by default; 0 = at once).
-   * StateError if it has ended otherwise.
+   * Asks the job's worker to end early. The server ends the job after `grace` milliseconds (60,000 by default; 0 = at
+   * once). StateError if it has ended otherwise.
    */
   async cancel(
     jobId: string,
     options: Options & { reason?: string | undefined; grace?: number | undefined } = {},
-  ): Promise<JobState> {
+  ): Promise<JobView> {
     const request = CancelJobRequest.fromPartial({
       sessionId: this.#in(options.session),
       jobId,
       reason: clean(options.reason ?? "", 1024),
       gracePeriod: options.grace === undefined ? undefined : duration(options.grace),
     });
-    return toState(await this.#open().unary(service.cancelJob, request, this.#limits(options)));
+    return toView(await this.#open().unary(service.cancelJob, request, this.#limits(options)));
   }
 
-  /** Removes the job with its variables, results and record errors; one that is not there is no error. */
+  /** Removes the job with its variables, results and record errors. A missing job is no error. */
   async clear(jobId: string, options: Options = {}): Promise<void> {
     const request = ClearJobRequest.fromPartial({ sessionId: this.#in(options.session), jobId, allowMissing: true });
     await this.#open().unary(service.clearJob, request, this.#limits(options));
   }
 
-  /** Sends what earlier processes could not deliver to this server. That is done anyway when it is first heard of. */
+  /** Sends to this server what earlier processes could not deliver. The client also does that at its first answer. */
   async flushSpool(): Promise<Delivery> {
-    return await new Postman(this.#target, this.#log).deliver();
+    return await new SpoolSender(this.#target, this.#log).deliver();
   }
 
   /**
-   * Waits until all is delivered, at most `exitTimeout`, then writes the rest into the spool, for the next run. Jobs that
-   * have not ended are let go as they are. A process that ends without it does the same by itself.
+   * Waits until everything is delivered, at most `exitTimeout`, then saves the rest in the spool, for the next run.
+   * Jobs that have not ended stay as they are. A process that ends without `close` does the same by itself.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -360,8 +365,8 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   /** @internal */
-  leave(): void {
-    this.#writeDown(this.#engine.jobs, "the process ends before all is delivered");
+  spool(): void {
+    this.#spoolUndelivered(this.#engine.jobs, "the process ends before all is delivered");
   }
 
   /** @internal */
@@ -371,36 +376,36 @@ export class Client implements AsyncDisposable, Deliverer {
   }
 
   async #close(): Promise<void> {
-    const late = await this.#engine.linger(this.#engine.jobs, this.exitTimeout);
-    await within(this.#post, Math.min(POST_PATIENCE, this.exitTimeout));
-    this.#postman.stop();
-    this.#writeDown(late, `${this.address} has not answered in time`);
+    const late = await this.#engine.waitDelivered(this.#engine.jobs, this.exitTimeout);
+    await within(this.#post, Math.min(SPOOL_TIMEOUT, this.exitTimeout));
+    this.#spoolSender.stop();
+    this.#spoolUndelivered(late, `${this.address} has not answered in time`);
     this.#engine.close();
-    // What it wrote down is for whoever comes next, in this process too.
-    for (const { letter } of late) letter?.release();
+    // Release the spool files: other processes may take them, and so may this one.
+    for (const { file } of late) file?.release();
     this.#reads?.close();
     forget(this);
   }
 
-  #writeDown(courses: Iterable<Course>, why: string): void {
-    for (const [{ job }, place] of writeDown(courses, this.#target, this.#log)) {
-      const where = place && ` yet, and waits in ${place} for \`headway flush\` or the next run`;
+  #spoolUndelivered(jobs: Iterable<JobState>, why: string): void {
+    for (const [{ job }, place] of spoolUndelivered(jobs, this.#target, this.#log)) {
+      const where = place && ` yet, and is saved in ${place} until \`headway flush\` or the next run sends it`;
       this.#log.warn(`headway: ${why}; the last state of job ${job.id} is not delivered${where}`);
     }
   }
 
-  #work(course: Course): Job {
+  #work(jobState: JobState): Job {
     remember(this);
-    return new Job(this, this.#engine, course);
+    return new Job(this, this.#engine, jobState);
   }
 
-  async #catchUp(jobId: string | undefined, patience: number): Promise<void> {
-    const postman = new Postman(this.#target, this.#log);
+  async #catchUp(jobId: string | undefined, timeout: number): Promise<void> {
+    const spoolSender = new SpoolSender(this.#target, this.#log);
     await within(
-      postman.deliver(jobId).catch(() => {}),
-      patience,
+      spoolSender.deliver(jobId).catch(() => {}),
+      timeout,
     );
-    postman.stop();
+    spoolSender.stop();
   }
 
   #in(session: string | undefined): string {

@@ -1,49 +1,49 @@
 /**
- * What stands behind the jobs of a client. It looks at them when the server wants to hear of them, keeps one request in
- * flight, and repeats what was not acknowledged: sequences and chosen ids make that count once. Whatever the server
- * does, nothing here makes the worker wait unless it asks to.
+ * The part of the client that works in the background for all jobs. It samples them when the server wants a report,
+ * keeps one request in flight, and repeats what was not acknowledged. Sequence numbers and ids chosen by the client
+ * make repeats count once. Whatever the server does, nothing here makes the worker wait unless it asks to.
  *
- * Its timers keep no process alive, and neither does a connection on which nothing is under way.
+ * Its timers keep no process alive, and neither does an idle connection.
  */
 
 import { Batch, type Sender } from "./batch.js";
 import { isEnd, Wire } from "./calls.js";
-import { Contact, inOneLine, type Logger } from "./contact.js";
-import { type Course, Step } from "./course.js";
+import { ConnectionState, inOneLine, type Logger } from "./connection-state.js";
+import { deniesAccess, ErrorPolicy, policyFor, tooLarge, unsendable } from "./error-policy.js";
 import { failed, fromGrpc, fromStatus, HeadwayError } from "./errors.js";
 import type { Job } from "./gen/headway/v1/job.js";
 import type { StreamProgressResponse } from "./gen/headway/v1/job_service.js";
 import { chance } from "./ids.js";
-import { type Listener, ReportStream } from "./stream.js";
+import { type JobState, PendingCall } from "./job-state.js";
+import { type Listener, ReportStream } from "./report-stream.js";
 import type { Target } from "./target.js";
-import { judge, keepsOut, tooLarge, unsendable, Verdict } from "./verdict.js";
 
-/** Milliseconds that the server has for an answer before the connection counts as broken. */
-export const PATIENCE = 10_000;
+/** Bounds how long (ms) the engine waits for an answer before the connection counts as broken. */
+export const ANSWER_TIMEOUT = 10_000;
 
-const CALLS = 16;
-const FIRST_PACE = 250;
-const SHORTEST_PACE = 10;
-const LONGEST_PACE = 30_000;
-const LATE = 500;
-// An open stream keeps the process alive. It is left open between reports that follow each other.
-const RESTS_AFTER = 1_000;
+const MAX_CALLS_IN_FLIGHT = 16;
+const DEFAULT_REPORT_INTERVAL = 250;
+const MIN_REPORT_INTERVAL = 10;
+const MAX_REPORT_INTERVAL = 30_000;
+const BLOCKED_LOOP_GRACE = 500;
+// An open stream keeps the process alive. It stays open between reports that soon follow each other.
+const STREAM_IDLE_TIMEOUT = 1_000;
 
 export class Engine implements Listener {
   readonly target: Target;
-  readonly contact: Contact;
+  readonly connectionState: ConnectionState;
   readonly log: Logger;
-  /** Called when the server was heard of for the first time. */
+  /** Called at the first answer of the server. */
   readonly #met: () => void;
-  readonly #courses = new Set<Course>();
-  readonly #calls = new Set<Step>();
+  readonly #jobs = new Set<JobState>();
+  readonly #calls = new Set<PendingCall>();
   #wire: Wire | undefined;
   #stream: ReportStream | undefined;
-  /** Sent and not acknowledged yet. */
+  /** Sent, and not acknowledged yet. */
   #batch: Batch | undefined;
   #ackBy = 0;
   #usedAt = 0;
-  #pace = FIRST_PACE;
+  #reportInterval = DEFAULT_REPORT_INTERVAL;
   #known = false;
   #timer: NodeJS.Timeout | undefined;
   #awake = false;
@@ -52,62 +52,62 @@ export class Engine implements Listener {
   constructor(target: Target, log: Logger, met: () => void) {
     this.target = target;
     this.log = log;
-    this.contact = new Contact(target.address, log);
+    this.connectionState = new ConnectionState(target.address, log);
     this.#met = met;
   }
 
-  /** Takes a course in charge and queues a step for it. */
-  submit(course: Course, step?: Step): void {
+  /** Takes charge of a job and queues a call for it. */
+  submit(jobState: JobState, pendingCall?: PendingCall): void {
     if (this.#closed) {
-      if (step?.call && !course.error)
-        this.log.warn(`headway: job ${course.job.id} is changed after its client was closed`);
-      course.stop(course.error);
+      if (pendingCall?.call && !jobState.error)
+        this.log.warn(`headway: job ${jobState.job.id} is changed after its client was closed`);
+      jobState.stop(jobState.error);
     }
-    if (!course.over && !this.#courses.has(course)) {
-      this.#courses.add(course);
-      course.beatAt = performance.now() + this.#turn(course);
+    if (!jobState.over && !this.#jobs.has(jobState)) {
+      this.#jobs.add(jobState);
+      jobState.beatAt = performance.now() + this.#turn(jobState);
     }
-    if (step) {
-      course.addStep(step);
-      if (this.contact.down) step.tried.resolve();
+    if (pendingCall) {
+      jobState.addCall(pendingCall);
+      if (this.connectionState.down) pendingCall.tried.resolve();
     }
-    course.due = 0;
+    jobState.due = 0;
     this.#wake();
   }
 
   /**
-   * Waits until all that these jobs have to say has been delivered, at most so many milliseconds. Returns those of which
-   * something is left.
+   * Waits until everything of these jobs is delivered, at most so many milliseconds. Returns the jobs that have
+   * something left.
    */
-  async linger(courses: Iterable<Course>, timeout: number): Promise<Course[]> {
-    const waiting = [...courses].filter((course) => !course.over);
-    const steps = waiting.map((course) => {
-      const step = new Step({ afterReports: true });
-      this.submit(course, step);
-      return step;
+  async waitDelivered(jobs: Iterable<JobState>, timeout: number): Promise<JobState[]> {
+    const waiting = [...jobs].filter((jobState) => !jobState.over);
+    const pendingCalls = waiting.map((jobState) => {
+      const pendingCall = new PendingCall({ afterReports: true });
+      this.submit(jobState, pendingCall);
+      return pendingCall;
     });
-    this.contact.hurry(1, performance.now());
+    this.connectionState.addWaiting(1, performance.now());
     this.#wake();
-    await within(Promise.allSettled(steps.map((step) => step.answer.promise)), timeout);
-    this.contact.hurry(-1, performance.now());
-    return waiting.filter((_, index) => !steps[index]?.answer.done);
+    await within(Promise.allSettled(pendingCalls.map((pendingCall) => pendingCall.answer.promise)), timeout);
+    this.connectionState.addWaiting(-1, performance.now());
+    return waiting.filter((_, index) => !pendingCalls[index]?.answer.done);
   }
 
-  /** All that there is something to say of. */
-  get jobs(): Course[] {
-    return [...this.#courses].filter((course) => !course.over);
+  /** The jobs that may have something to send. */
+  get jobs(): JobState[] {
+    return [...this.#jobs].filter((jobState) => !jobState.over);
   }
 
   /** Nothing more is sent. */
   close(): void {
     this.#closed = true;
-    this.#hangUp();
+    this.#disconnect();
     clearTimeout(this.#timer);
-    for (const course of this.#courses) course.stop();
-    this.#courses.clear();
+    for (const jobState of this.#jobs) jobState.stop();
+    this.#jobs.clear();
   }
 
-  // What follows is called by the event loop.
+  // The event loop calls what follows.
 
   #wake(): void {
     if (this.#awake) return;
@@ -127,7 +127,10 @@ export class Engine implements Listener {
     if (wait !== undefined) this.#timer = setTimeout(() => this.#run(), Math.ceil(wait) + 1).unref();
   }
 
-  /** What should not happen stops nothing, the process least of all, and is not tried again at once. */
+  /**
+   * A fault of the client stops nothing, least of all the process. It counts as an outage, so that it is not repeated
+   * at once.
+   */
   #safely(action: () => void): void {
     try {
       action();
@@ -139,13 +142,13 @@ export class Engine implements Listener {
   #idleFor(now: number): number | undefined {
     const moments: number[] = [];
     if (this.#batch) moments.push(this.#ackBy);
-    else if (this.#stream) moments.push(this.#usedAt + RESTS_AFTER);
-    if (this.contact.retryAt > now) {
-      moments.push(this.contact.retryAt);
+    else if (this.#stream) moments.push(this.#usedAt + STREAM_IDLE_TIMEOUT);
+    if (this.connectionState.retryAt > now) {
+      moments.push(this.connectionState.retryAt);
     } else {
-      for (const course of this.#courses) {
-        if (!this.#batch && course.reporting) moments.push(Math.max(course.due, course.retryAt));
-        if (this.#calls.size < CALLS && course.nextStep) moments.push(course.retryAt);
+      for (const jobState of this.#jobs) {
+        if (!this.#batch && jobState.reporting) moments.push(Math.max(jobState.due, jobState.retryAt));
+        if (this.#calls.size < MAX_CALLS_IN_FLIGHT && jobState.nextCall) moments.push(jobState.retryAt);
       }
     }
     return moments.length > 0 ? Math.max(Math.min(...moments) - now, 0) : undefined;
@@ -153,28 +156,28 @@ export class Engine implements Listener {
 
   #pump(now: number): void {
     if (this.#batch && now >= this.#ackBy) {
-      // The worker has kept the event loop, and an answer may lie there unread.
-      if (now > this.#ackBy + LATE) this.#ackBy = now + LATE;
+      // The worker has blocked the event loop, and an answer may have arrived unread.
+      if (now > this.#ackBy + BLOCKED_LOOP_GRACE) this.#ackBy = now + BLOCKED_LOOP_GRACE;
       else this.#outage(failed("DEADLINE_EXCEEDED", "no answer"));
     }
-    for (const course of this.#courses) {
-      if (course.waits) this.#courses.delete(course);
-      if (!course.over) continue;
-      this.#courses.delete(course);
-      if (course.error) course.letter?.refuse();
-      else course.letter?.remove();
+    for (const jobState of this.#jobs) {
+      if (jobState.waits) this.#jobs.delete(jobState);
+      if (!jobState.over) continue;
+      this.#jobs.delete(jobState);
+      if (jobState.error) jobState.file?.refuse();
+      else jobState.file?.remove();
     }
-    const rests = this.#courses.size === 0 || now >= this.#usedAt + RESTS_AFTER;
+    const rests = this.#jobs.size === 0 || now >= this.#usedAt + STREAM_IDLE_TIMEOUT;
     if (!this.#batch && this.#stream && rests) {
       this.#stream.part();
       this.#stream = undefined;
     }
-    if (now < this.contact.retryAt) return;
+    if (now < this.connectionState.retryAt) return;
     if (!this.#batch) this.#report(now);
-    for (const course of this.#courses) {
-      if (this.#calls.size >= CALLS) break;
-      const step = course.nextStep;
-      if (step && course.retryAt <= now) this.#call(course, step);
+    for (const jobState of this.#jobs) {
+      if (this.#calls.size >= MAX_CALLS_IN_FLIGHT) break;
+      const pendingCall = jobState.nextCall;
+      if (pendingCall && jobState.retryAt <= now) this.#call(jobState, pendingCall);
     }
   }
 
@@ -185,22 +188,26 @@ export class Engine implements Listener {
 
   #report(now: number): void {
     const batch = new Batch();
-    const due = [...this.#courses].filter((course) => course.reporting && course.due <= now && course.retryAt <= now);
-    batch.fill(due, now, (course) => this.#turn(course));
-    for (const { course, reporter } of batch.oversized) {
-      this.#refused(course, reporter, tooLarge());
-      course.due = now;
+    const due = [...this.#jobs].filter(
+      (jobState) => jobState.reporting && jobState.due <= now && jobState.retryAt <= now,
+    );
+    batch.fill(due, now, (jobState) => this.#turn(jobState));
+    for (const { jobState, reporter } of batch.oversized) {
+      this.#refused(jobState, reporter, tooLarge());
+      jobState.due = now;
     }
-    for (const { course, fault } of batch.faults) this.#stop(course, failed("INTERNAL", String(fault)));
+    for (const { jobState, fault } of batch.faults) this.#stop(jobState, failed("INTERNAL", String(fault)));
     if (batch.senders.length === 0) return;
     this.#stream ??= new ReportStream(this.#open(), this);
     this.#batch = batch;
-    this.#ackBy = now + PATIENCE;
+    this.#ackBy = now + ANSWER_TIMEOUT;
     this.#stream.send(batch.encode());
   }
 
-  #turn(course: Course): number {
-    return course.heartbeat > 0 ? Math.min(this.#pace, Math.max(course.heartbeat / 3, SHORTEST_PACE)) : this.#pace;
+  #turn(jobState: JobState): number {
+    return jobState.heartbeat > 0
+      ? Math.min(this.#reportInterval, Math.max(jobState.heartbeat / 3, MIN_REPORT_INTERVAL))
+      : this.#reportInterval;
   }
 
   answered(stream: ReportStream, response: StreamProgressResponse): void {
@@ -215,16 +222,16 @@ export class Engine implements Listener {
     }
     for (const { jobId, cancellation } of response.cancellations) {
       if (!cancellation) continue;
-      for (const course of this.#courses) if (course.job.id === jobId) course.cancel(cancellation);
+      for (const jobState of this.#jobs) if (jobState.job.id === jobId) jobState.cancel(cancellation);
     }
     if (response.nextReportAfter) {
-      const pace = Number(response.nextReportAfter.seconds) * 1000 + response.nextReportAfter.nanos / 1e6;
-      this.#pace = Math.min(Math.max(pace, SHORTEST_PACE), LONGEST_PACE);
+      const asked = Number(response.nextReportAfter.seconds) * 1000 + response.nextReportAfter.nanos / 1e6;
+      this.#reportInterval = Math.min(Math.max(asked, MIN_REPORT_INTERVAL), MAX_REPORT_INTERVAL);
     }
     const batch = this.#batch;
     if (batch && response.acked >= stream.sent) {
       this.#batch = undefined;
-      // What has to say no more than that it is there shall keep no process alive.
+      // A job with nothing but heartbeats must not keep the process alive.
       if (batch.senders.some(({ reporter }) => reporter)) this.#usedAt = now;
       batch.senders.forEach((sender, position) => {
         this.#acked(sender, batch.failures.get(position), now);
@@ -232,18 +239,18 @@ export class Engine implements Listener {
     }
   }
 
-  #acked({ course, reporter }: Sender, error: HeadwayError | undefined, now: number): void {
+  #acked({ jobState, reporter }: Sender, error: HeadwayError | undefined, now: number): void {
     if (!error) {
       reporter?.settle();
     } else {
-      const verdict = judge(error);
-      if (verdict === Verdict.Gone) this.#stop(course, error);
-      else if (verdict === Verdict.Refused) this.#refused(course, reporter, error);
-      else this.#later(course, error, now);
+      const policy = policyFor(error);
+      if (policy === ErrorPolicy.Stop) this.#stop(jobState, error);
+      else if (policy === ErrorPolicy.Drop) this.#refused(jobState, reporter, error);
+      else this.#retryLater(jobState, error, now);
     }
-    const turn = now + this.#turn(course);
-    course.beatAt = Math.min(course.beatAt, turn);
-    course.due = course.urgent ? now : Math.min(course.due, turn);
+    const turn = now + this.#turn(jobState);
+    jobState.beatAt = Math.min(jobState.beatAt, turn);
+    jobState.due = jobState.urgent ? now : Math.min(jobState.due, turn);
   }
 
   ended(stream: ReportStream, error: HeadwayError | undefined): void {
@@ -257,7 +264,7 @@ export class Engine implements Listener {
   }
 
   #heard(): void {
-    this.contact.heard();
+    this.connectionState.answered();
     if (!this.#known) {
       this.#known = true;
       this.#met();
@@ -268,119 +275,122 @@ export class Engine implements Listener {
     const stream = this.#stream;
     this.#stream = undefined;
     stream?.close();
-    for (const { course } of this.#batch?.senders ?? []) course.due = 0;
+    for (const { jobState } of this.#batch?.senders ?? []) jobState.due = 0;
     this.#batch = undefined;
   }
 
-  #call(course: Course, step: Step): void {
-    const call = step.call;
+  #call(jobState: JobState, pendingCall: PendingCall): void {
+    const call = pendingCall.call;
     if (!call) {
-      course.answered(step, undefined);
+      jobState.answered(pendingCall, undefined);
       this.#wake();
       return;
     }
-    if (isEnd(call)) call.message.attempt = course.attempt;
+    if (isEnd(call)) call.message.attempt = jobState.attempt;
     const fault = unsendable(call);
     if (fault) {
-      this.#answer(course, step, fault);
+      this.#answer(jobState, pendingCall, fault);
       this.#wake();
       return;
     }
-    course.calling = true;
-    this.#calls.add(step);
+    jobState.calling = true;
+    this.#calls.add(pendingCall);
     const wire = this.#open();
     const called = (answer: Job | HeadwayError) => {
-      // A call that was broken off is not under way any more.
-      if (wire !== this.#wire || !this.#calls.delete(step)) return;
-      course.calling = false;
-      this.#safely(() => this.#answer(course, step, answer));
+      // A cancelled call is not in flight any more.
+      if (wire !== this.#wire || !this.#calls.delete(pendingCall)) return;
+      jobState.calling = false;
+      this.#safely(() => this.#answer(jobState, pendingCall, answer));
       this.#wake();
     };
-    wire.place(call, { timeout: PATIENCE }).then(called, (error) => called(fromGrpc(error)));
+    wire.place(call, { timeout: ANSWER_TIMEOUT }).then(called, (error) => called(fromGrpc(error)));
   }
 
-  #answer(course: Course, step: Step, answer: Job | HeadwayError): void {
+  #answer(jobState: JobState, pendingCall: PendingCall, answer: Job | HeadwayError): void {
     if (!(answer instanceof HeadwayError)) {
-      if (answer.id !== course.job.id) {
+      if (answer.id !== jobState.job.id) {
         this.#outage(failed("UNKNOWN", "an answer to something else"));
         return;
       }
       this.#heard();
-      course.answered(step, answer);
-      course.due = 0;
-      course.beatAt = performance.now() + this.#turn(course);
+      jobState.answered(pendingCall, answer);
+      jobState.due = 0;
+      jobState.beatAt = performance.now() + this.#turn(jobState);
       return;
     }
-    const verdict = judge(answer);
-    if (verdict === Verdict.Later) {
-      this.#later(course, answer, performance.now());
-      step.tried.resolve();
-    } else if (verdict !== Verdict.Away || (keepsOut(answer) && step.call?.kind === "CreateJobRequest")) {
-      this.#declined(course, step, answer);
+    const policy = policyFor(answer);
+    if (policy === ErrorPolicy.Retry) {
+      this.#retryLater(jobState, answer, performance.now());
+      pendingCall.tried.resolve();
+    } else if (
+      policy !== ErrorPolicy.Reconnect ||
+      (deniesAccess(answer) && pendingCall.call?.kind === "CreateJobRequest")
+    ) {
+      this.#declined(jobState, pendingCall, answer);
     } else {
       this.#outage(answer);
     }
   }
 
-  #declined(course: Course, step: Step, error: HeadwayError): void {
-    const call = step.call;
+  #declined(jobState: JobState, pendingCall: PendingCall, error: HeadwayError): void {
+    const call = pendingCall.call;
     if (call?.kind === "FinishJobRequest" && call.message.results !== undefined && error.code === "INVALID_ARGUMENT") {
-      this.#notice("the results of job % were refused, so it ends without", course, error);
+      this.#warn("the results of job % were refused, so it ends without", jobState, error);
       call.message.results = undefined;
-    } else if (call?.kind === "UpdateJobRequest" && judge(error) !== Verdict.Gone) {
-      this.#notice("a change of job % was refused", course, error);
-      course.answered(step, undefined);
+    } else if (call?.kind === "UpdateJobRequest" && policyFor(error) !== ErrorPolicy.Stop) {
+      this.#warn("a change of job % was refused", jobState, error);
+      jobState.answered(pendingCall, undefined);
     } else {
-      this.#stop(course, error);
+      this.#stop(jobState, error);
     }
   }
 
-  #stop(course: Course, error: HeadwayError): void {
-    if (course.over) return;
-    this.#notice("job % is no longer reported", course, error);
-    course.stop(error);
+  #stop(jobState: JobState, error: HeadwayError): void {
+    if (jobState.over) return;
+    this.#warn("job % is no longer reported", jobState, error);
+    jobState.stop(error);
   }
 
-  #refused(course: Course, reporter: Sender["reporter"], error: HeadwayError): void {
+  #refused(jobState: JobState, reporter: Sender["reporter"], error: HeadwayError): void {
     if (!reporter) {
-      // Nothing in a heartbeat could be put right.
-      this.#stop(course, error);
+      // A heartbeat has nothing that could be left out.
+      this.#stop(jobState, error);
       return;
     }
-    this.#notice("a report of job % was refused", course, error);
+    this.#warn("a report of job % was refused", jobState, error);
     reporter.refused(error);
   }
 
-  #later(course: Course, error: HeadwayError, now: number): void {
-    if (!course.retryAt) this.#notice("job % has to wait", course, error);
-    course.retryAt = now + Math.min(Math.max(error.retryAfter || 1_000, 100), 60_000) * chance(1, 1.2);
+  #retryLater(jobState: JobState, error: HeadwayError, now: number): void {
+    if (!jobState.retryAt) this.#warn("job % has to wait", jobState, error);
+    jobState.retryAt = now + Math.min(Math.max(error.retryAfter || 1_000, 100), 60_000) * chance(1, 1.2);
   }
 
-  #notice(text: string, course: Course, error: HeadwayError): void {
-    this.log.warn(`headway: ${text.replace("%", () => course.job.id)}: ${inOneLine(error)}`);
+  #warn(text: string, jobState: JobState, error: HeadwayError): void {
+    this.log.warn(`headway: ${text.replace("%", () => jobState.job.id)}: ${inOneLine(error)}`);
   }
 
   #outage(error: HeadwayError): void {
-    // Who says these is well, or gRPC connects anew by itself. After all else the connection is not believed: what went
-    // wrong on it once, in its compressed headers for example, stays wrong for all later calls.
+    // A server that says these is healthy, or gRPC reconnects by itself. After any other error the connection is not
+    // trusted: a fault on it, in its compressed headers for example, may stay for all later calls.
     if (error.code === "UNAVAILABLE" || error.code === "RESOURCE_EXHAUSTED") this.#dropStream();
-    else this.#hangUp();
-    this.contact.lost(error, performance.now());
-    for (const course of this.#courses) course.giveUpWaiting();
+    else this.#disconnect();
+    this.connectionState.failed(error, performance.now());
+    for (const jobState of this.#jobs) jobState.giveUpWaiting();
   }
 
-  /** Closes the connection, and with it all calls that are under way. */
-  #hangUp(): void {
+  /** Closes the connection, and with it all calls in flight. */
+  #disconnect(): void {
     this.#dropStream();
     this.#calls.clear();
-    for (const course of this.#courses) course.calling = false;
+    for (const jobState of this.#jobs) jobState.calling = false;
     const wire = this.#wire;
     this.#wire = undefined;
     wire?.close();
   }
 }
 
-/** Waits for the promise, at most so many milliseconds; meanwhile the process stays alive. */
+/** Waits for the promise, at most so many milliseconds. Meanwhile the process stays alive. */
 export async function within(promise: Promise<unknown>, timeout: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const over = new Promise<void>((resolve) => {

@@ -7,13 +7,13 @@ import { Status } from "./gen/google/rpc/status.js";
 /** The name of a google.rpc.Code: "NOT_FOUND", "UNAVAILABLE", … */
 export type Code = keyof typeof status;
 
-/** A field of a request that is at fault: its path, and what it must be. */
+/** An invalid field of a request: its path, and what it must be. */
 export interface FieldFault {
   readonly field: string;
   readonly description: string;
 }
 
-/** What `HeadwayError` says beside its code and message. */
+/** The details of a `HeadwayError` besides its code and message. */
 export interface ErrorDetails {
   reason?: string;
   fields?: readonly FieldFault[];
@@ -25,11 +25,11 @@ export class HeadwayError extends Error {
   override name = "HeadwayError";
   /** The name of the google.rpc.Code. */
   readonly code: Code;
-  /** A name of headway.v1.ErrorReason, such as `JOB_ENDED`; empty if no Headway server said this. */
+  /** A name of headway.v1.ErrorReason, such as `JOB_ENDED`; empty if the error does not come from a Headway server. */
   readonly reason: string;
-  /** The fields at fault. */
+  /** The invalid fields. */
   readonly fields: readonly FieldFault[];
-  /** Milliseconds after which the server asks to be tried again, if it does. */
+  /** Milliseconds that the server asks to wait before the next try, if it does. */
   readonly retryAfter: number | undefined;
 
   constructor(code: Code, message: string, details: ErrorDetails = {}) {
@@ -51,20 +51,22 @@ export class InvalidError extends HeadwayError {
   override name = "InvalidError";
 }
 
-/** The job's state does not allow it: ended, not started, or in another worker's hands. See `reason`. */
+/**
+ * The job's state does not allow this call: it has ended, is not started, or belongs to another worker. See `reason`.
+ */
 export class StateError extends HeadwayError {
   override name = "StateError";
 }
 
-/** The server, or its database, does not answer. Worth a retry. */
+/** The server, or its database, does not answer. Try again later. */
 export class UnavailableError extends HeadwayError {
   override name = "UnavailableError";
 }
 
-/** Somebody wants the job to end early: the `reason` of `job.signal`. Let it pass; the job ends CANCELLED. */
+/** A cancellation request: the `reason` of `job.signal`. Do not catch it; the job ends CANCELLED. */
 export class JobCancelled extends Error {
   override name = "JobCancelled";
-  /** Why, in the words of whom wants it. */
+  /** The reason given with the request. */
   readonly reason: string;
   /** When the server ends the job itself, if that is known. */
   readonly deadline: Date | undefined;
@@ -83,12 +85,12 @@ const KINDS: Partial<Record<Code, typeof HeadwayError>> = {
   UNAVAILABLE: UnavailableError,
 };
 
-/** The error that goes with a code. */
+/** The error class for a code. */
 export function failed(code: Code, message: string, details: ErrorDetails = {}): HeadwayError {
   return new (KINDS[code] ?? HeadwayError)(code, message, details);
 }
 
-/** For what is not even sent: no session, a malformed target. */
+/** For calls that cannot be sent: no session, a malformed target. */
 export function invalid(message: string): HeadwayError {
   return failed("INVALID_ARGUMENT", message);
 }
@@ -117,13 +119,13 @@ export function fromStatus(answer: Status): HeadwayError {
         if (delay) details.retryAfter = Number(delay.seconds) * 1000 + delay.nanos / 1e6;
       }
     } catch {
-      // What cannot be read is left out.
+      // Unreadable details are left out.
     }
   }
   return failed(codeName(answer.code), answer.message, details);
 }
 
-/** Decodes what a gRPC call failed with. */
+/** Decodes the error of a gRPC call. */
 export function fromGrpc(error: unknown): HeadwayError {
   if (error instanceof HeadwayError) return error;
   const fault = error as Partial<ServiceError>;
@@ -133,7 +135,7 @@ export function fromGrpc(error: unknown): HeadwayError {
       const answer = Status.decode(value as Buffer);
       if (answer.code === fault.code) return fromStatus(answer);
     } catch {
-      // Then the code and the text have to do.
+      // Then the code and the text must suffice.
     }
   }
   return failed(codeName(fault.code), fault.details ?? "");

@@ -1,8 +1,8 @@
-/** Names and moments that a worker can choose without asking anybody. */
+/** Ids and random numbers that a worker can choose on its own. */
 
 import { randomBytes } from "node:crypto";
 
-/** A number between the two, so that many clients do not come back at the same moment. */
+/** A random number between the two, so that many clients do not retry at the same moment. */
 export function chance(low: number, high: number): number {
   return low + (high - low) * Math.random();
 }
@@ -17,7 +17,10 @@ export function uuid7(): string {
   return bytes.toString("hex");
 }
 
-/** Microseconds of the wall clock, as finely as it can be told; never behind it, as `performance` is after a sleep. */
+/**
+ * Microseconds of the wall clock, as precise as possible. Unlike `performance`, it is right after the machine has
+ * slept.
+ */
 export function microseconds(): number {
   return Math.max(Math.floor((performance.timeOrigin + performance.now()) * 1000), Date.now() * 1000);
 }

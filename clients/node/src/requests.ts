@@ -1,72 +1,76 @@
-/** What jobs are created and found by, and how a watch is taken up again. */
+/** Options to create and find jobs, and how a watch continues. */
 
 import { setTimeout } from "node:timers/promises";
 import { failed, type HeadwayError, invalid } from "./errors.js";
 import { Job, JobStatus } from "./gen/headway/v1/job.js";
 import { CreateJobRequest, ListJobsRequest } from "./gen/headway/v1/job_service.js";
 import { chance, uuid7 } from "./ids.js";
-import { duration, type Status } from "./state.js";
-import { asSize, clean, NAME_LENGTH, whole } from "./values.js";
+import { duration, type Status } from "./job-view.js";
+import { asSize, clean, MAX_NAME_LENGTH, whole } from "./values.js";
 
 const HEARTBEAT_TIMEOUT = 60_000;
-const UNIT_LENGTH = 32;
-const LABEL_LENGTH = 256;
+const MAX_UNIT_LENGTH = 32;
+const MAX_LABEL_LENGTH = 256;
 
-/** Which session, and what breaks the call off. */
+/** The session, and what aborts the call. */
 export interface Options {
   /** A secret of 1 to 256 bytes; else the client's own, else HEADWAY_SESSION. */
   session?: string | undefined;
-  /** Breaks the call off; it then rejects with the signal's reason. */
+  /** Aborts the call, which then rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
-/** What a job can be created with, besides its name; spans are in milliseconds, limits in job.proto. */
+/** Options of a new job, besides its name. Durations are in milliseconds, limits are in job.proto. */
 export interface CreateOptions {
   /** A secret of 1 to 256 bytes; else the client's own, else HEADWAY_SESSION. */
   session?: string | undefined;
-  /** 32 lower-case hexadecimal digits of one's own; else a new UUIDv7. */
+  /** 32 lower-case hexadecimal digits of your choice; else a new UUIDv7. */
   jobId?: string | undefined;
-  /** Who or what starts it. */
+  /** Who or what starts the job. */
   invoker?: string | undefined;
-  /** How much there is to do, in units; 0 = not known yet. */
+  /** The amount of work, in units; 0 = not known yet. */
   size?: number | undefined;
-  /** What is counted: "records". */
+  /** Names what is counted: "records". */
   unit?: string | undefined;
-  /** To filter by. */
+  /** Labels to filter by. */
   labels?: Record<string, string> | undefined;
-  /** Time without contact after which it counts as LOST; 60,000 by default, 0 = never. */
+  /** Time without contact after which the job counts as LOST; 60,000 by default, 0 = never. */
   heartbeatTimeout?: number | undefined;
-  /** Time without progress after which it counts as stalled; never by default. */
+  /** Time without progress after which the job counts as stalled; never by default. */
   stallTimeout?: number | undefined;
-  /** How long it is kept after its end; the server's setting by default. */
+  /** How long the server keeps the job after its end; the server's setting by default. */
   retention?: number | undefined;
-  /** It waits for a worker, who calls `resume`. Its creator gives it no heartbeats, and need not end it. */
+  /** The job waits for a worker that calls `resume`. Its creator sends no heartbeats, and need not end it. */
   pending?: boolean | undefined;
-  /** The id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit, labels, progress,
-   * counters and variables, the checkpoint. What is given here wins. */
+  /**
+   * The id of a job that has ended, or is LOST. The new job begins with the old one's name, invoker, size, unit,
+   * labels, progress, counters and variables (the checkpoint). Options given here win.
+   */
   continues?: string | undefined;
-  /** Finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none, the
-   * job is created with it. So `create` can be called at every start: "nightly-2026-11"; at most 256 characters. A key is no
-   * lock: a former worker that is still at work learns of it by `stopSignal`. */
+  /**
+   * Finds the unfinished job of the session that has this key, and takes it over from its worker. If there is none, a
+   * job is created with the key. So `create` can be called at every start: "nightly-2026-11"; at most 256 characters. A
+   * key is no lock: a former worker that is still at work learns of the take-over by `stopSignal`.
+   */
   key?: string | undefined;
 }
 
-/** Which jobs of a session to list: those that pass all of these. */
+/** Selects jobs of a session: those that match all of these. */
 export interface ListOptions extends Options {
   statuses?: Status[] | undefined;
   name?: string | undefined;
   invoker?: string | undefined;
   labels?: Record<string, string> | undefined;
   stalled?: boolean | undefined;
-  /** How many are fetched at a time: 50 by default, at most 1,000. */
+  /** The number of jobs in one call: 50 by default, at most 1,000. */
   pageSize?: number | undefined;
 }
 
-/** How long to follow something. */
+/** How long to watch. */
 export interface FollowOptions extends Options {
-  /** Milliseconds in all, then HeadwayError, DEADLINE_EXCEEDED; as long as it takes by default. */
+  /** Milliseconds in all, then HeadwayError, DEADLINE_EXCEEDED; no limit by default. */
   timeout?: number | undefined;
-  /** Called each time before a broken connection is taken up again; what it throws ends the watch. */
+  /** Called each time before a broken connection is opened again. An exception of it ends the watch. */
   onBroken?: ((error: HeadwayError) => void) | undefined;
 }
 
@@ -74,12 +78,12 @@ export function createRequest(session: string, name: string, options: CreateOpti
   return CreateJobRequest.fromPartial({
     sessionId: session,
     jobId: options.jobId || uuid7(),
-    name: clean(name, NAME_LENGTH),
-    invoker: clean(options.invoker ?? "", NAME_LENGTH),
+    name: clean(name, MAX_NAME_LENGTH),
+    invoker: clean(options.invoker ?? "", MAX_NAME_LENGTH),
     size: whole(asSize(options.size)),
-    unit: clean(options.unit ?? "", UNIT_LENGTH),
+    unit: clean(options.unit ?? "", MAX_UNIT_LENGTH),
     labels: new Map(
-      Object.entries(options.labels ?? {}).map(([key, value]) => [clean(key), clean(value, LABEL_LENGTH)]),
+      Object.entries(options.labels ?? {}).map(([key, value]) => [clean(key), clean(value, MAX_LABEL_LENGTH)]),
     ),
     heartbeatTimeout: duration(options.heartbeatTimeout ?? HEARTBEAT_TIMEOUT),
     stallTimeout: options.stallTimeout === undefined ? undefined : duration(options.stallTimeout),
@@ -115,7 +119,7 @@ function statusNumber(status: Status): JobStatus {
   return number;
 }
 
-/** When a watch has to be over, and how long to wait before it is taken up again. */
+/** When a watch must end, and how long to wait before it reconnects. */
 export class Deadline {
   readonly #end: number;
   #tries = 0;
@@ -124,7 +128,7 @@ export class Deadline {
     this.#end = timeout === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeout;
   }
 
-  /** Milliseconds left, undefined if there is no end. */
+  /** Milliseconds left; undefined if there is no limit. */
   get left(): number | undefined {
     return Number.isFinite(this.#end) ? Math.max(this.#end - performance.now(), 0) : undefined;
   }
@@ -133,7 +137,7 @@ export class Deadline {
     this.#tries = 0;
   }
 
-  /** Waits a while after a watch broke off. Throws if its time is over, and the error if that is final. */
+  /** Waits a while after a broken connection. Throws if the time is over, and the error if it is final. */
   async pause(error: HeadwayError, { signal, onBroken }: FollowOptions): Promise<void> {
     const left = this.left;
     if (left === 0 || (left !== undefined && error.code === "DEADLINE_EXCEEDED")) {
@@ -141,7 +145,7 @@ export class Deadline {
     }
     if (error.code !== "UNAVAILABLE" && error.code !== "CANCELLED") throw error;
     onBroken?.(error);
-    // A stream ends by itself now and then.
+    // The server ends a stream normally now and then.
     if (error.reason === "STREAM_EXPIRED" && this.#tries === 0) return;
     this.#tries += 1;
     const pause = Math.min(100 * 2 ** Math.min(this.#tries, 6), 5_000) * chance(0.5, 1);

@@ -1,11 +1,12 @@
 /**
- * What could not be delivered, on disk until it is: one file for each job of each process.
+ * Keeps on disk what could not be delivered: one file for each job of each process.
  *
  * The folder is HEADWAY_SPOOL, else headway/spool in the user's state folder ($XDG_STATE_HOME or ~/.local/state); an
- * empty HEADWAY_SPOOL turns it off. A file holds session ids, which are secrets: it is readable by its user alone (0600,
- * in a folder of 0700), and neither encrypted nor safe from root. There are at most 100 files, of at most 8 MiB each.
+ * empty HEADWAY_SPOOL turns the spool off. A file contains session ids, which are secrets: only its user can read it
+ * (0600, in a folder of 0700). It is neither encrypted nor safe from root. There are at most 100 files, of at most 8
+ * MiB each.
  *
- * Node has no locks for files. Two processes may send the same file, which counts once; what has been written anew
+ * Node has no file locks. Two processes may send the same file; it still counts once. A file that was written again
  * meanwhile is not removed.
  */
 
@@ -13,77 +14,77 @@ import fs from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
 import { crc32 } from "node:zlib";
-import { CODECS, encode, type Word } from "./calls.js";
+import { CODECS, encode, type SpoolRequest } from "./calls.js";
 import { uuid7 } from "./ids.js";
 import type { Target } from "./target.js";
 
-const FILES = 100;
-const BYTES = 8 * 1024 * 1024;
-const ROOM = 4096;
+const MAX_FILES = 100;
+const MAX_FILE_BYTES = 8 * 1024 * 1024;
+const FILE_OVERHEAD = 4096;
 const VERSION = 1;
 const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = fs.constants;
 
 /**
- * What one job has left to say, in order, and to whom. Reports have the sequences that they had, so that what did arrive
- * is not counted twice.
+ * What one job has left to send, in order, and to which server. Reports keep their sequences, so that a report that did
+ * arrive does not count twice.
  */
-export interface Words {
+export interface SpoolRecord {
   address: string;
   tls: boolean;
   jobId: string;
   name: string;
-  words: Word[];
+  requests: SpoolRequest[];
 }
 
-/** As JSON of at most 8 MiB. What has no room are record errors, the last ones first. */
-export function toFile({ address, tls, jobId, name, words }: Words): string {
-  const requests = words.map((word) => [word.kind, base64(encode(word))] as const);
-  let size = requests.reduce((sum, [, text]) => sum + text.length + 32, 0);
-  for (let at = words.length - 1; at >= 0 && size > BYTES - ROOM; at -= 1) {
-    const word = words[at];
-    if (word?.kind !== "ReportProgressRequest") continue;
-    const short = base64(encode({ kind: word.kind, message: { ...word.message, recordErrors: [] } }));
-    size -= (requests[at]?.[1].length ?? 0) - short.length;
-    requests[at] = [word.kind, short];
+/** Gives JSON of at most 8 MiB. If there is no room, it drops record errors, the last ones first. */
+export function toFile({ address, tls, jobId, name, requests }: SpoolRecord): string {
+  const encoded = requests.map((request) => [request.kind, base64(encode(request))] as const);
+  let size = encoded.reduce((sum, [, text]) => sum + text.length + 32, 0);
+  for (let at = requests.length - 1; at >= 0 && size > MAX_FILE_BYTES - FILE_OVERHEAD; at -= 1) {
+    const request = requests[at];
+    if (request?.kind !== "ReportProgressRequest") continue;
+    const short = base64(encode({ kind: request.kind, message: { ...request.message, recordErrors: [] } }));
+    size -= (encoded[at]?.[1].length ?? 0) - short.length;
+    encoded[at] = [request.kind, short];
   }
-  return JSON.stringify({ version: VERSION, target: address, tls, job: jobId, name, requests });
+  return JSON.stringify({ version: VERSION, target: address, tls, job: jobId, name, requests: encoded });
 }
 
-/** Error if this is not what `toFile` makes, or not of this version. */
-export function fromFile(text: string): Words {
-  const letter = parse(text);
-  if (letter.version !== VERSION) throw new Error(`it is of version ${letter.version}`);
+/** Error if `toFile` did not make this text, or if it has another version. */
+export function fromFile(text: string): SpoolRecord {
+  const content = parse(text);
+  if (content.version !== VERSION) throw new Error(`it is of version ${content.version}`);
   try {
-    const words = (letter.requests as [Word["kind"], string][]).map(
-      ([kind, data]) => ({ kind, message: CODECS[kind].decode(Buffer.from(data, "base64")) }) as Word,
+    const requests = (content.requests as [SpoolRequest["kind"], string][]).map(
+      ([kind, data]) => ({ kind, message: CODECS[kind].decode(Buffer.from(data, "base64")) }) as SpoolRequest,
     );
-    const { target, tls, job, name } = letter;
-    return { address: String(target), tls: Boolean(tls), jobId: String(job), name: String(name), words };
+    const { target, tls, job, name } = content;
+    return { address: String(target), tls: Boolean(tls), jobId: String(job), name: String(name), requests };
   } catch (error) {
     throw new Error(`it is damaged: ${(error as Error).name}`);
   }
 }
 
-/** A file of the spool in the hands of this process, until `remove`, `refuse` or `release`. */
-export class Letter {
-  static readonly #inHand = new Set<string>();
+/** A file of the spool that this process has claimed, until `remove`, `refuse` or `release`. */
+export class SpoolFile {
+  static readonly #claimed = new Set<string>();
   readonly path: string;
   readonly #mark: string;
 
   private constructor(file: string, about: fs.Stats) {
     this.path = file;
     this.#mark = markOf(about);
-    Letter.#inHand.add(file);
+    SpoolFile.#claimed.add(file);
   }
 
-  /** Puts the file there as a whole, or not at all. */
-  static write(file: string, words: Words): Letter {
+  /** Writes the whole file, or nothing. */
+  static write(file: string, record: SpoolRecord): SpoolFile {
     const draft = file.replace(/\.json$/, `.${process.pid}.tmp`);
     fs.rmSync(draft, { force: true });
     const handle = fs.openSync(draft, O_WRONLY | O_CREAT | O_EXCL, 0o600);
     let about: fs.Stats;
     try {
-      fs.writeFileSync(handle, toFile(words));
+      fs.writeFileSync(handle, toFile(record));
       fs.fsyncSync(handle);
       about = fs.fstatSync(handle);
       fs.renameSync(draft, file);
@@ -94,18 +95,18 @@ export class Letter {
       fs.closeSync(handle);
     }
     sync(path.dirname(file));
-    return new Letter(file, about);
+    return new SpoolFile(file, about);
   }
 
-  /** Takes the file in hand, and what is in it; undefined if it is gone, in hand already, or another user's. */
-  static claim(file: string): { letter: Letter; text: string } | undefined {
-    if (Letter.#inHand.has(file)) return undefined;
+  /** Claims the file and reads it; undefined if it is gone, claimed already, or belongs to another user. */
+  static claim(file: string): { file: SpoolFile; text: string } | undefined {
+    if (SpoolFile.#claimed.has(file)) return undefined;
     let handle: number | undefined;
     try {
       handle = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
       const about = fs.fstatSync(handle);
       if (!about.isFile() || about.uid !== userId(about.uid)) return undefined;
-      return { text: fs.readFileSync(handle, "utf8"), letter: new Letter(file, about) };
+      return { text: fs.readFileSync(handle, "utf8"), file: new SpoolFile(file, about) };
     } catch {
       return undefined;
     } finally {
@@ -113,7 +114,7 @@ export class Letter {
     }
   }
 
-  /** All of it has arrived. */
+  /** Everything in it has arrived. */
   remove(): void {
     quietly(() => {
       if (this.#unchanged()) fs.unlinkSync(this.path);
@@ -121,7 +122,7 @@ export class Letter {
     this.release();
   }
 
-  /** The server will never take it: it stays beside, for people to look at. Where it is now. */
+  /** The server will never accept it. The file stays beside the others, for people to look at. Returns its new path. */
   refuse(): string {
     const refused = this.path.replace(/\.json$/, ".refused");
     quietly(() => {
@@ -129,24 +130,24 @@ export class Letter {
       fs.renameSync(this.path, refused);
       const place = path.dirname(this.path);
       const old = fs.readdirSync(place).filter((name) => name.endsWith(".refused"));
-      for (const name of old.sort().slice(0, -FILES)) fs.rmSync(path.join(place, name), { force: true });
+      for (const name of old.sort().slice(0, -MAX_FILES)) fs.rmSync(path.join(place, name), { force: true });
     });
     this.release();
     return refused;
   }
 
-  /** Leaves the file to whoever takes it up next. */
+  /** Leaves the file to the next process. */
   release(): void {
-    Letter.#inHand.delete(this.path);
+    SpoolFile.#claimed.delete(this.path);
   }
 
-  /** It may have been written anew by another process: then there is more to send. */
+  /** Another process may have written it again: then there is more to send. */
   #unchanged(): boolean {
     return markOf(fs.statSync(this.path)) === this.#mark;
   }
 }
 
-/** Where the files are, whether it exists or not; undefined if there shall be none. */
+/** Where the files are, whether the folder exists or not; undefined = no spool. */
 export function folder(): string | undefined {
   const given = process.env.HEADWAY_SPOOL;
   if (given !== undefined) return given || undefined;
@@ -158,7 +159,7 @@ function home(): string | undefined {
   try {
     return homedir();
   } catch {
-    // A user whom the system does not know has none, as in some containers.
+    // A user that the system does not know has no home, as in some containers.
     return undefined;
   }
 }
@@ -167,12 +168,12 @@ function stateOf(place: string | undefined): string | undefined {
   return place && path.join(place, ".local", "state");
 }
 
-/** The files that wait for this server, oldest first; of that job alone, if one is given. */
-export function letters(target: Target, jobId?: string): string[] {
+/** The files that wait for this server, oldest first; only those of one job if an id is given. */
+export function waitingFiles(target: Target, jobId?: string): string[] {
   const place = folder();
   if (place === undefined) return [];
-  const begin = `${mark(target.address, target.tls)}-`;
-  const end = jobId ? `-${plain(jobId)}.json` : ".json";
+  const begin = `${serverKey(target.address, target.tls)}-`;
+  const end = jobId ? `-${fileNameId(jobId)}.json` : ".json";
   try {
     const names = fs.readdirSync(place).filter((name) => name.startsWith(begin) && name.endsWith(end));
     return names.sort().map((name) => path.join(place, name));
@@ -181,49 +182,49 @@ export function letters(target: Target, jobId?: string): string[] {
   }
 }
 
-/** Whose letter it is, as its name says. */
-export function jobIn(file: string): string {
+/** The job's id in the file's name. */
+export function jobInName(file: string): string {
   return path.basename(file, ".json").split("-").at(-1) ?? "";
 }
 
 /**
- * Writes these words down, in place of those `before` if there were some. Error if the spool is full or switched off,
- * or if its folder is not the user's alone.
+ * Saves this record, in place of the file `before` if there was one. Error if the spool is full or turned off, or if
+ * others can read its folder.
  */
-export function write(words: Words, before?: Letter): Letter {
+export function write(record: SpoolRecord, before?: SpoolFile): SpoolFile {
   if (before) {
-    return Letter.write(before.path, words);
+    return SpoolFile.write(before.path, record);
   }
   const place = folder();
   if (place === undefined) throw new Error("HEADWAY_SPOOL is empty, or there is no home for it");
   fs.mkdirSync(place, { mode: 0o700, recursive: true });
   const about = fs.statSync(place);
   if (about.uid !== userId(about.uid)) throw new Error(`${place} belongs to another user`);
-  // It was there before, perhaps with other things in it: its mode is not ours to change. On Windows it says nothing.
+  // The folder existed before, perhaps with other files in it. Do not change its mode. On Windows a mode says nothing.
   if (process.geteuid && about.mode & 0o077) {
     throw new Error(`${place} is open to others: chmod 700 it, or name another folder in HEADWAY_SPOOL`);
   }
-  if (fs.readdirSync(place).filter((name) => name.endsWith(".json")).length >= FILES) {
-    throw new Error(`${place} has ${FILES} files already`);
+  if (fs.readdirSync(place).filter((name) => name.endsWith(".json")).length >= MAX_FILES) {
+    throw new Error(`${place} has ${MAX_FILES} files already`);
   }
-  const name = `${mark(words.address, words.tls)}-${uuid7()}-${plain(words.jobId)}.json`;
-  return Letter.write(path.join(place, name), words);
+  const name = `${serverKey(record.address, record.tls)}-${uuid7()}-${fileNameId(record.jobId)}.json`;
+  return SpoolFile.write(path.join(place, name), record);
 }
 
-// In the name, so that a look at the folder tells whether there is something for a server. "True" and "False" are as
-// all clients write them.
-function mark(address: string, tls: boolean): string {
+// Part of the name, so that the names alone tell whether there is something for a server. All clients write "True" and
+// "False" here.
+function serverKey(address: string, tls: boolean): string {
   return crc32(`${address} ${tls ? "True" : "False"}`)
     .toString(16)
     .padStart(8, "0");
 }
 
-// The worker chooses it, and only the server says whether it is one.
-function plain(jobId: string): string {
+// The worker chooses the id, and only the server checks it.
+function fileNameId(jobId: string): string {
   return /^[\p{L}\p{N}]{1,64}$/u.test(jobId) ? jobId : "odd";
 }
 
-// The number of an inode is soon given to another file.
+// The file system soon gives the inode's number to another file.
 function markOf({ ino, mtimeMs }: fs.Stats): string {
   return `${ino} ${mtimeMs}`;
 }
@@ -240,7 +241,7 @@ function parse(text: string): { [key: string]: unknown } {
   }
 }
 
-// Windows knows no user ids: there a file's owner is as good as any.
+// Windows has no user ids: there every file counts as the user's own.
 function userId(otherwise: number): number {
   return process.geteuid?.() ?? otherwise;
 }
@@ -260,6 +261,6 @@ function quietly(action: () => void): void {
   try {
     action();
   } catch {
-    // It is a matter of tidiness alone.
+    // A failure only leaves something untidy.
   }
 }

@@ -7,10 +7,10 @@ import { invalid } from "./errors.js";
 const DEFAULT = "127.0.0.1:50051";
 const ADDRESS = /^(?:(https?):\/\/)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/[\]@]+):(\d{1,5})\/?$/;
 
-// What can be repeated without a second effect.
+// Calls that have no second effect when repeated.
 const REPEATABLE = ["GetJob", "ListJobs", "GetVariables", "GetResults", "ListRecordErrors"];
 
-/** A server's address, and what it takes to talk to it. */
+/** A server's address, and the options to connect to it. */
 export class Target {
   /** `host:port`. */
   readonly address: string;
@@ -20,8 +20,8 @@ export class Target {
   readonly #ca: string | undefined;
 
   /**
-   * Takes what is given, else HEADWAY_TARGET, HEADWAY_TOKEN and HEADWAY_CA, else 127.0.0.1:50051. InvalidError if the
-   * target or the token is malformed.
+   * Takes the given values, else HEADWAY_TARGET, HEADWAY_TOKEN and HEADWAY_CA, else 127.0.0.1:50051. InvalidError if
+   * the target or the token is malformed.
    */
   constructor(target?: string, token?: string, ca?: string) {
     const text = target || process.env.HEADWAY_TARGET || DEFAULT;
@@ -38,19 +38,19 @@ export class Target {
     this.address = `${host}:${Number(port)}`;
     this.tls = scheme === "https" || authorities !== undefined;
     this.#token = token || process.env.HEADWAY_TOKEN || undefined;
-    // What gRPC says of a header that it cannot send shows it.
+    // The error of gRPC for a header that it cannot send would show the token.
     if (this.#token && !/^[ -~]+$/.test(this.#token)) {
       throw invalid("The token must be of printable ASCII characters; perhaps there is a line break at its end.");
     }
     this.#ca = authorities;
   }
 
-  /** The value of the `authorization` header, if the server asks for one. */
+  /** The value of the `authorization` header; undefined without a token. */
   get authorization(): string | undefined {
     return this.#token && `Bearer ${this.#token}`;
   }
 
-  /** The name by which gRPC resolves it. */
+  /** The name that gRPC resolves. */
   get uri(): string {
     return `dns:${this.address}`;
   }
@@ -76,10 +76,10 @@ export function channelOptions(retry: boolean): ClientOptions {
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.keepalive_permit_without_calls": 0,
-    // gRPC waits up to two minutes between attempts to connect, much longer than a restart takes.
+    // gRPC waits up to two minutes between connection attempts, much longer than a restart takes.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 2_000,
-    // A connection that is given up is closed, whoever else is connected to that server.
+    // Closing this client's connection must really close it, even if other clients are connected to that server.
     "grpc.use_local_subchannel_pool": 1,
   };
   if (!retry) return { ...always, "grpc.enable_retries": 0 };

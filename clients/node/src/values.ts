@@ -1,52 +1,54 @@
 /**
- * Text and JSON values on their way to the server.
+ * Converts texts and JSON values for the server.
  *
- * Nothing here throws: a tracker must not stop a worker because a title holds half a character or a result a cycle.
+ * Nothing here throws: an odd title or result must never make a worker fail.
  */
 
-/** What results and variables are made of. */
+/** The values of results and variables. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-const DEPTH = 32;
+const MAX_DEPTH = 32;
 const INT64 = 2n ** 63n - 1n;
 
-/** The text as the server takes it: without U+0000 and lone surrogates, at most `limit` characters. */
+/** Makes a text that the server accepts: without U+0000 and lone surrogates, at most `limit` characters. */
 export function clean(text: unknown, limit = Number.POSITIVE_INFINITY): string {
   let plain = asText(text);
   if (plain.length > limit) {
-    // A character outside of the BMP is two units of a string.
+    // A character outside the BMP is two units of a string.
     plain = plain.slice(0, limit * 2);
     if (plain.length > limit) plain = Array.from(plain).slice(0, limit).join("");
   }
   return plain.toWellFormed().replaceAll("\0", "\ufffd");
 }
 
-/** Any value as JSON. What JSON has no word for (functions, NaN, integers beyond 2⁵³, cycles) becomes its text. */
+/**
+ * Converts any value to JSON. What JSON cannot express (functions, NaN, integers beyond 2⁵³, cycles) becomes its text.
+ */
 export function toJson(value: unknown): Json {
   return convert(value, [], "");
 }
 
-/** An object as a JSON object; see `toJson`. */
+/** Converts an object to a JSON object; see `toJson`. */
 export function toRecord(values: object): { [key: string]: Json } {
   const json = toJson(values);
   return json !== null && typeof json === "object" && !Array.isArray(json) ? json : {};
 }
 
-/** Characters of a job's name and of its invoker. */
-export const NAME_LENGTH = 256;
+/** The maximum length of a job's name and of its invoker. */
+export const MAX_NAME_LENGTH = 256;
 
-/** A number of units, or `otherwise` for what is none: NaN, infinity, a text that is no number. */
+/** A number of units, or `otherwise` for NaN, infinity and texts that are no numbers. */
 export function amount<Otherwise>(value: unknown, otherwise: Otherwise): number | Otherwise {
   const number = Number(value);
   return Number.isFinite(number) ? number : otherwise;
 }
 
-/** How much there is to do: 0, not known, for what is no amount or negative. */
+/** The amount of work: 0 (not known) for invalid and negative numbers. */
 export function asSize(value: unknown): number {
   return Math.max(amount(value ?? 0, 0), 0);
 }
 
-/** The number as it can be sent. What cannot is 0: a worker's slip must not stop all reports. */
+/** The number as it can be sent, or 0: a worker's mistake must not stop all reports. */
 export function whole(value: number | bigint): bigint {
   if (typeof value === "bigint") return clamp(value);
   if (typeof value !== "number" || Number.isNaN(value)) return 0n;
@@ -62,7 +64,7 @@ function asText(value: unknown): string {
   try {
     return typeof value === "string" ? value : String(value);
   } catch {
-    // Not even a tag can be had of a revoked proxy.
+    // A revoked proxy does not even have a tag.
     return quietly(() => Object.prototype.toString.call(value)) ?? "?";
   }
 }
@@ -89,7 +91,7 @@ function convert(value: unknown, around: object[], key: string): Json {
       return null;
     case "object":
       if (value === null) return null;
-      if (around.length > DEPTH || around.includes(value)) return clean(value);
+      if (around.length > MAX_DEPTH || around.includes(value)) return clean(value);
       try {
         return convertObject(value, [...around, value], key);
       } catch {
@@ -102,7 +104,7 @@ function convert(value: unknown, around: object[], key: string): Json {
 
 function convertObject(value: object, around: object[], key: string): Json {
   if ("toJSON" in value && typeof value.toJSON === "function") return convert(value.toJSON(key), around, key);
-  if (value instanceof Error) return clean(inWords(value));
+  if (value instanceof Error) return clean(describe(value));
   if (value instanceof Number || value instanceof String || value instanceof Boolean) {
     return convert(value.valueOf(), around, key);
   }
@@ -110,12 +112,12 @@ function convertObject(value: object, around: object[], key: string): Json {
     return Array.from(value as Iterable<unknown>, (item, index) => convert(item, around, String(index)));
   }
   const entries = value instanceof Map ? [...value] : Object.entries(value).filter(([, item]) => item !== undefined);
-  // fromEntries makes "__proto__" a property like any other.
+  // fromEntries makes "__proto__" an ordinary property.
   return Object.fromEntries(entries.map(([name, item]) => [clean(name), convert(item, around, asText(name))]));
 }
 
 /** An error, or anything else that was thrown, as the text of a job's error: "TypeError: x is not a function". */
-export function inWords(error: unknown): string {
+export function describe(error: unknown): string {
   if (!(error instanceof Error)) return asText(error);
   const name = error.name || error.constructor.name;
   return error.message ? `${name}: ${error.message}` : name;

@@ -13,7 +13,7 @@ import {
 } from "@grpc/grpc-js";
 import { type Client, type ConnectOptions, connect, InvalidError } from "@headway/client";
 import type { Call } from "#dist/calls.js";
-import { Course, Step } from "#dist/course.js";
+import { ErrorPolicy, policyFor, unsendable } from "#dist/error-policy.js";
 import { Job as JobMessage, JobStatus } from "#dist/gen/headway/v1/job.js";
 import {
   FailJobRequest,
@@ -22,20 +22,20 @@ import {
   StreamProgressResponse,
   JobServiceService as service,
 } from "#dist/gen/headway/v1/job_service.js";
-import { Letter, letters } from "#dist/spool.js";
+import { JobState, PendingCall } from "#dist/job-state.js";
+import { SpoolFile, waitingFiles } from "#dist/spool.js";
 import { Target } from "#dist/target.js";
-import { judge, unsendable, Verdict } from "#dist/verdict.js";
 
 const id = "0190b5a1c8d07b2a9c3e5f60718293a4";
 const silent = { warn() {}, info() {} };
 process.env.HEADWAY_SPOOL = "";
 
-/** A client whose server is not there. */
+/** A client of a server that does not exist. */
 function away(options: ConnectOptions = {}): Client {
   return connect({ target: "127.0.0.1:9", session: "s", exitTimeout: 0, logger: silent, ...options });
 }
 
-/** A server with one job, and the reports that it got. */
+/** A server with one job, and the reports that it received. */
 async function serve(
   state: JobMessage,
 ): Promise<{ target: string; reports: ReportProgressRequest[]; ended: string[]; stop(): void }> {
@@ -75,7 +75,7 @@ test("a logger that throws harms neither the process nor the reports", async () 
   };
   const client = away({ logger: { warn, info: warn } });
   const job = await client.create("x");
-  // The second failed try is said; somebody who waits makes it come soon.
+  // The second failed try is logged. A waiting caller makes it come soon.
   const flushed = job.flush(500);
   await said;
   assert.equal(await flushed, false);
@@ -87,7 +87,7 @@ test("what no message can hold is refused by itself, and is no outage", () => {
   const call: Call = { kind: "FailJobRequest", message: FailJobRequest.fromPartial({ jobId: id, error }) };
   const fault = unsendable(call);
   assert.ok(fault);
-  assert.equal(judge(fault), Verdict.Refused);
+  assert.equal(policyFor(fault), ErrorPolicy.Drop);
 });
 
 test("a span that is none is refused before anything is sent", async () => {
@@ -96,15 +96,15 @@ test("a span that is none is refused before anything is sent", async () => {
   }
 });
 
-test("what a closed client has written down can be sent by the next, in the same process too", async () => {
+test("what a closed client has saved can be sent by the next, in the same process too", async () => {
   const place = fs.mkdtempSync(path.join(tmpdir(), "headway-"));
   process.env.HEADWAY_SPOOL = place;
   try {
     const client = away();
     await (await client.create("x")).finish();
     await client.close();
-    const [file] = letters(new Target("127.0.0.1:9"));
-    assert.ok(file && Letter.claim(file));
+    const [file] = waitingFiles(new Target("127.0.0.1:9"));
+    assert.ok(file && SpoolFile.claim(file));
   } finally {
     process.env.HEADWAY_SPOOL = "";
     fs.rmSync(place, { recursive: true });
@@ -125,7 +125,7 @@ test("a watch ends with its client, and what is said later is a warning", async 
   assert.match(said.at(-1) ?? "", /after its client was closed/);
 });
 
-test("a fetched job is let go at the end of its block, and not ended", async () => {
+test("a fetched job is released at the end of its block, and not ended", async () => {
   const server = await serve(JobMessage.fromPartial({ id, status: JobStatus.RUNNING, attempt: 1 }));
   const client = connect({ target: server.target, session: "s", logger: silent });
   const job = await client.fetch(id);
@@ -155,13 +155,13 @@ test("reports of a job that was PENDING flow once it is known to run", async () 
   server.stop();
 });
 
-test("what was said after a flush in vain is left", () => {
-  const course = new Course("s", JobMessage.fromPartial({ id }), { heartbeat: 0, started: true });
-  course.tally.done = 1;
-  course.addStep(new Step({ afterReports: true }));
-  assert.equal([...course.reports(0)].length, 1);
-  course.tally.done = 2;
-  const left = course.remains().map(({ message }) => "progress" in message && message.progress);
+test("reports after a failed flush are left", () => {
+  const jobState = new JobState("s", JobMessage.fromPartial({ id }), { heartbeat: 0, started: true });
+  jobState.partState.done = 1;
+  jobState.addCall(new PendingCall({ afterReports: true }));
+  assert.equal([...jobState.reports(0)].length, 1);
+  jobState.partState.done = 2;
+  const left = jobState.undelivered().map(({ message }) => "progress" in message && message.progress);
   assert.deepEqual(left, [1n, 2n]);
 });
 

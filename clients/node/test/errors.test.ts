@@ -3,12 +3,12 @@ import { test } from "node:test";
 import { inspect } from "node:util";
 import { Metadata } from "@grpc/grpc-js";
 import { connect, InvalidError } from "@headway/client";
-import { Contact } from "#dist/contact.js";
+import { ConnectionState } from "#dist/connection-state.js";
+import { ErrorPolicy, policyFor } from "#dist/error-policy.js";
 import { failed, fromGrpc, StateError } from "#dist/errors.js";
 import { BadRequest, ErrorInfo, RetryInfo } from "#dist/gen/google/rpc/error_details.js";
 import { Status } from "#dist/gen/google/rpc/status.js";
 import { Target } from "#dist/target.js";
-import { judge, Verdict } from "#dist/verdict.js";
 
 function answer(code: number, statusCode = code): unknown {
   const any = (name: string, bytes: Uint8Array) => ({
@@ -46,22 +46,25 @@ test("details of another code are not believed", () => {
 });
 
 test("only what a Headway server says ends something", () => {
-  assert.equal(judge(failed("NOT_FOUND", "")), Verdict.Away);
-  assert.equal(judge(failed("NOT_FOUND", "", { reason: "JOB_NOT_FOUND" })), Verdict.Gone);
-  assert.equal(judge(failed("INVALID_ARGUMENT", "", { reason: "INVALID_REQUEST" })), Verdict.Refused);
-  assert.equal(judge(failed("INVALID_ARGUMENT", "", { reason: "MALFORMED_MESSAGE" })), Verdict.Away);
-  assert.equal(judge(failed("RESOURCE_EXHAUSTED", "", { reason: "OVERLOADED" })), Verdict.Later);
-  assert.equal(judge(failed("RESOURCE_EXHAUSTED", "")), Verdict.Away);
+  assert.equal(policyFor(failed("NOT_FOUND", "")), ErrorPolicy.Reconnect);
+  assert.equal(policyFor(failed("NOT_FOUND", "", { reason: "JOB_NOT_FOUND" })), ErrorPolicy.Stop);
+  assert.equal(policyFor(failed("INVALID_ARGUMENT", "", { reason: "INVALID_REQUEST" })), ErrorPolicy.Drop);
+  assert.equal(policyFor(failed("INVALID_ARGUMENT", "", { reason: "MALFORMED_MESSAGE" })), ErrorPolicy.Reconnect);
+  assert.equal(policyFor(failed("RESOURCE_EXHAUSTED", "", { reason: "OVERLOADED" })), ErrorPolicy.Retry);
+  assert.equal(policyFor(failed("RESOURCE_EXHAUSTED", "")), ErrorPolicy.Reconnect);
 });
 
-test("an outage is one warning, at the second failed try, and its end one notice", () => {
+test("an outage is one warning, at the second failed try, and its end one message", () => {
   const said: string[] = [];
-  const contact = new Contact("here:1", { warn: (text) => said.push(text), info: (text) => said.push(text) });
+  const connectionState = new ConnectionState("here:1", {
+    warn: (text) => said.push(text),
+    info: (text) => said.push(text),
+  });
   const error = failed("UNAVAILABLE", "gone\nfor good");
-  for (let now = 0; now < 100_000; now = contact.retryAt) contact.lost(error, now);
-  contact.heard();
-  contact.lost(error, 0);
-  contact.heard();
+  for (let now = 0; now < 100_000; now = connectionState.retryAt) connectionState.failed(error, now);
+  connectionState.answered();
+  connectionState.failed(error, 0);
+  connectionState.answered();
   assert.deepEqual(said, [
     "headway: here:1 does not answer (gone for good); the work goes on",
     "headway: here:1 answers again",

@@ -1,4 +1,4 @@
-/** Checks that what README.md shows is taken from files that are compiled. */
+/** Checks that the examples of README.md come from files that are compiled. */
 
 import { readdirSync, readFileSync } from "node:fs";
 

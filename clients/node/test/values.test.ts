@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { amount, asSize, clean, inWords, toJson, whole } from "#dist/values.js";
+import { amount, asSize, clean, describe, toJson, whole } from "#dist/values.js";
 
 test("texts are cut by characters, and hold neither U+0000 nor half characters", () => {
   assert.equal(clean("𝄞𝄞𝄞", 2), "𝄞𝄞");
@@ -47,8 +47,8 @@ test("any value becomes JSON, and nothing throws", () => {
   assert.deepEqual(Object.keys(toJson(JSON.parse('{"__proto__": 1}')) as object), ["__proto__"]);
 });
 
-test("errors in words", () => {
-  assert.equal(inWords(new TypeError("x")), "TypeError: x");
-  assert.equal(inWords(new RangeError()), "RangeError");
-  assert.equal(inWords("plain"), "plain");
+test("errors as text", () => {
+  assert.equal(describe(new TypeError("x")), "TypeError: x");
+  assert.equal(describe(new RangeError()), "RangeError");
+  assert.equal(describe("plain"), "plain");
 });

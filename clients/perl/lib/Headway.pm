@@ -7,27 +7,27 @@ use warnings;
 use Carp         qw(croak);
 use Scalar::Util qw(blessed);
 
-use Headway::Course  ();
-use Headway::Engine  ();
-use Headway::Error   ();
-use Headway::Http    ();
-use Headway::Ids     qw(chance now uuid7);
-use Headway::Job     ();
-use Headway::Json    qw(clean job_state perlish size_of span);
-use Headway::Session ();
-use Headway::Spool   ();
-use Headway::Target  ();
+use Headway::JobState ();
+use Headway::Engine   ();
+use Headway::Error    ();
+use Headway::Http     ();
+use Headway::Ids      qw(chance now uuid7);
+use Headway::Job      ();
+use Headway::Json     qw(clean job_state perlish size_of span);
+use Headway::Session  ();
+use Headway::Spool    ();
+use Headway::Target   ();
 
 our $VERSION = '0.1.0';
 
-# Seconds: until all is delivered, for a call that somebody waits for, for a new job, for one that another worker may have
-# begun (without the answer all that work would be done again), and for one long poll.
-my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_PATIENCE, $FIND_TIMEOUT, $POLL ) = ( 10, 10, 1, 5, 30 );
+# Timeouts in seconds: for delivery, for a call that a caller waits for, for a new job, for a job that another worker
+# may have begun (without the answer this worker would do all that work again), and for one long poll.
+my ( $EXIT_TIMEOUT, $CALL_TIMEOUT, $CREATE_TIMEOUT, $FIND_TIMEOUT, $POLL ) = ( 10, 10, 1, 5, 30 );
 
-# Seconds, at least, before a server that is overloaded is asked again.
-my $FIRST_PAUSE = 0.1;
+# The minimum delay (s) before an overloaded server is asked again.
+my $FIRST_RETRY_DELAY = 0.1;
 
-# Characters.
+# Limits, in characters.
 my %LENGTH       = ( name => 256, invoker => 256, unit => 32 );
 my $LABEL_LENGTH = 256;
 
@@ -58,7 +58,7 @@ sub create {
     my ( $self, %about ) = splice @_;
     my $id      = $about{job_id};
     my $begun   = length( $about{key} // q{} ) || length( $about{continues} // q{} );
-    my $end     = now() + ( $begun ? $FIND_TIMEOUT : $CREATE_PATIENCE );
+    my $end     = now() + ( $begun ? $FIND_TIMEOUT : $CREATE_TIMEOUT );
     my $session = $self->_session( \%about );
     my %request = ( session_id => $session, job_id => $id || uuid7() );
     $request{$_}             = clean( $about{$_}, $LENGTH{$_} ) for grep { defined $about{$_} } qw(name invoker unit);
@@ -70,16 +70,16 @@ sub create {
     $request{retention} = span( $about{retention} ) if defined $about{retention};
     my $labels = $about{labels} || {};
     $request{labels} = { map { clean($_) => clean( $labels->{$_}, $LABEL_LENGTH ) } keys %{$labels} } if %{$labels};
-    $self->{engine}->deliver_letters( $CREATE_PATIENCE, $id ) if $id && Headway::Spool::letters( $self->{target}, $id );
+    $self->{engine}->send_spool( $CREATE_TIMEOUT, $id ) if $id && Headway::Spool::waiting_files( $self->{target}, $id );
 
     if ($begun) {
         my $found = $self->_find_or_create( $session, \%request, $end );
         return $found if $found;
 
-        # Nobody could be asked in time: the worker begins, and its work is a job of its own.
+        # The server did not answer in time. The worker begins, and its work becomes a job of its own.
         $request{key_if_free} = JSON::PP::true();
     }
-    my $course = Headway::Course->new(
+    my $job_state = Headway::JobState->new(
         session   => $session,
         engine    => $self->{engine},
         heartbeat => $about{heartbeat_timeout} || 0,
@@ -91,11 +91,11 @@ sub create {
             size => $request{size} || 0,
         },
     );
-    my $job  = Headway::Job->new( $self, $course );
-    my $step = { method => 'CreateJob', request => \%request };
-    $self->{engine}->submit( $course, $step );
-    $self->{engine}->await( _left($end), sub { $step->{tried} } );
-    die $step->{error} if $step->{error};
+    my $job     = Headway::Job->new( $self, $job_state );
+    my $pending = { method => 'CreateJob', request => \%request };
+    $self->{engine}->submit( $job_state, $pending );
+    $self->{engine}->await( _left($end), sub { $pending->{tried} } );
+    die $pending->{error} if $pending->{error};
     return $job;
 }
 
@@ -104,7 +104,7 @@ sub resume {
     my $session = $self->_session( \%how );
     my $new_id  = uuid7();
     while (1) {
-        $self->{engine}->deliver_letters( $EXIT_TIMEOUT, $id ) if Headway::Spool::letters( $self->{target}, $id );
+        $self->{engine}->send_spool( $EXIT_TIMEOUT, $id ) if Headway::Spool::waiting_files( $self->{target}, $id );
         my $state = _unless( 'JOB_ENDED', sub { $self->_take_over( $session, $id ) } );
         $state //= _unless( 'JOB_ALREADY_CONTINUED',
             sub { job_state( $self->_call( CreateJob => $session, { job_id => $new_id, continues => $id } ) ) } );
@@ -118,12 +118,12 @@ sub _left {
     return $end > now() ? $end - now() : 0;
 }
 
-# The job that is found by its key or created: at once, as its worker must know how far it has come before it begins. Nothing
-# if the server does not answer in time. First comes what earlier workers left to say: of which job that is, only the server
-# can tell.
+# Finds the job by its key, or creates it. It waits for the answer, since the worker must know the job's progress before
+# it begins. Returns nothing if the server does not answer in time. It first sends the whole spool: only the server can
+# tell which job has the key.
 sub _find_or_create {
     my ( $self, $session, $request, $end ) = @_;
-    $self->{engine}->deliver_letters($FIND_TIMEOUT) if Headway::Spool::letters( $self->{target} );
+    $self->{engine}->send_spool($FIND_TIMEOUT) if Headway::Spool::waiting_files( $self->{target} );
     while (1) {
         local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
         my $job;
@@ -137,12 +137,12 @@ sub _find_or_create {
         my $fault = $@;
         die $fault if !blessed $fault || !$fault->isa('Headway::Error');
 
-        # It can have ended just now; and a server that is overloaded is asked again.
+        # The job may have ended just now. An overloaded server is asked again.
         next       if $fault->reason eq 'JOB_ENDED';
-        die $fault if $fault->verdict =~ /\A(?:GONE|REFUSED)\z/;
+        die $fault if $fault->error_policy =~ /\A(?:STOP|DROP)\z/;
         my $pause = $fault->retry_after || 0;
-        $pause = $FIRST_PAUSE if $pause < $FIRST_PAUSE;
-        return if $fault->verdict ne 'LATER' || $pause >= _left($end);
+        $pause = $FIRST_RETRY_DELAY if $pause < $FIRST_RETRY_DELAY;
+        return if $fault->error_policy ne 'RETRY' || $pause >= _left($end);
         $self->_sleep( $pause, $end );
     }
     return;
@@ -154,7 +154,7 @@ sub _take_over {
         $self->_call( StartJob => $session, { job_id => $id, take_over => JSON::PP::true() }, $seconds ) );
 }
 
-# What the call gives; nothing if the server refuses it for this reason.
+# The call's result; nothing if the server refuses it for this reason.
 sub _unless {
     my ( $reason, $call ) = @_;
     local ( $@, $SIG{__DIE__} ) = ( q{}, 'DEFAULT' );
@@ -164,19 +164,19 @@ sub _unless {
     return;
 }
 
-# A job that the server has given to this worker.
+# Begins the work on a job that the server has given to this worker.
 sub _attach {
     my ( $self, $session, $state ) = @_;
     my $variables = $self->variables( $state->{id}, session => $session );
-    my $course    = Headway::Course->new(
+    my $job_state = Headway::JobState->new(
         session   => $session,
         engine    => $self->{engine},
         heartbeat => $state->{heartbeat_timeout},
         job       => $state,
         $state->{status} eq 'PENDING' ? ( started => 0 ) : (),
     );
-    my $job = Headway::Job->new( $self, $course )->knows($variables);
-    $self->{engine}->submit($course);
+    my $job = Headway::Job->new( $self, $job_state )->knows($variables);
+    $self->{engine}->submit($job_state);
     return $job;
 }
 
@@ -191,14 +191,14 @@ sub fetch {
         return if _is( $@, 'NOT_FOUND' );
         die $@;
     }
-    my $course = Headway::Course->new(
+    my $job_state = Headway::JobState->new(
         session => $session,
         engine  => $self->{engine},
         started => $state->{status} ne 'PENDING',
         job     => $state,
     );
-    $course->heard_of($state);
-    my $job = Headway::Job->new( $self, $course );
+    $job_state->heard_of($state);
+    my $job = Headway::Job->new( $self, $job_state );
     $job->results( $self->results( $id, session => $session ) ) if $state->{status} eq 'COMPLETED';
     return $job;
 }
@@ -239,7 +239,7 @@ sub watch {
     };
 }
 
-# The job once it is newer, or as it is after a while. A server that is away is asked again, for as long as it takes.
+# The job when it is newer, or as it is after a while. An unreachable server is asked again, for as long as it takes.
 sub _newer {
     my ( $self, $session, $id, $revision, $end ) = @_;
     my $tries = 0;
@@ -269,7 +269,7 @@ sub _newer {
     }
 }
 
-# Whether it is an error of ours with one of these codes.
+# Whether it is an error of this library with one of these codes.
 sub _is {
     my ( $fault, @codes ) = @_;
     return blessed $fault && $fault->isa('Headway::Error') && grep { $fault->code eq $_ } @codes;
@@ -330,7 +330,7 @@ sub clear {
 
 sub flush_spool {
     my ($self) = @_;
-    return $self->{engine}->deliver_letters( 9**9**9 );
+    return $self->{engine}->send_spool( 9**9**9 );
 }
 
 sub tick {
@@ -347,18 +347,18 @@ sub close {    ## no critic (ProhibitBuiltinHomonyms)
     return;
 }
 
-# Waits until all is stored; then writes what is left to the spool, and says so.
+# Waits until everything is stored, then saves the rest in the spool and warns.
 sub _deliver {
     my ( $engine, $seconds ) = @_;
     my $end = now() + $seconds;
-    for my $course ( $engine->linger( $seconds, $engine->jobs ) ) {
-        my @left  = $course->remains or next;
-        my $place = eval { Headway::Spool::write_letter( $engine->target, $course->{job}, \@left )->path };
+    for my $job_state ( $engine->wait_delivered( $seconds, $engine->jobs ) ) {
+        my @left  = $job_state->undelivered or next;
+        my $place = eval { Headway::Spool::write_file( $engine->target, $job_state->{job}, \@left )->path };
         chomp( my $why = $place ? q{} : $@ );
-        $engine->contact->notice(
+        $engine->connection_state->warn_user(
             sprintf '%s has not answered in time; the last state of job %s is not delivered%s',
             $engine->target->address,
-            $course->id,
+            $job_state->id,
             $place
             ? " yet, and waits in $place for headway-flush or the next run"
             : ", and can't be written down: $why"
@@ -366,7 +366,7 @@ sub _deliver {
     }
     $_->stop for $engine->jobs;
     my $left = $end - now();
-    $engine->clear_post($left) if $left > 0;
+    $engine->wait_for_spool($left) if $left > 0;
     return;
 }
 
@@ -382,7 +382,7 @@ END {
     %open = ();
 }
 
-# What a caller gave as a session is taken off @_ at once: it must be in no stack trace.
+# Removes a given session from @_ at once: it must be in no stack trace.
 sub _session {
     my ( $self, $how ) = @_;
     my $session = $how->{session} // $self->{session}->();
@@ -399,7 +399,7 @@ sub _call {
         { session_id => $session, %{$request} },
         $seconds // $self->{call_timeout},
 
-        # Jobs of this process are reported meanwhile.
+        # Meanwhile the jobs of this process are reported.
         sub { $engine->turn; my $pause = ${ $engine->clock } - now(); return $pause > 0 ? $pause : 0 }
     );
 }
@@ -432,27 +432,27 @@ Headway - tells a Headway server how far long-running work has come
 
 =head1 DESCRIPTION
 
-A connection to one server, over its HTTP door. Jobs are made, read and watched here; L<Headway::Job> is a job in the hands
-of its worker. Core modules only; https:// needs IO::Socket::SSL.
+A connection to one server, over its HTTP transport. It creates, reads and watches jobs; L<Headway::Job> is a job as its
+worker sees it. Core modules only; https:// needs IO::Socket::SSL.
 
 =head2 When something is sent
 
-Updates only touch memory. There are no threads: an update looks at the clock, and when the server wants to hear of the job,
-it sends off one short request, without waiting; a later update fetches the answer. So nothing is sent while the program
-calls nothing of this client. What was said last arrives with the next call, with the end of the job, or at the end of the
+Updates only touch memory. There are no threads: an update reads the clock. If the server wants a report of the job, the
+update sends one short request, without waiting. A later update reads the answer. So nothing is sent while the program
+does not call this client. The last update arrives with the next call, with the end of the job, or at the end of the
 program. A program that waits for other things calls C<tick> now and then.
 
-While the server is away there are pauses between the tries, so that they cost the work at most 2 % of its time.
+While the server is unreachable, the delays between the tries grow, so that they cost the work at most 2 % of its time.
 
 =head2 Forks
 
-A forked child that goes on with a job reports a part of its own, named after its process, from 0, over a connection of its
-own; what the parent counted is the parent's to report. A child that leaves by C<POSIX::_exit> calls C<close> before.
+A forked child that works on a job reports a part of its own, named after its process, from 0, over a connection of its
+own. Only the parent reports what it has counted. A child that leaves by C<POSIX::_exit> calls C<close> before.
 
 =head1 METHODS
 
 Methods that ask the server wait C<call_timeout> seconds at most, and die with a L<Headway::Error>. All take
-C<< session => $id >>; else that of C<connect> is meant, else HEADWAY_SESSION.
+C<< session => $id >>; the default is that of C<connect>, else HEADWAY_SESSION.
 
 =head2 connect(%options)
 
@@ -533,7 +533,7 @@ Gives the client its turn: for programs that wait, for example in an event loop,
 =head2 flush_spool
 
 Sends what earlier processes could not deliver to this server, and counts: C<< { sent => 2, refused => 0, waiting => 0 } >>.
-This happens by itself with the first contact. See L<headway-flush>.
+This happens by itself at the first answer. See L<headway-flush>.
 
 =head2 close
 

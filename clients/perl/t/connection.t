@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# The connection: kept alive, without a delay, and nobody waits for a server that is silent.
+# The connection: kept alive, without a delay, and never waiting for a silent server.
 
 use 5.016;
 use strict;
@@ -22,7 +22,7 @@ delete @ENV{qw(HEADWAY_HTTP_TARGET HEADWAY_CA HEADWAY_TOKEN)};
 my $server = IO::Socket::INET->new( Listen => 5, LocalAddr => '127.0.0.1', LocalPort => 0 ) or die "$!\n";
 my $url    = 'http://127.0.0.1:' . $server->sockport;
 
-# One answer to what comes on a connection.
+# Answers one request on a connection.
 sub answer {
     my ( $peer, $json ) = @_;
     my $request = q{};
@@ -47,7 +47,7 @@ subtest 'Calls share a connection that sends at once' => sub {
     is_deeply $http->answer(1), { a => 2 }, 'and is answered';
 };
 
-# A server that is a forked child: for each connection what it does with each request, `undef` to close it.
+# A server in a forked child: for each connection, what it does with each request; `undef` closes it.
 sub serve {
     my ( $connections, $work ) = @_;
     my $pid = fork // die "fork: $!\n";

@@ -57,7 +57,7 @@ subtest 'What run gives back' => sub {
     is $client->get( $job->id )->{status}, 'COMPLETED', 'and the job is done';
 };
 
-subtest 'A wish to cancel' => sub {
+subtest 'A cancellation request' => sub {
     my $job = $client->create;
     $client->cancel( $job->id, reason => 'wrong file' );
     ok $job->flush, 'the next report';

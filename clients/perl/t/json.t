@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# Values on their way to the server and back, and errors.
+# Values for the server and back, and errors.
 
 use 5.016;
 use strict;
@@ -43,13 +43,14 @@ my $told = {
     ],
 };
 my $error = Headway::Error->from_response( 429, $told );
-is_deeply [ map { $error->$_ } qw(code reason retry_after verdict) ], [qw(RESOURCE_EXHAUSTED OVERLOADED 1.5 LATER)],
+is_deeply [ map { $error->$_ } qw(code reason retry_after error_policy) ],
+    [qw(RESOURCE_EXHAUSTED OVERLOADED 1.5 RETRY)],
     'an error';
 is "$error", "RESOURCE_EXHAUSTED: Wait. A little.\n", 'in one line';
-is( Headway::Error->from_response( 404, undef )->verdict, 'AWAY', 'a proxy ends nothing' );
-is( Headway::Error->new( code => 'INVALID_ARGUMENT', reason => 'MALFORMED_MESSAGE' )->verdict,
-    'REFUSED', 'what the server cannot read does not hold up the rest' );
-is( Headway::Error->new( code => 'FAILED_PRECONDITION', reason => 'STALE_ATTEMPT' )->verdict,
-    'GONE', 'a take-over does' );
+is( Headway::Error->from_response( 404, undef )->error_policy, 'RECONNECT', 'a proxy ends nothing' );
+is( Headway::Error->new( code => 'INVALID_ARGUMENT', reason => 'MALFORMED_MESSAGE' )->error_policy,
+    'DROP', 'what the server cannot read does not hold up the rest' );
+is( Headway::Error->new( code => 'FAILED_PRECONDITION', reason => 'STALE_ATTEMPT' )->error_policy,
+    'STOP', 'a take-over does' );
 
 done_testing;

@@ -37,7 +37,7 @@ subtest 'The parent forks, the child works, and somebody asks' => sub {
         close STDERR;
         $job->progress(1);
 
-        # What a command prints must not get into the connection.
+        # The output of a command must not get into the connection.
         system 'echo noise; echo noise >&2';
         $job->progress($_) for 2 .. 3;
         $job->finish( { num_added => 3 } );
@@ -213,7 +213,7 @@ subtest 'Foreign, unknown and cleared jobs' => sub {
     is $heard,              0,          'the handler of exceptions hears nothing of it';
 };
 
-subtest 'A server that is away' => sub {
+subtest 'An unreachable server' => sub {
     plan skip_all => 'the server must be one that can be stopped' if !$server->own;
     my ( $job, $other, $gone ) = map { C4::BackgroundJob->new( $sessionID, $_, 'me', 4 ) } qw(Away Other Gone);
     my $address = $ENV{HEADWAY_TARGET} =~ s{.*/}{}r;

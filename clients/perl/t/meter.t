@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# What a worker touches, without a server.
+# The methods that a worker calls, without a server.
 
 use 5.016;
 use strict;
@@ -8,11 +8,11 @@ use warnings;
 
 use Test::More;
 
-use Headway::Backlog ();
-use Headway::Course  ();
-use Headway::Error   ();
-use Headway::Meter   ();
-use Headway::Report  ();
+use Headway::Backlog  ();
+use Headway::JobState ();
+use Headway::Error    ();
+use Headway::Meter    ();
+use Headway::Reporter ();
 
 # An engine that has all jobs, and does nothing.
 sub OneEngine::new   { return bless { due => 9**9**9 }, shift }
@@ -68,7 +68,7 @@ subtest 'A checkpoint goes with its moment' => sub {
 
 subtest 'A report stays the same until it is settled' => sub {
     my $meter    = Headway::Meter->new( q{}, 0 );
-    my $reporter = Headway::Report->new($meter);
+    my $reporter = Headway::Reporter->new($meter);
     my $about    = { job_id => 'x' };
     is $reporter->report( $about, 1 ), undef, 'nothing to say';
     $meter->advance(2);
@@ -85,28 +85,28 @@ subtest 'A report stays the same until it is settled' => sub {
 };
 
 subtest 'An end waits for what was said while a report was under way' => sub {
-    my $course = Headway::Course->new( job => { id => 'x', status => 'RUNNING' }, engine => OneEngine->new );
-    my $meter  = $course->part(q{});
-    my $end    = { method => 'FinishJob', request => {}, after_reports => 1 };
+    my $job_state = Headway::JobState->new( job => { id => 'x', status => 'RUNNING' }, engine => OneEngine->new );
+    my $meter     = $job_state->part(q{});
+    my $end       = { method => 'FinishJob', request => {}, after_reports => 1 };
     $meter->advance(1);
-    my ( $report, $reporter ) = $course->next_report(0);
+    my ( $report, $reporter ) = $job_state->next_report(0);
     $meter->count('added');
-    $course->add_step($end);
+    $job_state->add_call($end);
     my %counters;
 
     for ( 1 .. 5 ) {
         $reporter->settle if $reporter;
         last              if !$end->{after_reports};
-        ( $report, $reporter ) = $course->next_report(0);
+        ( $report, $reporter ) = $job_state->next_report(0);
         %counters = ( %counters, %{ $report->{counters} || {} } ) if $report;
     }
     is_deeply \%counters, { added => 1 }, 'so it is sent';
-    is $course->next_step, $end, 'before it';
+    is $job_state->next_pending, $end, 'before it';
 };
 
 subtest 'What is refused loses only what is at fault' => sub {
     my $meter    = Headway::Meter->new( q{}, 0 );
-    my $reporter = Headway::Report->new($meter);
+    my $reporter = Headway::Reporter->new($meter);
     $meter->advance(2);
     $meter->count($_) for qw(a b);
     $meter->set( { x => 1 } );
@@ -144,20 +144,20 @@ subtest 'An item is counted when the next is asked for' => sub {
 };
 
 subtest 'An answer does not undo what was set meanwhile' => sub {
-    my %job    = ( id => 'x', status => 'RUNNING', name => 'Before', invoker => 'alice' );
-    my $course = Headway::Course->new( job => {%job} );
-    my @steps  = map { { method => 'UpdateJob', request => { job => $_, update_mask => ( keys %{$_} )[0] } } }
+    my %job       = ( id => 'x', status => 'RUNNING', name => 'Before', invoker => 'alice' );
+    my $job_state = Headway::JobState->new( job => {%job} );
+    my @calls     = map { { method => 'UpdateJob', request => { job => $_, update_mask => ( keys %{$_} )[0] } } }
         { name => 'After' }, { invoker => 'bob' };
-    $course->add_step($_) for @steps;
-    $course->answered( $steps[0], { %job, name => 'After' } );
-    is $course->{job}{invoker}, 'bob', 'but is not sent yet';
-    $course->answered( $steps[1], { %job, invoker => 'carol' } );
-    is $course->{job}{invoker}, 'carol', 'the last answer counts';
+    $job_state->add_call($_) for @calls;
+    $job_state->answered( $calls[0], { %job, name => 'After' } );
+    is $job_state->{job}{invoker}, 'bob', 'but is not sent yet';
+    $job_state->answered( $calls[1], { %job, invoker => 'carol' } );
+    is $job_state->{job}{invoker}, 'carol', 'the last answer counts';
 };
 
 subtest 'Sequences go on above those of a later clock' => sub {
     my $meter    = Headway::Meter->new( q{}, 0 );
-    my $reporter = Headway::Report->new( $meter, 0, 0 );
+    my $reporter = Headway::Reporter->new( $meter, 0, 0 );
 
     # In nanoseconds, as another worker may count.
     $reporter->number_above($_) for 4_071_006_245_678_901_233, 0, 9_223_372_036_854_775_807;

@@ -1,4 +1,4 @@
-//! One request of the stream: the reports of many jobs, and whose they are.
+//! One request of the stream: the reports of many jobs, and their senders.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use crate::contact::Moment;
-use crate::course::Course;
+use crate::connection_state::Moment;
 use crate::error::Error;
+use crate::job_state::JobState;
 use crate::proto::headway::v1::StreamProgressRequest;
 
-/// What the server takes in one message, less room for its frame.
-pub(crate) const MESSAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// What the server accepts in one message, less room for its frame.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 
-const REPORTS: usize = 1000;
-const BYTES: usize = 2 * 1024 * 1024;
+const MAX_BATCH_REPORTS: usize = 1000;
+const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
 
-/// Whose report it is: one of the course's reporters, or none for a heartbeat.
-pub(crate) type Sender = (Arc<Course>, Option<usize>);
+/// The sender of a report: one of the job's reporters, or none for a heartbeat.
+pub(crate) type Sender = (Arc<JobState>, Option<usize>);
 
-/// Filled with what is due, as far as it has room; what has none is due still.
+/// Filled with the reports that are due, as far as there is room. The rest stays due.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) request: StreamProgressRequest,
     pub(crate) senders: Vec<Sender>,
-    /// Position in `senders` → why that report was refused.
+    /// Position in `senders` → the error of that report.
     pub(crate) failures: BTreeMap<usize, Error>,
     /// Reports that fit in no request.
     pub(crate) oversized: Vec<Sender>,
@@ -33,27 +33,27 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn fill(&mut self, mut courses: Vec<Arc<Course>>, now: Moment, pace: Duration) {
-        courses.sort_by_key(|course| course.state().due);
-        for course in courses {
-            let reports = course.reports(now);
-            let turn = now + course.state().turn(pace);
+    pub(crate) fn fill(&mut self, mut jobs: Vec<Arc<JobState>>, now: Moment, pace: Duration) {
+        jobs.sort_by_key(|job_state| job_state.state().due);
+        for job_state in jobs {
+            let reports = job_state.reports(now);
+            let turn = now + job_state.state().turn(pace);
             for (reporter, report) in reports {
                 let bytes = report.encoded_len();
-                if bytes > MESSAGE_BYTES {
-                    self.oversized.push((Arc::clone(&course), reporter));
+                if bytes > MAX_MESSAGE_BYTES {
+                    self.oversized.push((Arc::clone(&job_state), reporter));
                 } else {
                     self.bytes += bytes;
-                    let full = self.bytes > BYTES || self.senders.len() == REPORTS;
+                    let full = self.bytes > MAX_BATCH_BYTES || self.senders.len() == MAX_BATCH_REPORTS;
                     if full && !self.senders.is_empty() {
                         return;
                     }
                     self.request.reports.push(report);
-                    self.senders.push((Arc::clone(&course), reporter));
+                    self.senders.push((Arc::clone(&job_state), reporter));
                 }
-                course.state().beat_at = turn;
+                job_state.state().beat_at = turn;
             }
-            course.state().due = turn;
+            job_state.state().due = turn;
         }
     }
 }

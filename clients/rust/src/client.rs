@@ -1,4 +1,4 @@
-//! The connection: where jobs are made.
+//! The connection: creates jobs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,29 +7,30 @@ use std::time::{Duration, Instant};
 
 use tonic::Code;
 
-use crate::calls::PATIENCE;
-use crate::course::{Course, Heartbeat, heartbeat};
+use crate::calls::ANSWER_TIMEOUT;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::error_policy::{ErrorPolicy, policy_for};
 use crate::job::Job;
+use crate::job_state::{Heartbeat, JobState, heartbeat};
 use crate::meter::Meter;
 use crate::options::{JobOptions, described};
-use crate::postman::{self, SpoolFlush};
+use crate::pending_call::{PendingCall, Request};
 use crate::promise::{Answer, Arrival};
 use crate::proto::headway::v1::{self, JobStatus};
-use crate::step::{Request, Step};
+use crate::spool_sender::{self, SpoolFlush};
 use crate::target::{Target, variable};
-use crate::verdict::{Verdict, judge};
 
-/// What a new job waits for a server that neither answers nor refuses the connection; then the work begins, and the job is
-/// created in the background.
-const CREATE_PATIENCE: Duration = Duration::from_secs(1);
+/// Bounds the wait of a new job for a server that neither answers nor refuses the connection. Then the work begins, and
+/// the job is created in the background.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a job waits likewise which another one's worker may have begun: without the answer all that work would be done again.
+/// Bounds the wait for a job that another worker may have begun. Without the answer this worker would do all that work
+/// again.
 pub(crate) const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the engine has beyond `exit_timeout` to take down what is left.
-const WRITING: Duration = Duration::from_secs(5);
+/// What the engine may need beyond `exit_timeout` to save what is left.
+const SPOOL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to reach a server; made by [`Client::builder`].
 #[derive(Clone, Debug)]
@@ -78,19 +79,19 @@ impl ClientBuilder {
         self
     }
 
-    /// How long the end of a job, and of the client, waits at most until all is delivered. Default: 10 s.
+    /// Bounds how long the end of a job, and of the client, waits until everything is delivered. Default: 10 s.
     pub fn exit_timeout(mut self, timeout: Duration) -> Self {
         self.exit_timeout = timeout;
         self
     }
 
-    /// How long the server has to answer a call that its caller waits for. Default: 10 s.
+    /// Bounds how long a call waits for its answer. Default: 10 s.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
         self
     }
 
-    /// Starts the client's thread. Nothing is sent before it is used.
+    /// Starts the client's thread. It sends nothing before the client is used.
     ///
     /// # Errors
     /// If the target is malformed, the CA file cannot be read, or the system gives no thread.
@@ -113,16 +114,16 @@ impl ClientBuilder {
 
 /// A connection to one server. Clones share it; it can be used from any thread and any executor.
 ///
-/// When the last clone is dropped, and the last [`Job`] with it, the connection is closed: that blocks until all is
-/// delivered, at most `exit_timeout`, and leaves the rest in the spool. Asynchronous code calls [`close`](Self::close)
-/// before. A process that ends by [`std::process::exit`] drops nothing, and so must do the same.
+/// When the last clone and the last [`Job`] are dropped, the connection is closed: that blocks until everything is
+/// delivered, at most `exit_timeout`, and saves the rest in the spool. Asynchronous code calls [`close`](Self::close)
+/// before. A process that ends by [`std::process::exit`] drops nothing, so it must also call `close` before.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) connection: Arc<Connection>,
     pub(crate) session: Option<String>,
 }
 
-/// What all clones of a client, and all of its jobs, hold on to.
+/// What all clones of a client, and all its jobs, share.
 pub(crate) struct Connection {
     pub(crate) engine: Engine,
     pub(crate) exit_timeout: Duration,
@@ -131,12 +132,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Delivers what is left, once, and lets go of all jobs.
+    /// Delivers what is left, once, and releases all jobs.
     fn close(&self) -> Arrival<()> {
         self.closing.get_or_init(|| self.engine.close(self.exit_timeout)).clone()
     }
 
-    /// Whether all jobs were let go.
+    /// Whether all jobs are released.
     pub(crate) fn is_closed(&self) -> bool {
         self.closing.get().is_some()
     }
@@ -145,12 +146,12 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if !self.engine.is_here() {
-            let patience = self.exit_timeout.saturating_add(WRITING);
-            self.close().wait_for(patience);
-            // What was said after somebody closed it; of what was given up, nothing is waited for again.
-            self.engine.close(self.exit_timeout).wait_for(patience);
+            let timeout = self.exit_timeout.saturating_add(SPOOL_TIMEOUT);
+            self.close().wait_for(timeout);
+            // Also reports after `close`. A job whose delivery was given up is not waited for again.
+            self.engine.close(self.exit_timeout).wait_for(timeout);
         }
-        self.engine.quit(WRITING);
+        self.engine.quit(SPOOL_TIMEOUT);
     }
 }
 
@@ -163,7 +164,7 @@ impl Client {
         Self::builder().connect()
     }
 
-    /// A connection of one's own making.
+    /// A connection with your own settings.
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             target: None,
@@ -171,7 +172,7 @@ impl Client {
             ca: None,
             session: None,
             exit_timeout: Duration::from_secs(10),
-            call_timeout: PATIENCE,
+            call_timeout: ANSWER_TIMEOUT,
         }
     }
 
@@ -190,9 +191,10 @@ impl Client {
 
     /// Creates a job and begins to work on it.
     ///
-    /// If the server does not answer, the job is created in the background, under the id that it has already; that takes
-    /// a refused connection, or at most a second. One with a key or that continues another takes 5 s at most, and
-    /// begins anew then; should an unfinished job have the key, it is created without it.
+    /// If the server does not answer, the client creates the job in the background, under the id that it has already.
+    /// The call waits for that as long as a refused connection takes, or at most a second. With a key or `continues` it
+    /// waits at most 5 s, and then begins a new job; if an unfinished job has the key, the new job is created without
+    /// it.
     ///
     /// # Errors
     /// Without a session. If the server answers at once that this cannot be: `InvalidArgument` for what is malformed,
@@ -208,15 +210,15 @@ impl Client {
             let engine = &connection.engine;
             let session = session?;
             let may_have_begun = options.may_have_begun();
-            let end = Instant::now() + if may_have_begun { FIND_TIMEOUT } else { CREATE_PATIENCE };
+            let end = Instant::now() + if may_have_begun { FIND_TIMEOUT } else { CREATE_TIMEOUT };
             if let Some(id) = options.chosen_id() {
-                catch_up(engine, Some(id), CREATE_PATIENCE).await;
+                catch_up(engine, Some(id), CREATE_TIMEOUT).await;
             }
             let mut request = options.request(&session);
             if may_have_begun {
                 match client.find_or_create(&session, &request, end).await {
-                    Err(error) if !matches!(judge(&error), Verdict::Gone | Verdict::Refused) => {
-                        // Nobody could be asked in time: the worker begins, and its work is a job of its own.
+                    Err(error) if !matches!(policy_for(&error), ErrorPolicy::Stop | ErrorPolicy::Drop) => {
+                        // The server did not answer in time. The worker begins, and its work becomes a job of its own.
                         request.key_if_free = true;
                     }
                     answer => return answer,
@@ -224,16 +226,16 @@ impl Client {
             }
             let state = described(&request);
             let pending = request.pending;
-            // The heartbeats of one that waits for a worker are that worker's.
+            // A job that waits for a worker gets its heartbeats from that worker.
             let beat = if pending { Heartbeat::Never } else { heartbeat(request.heartbeat_timeout.as_ref()) };
             let meter = Arc::new(Meter::new("", 0));
-            let course = Course::new(session, state, Arc::clone(&meter), beat, false);
-            let step = Step::call(Request::Create(request));
-            let answers = step.answers.clone();
-            engine.submit(&course, Some(step));
+            let job_state = JobState::new(session, state, Arc::clone(&meter), beat, false);
+            let create = PendingCall::call(Request::Create(request));
+            let answers = create.answers.clone();
+            engine.submit(&job_state, Some(create));
             let tried = engine.within(end.saturating_duration_since(Instant::now()), &answers.tried);
-            // Now, since a task that is dropped while it waits shall leave nothing behind that nobody ends.
-            let job = Job::new(Arc::clone(&connection), course, meter, !pending, true);
+            // Make the handle now: a task that is dropped while it waits must not leave a job without an end.
+            let job = Job::new(Arc::clone(&connection), job_state, meter, !pending, true);
             tried.await;
             match answers.answer.get() {
                 Some(Err(error)) => Err(error),
@@ -242,10 +244,10 @@ impl Client {
         })
     }
 
-    /// Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is started; reports of
-    /// the former worker are refused from now on. One that has ended is continued by a new job, as by
-    /// [`JobOptions::continues`]; if it was continued already, the last of those that continue it is carried on. The
-    /// progress goes on where it stood, and the variables, the checkpoint, can be read with [`Job::get`].
+    /// Takes a job over from a worker that is gone, or starts a PENDING one. The server refuses further reports of the
+    /// former worker. If the job has ended, a new job continues it, as with [`JobOptions::continues`]. If it was
+    /// continued already, this takes the last job of that chain. Progress continues from where it was, and [`Job::get`]
+    /// reads the variables (the checkpoint).
     ///
     /// # Errors
     /// `NotFound`; others if the server does not answer.
@@ -254,10 +256,10 @@ impl Client {
         Answer::new(async move { client.carry_on(session?, job_id).await })
     }
 
-    /// The job, to look at it, to change it, or to report a part of it; none if it is not in this session.
+    /// A job to read it, to change it, or to report a part of it; none if it is not in this session.
     ///
-    /// It gives no heartbeats, is left as it is when it is dropped, and what it says is as of now:
-    /// [`refresh`](Job::refresh) renews it.
+    /// It sends no heartbeats, and does not end when it is dropped. Its values are those of this moment:
+    /// [`refresh`](Job::refresh) renews them.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -277,40 +279,41 @@ impl Client {
             };
             let started = state.status() != JobStatus::Pending;
             let meter = Arc::new(Meter::new("", state.parts.get("").copied().unwrap_or(0)));
-            let course = Course::new(session, state, Arc::clone(&meter), Heartbeat::Never, started);
-            let job = Job::new(connection, course, meter, false, false);
+            let job_state = JobState::new(session, state, Arc::clone(&meter), Heartbeat::Never, started);
+            let job = Job::new(connection, job_state, meter, false, false);
             job.keep_results(results);
             Ok(Some(job))
         })
     }
 
-    /// Sends what earlier processes have left in the spool for this server. The client does so by itself when the server
-    /// first answers.
+    /// Sends what earlier processes left in the spool for this server. The client also does that at the server's first
+    /// answer.
     pub fn flush_spool(&self) -> Answer<SpoolFlush> {
         let engine = &self.connection.engine;
-        let flushed = engine.spawn(SpoolFlush::default(), postman::flush(engine.target.clone()));
+        let flushed = engine.spawn(SpoolFlush::default(), spool_sender::flush(engine.target.clone()));
         Answer::new(flushed)
     }
 
-    /// Waits until all is delivered, at most `exit_timeout`, and leaves the rest in the spool. Jobs that have not ended
-    /// are let go as they are, and so are those that are created after it. Asked for at once; can be called twice. What is
-    /// said after it is delivered when the last clone of the client, and of its jobs, is dropped.
+    /// Waits until everything is delivered, at most `exit_timeout`, and saves the rest in the spool. Jobs that have not
+    /// ended stay as they are, also those that are created later. It starts at once, and can be called twice. Later
+    /// reports are delivered when the last clone of the client and of its jobs is dropped.
     pub fn close(&self) -> Answer<()> {
-        // The connection itself waits for it, if nobody else does.
+        // The connection itself waits for it, if no caller does.
         Answer::new(self.connection.close())
     }
 }
 
-/// A job that is taken up again goes on from the last word of its former worker, wherever that is.
-pub(crate) async fn catch_up(engine: &Engine, job_id: Option<&str>, patience: Duration) {
-    let sending = Box::pin(postman::catch_up(engine.target.clone(), job_id.map(str::to_owned)));
+/// A worker that takes a job over continues after the last report of the former worker, which may still be in the
+/// spool.
+pub(crate) async fn catch_up(engine: &Engine, job_id: Option<&str>, timeout: Duration) {
+    let sending = Box::pin(spool_sender::catch_up(engine.target.clone(), job_id.map(str::to_owned)));
     let sent = engine.spawn((), async move {
-        let _ = tokio::time::timeout(patience, sending).await;
+        let _ = tokio::time::timeout(timeout, sending).await;
     });
     sent.await;
 }
 
-/// The job as the protocol has it; its fields are documented there.
+/// The job as the protocol's message; its fields are documented there.
 pub(crate) type State = v1::Job;
 
 impl fmt::Debug for Client {

@@ -1,4 +1,4 @@
-//! What a caller can be told. Reports never fail: errors come from creating and reading jobs.
+//! The errors that a caller can get. Reports never fail: errors come from creating and reading jobs.
 
 use std::error::Error as _;
 use std::fmt;
@@ -23,7 +23,7 @@ struct Details {
     retry_after: Option<Duration>,
 }
 
-/// A field of a request that is at fault.
+/// An invalid field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldViolation {
@@ -49,7 +49,7 @@ impl Error {
         self
     }
 
-    /// What the caller itself has got wrong, before anything was sent.
+    /// A mistake of the caller, found before anything was sent.
     pub(crate) fn misuse(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
     }
@@ -74,19 +74,20 @@ impl Error {
         &self.0.message
     }
 
-    /// A name of [`ErrorReason`](crate::v1::ErrorReason), such as `JOB_ENDED`; empty if no Headway server said this.
+    /// A name of [`ErrorReason`](crate::v1::ErrorReason), such as `JOB_ENDED`; empty if the error does not come from a
+    /// Headway server.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.0.reason
     }
 
-    /// The fields at fault, of a request that was malformed.
+    /// The invalid fields of a malformed request.
     #[must_use]
     pub fn fields(&self) -> &[FieldViolation] {
         &self.0.fields
     }
 
-    /// After what time the server asks to be tried again.
+    /// How long the server asks to wait before the next try.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -130,7 +131,7 @@ impl From<tonic::Status> for Error {
             return Self::from_proto(&details);
         }
         let code = match status.code() {
-            // What the transport says about a connection that broke, other clients call UNAVAILABLE.
+            // tonic's error for a broken connection. Other clients report it as UNAVAILABLE.
             Code::Unknown | Code::Internal if status.source().is_some() => Code::Unavailable,
             code => code,
         };
@@ -169,32 +170,32 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// The wish of somebody that a job end early.
+/// A request that a job end early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cancellation {
-    /// Why, in the words of whom wants it.
+    /// The reason given with the request.
     pub reason: String,
     /// When the server ends the job itself, if that is known.
     pub deadline: Option<SystemTime>,
 }
 
-/// Somebody wants the job to end early. Let it pass with `?`: the job then ends CANCELLED.
+/// A cancellation request. Pass it on with `?`: the job then ends CANCELLED.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobCancelled(Cancellation);
 
 impl JobCancelled {
-    /// For a worker that has reasons of its own to end its job as CANCELLED.
+    /// For a worker that ends its job as CANCELLED for a reason of its own.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
         Self(Cancellation { reason: reason.into(), deadline: None })
     }
 
-    pub(crate) fn wished(wish: Cancellation) -> Self {
-        Self(wish)
+    pub(crate) fn requested(cancellation: Cancellation) -> Self {
+        Self(cancellation)
     }
 
-    /// Why, in the words of whom wants it.
+    /// The reason given with the request.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.0.reason

@@ -1,16 +1,16 @@
-//! Names and moments that a worker can choose without asking anybody.
+//! Ids and random durations that a worker can choose on its own.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is random, or all zeros on a machine that has no source of it.
+/// Random bytes, or zeros on a machine without a source of them.
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Without it ids still differ by their time, and pauses are merely equal.
+    // Without it ids still differ by their time, and retry delays are merely equal.
     let _ = getrandom::fill(&mut bytes);
     bytes
 }
 
-/// Between `low` and `high` times the span, so that many clients do not come back at the same moment.
+/// A random duration between `low` and `high` times the span, so that many clients do not retry at the same moment.
 pub(crate) fn spread(span: Duration, low: f64, high: f64) -> Duration {
     let share = f64::from(u32::from_be_bytes(random())) / f64::from(u32::MAX);
     span.mul_f64(low + (high - low) * share)

@@ -1,4 +1,4 @@
-//! A job in the hands of its worker.
+//! A job as its worker sees it.
 
 use std::fmt::{self, Display};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,26 +12,27 @@ use serde_json::{Map, Value};
 use tonic::Code;
 
 use crate::client::{Client, Connection, State};
-use crate::course::Course;
 use crate::error::Error;
+use crate::job_state::JobState;
 use crate::meter::Meter;
-use crate::options::NAME_LENGTH;
+use crate::options::MAX_NAME_LENGTH;
 use crate::part::Part;
+use crate::pending_call::{PendingCall, Request};
 use crate::promise::{Answer, lock};
 use crate::proto::google::rpc;
 use crate::proto::headway::v1::{self, FailJobRequest, FinishJobRequest, JobStatus, UpdateJobRequest};
-use crate::step::{Request, Step};
 use crate::track::{Tracked, TrackedStream};
 use crate::values::{clean, clean_text, to_wire};
 
-/// A job in the hands of its worker; made by [`Client::create`], [`Client::run`], [`Client::resume`] and [`Client::fetch`].
+/// A job as its worker sees it; made by [`Client::create`], [`Client::run`], [`Client::resume`] and [`Client::fetch`].
 ///
-/// Updates only touch memory: the client's thread sends them, at the pace that the server asks for. None of them waits,
-/// and none fails because the server is away or refuses it: that is a warning of the crate `log`, target `headway`.
+/// Updates only touch memory: the client's thread sends them, at the pace that the server asks for. Updates never wait,
+/// and never fail because the server is unreachable or refuses them: the crate `log`, target `headway`, gets a warning
+/// of that.
 ///
-/// Clones share the job. When the last clone and the last [`Part`] are dropped and the job has not ended, it ends as FAILED:
-/// with "the worker panicked" during a panic, else with "dropped without finish". A job that was fetched, or is PENDING, is
-/// left as it is, and so are all jobs once the client was closed.
+/// Clones share the job. When the last clone and the last [`Part`] are dropped and the job has not ended, it ends as
+/// FAILED: with "the worker panicked" during a panic, else with "dropped without finish". A job that was fetched, or is
+/// PENDING, stays as it is, and so do all jobs after the client was closed.
 #[derive(Clone)]
 pub struct Job {
     pub(crate) part: Part,
@@ -40,10 +41,10 @@ pub struct Job {
 /// What all clones of a job share.
 pub(crate) struct Inner {
     pub(crate) connection: Arc<Connection>,
-    pub(crate) course: Arc<Course>,
-    /// Whether the worker has not touched it yet, and the engine does not know it.
+    pub(crate) job_state: Arc<JobState>,
+    /// Whether the worker has not changed it yet, so that the engine does not know it.
     looked_at: AtomicBool,
-    /// Whether its end is the worker's to tell.
+    /// Whether this worker ends it.
     owned: bool,
     pub(crate) ended: AtomicBool,
     pub(crate) told: AtomicBool,
@@ -63,7 +64,7 @@ impl Inner {
     #[cold]
     fn join(&self) {
         if self.looked_at.swap(false, Ordering::Relaxed) {
-            self.connection.engine.submit(&self.course, None);
+            self.connection.engine.submit(&self.job_state, None);
         }
     }
 
@@ -72,15 +73,15 @@ impl Inner {
     }
 
     pub(crate) fn complain(&self, what: &str) {
-        log::warn!(target: "headway", "job {}: {what}", self.course.id);
+        log::warn!(target: "headway", "job {}: {what}", self.job_state.id);
     }
 
-    /// Asks for the end of the job, once; none if it was asked for before.
-    pub(crate) fn end(&self, error: Option<rpc::Status>) -> Option<Step> {
+    /// Requests the end of the job, once; none if it was requested before.
+    pub(crate) fn end(&self, error: Option<rpc::Status>) -> Option<PendingCall> {
         if self.ended.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let (session_id, job_id) = (self.course.session.clone(), self.course.id.clone());
+        let (session_id, job_id) = (self.job_state.session.clone(), self.job_state.id.clone());
         let request = if error.is_some() {
             Request::Fail(FailJobRequest { session_id, job_id, attempt: 0, error })
         } else {
@@ -91,12 +92,12 @@ impl Inner {
                 results: lock(&self.results).as_ref().map(to_wire),
             })
         };
-        Some(Step::end(request))
+        Some(PendingCall::end(request))
     }
 
-    pub(crate) fn submit(&self, step: Step) {
+    pub(crate) fn submit(&self, pending: PendingCall) {
         self.looked_at.store(false, Ordering::Relaxed);
-        self.connection.engine.submit(&self.course, Some(step));
+        self.connection.engine.submit(&self.job_state, Some(pending));
     }
 }
 
@@ -107,12 +108,12 @@ impl Drop for Inner {
         }
         if self.owned {
             let message = if thread::panicking() { "the worker panicked" } else { "dropped without finish" };
-            if let Some(step) = self.end(Some(failure(Code::Unknown, message))) {
-                self.submit(step);
+            if let Some(pending) = self.end(Some(failure(Code::Unknown, message))) {
+                self.submit(pending);
             }
         } else if !self.looked_at.load(Ordering::Relaxed) {
-            // The engine lets go of it too, once all is said.
-            self.submit(Step::release(true));
+            // After everything is sent, the engine releases it too.
+            self.submit(PendingCall::release(true));
         }
     }
 }
@@ -124,14 +125,14 @@ pub(crate) fn failure(code: Code, message: impl Display) -> rpc::Status {
 impl Job {
     pub(crate) fn new(
         connection: Arc<Connection>,
-        course: Arc<Course>,
+        job_state: Arc<JobState>,
         meter: Arc<Meter>,
         owned: bool,
         joined: bool,
     ) -> Self {
         let inner = Inner {
             connection,
-            course,
+            job_state,
             looked_at: AtomicBool::new(!joined),
             owned,
             ended: AtomicBool::new(false),
@@ -150,42 +151,43 @@ impl Job {
         *lock(&self.part.inner.results) = results;
     }
 
-    pub(crate) fn course(&self) -> &Course {
-        &self.part.inner.course
+    pub(crate) fn job_state(&self) -> &JobState {
+        &self.part.inner.job_state
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client { connection: Arc::clone(&self.part.inner.connection), session: Some(self.course().session.clone()) }
+        Client { connection: Arc::clone(&self.part.inner.connection), session: Some(self.job_state().session.clone()) }
     }
 
     /// 32 hexadecimal digits, chosen by this client.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.course().id
+        &self.job_state().id
     }
 
-    /// All that the server last said of the job, progress over all parts included; [`refresh`](Self::refresh) asks it.
+    /// The server's last description of the job, including the progress of all parts; [`refresh`](Self::refresh) renews
+    /// it.
     #[must_use]
     pub fn snapshot(&self) -> State {
-        self.course().state().job.clone()
+        self.job_state().state().job.clone()
     }
 
-    /// Where it stands, as the server last said.
+    /// The status that the server last reported.
     #[must_use]
     pub fn status(&self) -> JobStatus {
-        self.course().state().job.status()
+        self.job_state().state().job.status()
     }
 
-    /// Which worker this is: 1, and one more after each take-over; 0 as long as the server has not answered.
+    /// The number of this worker: 1, and one more after each take-over; 0 before the server has answered.
     #[must_use]
     pub fn attempt(&self) -> i32 {
-        self.course().state().attempt
+        self.job_state().state().attempt
     }
 
-    /// What the job is, for people.
+    /// Describes the job to people.
     #[must_use]
     pub fn name(&self) -> String {
-        self.course().state().job.name.clone()
+        self.job_state().state().job.name.clone()
     }
 
     /// Changes its name: the first 256 characters.
@@ -193,10 +195,10 @@ impl Job {
         self.update(name, "name", |job| &mut job.name);
     }
 
-    /// Who or what started it.
+    /// Who or what started the job.
     #[must_use]
     pub fn invoker(&self) -> String {
-        self.course().state().job.invoker.clone()
+        self.job_state().state().job.invoker.clone()
     }
 
     /// Changes its invoker, at most 256 characters.
@@ -204,30 +206,30 @@ impl Job {
         self.update(invoker, "invoker", |job| &mut job.invoker);
     }
 
-    /// What is counted: "records".
+    /// Names what is counted: "records".
     #[must_use]
     pub fn unit(&self) -> String {
-        self.course().state().job.unit.clone()
+        self.job_state().state().job.unit.clone()
     }
 
-    /// How much there is to do, in units; 0 = not known.
+    /// The amount of work, in units; 0 = not known.
     #[must_use]
     pub fn size(&self) -> i64 {
-        self.part.meter.size().unwrap_or_else(|| self.course().state().job.size)
+        self.part.meter.size().unwrap_or_else(|| self.job_state().state().job.size)
     }
 
-    /// There is so much to do, in units; 0 = not known.
+    /// Sets the amount of work, in units; 0 = not known.
     pub fn set_size(&self, units: i64) {
         self.part.inner.touch();
         self.part.meter.set_size(units);
     }
 
-    /// The part of that name, for a thread or process that shares the job: its progress adds to the job's. Names have at
-    /// most 128 characters, a job at most 256 parts.
+    /// The part with that name, for a thread or process that shares the job. Its progress adds to the job's. Names have
+    /// at most 128 characters, a job has at most 256 parts.
     #[must_use]
     pub fn part(&self, name: &str) -> Part {
         self.part.inner.touch();
-        Part { inner: Arc::clone(&self.part.inner), meter: self.course().add_part(&clean(name, 128)) }
+        Part { inner: Arc::clone(&self.part.inner), meter: self.job_state().add_part(&clean(name, 128)) }
     }
 
     /// See [`Part::advance`].
@@ -292,15 +294,15 @@ impl Job {
         self.part.set_message(text);
     }
 
-    /// What the job is doing now, as this process, or before it the server, last said.
+    /// What the job is doing now: the last text of this process, or before that of the server.
     #[must_use]
     pub fn message(&self) -> String {
         let own = self.part.meter.message();
-        own.unwrap_or_else(|| self.course().state().job.message.clone())
+        own.unwrap_or_else(|| self.job_state().state().job.message.clone())
     }
 
-    /// A variable, none if it was never set. What this process set, or took over, is answered from memory; for the rest
-    /// the server is asked.
+    /// A variable, none if it was never set. Variables that this process set or took over come from memory. For others
+    /// it asks the server.
     ///
     /// # Errors
     /// As [`Client::variables`].
@@ -316,7 +318,7 @@ impl Job {
         })
     }
 
-    /// Asks the server how the job stands.
+    /// Asks the server for the job's current state.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -325,7 +327,7 @@ impl Job {
         Answer::new(async move {
             let state = client.get(job.id()).await?;
             let completed = state.status() == JobStatus::Completed;
-            job.course().learn(state);
+            job.job_state().learn(state);
             if completed && job.results().is_none() {
                 job.keep_results(client.results(job.id()).await?);
             }
@@ -333,7 +335,7 @@ impl Job {
         })
     }
 
-    /// Waits until the job has ended, whoever ends it; see [`Client::wait`].
+    /// Waits until the job has ended, no matter who ends it; see [`Client::wait`].
     pub fn ended(&self, timeout: Option<Duration>) -> Answer<Result<State, Error>> {
         self.learning(self.client().wait(self.id(), timeout))
     }
@@ -347,18 +349,18 @@ impl Job {
         let job = self.clone();
         Answer::new(async move {
             let state = answer.await?;
-            job.course().learn(state.clone());
+            job.job_state().learn(state.clone());
             Ok(state)
         })
     }
 
     fn update(&self, text: impl Display, field: &str, of: impl Fn(&mut v1::Job) -> &mut String) {
-        let text = clean_text(text, NAME_LENGTH);
+        let text = clean_text(text, MAX_NAME_LENGTH);
         let mut change = v1::Job { id: self.id().to_owned(), ..v1::Job::default() };
         of(&mut change).clone_from(&text);
-        *of(&mut self.course().state().job) = text;
-        self.part.inner.submit(Step::call(Request::Update(UpdateJobRequest {
-            session_id: self.course().session.clone(),
+        *of(&mut self.job_state().state().job) = text;
+        self.part.inner.submit(PendingCall::call(Request::Update(UpdateJobRequest {
+            session_id: self.job_state().session.clone(),
             job: Some(change),
             update_mask: Some(prost_types::FieldMask { paths: vec![field.to_owned()] }),
             revision: 0,

@@ -1,7 +1,7 @@
-//! What a worker touches while it works: one part's progress, counters, record errors and variables.
+//! The state of one part, as a worker moves it: progress, counters, record errors and variables.
 //!
-//! Nothing here knows the network. The engine looks at a meter when a report is due, so an update costs what an atomic
-//! costs.
+//! A meter knows nothing of the network. The engine samples it when a report is due, so an update costs as much as an
+//! atomic instruction.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem::take;
@@ -14,12 +14,12 @@ use prost_types::{Struct, Value};
 use crate::promise::lock;
 use crate::proto::headway::v1::RecordError;
 
-/// More would be refused, and with them all else that their report has to say.
-const COUNTERS: usize = 64;
-const ERRORS_AT_MOST: usize = 1000;
-const ERRORS_AT_AN_END: usize = 500;
+/// The server would refuse more, and with them everything else in their report.
+const MAX_COUNTERS: usize = 64;
+const MAX_ERRORS_PER_REPORT: usize = 1000;
+const MAX_ERRORS_AT_EACH_END: usize = 500;
 
-/// What a meter has to say: totals as they stand, and what was not taken before.
+/// What a meter has to report: current totals, and record errors and variables that were not taken before.
 pub(crate) struct Sample {
     pub(crate) progress: i64,
     pub(crate) counters: BTreeMap<String, i64>,
@@ -29,7 +29,7 @@ pub(crate) struct Sample {
     pub(crate) size: Option<i64>,
     /// True: something is left for a further sample.
     pub(crate) more: bool,
-    /// True: what is left grows with every sample that is put off, record errors that is.
+    /// True: record errors are left, which pile up if the next sample is delayed.
     pub(crate) pressing: bool,
 }
 
@@ -46,13 +46,13 @@ struct Rest {
     errors: Backlog,
     errors_taken: usize,
     variables: Option<Struct>,
-    cut: Option<Cut>,
+    checkpoint: Option<Checkpoint>,
     message: Option<String>,
     size: Option<i64>,
 }
 
-/// A meter at the moment of a checkpoint.
-struct Cut {
+/// The state of a meter at the moment of a checkpoint.
+struct Checkpoint {
     progress: i64,
     counters: BTreeMap<String, i64>,
     errors: usize,
@@ -81,7 +81,7 @@ impl Meter {
         let mut rest = lock(&self.rest);
         if let Some(total) = rest.counters.get_mut(counter) {
             *total = total.saturating_add(n);
-        } else if rest.counters.len() < COUNTERS {
+        } else if rest.counters.len() < MAX_COUNTERS {
             rest.counters.insert(counter.to_owned(), n);
         }
     }
@@ -106,13 +106,13 @@ impl Meter {
         lock(&self.rest).size
     }
 
-    /// Merges variables; with `cut`, those of a checkpoint.
-    pub(crate) fn merge(&self, fields: BTreeMap<String, Value>, cut: bool) {
+    /// Merges variables; with `checkpoint`, those of a checkpoint.
+    pub(crate) fn merge(&self, fields: BTreeMap<String, Value>, checkpoint: bool) {
         let mut rest = lock(&self.rest);
         let variables = rest.variables.get_or_insert_with(Struct::default);
         variables.fields.extend(fields);
-        if cut {
-            rest.cut = Some(Cut {
+        if checkpoint {
+            rest.checkpoint = Some(Checkpoint {
                 progress: self.progress(),
                 counters: rest.counters.clone(),
                 errors: rest.errors_taken + rest.errors.len(),
@@ -120,16 +120,16 @@ impl Meter {
         }
     }
 
-    /// For the engine: all there is to say, with record errors of at most `room` bytes, one of them apart.
+    /// For the engine: takes everything there is to report. The record errors have at most `room` bytes, plus one.
     pub(crate) fn sample(&self, room: usize) -> Sample {
         let mut rest = lock(&self.rest);
-        let mut waiting = match &rest.cut {
-            Some(cut) => cut.errors - rest.errors_taken,
+        let mut waiting = match &rest.checkpoint {
+            Some(checkpoint) => checkpoint.errors - rest.errors_taken,
             None => rest.errors.len(),
         };
         let mut errors = Vec::new();
         let mut bytes = 0;
-        while waiting > 0 && bytes < room && errors.len() < ERRORS_AT_MOST {
+        while waiting > 0 && bytes < room && errors.len() < MAX_ERRORS_PER_REPORT {
             let Some(error) = rest.errors.pop() else {
                 break;
             };
@@ -138,12 +138,12 @@ impl Meter {
             waiting -= 1;
         }
         rest.errors_taken += errors.len();
-        let (progress, counters, more) = match &rest.cut {
-            Some(cut) => (cut.progress, cut.counters.clone(), true),
+        let (progress, counters, more) = match &rest.checkpoint {
+            Some(checkpoint) => (checkpoint.progress, checkpoint.counters.clone(), true),
             None => (self.progress(), rest.counters.clone(), waiting > 0),
         };
         let variables = if waiting == 0 {
-            rest.cut = None;
+            rest.checkpoint = None;
             take(&mut rest.variables)
         } else {
             None
@@ -161,7 +161,7 @@ impl Meter {
     }
 }
 
-/// Record errors that wait to be sent: all of them counted, those at either end with their texts.
+/// Holds record errors until they are sent. It counts all of them, and keeps the texts of the first and the last.
 #[derive(Default)]
 struct Backlog {
     first: VecDeque<RecordError>,
@@ -175,12 +175,12 @@ impl Backlog {
     }
 
     fn push(&mut self, error: RecordError) {
-        if self.nameless == 0 && self.last.is_empty() && self.first.len() < ERRORS_AT_AN_END {
+        if self.nameless == 0 && self.last.is_empty() && self.first.len() < MAX_ERRORS_AT_EACH_END {
             self.first.push_back(error);
             return;
         }
         self.last.push_back(error);
-        if self.last.len() > ERRORS_AT_AN_END {
+        if self.last.len() > MAX_ERRORS_AT_EACH_END {
             self.last.pop_front();
             self.nameless += 1;
         }
@@ -223,9 +223,9 @@ mod tests {
         meter.count("added", 2);
         meter.record_error(bad(2));
 
-        let cut = meter.sample(ROOM);
-        assert_eq!((cut.progress, cut.counters["added"], cut.errors.len()), (5, 5, 1));
-        assert!(cut.variables.is_some() && cut.more);
+        let checkpoint = meter.sample(ROOM);
+        assert_eq!((checkpoint.progress, checkpoint.counters["added"], checkpoint.errors.len()), (5, 5, 1));
+        assert!(checkpoint.variables.is_some() && checkpoint.more);
 
         let rest = meter.sample(ROOM);
         assert_eq!((rest.progress, rest.counters["added"], rest.errors.len()), (7, 7, 1));

@@ -1,4 +1,4 @@
-//! What a job can be created with, and which jobs a list shows.
+//! Options of a new job, and the filter of a list.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,14 +9,14 @@ use crate::proto::headway::v1::{CreateJobRequest, Job, JobStatus, ListJobsReques
 use crate::values::{clean_text, to_duration};
 
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
-/// The server says which texts are too long for it.
+/// The server reports which texts are too long.
 const ANY_LENGTH: usize = 10_000;
-/// Characters of a job's name and of its invoker.
-pub(crate) const NAME_LENGTH: usize = 256;
-const UNIT_LENGTH: usize = 32;
-const LABEL_LENGTH: usize = 256;
+/// The maximum length of a job's name and of its invoker.
+pub(crate) const MAX_NAME_LENGTH: usize = 256;
+const MAX_UNIT_LENGTH: usize = 32;
+const MAX_LABEL_LENGTH: usize = 256;
 
-/// What a job can be created with. A plain `&str` will do: it is the name.
+/// Options of a new job. A plain `&str` is enough: it is the name.
 ///
 /// ```
 /// use headway::JobOptions;
@@ -41,10 +41,10 @@ pub struct JobOptions {
 }
 
 impl JobOptions {
-    /// A job of that name, for people: the first 256 characters.
+    /// A job with that name, for people: the first 256 characters.
     pub fn new(name: impl Display) -> Self {
         Self {
-            name: clean_text(name, NAME_LENGTH),
+            name: clean_text(name, MAX_NAME_LENGTH),
             job_id: None,
             invoker: String::new(),
             size: 0,
@@ -59,76 +59,77 @@ impl JobOptions {
         }
     }
 
-    /// An id of one's own: 32 lower-case hexadecimal digits, best a `UUIDv7`. Default: a new one.
+    /// Your own id: 32 lower-case hexadecimal digits, best a `UUIDv7`. Default: a new one.
     pub fn job_id(mut self, id: impl Into<String>) -> Self {
         self.job_id = Some(id.into());
         self
     }
 
-    /// Who or what starts it: the first 256 characters.
+    /// Who or what starts the job: the first 256 characters.
     pub fn invoker(mut self, invoker: impl Display) -> Self {
-        self.invoker = clean_text(invoker, NAME_LENGTH);
+        self.invoker = clean_text(invoker, MAX_NAME_LENGTH);
         self
     }
 
-    /// How much there is to do, in units. Default: 0, not known yet.
+    /// The amount of work, in units. Default: 0, not known yet.
     pub fn size(mut self, units: i64) -> Self {
         self.size = units.max(0);
         self
     }
 
-    /// What is counted: "records". The first 32 characters.
+    /// Names what is counted: "records". The first 32 characters.
     pub fn unit(mut self, unit: impl Display) -> Self {
-        self.unit = clean_text(unit, UNIT_LENGTH);
+        self.unit = clean_text(unit, MAX_UNIT_LENGTH);
         self
     }
 
     /// A label to filter by; at most 64, keys of at most 63 characters, the first 256 of each value.
     pub fn label(mut self, key: impl Display, value: impl Display) -> Self {
-        self.labels.insert(clean_text(key, ANY_LENGTH), clean_text(value, LABEL_LENGTH));
+        self.labels.insert(clean_text(key, ANY_LENGTH), clean_text(value, MAX_LABEL_LENGTH));
         self
     }
 
-    /// Without contact for this long it counts as LOST. Default: 60 s; zero: never.
+    /// After this long without contact the job counts as LOST. Default: 60 s; zero: never.
     pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
         self.heartbeat_timeout = timeout;
         self
     }
 
-    /// Without progress for this long it counts as stalled. Default: never.
+    /// After this long without progress the job counts as stalled. Default: never.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.stall_timeout = Some(timeout);
         self
     }
 
-    /// How long it is kept after its end. Default: the server's setting, 30 days.
+    /// How long the server keeps the job after its end. Default: the server's setting, 30 days.
     pub fn retention(mut self, span: Duration) -> Self {
         self.retention = Some(span);
         self
     }
 
-    /// It waits for a worker, who calls [`resume`](crate::Client::resume).
+    /// The job waits for a worker that calls [`resume`](crate::Client::resume).
     pub fn pending(mut self) -> Self {
         self.pending = true;
         self
     }
 
-    /// The id of a job that has ended, or is LOST: the new one begins with its name, invoker, size, unit, labels, progress,
-    /// counters and variables, the checkpoint. What is set here wins.
+    /// The id of a job that has ended, or is LOST. The new job begins with the old one's name, invoker, size, unit,
+    /// labels, progress, counters and variables (the checkpoint). Options that are set here win.
     pub fn continues(mut self, job_id: impl Into<String>) -> Self {
         self.continues = job_id.into();
         self
     }
 
-    /// Finds the unfinished job of the session that has this key, and takes it over from its worker; if there is none, the
-    /// job is created with it. So a job can be created at every start: "nightly-2026-11"; at most 256 characters. A key is
-    /// no lock: a former worker that is still at work learns of it by [`stopped`](crate::Job::stopped).
+    /// Finds the unfinished job of the session that has this key, and takes it over from its worker. If there is none,
+    /// a job is created with the key. So a job can be created at every start: "nightly-2026-11"; at most 256
+    /// characters. A key is no lock: a former worker that is still at work learns of the take-over by
+    /// [`stopped`](crate::Job::stopped).
     pub fn key(mut self, key: impl Display) -> Self {
         self.key = clean_text(key, ANY_LENGTH);
         self
     }
 
-    /// Whether the job may have come some way already, so that its worker must be told before it begins.
+    /// Whether another worker may have begun the job, so that its worker must wait for the answer.
     pub(crate) fn may_have_begun(&self) -> bool {
         !self.key.is_empty() || !self.continues.is_empty()
     }
@@ -179,7 +180,7 @@ pub(crate) fn described(request: &CreateJobRequest) -> Job {
     }
 }
 
-/// Which jobs of a session to list: those that pass all that is set here.
+/// Selects jobs of a session: those that match everything that is set here.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct JobFilter {
@@ -197,7 +198,7 @@ impl JobFilter {
         Self::default()
     }
 
-    /// Jobs in this state; called again: or in that.
+    /// Jobs with this status; several calls: with any of them.
     pub fn status(mut self, status: JobStatus) -> Self {
         self.statuses.push(status);
         self
@@ -215,19 +216,19 @@ impl JobFilter {
         self
     }
 
-    /// Jobs that have this label with this value; called again: and that one.
+    /// Jobs that have this label with this value; several calls: all of them.
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
-    /// Stalled jobs alone, or those that are not.
+    /// Only stalled jobs, or only those that are not.
     pub fn stalled(mut self, stalled: bool) -> Self {
         self.stalled = Some(stalled);
         self
     }
 
-    /// How many jobs the server is asked for at a time: 50 by default, at most 1,000.
+    /// The number of jobs in one call: 50 by default, at most 1,000.
     pub fn page_size(mut self, jobs: i32) -> Self {
         self.page_size = jobs;
         self

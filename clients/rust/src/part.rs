@@ -1,4 +1,4 @@
-//! A part of a job: what a worker, thread or task that shares the job moves on its own.
+//! A part of a job: a worker, thread or task that shares the job moves its own.
 
 use std::fmt::{self, Display};
 use std::sync::Arc;
@@ -23,35 +23,36 @@ pub struct Part {
 }
 
 impl Part {
-    /// Its name; that of the job's own is empty.
+    /// Its name; the job's own part has an empty one.
     #[must_use]
     pub fn part_name(&self) -> &str {
         &self.meter.part
     }
 
-    /// Counts `n` more units as done; negative to take some back. Safe from several threads; a few nanoseconds.
+    /// Counts `n` more units as done; a negative number counts fewer. Safe from several threads; takes a few
+    /// nanoseconds.
     #[inline]
     pub fn advance(&self, n: i64) {
         self.inner.touch();
         self.meter.advance(n);
     }
 
-    /// So many units are done. The last value always arrives, those between may not. A few nanoseconds.
+    /// Sets how many units are done. The last value always arrives, those between may not. Takes a few nanoseconds.
     #[inline]
     pub fn set_progress(&self, done: i64) {
         self.inner.touch();
         self.meter.set_progress(done);
     }
 
-    /// Units done by this part, in this process's eyes.
+    /// Units done by this part, as far as this process knows.
     #[must_use]
     pub fn progress(&self) -> i64 {
         self.meter.progress()
     }
 
-    /// Yields the items, and counts each as done when the next is asked for: one at which the loop is left is not counted.
-    /// If the job's size is not known yet and the iterator knows its length, that becomes the size; a part's own is not the
-    /// job's.
+    /// Yields the items, and counts each as done when the next is asked for. An item at which the loop is left does not
+    /// count. If the job's size is not known yet and the iterator knows its length, that becomes the size; a part's
+    /// length does not.
     pub fn track<I: IntoIterator>(&self, items: I) -> Tracked<I::IntoIter> {
         self.inner.touch();
         Tracked::new(items.into_iter(), Arc::clone(&self.meter))
@@ -63,18 +64,18 @@ impl Part {
         TrackedStream::new(items, Arc::clone(&self.meter))
     }
 
-    /// Adds to a named tally (`added`, `updated`, `skipped`): at most 64 a job (a part drops further ones), names of 1 to
-    /// 128 characters.
+    /// Adds to a named counter (`added`, `updated`, `skipped`): a job has at most 64 (a part drops further ones), with
+    /// names of 1 to 128 characters.
     pub fn count(&self, counter: &str, n: i64) {
         self.inner.touch();
         self.meter.count(counter, n);
     }
 
-    /// Notes a record that could not be worked on: which (its first 256 characters), a code to group by (64), and why
+    /// Reports a record that could not be processed: which (its first 256 characters), a code to group by (64), and why
     /// (1,024).
     ///
-    /// Each is counted. Of more than 1,000 that wait for the server the first and the last 500 keep their texts; it keeps
-    /// but the first and the last 100 of a job itself.
+    /// Every error is counted. If more than 1,000 wait for the server, only the first and the last 500 keep their
+    /// texts. The server keeps only the first and the last 100 of a job.
     pub fn record_error(&self, record: impl Display, code: impl Display, message: impl Display) {
         self.inner.touch();
         let record = Some(clean_text(record, 256)).filter(|record| !record.is_empty());
@@ -85,14 +86,15 @@ impl Part {
         });
     }
 
-    /// Merges into the job's variables whatever serializes to a JSON object: `json!({"file": name})`, a map, a struct. At
-    /// most 256 variables, of 256 KiB in all. Sent with the next report. Anything else is a warning, and changes nothing.
+    /// Merges into the job's variables anything that serializes to a JSON object: `json!({"file": name})`, a map, a
+    /// struct. At most 256 variables, of 256 KiB in all. Sent with the next report. Anything else causes a warning, and
+    /// changes nothing.
     pub fn set(&self, variables: impl Serialize) {
         self.merge(variables, false);
     }
 
-    /// Merges variables that are stored together with the progress, counters and record errors of this moment, or not at
-    /// all: what a worker needs that resumes the job after a crash.
+    /// Merges variables and stores them together with the current progress, counters and record errors, or not at all.
+    /// A worker that resumes the job after a crash reads them.
     pub fn checkpoint(&self, variables: impl Serialize) {
         self.merge(variables, true);
     }
@@ -103,17 +105,17 @@ impl Part {
         self.meter.set_message(clean_text(text, 1024));
     }
 
-    /// What it is doing now, as this process last said.
+    /// The last text that this process has set.
     #[must_use]
     pub fn message(&self) -> String {
         self.meter.message().unwrap_or_default()
     }
 
-    fn merge(&self, variables: impl Serialize, cut: bool) {
+    fn merge(&self, variables: impl Serialize, checkpoint: bool) {
         match json(variables) {
             Ok(Value::Object(entries)) => {
                 self.inner.touch();
-                self.meter.merge(to_fields(&entries), cut);
+                self.meter.merge(to_fields(&entries), checkpoint);
                 self.inner.know(entries);
             }
             Ok(_) => self.inner.complain("variables must be a JSON object"),
@@ -126,7 +128,7 @@ impl fmt::Debug for Part {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Part")
-            .field("job", &self.inner.course.id)
+            .field("job", &self.inner.job_state.id)
             .field("name", &self.meter.part)
             .field("progress", &self.progress())
             .finish()

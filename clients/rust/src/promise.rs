@@ -1,4 +1,4 @@
-//! What arrives once, for threads and for tasks of any executor alike.
+//! A value that arrives once, for threads and for tasks of any executor.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,12 +9,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// The lock, whatever became of the thread that had it before: none here leaves its data half changed.
+/// The lock, even if the thread that had it before has panicked: no thread here leaves its data half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A value that is set once and can be awaited by many.
+/// A value that is set once, and that many can await.
 pub(crate) struct Promise<T> {
     state: Mutex<State<T>>,
     arrived: Condvar,
@@ -23,7 +23,7 @@ pub(crate) struct Promise<T> {
 struct State<T> {
     value: Option<T>,
     wakers: BTreeMap<u64, Waker>,
-    /// How many have ever waited in a task.
+    /// How many tasks have ever waited.
     waited: u64,
 }
 
@@ -33,7 +33,7 @@ impl<T> Promise<T> {
         Arc::new(Self { state: Mutex::new(state), arrived: Condvar::new() })
     }
 
-    /// Sets the value, unless there is one already.
+    /// Sets the value, unless it is set already.
     pub(crate) fn set(&self, value: T) {
         let mut state = lock(&self.state);
         if state.value.is_some() {
@@ -67,7 +67,7 @@ impl<T: Clone> Promise<T> {
             if left.is_zero() {
                 break;
             }
-            // Waits that long overflow in some systems.
+            // So long a wait would overflow in some systems.
             let left = left.min(Duration::from_secs(86_400));
             state = self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -82,7 +82,7 @@ impl<T: Clone> Promise<T> {
 
 pub(crate) struct Arrival<T> {
     promise: Arc<Promise<T>>,
-    /// Where its waker is.
+    /// The position of its waker.
     place: Option<u64>,
 }
 
@@ -101,7 +101,7 @@ impl<T> Clone for Arrival<T> {
 
 impl<T> Drop for Arrival<T> {
     fn drop(&mut self) {
-        // Many may wait for a short while for what never comes.
+        // Many may wait briefly for a value that never comes.
         let forgotten = self.place.and_then(|place| lock(&self.promise.state).wakers.remove(&place));
         drop(forgotten);
     }
@@ -122,16 +122,15 @@ impl<T: Clone> Future for Arrival<T> {
         });
         let former = state.wakers.insert(place, context.waker().clone());
         drop(state);
-        // A waker may do anything when it is dropped.
+        // A waker may run any code when it is dropped.
         drop(former);
         Poll::Pending
     }
 }
 
-/// What a call will bring: `.wait()` for it in a thread, or `.await` it in a task, of whatever executor.
+/// The result of a call: `.wait()` for it in a thread, or `.await` it in a task, of any executor.
 ///
-/// Waiting never depends on the executor, so `.wait()` cannot deadlock or panic inside of one; it merely blocks the thread,
-/// as all that blocks does.
+/// Waiting never depends on the executor, so `.wait()` cannot deadlock or panic inside one. It only blocks the thread.
 #[must_use = "wait() for it, or await it"]
 pub struct Answer<T> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,
@@ -142,7 +141,7 @@ impl<T> Answer<T> {
         Self { future: Box::pin(future) }
     }
 
-    /// Blocks this thread until the answer is there. How long that may take is said where the answer comes from.
+    /// Blocks this thread until the answer is there. The method that gives the answer documents how long that may take.
     #[expect(clippy::must_use_candidate, reason = "many are waited for that bring nothing")]
     pub fn wait(self) -> T {
         block_on(self.future)
@@ -171,7 +170,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future in this thread. It must need no executor's timers or sockets.
+/// Runs a future in this thread. It must not need an executor's timers or sockets.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));

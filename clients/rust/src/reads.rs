@@ -1,4 +1,4 @@
-//! What a client asks the server for.
+//! The client's calls to the server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use crate::proto::headway::v1::{
 use crate::target::Stub;
 use crate::values::{clean, from_fields, from_wire, to_duration};
 
-/// Every answer here takes at most the client's `call_timeout`, that of `list` as long for each page. Reading is repeated, within it, while the server is
-/// unavailable. Errors: `NotFound` if the session has no such job; `DeadlineExceeded` or `Unavailable` if the server does
-/// not answer.
+/// Every answer here takes at most the client's `call_timeout`; `list` takes as long for each page. Reads are repeated
+/// within it while the server is unavailable. Errors: `NotFound` if the session has no such job; `DeadlineExceeded` or
+/// `Unavailable` if the server does not answer.
 impl Client {
-    /// The job as it stands.
+    /// The job's current state.
     pub fn get(&self, job_id: &str) -> Answer<Result<State, Error>> {
         let job_id = job_id.to_owned();
-        self.read(move |session_id, mut stub, patience| {
+        self.read(move |session_id, mut stub, timeout| {
             let request = GetJobRequest { session_id, job_id: job_id.clone(), ..GetJobRequest::default() };
-            async move { within(patience, stub.get_job(request)).await }
+            async move { within(timeout, stub.get_job(request)).await }
         })
     }
 
-    /// The jobs of the session that pass the filter, newest first: all pages of them.
+    /// The jobs of the session that match the filter, newest first: all pages.
     pub fn list(&self, filter: JobFilter) -> Answer<Result<Vec<State>, Error>> {
         let (client, session) = (self.clone(), self.session());
         Answer::new(async move {
@@ -38,9 +38,9 @@ impl Client {
             let mut jobs = Vec::new();
             loop {
                 let page = request.clone();
-                let answer = client.read(move |_, mut stub: Stub, patience| {
+                let answer = client.read(move |_, mut stub: Stub, timeout| {
                     let page = page.clone();
-                    async move { within(patience, stub.list_jobs(page)).await }
+                    async move { within(timeout, stub.list_jobs(page)).await }
                 });
                 let page = answer.await?;
                 jobs.extend(page.jobs);
@@ -52,12 +52,12 @@ impl Client {
         })
     }
 
-    /// What came of the job; none unless it is COMPLETED with results.
+    /// The job's results; none unless it is COMPLETED with results.
     pub fn results(&self, job_id: &str) -> Answer<Result<Option<Value>, Error>> {
         let job_id = job_id.to_owned();
-        let answer = self.read(move |session_id, mut stub, patience| {
+        let answer = self.read(move |session_id, mut stub, timeout| {
             let request = GetResultsRequest { session_id, job_id: job_id.clone() };
-            async move { within(patience, stub.get_results(request)).await }
+            async move { within(timeout, stub.get_results(request)).await }
         });
         Answer::new(async move { Ok(answer.await?.results.as_ref().map(from_wire)) })
     }
@@ -66,9 +66,9 @@ impl Client {
     pub fn variables(&self, job_id: &str, names: &[&str]) -> Answer<Result<Map<String, Value>, Error>> {
         let job_id = job_id.to_owned();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let answer = self.read(move |session_id, mut stub, patience| {
+        let answer = self.read(move |session_id, mut stub, timeout| {
             let request = GetVariablesRequest { session_id, job_id: job_id.clone(), names: names.clone() };
-            async move { within(patience, stub.get_variables(request)).await }
+            async move { within(timeout, stub.get_variables(request)).await }
         });
         Answer::new(async move {
             let variables = answer.await?.variables.unwrap_or_default();
@@ -79,9 +79,9 @@ impl Client {
     /// The first and the last 100 record errors, and how many there were.
     pub fn record_errors(&self, job_id: &str) -> Answer<Result<ListRecordErrorsResponse, Error>> {
         let job_id = job_id.to_owned();
-        self.read(move |session_id, mut stub, patience| {
+        self.read(move |session_id, mut stub, timeout| {
             let request = ListRecordErrorsRequest { session_id, job_id: job_id.clone() };
-            async move { within(patience, stub.list_record_errors(request)).await }
+            async move { within(timeout, stub.list_record_errors(request)).await }
         })
     }
 
@@ -97,11 +97,11 @@ impl Client {
         let client = self.clone();
         Answer::new(async move {
             let request = request?;
-            client.ask(async move |mut stub, patience| within(patience, stub.cancel_job(request)).await).await
+            client.ask(async move |mut stub, timeout| within(timeout, stub.cancel_job(request)).await).await
         })
     }
 
-    /// Removes the job with its variables, results and record errors; one that is not there is no error.
+    /// Removes the job with its variables, results and record errors. A missing job is no error.
     pub fn clear(&self, job_id: &str) -> Answer<Result<(), Error>> {
         let request = self.session().map(|session_id| ClearJobRequest {
             session_id,
@@ -111,7 +111,7 @@ impl Client {
         let client = self.clone();
         Answer::new(async move {
             let request = request?;
-            client.ask(async move |mut stub, patience| within(patience, stub.clear_job(request)).await).await
+            client.ask(async move |mut stub, timeout| within(timeout, stub.clear_job(request)).await).await
         })
     }
 
@@ -125,7 +125,7 @@ impl Client {
         Answer::new(async move {
             let session = session?;
             client
-                .ask(async move |stub: Stub, patience| repeated(|| call(session.clone(), stub.clone(), patience)).await)
+                .ask(async move |stub: Stub, timeout| repeated(|| call(session.clone(), stub.clone(), timeout)).await)
                 .await
         })
     }
@@ -138,12 +138,12 @@ impl Client {
         C: FnOnce(Stub, Duration) -> F + Send + 'static,
     {
         let connection = Arc::clone(&self.connection);
-        let (engine, patience) = (&connection.engine, connection.call_timeout);
+        let (engine, timeout) = (&connection.engine, connection.call_timeout);
         let line = engine.line.clone();
         let target = engine.target.clone();
         let answer = engine.spawn(Err(Error::closed()), async move {
             let stub = line.stub(&target);
-            let answer = tokio::time::timeout(patience, call(stub, patience));
+            let answer = tokio::time::timeout(timeout, call(stub, timeout));
             let answer = answer.await.unwrap_or_else(|_| Err(Error::no_answer()));
             line.heed(&answer);
             answer

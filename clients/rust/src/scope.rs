@@ -1,4 +1,4 @@
-//! A job that ends with the work on it.
+//! A job that ends together with its work.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -62,10 +62,10 @@ impl Client {
 }
 
 impl Job {
-    /// Works on the job, and ends it: COMPLETED with what comes of the work as results (`()`: those of
+    /// Works on the job, and ends it: COMPLETED with the work's value as results (`()`: those of
     /// [`set_results`](Self::set_results)); FAILED with the error's text; CANCELLED if the error is, or comes from, a
-    /// [`JobCancelled`] (where its type does not let that be seen: if [`check_cancelled`](Self::check_cancelled) has told of
-    /// the wish); FAILED if the work panics, with the panic's message. Waits as [`finish`](Self::finish) does.
+    /// [`JobCancelled`] (if its type hides that: if [`check_cancelled`](Self::check_cancelled) has reported the
+    /// request); FAILED if the work panics, with the panic's message. Waits as [`finish`](Self::finish) does.
     ///
     /// # Errors
     /// Those of the work, unchanged.
@@ -99,8 +99,8 @@ impl Job {
         let guard = TaskGuard(self);
         let mut working = pin!(work(self.clone()));
         let outcome = poll_fn(|context| {
-            let step = catch_unwind(AssertUnwindSafe(|| working.as_mut().poll(context)));
-            step.map_or_else(|payload| Poll::Ready(Err(payload)), |step| step.map(Ok))
+            let pending = catch_unwind(AssertUnwindSafe(|| working.as_mut().poll(context)));
+            pending.map_or_else(|payload| Poll::Ready(Err(payload)), |pending| pending.map(Ok))
         });
         let outcome = outcome.await;
         std::mem::forget(guard);
@@ -129,7 +129,7 @@ struct TaskGuard<'a>(&'a Job);
 
 impl Drop for TaskGuard<'_> {
     fn drop(&mut self) {
-        // The end is asked for, and goes on in the background.
+        // The end is requested, and goes on in the background.
         drop(if std::thread::panicking() {
             self.0.fail("the worker panicked")
         } else {
@@ -138,7 +138,7 @@ impl Drop for TaskGuard<'_> {
     }
 }
 
-/// Whether the error is a [`JobCancelled`], or comes from one; none if its type does not let that be seen.
+/// Whether the error is a [`JobCancelled`], or comes from one; none if its type hides that.
 fn cancels(error: &dyn Any) -> Option<bool> {
     if error.is::<JobCancelled>() {
         return Some(true);
@@ -172,8 +172,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::course::Course;
-    use crate::step::Request;
+    use crate::job_state::JobState;
+    use crate::pending_call::Request;
 
     type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
 
@@ -182,15 +182,15 @@ mod tests {
         builder.connect().unwrap()
     }
 
-    fn job() -> (Job, Arc<Course>) {
+    fn job() -> (Job, Arc<JobState>) {
         let job = client().create("Test").wait().unwrap();
-        let course = Arc::clone(&job.part.inner.course);
-        (job, course)
+        let job_state = Arc::clone(&job.part.inner.job_state);
+        (job, job_state)
     }
 
     /// How the job ends: the code and message of its error, 0 if it completes.
-    fn end(course: &Course) -> Option<(i32, String)> {
-        match course.remains().pop()? {
+    fn end(job_state: &JobState) -> Option<(i32, String)> {
+        match job_state.undelivered().pop()? {
             Request::Fail(request) => request.error.map(|error| (error.code, error.message)),
             Request::Finish(_) => Some((0, String::new())),
             _ => None,
@@ -213,45 +213,45 @@ mod tests {
 
     #[test]
     fn a_scope_ends_its_job() {
-        let (done, course) = job();
+        let (done, job_state) = job();
         done.scope(|_| -> Outcome { Ok(()) }).unwrap();
-        assert_eq!(end(&course), Some(with(Code::Ok, "")));
-        let (broken, course) = job();
+        assert_eq!(end(&job_state), Some(with(Code::Ok, "")));
+        let (broken, job_state) = job();
         broken.scope(|_| -> Outcome { Err("out of paper".into()) }).unwrap_err();
-        assert_eq!(end(&course), Some(with(Code::Unknown, "out of paper")));
-        let (cancelled, course) = job();
+        assert_eq!(end(&job_state), Some(with(Code::Unknown, "out of paper")));
+        let (cancelled, job_state) = job();
         cancelled.scope(|_| -> Outcome { Err(JobCancelled::new("").into()) }).unwrap_err();
-        assert_eq!(end(&course), Some(with(Code::Cancelled, "the job was cancelled")));
+        assert_eq!(end(&job_state), Some(with(Code::Cancelled, "the job was cancelled")));
     }
 
     #[test]
     fn a_panic_fails_the_job_and_goes_on() {
-        let (told, course) = job();
+        let (told, job_state) = job();
         let scope = AssertUnwindSafe(|| told.scope(|_| -> Outcome { panic!("out of {}", "ink") }));
         assert!(catch_unwind(scope).is_err());
-        assert_eq!(end(&course), Some(with(Code::Unknown, "panic: out of ink")));
-        let (dropped, course) = job();
+        assert_eq!(end(&job_state), Some(with(Code::Unknown, "panic: out of ink")));
+        let (dropped, job_state) = job();
         let worker = thread::spawn(move || {
             let _job = dropped;
             panic!("out of ink");
         });
         assert!(worker.join().is_err());
-        assert_eq!(end(&course), Some(with(Code::Unknown, "the worker panicked")));
+        assert_eq!(end(&job_state), Some(with(Code::Unknown, "the worker panicked")));
     }
 
     #[test]
     fn the_last_one_who_drops_a_job_fails_it() {
-        let (first, course) = job();
+        let (first, job_state) = job();
         let part = first.clone().part("a");
         drop(first);
-        assert_eq!(end(&course), None);
+        assert_eq!(end(&job_state), None);
         drop(part);
-        assert_eq!(end(&course), Some(with(Code::Unknown, "dropped without finish")));
+        assert_eq!(end(&job_state), Some(with(Code::Unknown, "dropped without finish")));
     }
 
     #[test]
     fn a_task_that_is_dropped_while_it_creates_a_job_leaves_none() {
-        // Takes the connection, and never says a word.
+        // Accepts the connection, and never answers.
         let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = mute.local_addr().unwrap().to_string();
         let builder = Client::builder().target(address).session("s").exit_timeout(Duration::ZERO);
@@ -259,48 +259,48 @@ mod tests {
         let mut creating = client.create("Test");
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        let course = loop {
+        let job_state = loop {
             assert!(std::pin::Pin::new(&mut creating).poll(&mut context).is_pending());
-            if let Some(course) = client.connection.engine.courses().pop() {
-                break course;
+            if let Some(job_state) = client.connection.engine.jobs().pop() {
+                break job_state;
             }
             assert!(std::time::Instant::now() < deadline);
         };
         drop(creating);
-        assert_eq!(end(&course), Some(with(Code::Unknown, "dropped without finish")));
+        assert_eq!(end(&job_state), Some(with(Code::Unknown, "dropped without finish")));
     }
 
     #[test]
     fn a_job_of_another_is_let_go_when_it_is_dropped() {
         let client = client();
         let waiting = client.create(JobOptions::new("Test").pending()).wait().unwrap();
-        let course = Arc::clone(&waiting.part.inner.course);
-        assert!(matches!(course.state().heartbeat, crate::course::Heartbeat::Never));
+        let job_state = Arc::clone(&waiting.part.inner.job_state);
+        assert!(matches!(job_state.state().heartbeat, crate::job_state::Heartbeat::Never));
         drop(waiting);
-        assert_eq!(end(&course), None);
-        assert!(course.state().steps.back().unwrap().release);
+        assert_eq!(end(&job_state), None);
+        assert!(job_state.state().pending_calls.back().unwrap().release);
     }
 
     #[test]
     fn a_closed_client_has_let_go_of_its_jobs() {
         let client = client();
         let job = client.create("Test").wait().unwrap();
-        let course = Arc::clone(&job.part.inner.course);
+        let job_state = Arc::clone(&job.part.inner.job_state);
         client.close().wait();
         drop(job);
-        assert_eq!(end(&course), None);
+        assert_eq!(end(&job_state), None);
     }
 
     #[test]
     fn what_is_said_after_somebody_waited_in_vain_is_left() {
-        let (job, course) = job();
+        let (job, job_state) = job();
         job.set_progress(1);
-        let mut waited = crate::step::Step::milestone();
+        let mut waited = crate::pending_call::PendingCall::milestone();
         waited.sampled = true;
-        course.add_step(waited);
+        job_state.add_call(waited);
         job.set_progress(2);
         job.finish(()).wait();
-        let left = course.remains();
+        let left = job_state.undelivered();
         let Request::Report(report) = &left[left.len() - 2] else {
             panic!("no report");
         };
@@ -309,12 +309,12 @@ mod tests {
 
     #[test]
     fn of_changes_that_wait_the_last_one_counts() {
-        let (job, course) = job();
+        let (job, job_state) = job();
         for number in 0..1000 {
             job.set_name(number);
         }
         job.set_invoker("somebody");
-        let left = course.remains();
+        let left = job_state.undelivered();
         let [Request::Create(_), Request::Update(name), Request::Update(_)] = &left[..] else {
             panic!("{} requests", left.len());
         };
@@ -325,29 +325,29 @@ mod tests {
     fn an_answer_keeps_what_the_server_does_not_know_yet() {
         use crate::proto::headway::v1::{Cancellation, Job as State};
 
-        let (job, course) = job();
+        let (job, job_state) = job();
         job.set_name("new");
-        let wish = Cancellation { requested: true, ..Cancellation::default() };
-        course.state().job.cancellation = Some(wish.clone());
-        course.answered(Some(State {
+        let cancellation = Cancellation { requested: true, ..Cancellation::default() };
+        job_state.state().job.cancellation = Some(cancellation.clone());
+        job_state.answered(Some(State {
             name: "old".into(),
             invoker: "somebody".into(),
             revision: 2,
             ..State::default()
         }));
-        course.learn(State { revision: 1, ..State::default() });
+        job_state.learn(State { revision: 1, ..State::default() });
         let known = job.snapshot();
         assert_eq!((known.name.as_str(), known.invoker.as_str(), known.revision), ("new", "somebody", 2));
-        assert_eq!(known.cancellation, Some(wish));
+        assert_eq!(known.cancellation, Some(cancellation));
     }
 
     #[test]
-    fn a_look_at_a_job_tells_of_the_wish_that_it_end() {
+    fn reading_a_job_shows_a_cancellation_request() {
         use crate::proto::headway::v1::{Cancellation, Job as State};
 
-        let (job, course) = job();
-        let wish = Cancellation { requested: true, reason: "late".into(), ..Cancellation::default() };
-        course.learn(State { attempt: 2, cancellation: Some(wish), ..State::default() });
+        let (job, job_state) = job();
+        let cancellation = Cancellation { requested: true, reason: "late".into(), ..Cancellation::default() };
+        job_state.learn(State { attempt: 2, cancellation: Some(cancellation), ..State::default() });
         assert_eq!(job.check_cancelled().unwrap_err().reason(), "late");
         // Another worker's.
         assert_eq!(job.attempt(), 0);
@@ -355,8 +355,8 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_not_stored() {
-        let (job, course) = job();
-        course.end(Some(&Error::new(Code::FailedPrecondition, "").with_reason("STALE_ATTEMPT")));
+        let (job, job_state) = job();
+        job_state.end(Some(&Error::new(Code::FailedPrecondition, "").with_reason("STALE_ATTEMPT")));
         assert!(!job.flush(Duration::from_secs(60)).wait());
     }
 
@@ -374,12 +374,12 @@ mod tests {
 
     #[test]
     fn a_task_that_is_dropped_cancels_its_job() {
-        let (cut_short, course) = job();
+        let (cut_short, job_state) = job();
         let mut scope = Box::pin(cut_short.scope_async(|_| pending::<Outcome>()));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(scope.as_mut().poll(&mut context).is_pending());
         drop(scope);
-        assert_eq!(end(&course), Some(with(Code::Cancelled, "the task was cancelled")));
+        assert_eq!(end(&job_state), Some(with(Code::Cancelled, "the task was cancelled")));
     }
 
     #[test]

@@ -1,25 +1,26 @@
-//! What could not be delivered, on disk until it is: one file for each job of each process.
+//! Keeps on disk what could not be delivered: one file for each job of each process.
 //!
 //! The folder is `HEADWAY_SPOOL`, else `headway/spool` in the user's state folder (`$XDG_STATE_HOME` or
-//! `~/.local/state`); an empty `HEADWAY_SPOOL` turns it off, and so does a system without Unix permissions. A file holds
-//! session ids, which are secrets: it is readable by its user alone. All clients share the folder and the format.
+//! `~/.local/state`). An empty `HEADWAY_SPOOL` turns the spool off, and so does a system without Unix permissions. A
+//! file contains session ids, which are secrets: only its user can read it. All clients share the folder and the
+//! format.
 //!
-//! A file is in the hands of the process that has it locked. The system lets go of the lock of a process that has died,
-//! so whatever happened to it, another one takes the file up.
+//! A process claims a file by locking it. The system releases the lock of a process that has died, so that another one
+//! can claim the file in any case.
 
 mod files;
-mod words;
+mod record;
 
 use std::env;
 use std::path::PathBuf;
 
-pub(crate) use files::{Letter, job_in, letters, write};
-pub(crate) use words::Words;
+pub(crate) use files::{SpoolFile, job_in_name, waiting_files, write};
+pub(crate) use record::SpoolRecord;
 
-const FILES: usize = 100;
-const BYTES: usize = 8 * 1024 * 1024;
+const MAX_FILES: usize = 100;
+const MAX_FILE_BYTES: usize = 8 * 1024 * 1024;
 
-/// Where the files are, whether it exists or not; none if there shall be none.
+/// Where the files are, whether the folder exists or not; none = no spool.
 pub(crate) fn folder() -> Option<PathBuf> {
     if cfg!(not(unix)) {
         return None;

@@ -17,12 +17,12 @@ use crate::promise::lock;
 use crate::proto::headway::v1::job_service_client::JobServiceClient;
 
 const DEFAULT: &str = "127.0.0.1:50051";
-const RECEIVE_BYTES: usize = 8 * 1024 * 1024;
+const MAX_RECEIVED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The generated client over a channel that carries the token.
+/// The generated client over a channel that sends the token.
 pub(crate) type Stub = JobServiceClient<InterceptedService<Channel, Bearer>>;
 
-/// A server's address, and what it takes to talk to it.
+/// A server's address, and the options to connect to it.
 #[derive(Clone)]
 pub(crate) struct Target {
     /// `host:port`.
@@ -34,7 +34,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Takes what is given, else what the environment says, else 127.0.0.1:50051.
+    /// Takes the given values, else those of the environment, else 127.0.0.1:50051.
     pub(crate) fn find(target: Option<String>, token: Option<String>, ca: Option<PathBuf>) -> Result<Self, Error> {
         let text = target
             .filter(|target| !target.is_empty())
@@ -60,24 +60,24 @@ impl Target {
         })
     }
 
-    /// Opens a channel; nothing is sent before the first call. Belongs in the engine's runtime.
+    /// Opens a channel; it sends nothing before the first call. Runs in the engine's runtime.
     pub(crate) fn open(&self) -> Stub {
         JobServiceClient::with_interceptor(self.endpoint.connect_lazy(), self.bearer.clone())
-            .max_decoding_message_size(RECEIVE_BYTES)
+            .max_decoding_message_size(MAX_RECEIVED_BYTES)
     }
 }
 
-/// The channel for what callers wait for, opened when it is needed.
+/// The channel for calls that a caller waits for, opened when it is needed.
 #[derive(Clone, Default)]
 pub(crate) struct Line(Arc<Mutex<Option<Stub>>>);
 
 impl Line {
-    /// Belongs in the engine's runtime.
+    /// Runs in the engine's runtime.
     pub(crate) fn stub(&self, target: &Target) -> Stub {
         lock(&self.0).get_or_insert_with(|| target.open()).clone()
     }
 
-    /// A connection that gave no answer is not believed any more; another is opened for the next call.
+    /// A connection without an answer is not trusted any more. The next call opens another.
     pub(crate) fn heed<T>(&self, answer: &Result<T, Error>) {
         if let Err(error) = answer
             && error.reason().is_empty()
@@ -103,7 +103,10 @@ fn parse(text: &str) -> Option<(Option<&str>, String)> {
     let (host, port) = rest.rsplit_once(':')?;
     let sound = match host.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']').is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => !host.is_empty() && !host.contains(|letter: char| letter.is_whitespace() || ":/[]@?#".contains(letter)),
+        None => {
+            !host.is_empty()
+                && !host.contains(|character: char| character.is_whitespace() || ":/[]@?#".contains(character))
+        }
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     (sound && digits && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| (scheme, rest.to_owned()))

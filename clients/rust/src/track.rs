@@ -1,4 +1,4 @@
-//! Items that are counted as they are done.
+//! Iterators that count their items.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl<S: Stream> Stream for TrackedStream<S> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let this = self.project();
-        // Whoever asks for the next is done with the one before, also if the next is not there yet.
+        // Asking for the next item means that the one before is done, even if the next is not there yet.
         this.meter.advance(std::mem::take(this.in_hand));
         let item = ready!(this.items.poll_next(context));
         *this.in_hand = i64::from(item.is_some());
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(meter.progress(), 8);
     }
 
-    /// Gives a number every other time it is asked.
+    /// Gives a number at every second poll.
     struct Slow(std::ops::RangeInclusive<i64>, bool);
 
     impl Stream for Slow {

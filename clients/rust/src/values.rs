@@ -1,6 +1,6 @@
-//! Text and JSON values on their way to the server and back.
+//! Converts texts and JSON values for the server and back.
 //!
-//! Nothing here fails: a tracker must not stop a worker because a result holds what JSON has no word for.
+//! Nothing here fails: an odd result must never make a worker fail.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -11,33 +11,33 @@ use prost_types::{ListValue, Struct, Timestamp, Value as Wire};
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 
-const EXACT: u64 = 1 << 53;
-/// So deep may lists and objects nest: protobuf reads 100 levels, of which an object takes three.
-const DEEPEST: usize = 32;
+const MAX_EXACT_INTEGER: u64 = 1 << 53;
+/// The maximum depth of lists and objects: protobuf reads 100 levels, of which an object takes three.
+const MAX_DEPTH: usize = 32;
 
-/// The text as the server takes it: without U+0000, at most `limit` characters.
+/// Makes a text that the server accepts: without U+0000, at most `limit` characters.
 pub(crate) fn clean(text: &str, limit: usize) -> String {
     text.chars()
         .take(limit)
-        .map(|letter| match letter {
+        .map(|file| match file {
             '\0' => char::REPLACEMENT_CHARACTER,
             other => other,
         })
         .collect()
 }
 
-/// The same for whatever can be displayed.
+/// The same for anything that can be displayed.
 pub(crate) fn clean_text(text: impl Display, limit: usize) -> String {
     clean(&text.to_string(), limit)
 }
 
-/// Whatever can be serialized, as JSON; or why it cannot.
+/// Converts anything that serializes to JSON; or why it cannot.
 pub(crate) fn json(data: impl Serialize) -> Result<Value, String> {
     serde_json::to_value(data).map_err(|error| error.to_string())
 }
 
-/// JSON as it is sent. Integers beyond 2⁵³, which doubles do not hold, become text, and what is nested deeper than 32 levels
-/// "…": the server could not read it, nor anything else in the same message.
+/// JSON as it is sent. Integers beyond 2⁵³, which doubles cannot hold, become text. Values nested deeper than 32 levels
+/// become "…": the server could not read them, nor anything else in the same message.
 pub(crate) fn to_wire(value: &Value) -> Wire {
     wire(value, 0)
 }
@@ -48,7 +48,7 @@ fn wire(value: &Value, depth: usize) -> Wire {
         Value::Bool(truth) => Kind::BoolValue(*truth),
         Value::Number(number) => number_kind(number),
         Value::String(text) => Kind::StringValue(clean(text, usize::MAX)),
-        Value::Array(_) | Value::Object(_) if depth >= DEEPEST => Kind::StringValue("…".to_owned()),
+        Value::Array(_) | Value::Object(_) if depth >= MAX_DEPTH => Kind::StringValue("…".to_owned()),
         Value::Array(items) => {
             Kind::ListValue(ListValue { values: items.iter().map(|item| wire(item, depth + 1)).collect() })
         }
@@ -68,8 +68,8 @@ fn fields(entries: &Map<String, Value>, depth: usize) -> BTreeMap<String, Wire> 
 
 fn number_kind(number: &Number) -> Kind {
     let exact = match (number.as_u64(), number.as_i64()) {
-        (Some(whole), _) => whole <= EXACT,
-        (_, Some(whole)) => whole.unsigned_abs() <= EXACT,
+        (Some(whole), _) => whole <= MAX_EXACT_INTEGER,
+        (_, Some(whole)) => whole.unsigned_abs() <= MAX_EXACT_INTEGER,
         _ => true,
     };
     match number.as_f64() {
@@ -78,7 +78,7 @@ fn number_kind(number: &Number) -> Kind {
     }
 }
 
-/// What was sent, as JSON; whole numbers as integers.
+/// Received JSON; whole numbers as integers.
 pub(crate) fn from_wire(value: &Wire) -> Value {
     match &value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
@@ -90,21 +90,21 @@ pub(crate) fn from_wire(value: &Wire) -> Value {
     }
 }
 
-/// A JSON object that was sent.
+/// A received JSON object.
 pub(crate) fn from_fields(fields: &BTreeMap<String, Wire>) -> Map<String, Value> {
     fields.iter().map(|(name, value)| (name.clone(), from_wire(value))).collect()
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 fn number(double: f64) -> Value {
-    if double.fract() == 0.0 && double.abs() <= EXACT as f64 {
+    if double.fract() == 0.0 && double.abs() <= MAX_EXACT_INTEGER as f64 {
         Value::from(double as i64)
     } else {
         Number::from_f64(double).map_or(Value::Null, Value::Number)
     }
 }
 
-/// A span as it is sent.
+/// A duration as it is sent.
 pub(crate) fn to_duration(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
@@ -112,12 +112,12 @@ pub(crate) fn to_duration(span: Duration) -> prost_types::Duration {
     }
 }
 
-/// A span that was sent; one below zero is zero.
+/// A received duration; a negative one is zero.
 pub(crate) fn from_duration(span: &prost_types::Duration) -> Duration {
     Duration::new(u64::try_from(span.seconds).unwrap_or(0), u32::try_from(span.nanos).unwrap_or(0).min(999_999_999))
 }
 
-/// A moment that was sent, if the system's clock can show it.
+/// A received moment, if the system's clock can show it.
 pub(crate) fn from_timestamp(moment: Timestamp) -> Option<SystemTime> {
     SystemTime::try_from(moment).ok()
 }
@@ -146,7 +146,7 @@ mod tests {
             levels += 1;
             left = inner;
         }
-        assert_eq!((levels, left), (DEEPEST, &json!("…")));
+        assert_eq!((levels, left), (MAX_DEPTH, &json!("…")));
     }
 
     #[test]

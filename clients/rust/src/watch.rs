@@ -22,25 +22,25 @@ use crate::proto::headway::v1::{JobStatus, WatchJobRequest, WatchJobResponse, Wa
 use crate::target::{Line, Stub, Target};
 
 impl Client {
-    /// The job as it stands, then each newer state, until it has ended. A connection that breaks is taken up again where it
-    /// broke off, for as long as it takes. A reader slower than the job gets its latest state and not a queue of old ones.
+    /// The job's current state, then each newer state, until it has ended. After a broken connection it continues where
+    /// it stopped, for as long as it takes. A slow reader gets the latest state and not a queue of old ones.
     ///
-    /// It is a [`Stream`] for tasks, and `for state in client.watch(id)` for threads. Its last item is an error if there is no
-    /// such job, or it is cleared meanwhile: `NotFound`.
+    /// It is a [`Stream`] for tasks, and `for state in client.watch(id)` for threads. Its last item is an error if
+    /// there is no such job, or if the job is cleared meanwhile: `NotFound`.
     pub fn watch(&self, job_id: &str) -> Watch {
         self.watch_until(job_id, None)
     }
 
-    /// The jobs of the session as they stand, then each change, new jobs and removals included, for as long as somebody
-    /// listens. Otherwise as [`watch`](Self::watch); an error `RESUME_TOKEN_EXPIRED` ends it if the server was away for so
-    /// long that it no longer knows what was removed.
+    /// The current jobs of the session, then each change, including new jobs and removals, until the watch is dropped.
+    /// Otherwise as [`watch`](Self::watch). An error `RESUME_TOKEN_EXPIRED` ends it if the server was unreachable for
+    /// so long that it no longer knows what was removed.
     pub fn watch_session(&self) -> Watch<SessionChange> {
         let request = self.session().map(|session_id| WatchJobsRequest { session_id, resume_token: String::new() });
         self.watch_source(request, None)
     }
 
-    /// Waits until the job has ended, whoever ends it, and gives its final state. `DeadlineExceeded` if that takes longer than
-    /// `timeout`; `NotFound` if there is no such job, or it is cleared meanwhile.
+    /// Waits until the job has ended, no matter who ends it, and returns its final state. `DeadlineExceeded` if that
+    /// takes longer than `timeout`; `NotFound` if there is no such job, or if it is cleared meanwhile.
     pub fn wait(&self, job_id: &str, timeout: Option<Duration>) -> Answer<Result<State, Error>> {
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut watch = self.watch_until(job_id, end);
@@ -78,23 +78,23 @@ impl Client {
     }
 }
 
-/// A change that [`Client::watch_session`] has seen.
+/// A change in [`Client::watch_session`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum SessionChange {
-    /// A job as it stands now.
+    /// A job's current state.
     Job(Box<State>),
     /// The id of a job that was removed.
     Removed(String),
 }
 
-/// What is watched, and from where on.
+/// The target of a watch, and where it continues.
 trait Source: Send + 'static {
     type Response: Send;
     type Item: Send + 'static;
 
     fn open(&self, stub: Stub) -> impl Future<Output = Result<Response<Streaming<Self::Response>>, Status>> + Send;
 
-    /// What to hand on, and whether it is the last; the watch is taken up again after it.
+    /// What to pass on, and whether it is the last. A watch that reconnects continues after it.
     fn heed(&mut self, response: Self::Response) -> Option<(Self::Item, bool)>;
 }
 
@@ -140,7 +140,7 @@ pub struct Watch<T = State> {
 }
 
 impl<T> Watch<T> {
-    /// Without regard to the budget of a task of tokio's, which does not grow while its thread is blocked.
+    /// Without the budget of a tokio task, which does not grow while its thread is blocked.
     async fn next_item(&mut self) -> Option<Result<T, Error>> {
         unconstrained(poll_fn(|context| self.items.poll_recv(context))).await
     }
@@ -163,7 +163,7 @@ impl<T> IntoIterator for Watch<T> {
     }
 }
 
-/// The same, blocking the thread between one item and the next.
+/// The same, blocking the thread between items.
 pub struct Watching<T = State>(Watch<T>);
 
 impl<T> Iterator for Watching<T> {
@@ -201,7 +201,7 @@ async fn keep_watching<S: Source>(target: Target, line: Line, source: S, end: Op
     }
 }
 
-/// Ends well with the job, or when nobody listens any more.
+/// Ends normally with the job, or when the watch is dropped.
 async fn take_up_again<S: Source>(target: &Target, line: &Line, mut source: S, items: &Items<S>) -> Result<(), Error> {
     let mut tries = 0;
     loop {

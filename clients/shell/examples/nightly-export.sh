@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Compresses the files of a folder into another, and shows how far it is:
+# Compresses the files of a folder into another, and reports its progress:
 #
 #   HEADWAY_SESSION=nightly nightly-export.sh /srv/export /srv/archive
 #
-# The export is the same without a tracker: HEADWAY_KEEP keeps what could not be said, for the next night or `headway flush`.
-# A file that cannot be compressed is a record error; the others go on. If somebody cancels the job, the file in hand is the
-# last. What is in the archive already is left alone, so that a second run goes on where the first one stopped.
+# The export also works without a server: HEADWAY_KEEP saves undelivered reports, for the next night or `headway flush`.
+# A file that cannot be compressed is a record error; the others go on. After a cancellation request, the current file is
+# the last. Files that are already in the archive stay as they are, so that a second run continues where the first stopped.
 set -euo pipefail
 shopt -s nullglob
 export HEADWAY_KEEP=1

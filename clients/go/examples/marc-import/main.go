@@ -46,7 +46,7 @@ func run(ctx context.Context, path string, rate float64) (done outcome, seconds 
 	if err != nil {
 		return done, 0, err
 	}
-	// What a server that is away does not get waits in the spool; that is no failure of the import.
+	// The spool keeps what an unreachable server does not get. That is no failure of the import.
 	defer func() { _ = client.Close() }()
 
 	job, err := client.Create(ctx, headway.Spec{Name: "Import MARC records", Size: countRecords(file), Unit: "records"})
@@ -60,7 +60,7 @@ func run(ctx context.Context, path string, rate float64) (done outcome, seconds 
 	return done, time.Since(start).Seconds(), err
 }
 
-// importRecords is the work. A job that is cancelled ends it after the record in hand.
+// importRecords is the work. A cancelled job ends it after the current record.
 func importRecords(job *headway.Job, name string, file []byte, pace pace) (done outcome, err error) {
 	catalogue := map[string][]byte{}
 	for raw := range split(file) {

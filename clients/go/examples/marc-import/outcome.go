@@ -16,7 +16,7 @@ type outcome struct {
 
 func (o *outcome) records() int64 { return o.Added + o.Updated + o.Skipped + o.Failed }
 
-// count counts a record that is in the catalogue now, and says as what.
+// count counts a record that is now in the catalogue, by what happened to it.
 func (o *outcome) count(before []byte, there bool, now []byte) string {
 	switch {
 	case !there:
@@ -33,7 +33,7 @@ func (o *outcome) count(before []byte, there bool, now []byte) string {
 // fault is why a record cannot be imported.
 type fault struct{ code, message string }
 
-// check gives a record's control number, as far as it has one, and what is wrong with it.
+// check returns a record's control number, if it has one, and what is wrong with it.
 func check(data []byte) (number string, wrong *fault) {
 	if len(data) == 0 || data[len(data)-1] != recordEnd {
 		return "", &fault{"TRUNCATED", "the file ends within the record"}

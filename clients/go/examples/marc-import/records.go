@@ -25,8 +25,8 @@ type raw struct {
 	offset int
 }
 
-// split gives the records of a file: they end at the terminator, whatever length they claim, so that a broken one takes
-// no others with it.
+// split returns the records of a file. They end at the terminator, whatever length they claim, so that a broken record
+// does not damage others.
 func split(file []byte) iter.Seq[raw] {
 	return func(yield func(raw) bool) {
 		for offset := 0; offset < len(file); {

@@ -4,37 +4,37 @@ use 5.016;
 use strict;
 use warnings;
 
-# Nothing is imported: what is imported could be called as a method.
+# Nothing is imported: an imported function could be called as a method.
 use Carp         ();
 use Digest::MD5  ();
 use Scalar::Util ();
 
-use Headway          ();
-use Headway::Course  ();
-use Headway::Error   ();
-use Headway::Ids     ();
-use Headway::Json    ();
-use Headway::Safely  ();
-use Headway::Session ();
+use Headway           ();
+use Headway::JobState ();
+use Headway::Error    ();
+use Headway::Ids      ();
+use Headway::Json     ();
+use Headway::Safely   ();
+use Headway::Session  ();
 
-# Variables that hold what Headway's own fields have no word for.
+# Variables for values that have no field of their own in Headway.
 my $OWN = 'C4::BackgroundJob';
 
-# Seconds that a setter waits for the server, one question of a fetch, and the end of the program.
-my ( $PATIENCE, $ASKING, $LEAVING ) = ( 1, 5, 2 );
+# Seconds that a setter waits for the server, that one question of a fetch waits, and that the end of the program waits.
+my ( $ANSWER_TIMEOUT, $ASKING, $LEAVING ) = ( 1, 5, 2 );
 
-# Of how many jobs it is known what they were.
+# The number of jobs whose last state is remembered.
 my $KNOWN_AT_MOST = 100;
 
 my $NAME_LIMIT = 256;
 my $KEY_LIMIT  = 100;
 
-my ( %clients, %courses, %known, @known );
+my ( %clients, %job_states, %known, @known );
 
-# Who polls a server that is silent waits for half of the time at most.
+# A caller that polls an unreachable server waits for at most half of the time.
 my $ask_again = 0;
 
-# The session is a secret: what is taken off @_ is in no stack trace.
+# The session is a secret: a value that is removed from @_ is in no stack trace.
 sub new {
     my ( $class, $session, $name, $invoker, $size ) = splice @_;
     my $self    = $class->_object( $session, Headway::Ids::uuid7(), name => $name, invoker => $invoker, size => $size );
@@ -106,7 +106,7 @@ sub finish {
             my ($error) = @_;
             return ( SetVariables => $late ) if $error->reason eq 'JOB_ENDED';
             return                           if $error->code ne 'INVALID_ARGUMENT' || !exists $request{results};
-            _notice( $self, 'it ends without its results', $error );
+            _warn( $self, 'it ends without its results', $error );
             return ( FinishJob => {} );
         }
     );
@@ -141,29 +141,29 @@ sub fetch {
     my ( $class, $session, $id ) = splice @_;
     return if !length( $session // q{} ) || !length( $id // q{} );
     local ( $@, $! );
-    my $key    = "$session\0$id";
-    my $engine = _client()->engine;
-    my $course = $courses{$key};
+    my $key       = "$session\0$id";
+    my $engine    = _client()->engine;
+    my $job_state = $job_states{$key};
 
-    # What this process could not tell the server yet, only this process knows.
-    if ( $course && @{ $course->{steps} } ) {
-        $engine->contact->again;
-        _wait_for( $engine, $course );
-        return $class->_recalled( $session, $id ) if @{ $course->{steps} };
+    # Only this process knows what it could not send yet.
+    if ( $job_state && @{ $job_state->{pending} } ) {
+        $engine->connection_state->again;
+        _wait_for( $engine, $job_state );
+        return $class->_recalled( $session, $id ) if @{ $job_state->{pending} };
     }
     my $self = $class->_asked( $session, $id );
     _know( $key, $self );
     return $self;
 }
 
-# As the server says; or, if it says nothing, as this process last knew it.
+# The server's answer; without one, the last state that this process knows.
 sub _asked {
     my ( $class, $session, $id ) = splice @_;
-    my $client  = _client();
-    my $contact = $client->engine->contact;
-    $contact->again;
+    my $client           = _client();
+    my $connection_state = $client->engine->connection_state;
+    $connection_state->again;
     my $known = $class->_recalled( $session, $id );
-    return $known if $known && $contact->paused && Headway::Ids::now() < $ask_again;
+    return $known if $known && $connection_state->paused && Headway::Ids::now() < $ask_again;
     my %how   = ( session => Headway::Session->new($session) );
     my $begun = Headway::Ids::now();
     my ( $job, $variables, $results );
@@ -175,23 +175,23 @@ sub _asked {
     } );
     my $error = $@;
     if ($read) {
-        $contact->heard if $contact->down;
+        $connection_state->reached if $connection_state->down;
         return $class->_fetched( $session, $job, $variables, $results );
     }
     die $error if !Scalar::Util::blessed $error || !$error->isa('Headway::Error');
     return     if $error->reason && $error->code =~ /\A(?:NOT_FOUND|INVALID_ARGUMENT)\z/;
-    if ( $error->verdict eq 'AWAY' && !$error->reason ) {
+    if ( $error->error_policy eq 'RECONNECT' && !$error->reason ) {
         my $took = Headway::Ids::now() - $begun;
         $client->engine->unreachable( $error, $took );
         $ask_again = Headway::Ids::now() + $took;
     }
     else {
-        $contact->notice( 'job ' . _short($id) . ' cannot be read: ' . $error->in_words );
+        $connection_state->warn_user( 'job ' . _short($id) . ' cannot be read: ' . $error->log_text );
     }
     return $known;
 }
 
-# An eval of which the caller's handler of exceptions, which may show a page and exit, hears nothing.
+# An eval that hides exceptions from the caller's handler, which may show a page and exit.
 sub _caught {
     my ($code) = @_;
     local $SIG{__DIE__} = 'DEFAULT';
@@ -236,7 +236,7 @@ sub _fetched {
     return $class->_object( $session, $job->{id}, %fields );
 }
 
-# What was given, as Headway's field holds it.
+# The given value, as Headway's field holds it.
 sub _short {
     my ($text) = @_;
     return Headway::Json::clean( $text, $NAME_LIMIT );
@@ -249,7 +249,7 @@ sub _count {
     return $whole > 0 ? $whole : 0;
 }
 
-# Whether that says all that was given.
+# Whether the field holds everything that was given.
 sub _tells_all {
     my ( $field, $given ) = @_;
     if ( $field eq 'size' || $field eq 'progress' ) {
@@ -259,7 +259,7 @@ sub _tells_all {
     return !defined $given || !ref $given && length $given && _short($given) eq $given;
 }
 
-# Whether what was given is still what the field says: nobody else has changed it since.
+# Whether the field still holds the given value, so that nobody else has changed it since.
 sub _agrees {
     my ( $field, $given, $job ) = @_;
     return _short($given) eq $job->{$field} if $field eq 'name' || $field eq 'invoker';
@@ -272,7 +272,7 @@ sub _own {
     return "$OWN.$field";
 }
 
-# A caller's key as the name of a variable: itself, if it can be one and is none of ours.
+# A caller's key as the name of a variable: itself, if it is valid and none of ours.
 sub _key {
     my ($key) = @_;
     $key //= q{};
@@ -288,7 +288,7 @@ sub _described {
     my $given = $self->{$field} = $set[0];
     $self->_say( UpdateJob => { job => { id => $self->{jobID}, $field => _short($given) }, update_mask => $field } );
 
-    # Always, for it may be that an earlier one is still there, which says the same to who looks at the field alone.
+    # Always set it: an earlier value may still be there, with the same value in the field.
     $self->_say( SetVariables => { variables => { _own($field) => Headway::Json::plain( [$given] ) } } );
     return $given;
 }
@@ -306,11 +306,11 @@ sub _counted {
         sub {
             my ($error) = @_;
 
-            # With no room for the value as it was given, the count is what is left of it.
+            # If the given value does not fit, only the count is left of it.
             return ( ReportProgress => { $field => $count } ) if $error->code eq 'INVALID_ARGUMENT' && defined $count;
             return                                            if $error->reason ne 'JOB_ENDED';
 
-            # Nobody moves it any more, but here it is still said.
+            # The job has ended, but here it can still be set.
             return ( SetVariables =>
                     { variables => { map { $_ => [ $request{variables}{$_}[0], 1 ] } keys %{ $request{variables} } } }
             );
@@ -319,113 +319,113 @@ sub _counted {
     return $given;
 }
 
-# One client for each server that this process was told of.
+# One client for each server that this process uses.
 sub _client {
     my $server = join "\0", map { $ENV{$_} // q{} } qw(HEADWAY_HTTP_TARGET HEADWAY_TARGET HEADWAY_TOKEN HEADWAY_CA);
     return $clients{$server} //= Headway->connect( warn_at => 1, call_timeout => $ASKING, exit_timeout => $LEAVING );
 }
 
-sub _notice {
+sub _warn {
     my ( $self, $what, $error ) = @_;
-    _client()->engine->contact->notice( "job $self->{jobID}: $what: " . $error->in_words );
+    _client()->engine->connection_state->warn_user( "job $self->{jobID}: $what: " . $error->log_text );
     return;
 }
 
-# Tells the server, after all that was not told yet. `instead`: what to say if it is refused, if there is something.
+# Sends a call to the server, after all calls before it. `instead`: the call to make if this one is refused.
 sub _say {
     my ( $self, $method, $request, $instead ) = @_;
     Carp::croak 'No session: give one' if !length( $self->{sessionID} // q{} );
     local ( $@, $! );
     my $engine = _client()->engine;
-    my $course;
+    my $job_state;
 
-    # A signal's handler that dies finds all of it said, or nothing.
+    # A signal handler that dies must leave either all of it queued, or nothing.
     my $fault = Headway::Safely::safely( sub {
-        $course = _course( $engine, $self );
+        $job_state = _job_state_of( $engine, $self );
         _know( "$self->{sessionID}\0$self->{jobID}", $method eq 'ClearJob' ? undef : $self );
-        my $step = $self->_step( $method, $request, $instead );
-        $engine->contact->again;
-        $engine->submit( $course, _joined( $engine, $course, $step ) ? () : $step );
+        my $pending = $self->_queue( $method, $request, $instead );
+        $engine->connection_state->again;
+        $engine->submit( $job_state, _joined( $engine, $job_state, $pending ) ? () : $pending );
     } );
     die $fault if defined $fault;
-    _wait_for( $engine, $course );
+    _wait_for( $engine, $job_state );
     return;
 }
 
-# What there is to say of this job. That of others is forgotten once it is said.
-sub _course {
+# The queue of this job. Queues of other jobs are forgotten after they are sent.
+sub _job_state_of {
     my ( $engine, $self ) = @_;
     my $session = $self->{sessionID};
     my $key     = "$session\0$self->{jobID}";
-    for my $old ( keys %courses ) {
-        delete $courses{$old} if !$courses{$old}{over} && !@{ $courses{$old}{steps} };
+    for my $old ( keys %job_states ) {
+        delete $job_states{$old} if !$job_states{$old}{over} && !@{ $job_states{$old}{pending} };
     }
-    my $course = $courses{$key} || Headway::Course->new(
+    my $job_state = $job_states{$key} || Headway::JobState->new(
         session => Headway::Session->new($session),
         engine  => $engine,
         job     => { id => $self->{jobID}, name => _short( $self->{name} ) },
         passing => 1,
     );
-    return $courses{$key} = $course;
+    return $job_states{$key} = $job_state;
 }
 
-# Waits until the server has heard all of this job, or is known to be away.
+# Waits until the server has everything of this job, or is known to be unreachable.
 sub _wait_for {
-    my ( $engine, $course ) = @_;
+    my ( $engine, $job_state ) = @_;
     my $told = $engine->await(
-        $PATIENCE,
+        $ANSWER_TIMEOUT,
         sub {
-            !grep { !$_->{tried} } @{ $course->{steps} };
+            !grep { !$_->{tried} } @{ $job_state->{pending} };
         }
     );
-    $engine->unreachable( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), $PATIENCE )
+    $engine->unreachable( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), $ANSWER_TIMEOUT )
         if !$told;
     return;
 }
 
-sub _step {
+sub _queue {
     my ( $self, $method, $request, $instead ) = @_;
-    my %step = ( method => $method, aside => 1 );
-    $step{request} = {
+    my %pending = ( method => $method, aside => 1 );
+    $pending{request} = {
         session_id => Headway::Session->new( $self->{sessionID} ),
         $method eq 'UpdateJob' ? () : ( job_id => $self->{jobID} ),
         %{$request},
     };
-    $step{request}{sequence} = _sequence() if $method eq 'ReportProgress';
-    return \%step                          if $method eq 'CreateJob';
-    $step{instead} = sub {
+    $pending{request}{sequence} = _sequence() if $method eq 'ReportProgress';
+    return \%pending                          if $method eq 'CreateJob';
+    $pending{instead} = sub {
         my ($error) = @_;
         my @other = $instead ? $instead->($error) : ();
-        return $self->_step(@other) if @other;
-        _notice( $self, 'a change was refused', $error );
+        return $self->_queue(@other) if @other;
+        _warn( $self, 'a change was refused', $error );
         return;
     };
-    return \%step;
+    return \%pending;
 }
 
-# While the server is away, what only says the same anew takes the place of what was said before.
+# While the server is unreachable, a later value replaces an earlier one of the same field.
 sub _joined {
-    my ( $engine, $course, $step ) = @_;
-    return q{} if $step->{method} !~ /\A(?:ReportProgress|SetVariables|UpdateJob)\z/;
-    for my $earlier ( reverse @{ $course->{steps} } ) {
+    my ( $engine, $job_state, $pending ) = @_;
+    return q{} if $pending->{method} !~ /\A(?:ReportProgress|SetVariables|UpdateJob)\z/;
+    for my $earlier ( reverse @{ $job_state->{pending} } ) {
         return q{} if $earlier->{method} =~ /\A(?:CreateJob|FinishJob|ClearJob)\z/;
-        next       if $earlier->{method} ne $step->{method};
-        return q{} if $engine->sending($earlier) || _subject($earlier) ne _subject($step);
-        $earlier->{request} = { %{ $earlier->{request} }, %{ $step->{request} } };
-        $earlier->{instead} = $step->{instead};
+        next       if $earlier->{method} ne $pending->{method};
+        return q{} if $engine->sending($earlier) || _subject($earlier) ne _subject($pending);
+        $earlier->{request} = { %{ $earlier->{request} }, %{ $pending->{request} } };
+        $earlier->{instead} = $pending->{instead};
         return 1;
     }
     return q{};
 }
 
-# What it is about.
+# Which field it sets.
 sub _subject {
-    my ($step) = @_;
-    my $request = $step->{request};
+    my ($pending) = @_;
+    my $request = $pending->{request};
     return join "\0", $request->{update_mask} // q{}, sort keys %{ $request->{variables} || {} };
 }
 
-# Above every one of an earlier process that reported this job.
+# Greater than every sequence of an earlier process that reported this job.
 my $sequence = 0;
 
 sub _sequence {
@@ -466,15 +466,15 @@ For callers that are written to Koha's C4::BackgroundJob: they change one C<use 
 URL of a Headway server, C<http://127.0.0.1:8080> by default (see L<Headway/ENVIRONMENT>). The folder C<lib-koha> holds
 nothing else, so that Koha's own module is hidden only where that is asked for.
 
-An object is a snapshot: of its C<new> or C<fetch>, and of what was set on it since. Who wants to know what another process
-has said fetches the job anew. In a forked child the object goes on as it is, over a connection of its own.
+An object is a snapshot: of its C<new> or C<fetch>, and of what was set on it since. To see the changes of another process,
+fetch the job again. In a forked child the object still works, over a connection of its own.
 
-Nothing here dies because the server is away. Then there is one warning, and what was said is kept: it is sent, in order, with
-the next call that gets through, or at the end of the program, which waits for that two seconds at most, or else by a later
-program from the spool. A setter waits at most a second for the server; while it is known to be away, setters return at once.
-A child that leaves by C<POSIX::_exit> has no such end: what it said while the server was away is lost with it.
+Nothing here dies because the server is unreachable. It warns once, and keeps the changes. It sends them, in order, with
+the next successful call, or at the end of the program, which waits at most two seconds for that. Otherwise a later program
+sends them from the spool. A setter waits at most a second for the server; while it is known to be unreachable, setters
+return at once. A child that leaves by C<POSIX::_exit> has no such end: its changes while the server was unreachable are lost.
 
-Jobs are never LOST: a program that is silent may just be busy.
+Jobs are never LOST: a silent program may just be busy.
 
 =head1 METHODS
 
@@ -486,9 +486,9 @@ A new job, C<running>, with a progress of 0. All but the session can be left out
 
 =head2 fetch($class, $sessionID, $jobID)
 
-The job as it is now, called as C<< C4::BackgroundJob->fetch(...) >>; undef if there is no such job in this session. Of a
-server that is away each of three questions waits at most five seconds for the answer; then the job comes back as this process
-last knew it, or undef if it did not know it.
+The job as it is now, called as C<< C4::BackgroundJob->fetch(...) >>; undef if there is no such job in this session. If the
+server is unreachable, each of three calls waits at most five seconds for the answer. The result is then the last state that
+this process knows, or undef.
 
 =head2 id
 

@@ -1,6 +1,6 @@
 package Headway::Backlog;
 
-# Record errors that wait to be sent: all of them counted, those at either end with their texts.
+# Holds record errors until they are sent. It counts all of them, and keeps the texts of the first and the last.
 
 use 5.016;
 use strict;

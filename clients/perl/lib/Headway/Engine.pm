@@ -1,8 +1,9 @@
 package Headway::Engine;
 
-# What is behind all jobs of one client. It has its turn when a worker's update finds that something is due, or when somebody
-# waits; then it fetches the answer that has come meanwhile, sends the next call off, and lets the worker go on. One call is
-# under way at most. What was not acknowledged is repeated: sequences and chosen ids make that count once.
+# The part of the client behind all its jobs. It runs when a worker's update finds that something is due, or while
+# somebody waits. It then reads an answer that has arrived, sends the next call, and lets the worker go on. At most one
+# call is in flight. What was not acknowledged is repeated. Sequence numbers and ids chosen by the client make repeats
+# count once.
 
 use 5.016;
 use strict;
@@ -11,26 +12,26 @@ use warnings;
 use Scalar::Util qw(weaken);
 use Time::HiRes  qw(sleep);
 
-use Headway::Contact ();
-use Headway::Error   ();
-use Headway::Http    ();
-use Headway::Ids     qw(now);
-use Headway::Postman ();
-use Headway::Safely  qw(safely);
+use Headway::ConnectionState ();
+use Headway::Error           ();
+use Headway::Http            ();
+use Headway::Ids             qw(now);
+use Headway::SpoolSender     ();
+use Headway::Safely          qw(safely);
 
-use parent 'Headway::Outcome';
+use parent 'Headway::EngineAnswers';
 
-# The process that all engines belong to: another one is a forked child of it.
+# The process of all engines: any other process is a forked child of it.
 our $PROCESS = $$;
 
-# Seconds that the server has for an answer before the connection counts as broken; and that a worker who waits for nothing
-# may wait for the connection, for sending, and for the rest of an answer that has begun.
-my ( $PATIENCE, $MOMENT ) = ( 10.0, 0.25 );
+# Seconds that the engine waits for an answer before the connection counts as broken; and that a worker that waits for
+# nothing may lose on connecting, on sending, and on the rest of an answer that has begun.
+my ( $ANSWER_TIMEOUT, $MAX_BLOCKING ) = ( 10.0, 0.25 );
 
-my $FIRST_PACE = 0.25;
+my $DEFAULT_REPORT_INTERVAL = 0.25;
 
-# How soon to look for an answer, at first and at last.
-my ( $FIRST_LOOK, $LAST_LOOK ) = ( 0.001, 0.05 );
+# The first and the longest delay (s) before it looks for an answer.
+my ( $FIRST_ANSWER_CHECK, $MAX_ANSWER_CHECK ) = ( 0.001, 0.05 );
 
 my $NEVER = 9**9**9;
 my %engines;
@@ -40,7 +41,7 @@ sub new {
     my $self = bless {
         target      => $target,
         warn_at     => $warn_at // 2,
-        courses     => [],
+        jobs        => [],
         due         => $NEVER,
         turning     => 0,
         waits_until => 0
@@ -53,10 +54,10 @@ sub new {
 
 sub _begin_anew {
     my ($self) = @_;
-    $self->{http}    = Headway::Http->new( $self->{target} );
-    $self->{contact} = Headway::Contact->new( $self->{target}->address, $self->{warn_at} );
-    $self->{pace}    = $FIRST_PACE;
-    $self->{postmen} = [];
+    $self->{http}             = Headway::Http->new( $self->{target} );
+    $self->{connection_state} = Headway::ConnectionState->new( $self->{target}->address, $self->{warn_at} );
+    $self->{report_interval}  = $DEFAULT_REPORT_INTERVAL;
+    $self->{spool_senders}    = [];
     @{$self}{qw(sent looked)} = ( undef, 0 );
     return;
 }
@@ -67,13 +68,13 @@ sub DESTROY {
     return;
 }
 
-sub target  { return $_[0]{target} }
-sub contact { return $_[0]{contact} }
+sub target           { return $_[0]{target} }
+sub connection_state { return $_[0]{connection_state} }
 
-# When the next turn is due: a reference, for the meters to look at.
+# When the engine next has something to do: a reference, for the meters to read.
 sub clock { return \$_[0]{due} }
 
-# In a forked child. The parent's connection is the parent's, and so is what it has counted.
+# In a forked child: the connection and the counts belong to the parent.
 sub forked {
     $PROCESS = $$;
     for my $self ( grep { defined } values %engines ) {
@@ -84,36 +85,36 @@ sub forked {
     return;
 }
 
-# The jobs of which something may be left to say.
+# The jobs that may have something to send.
 sub jobs {
     my ($self) = @_;
-    return grep { !$_->{over} } @{ $self->{courses} };
+    return grep { !$_->{over} } @{ $self->{jobs} };
 }
 
 sub has {
-    my ( $self, $course ) = @_;
-    return !!grep { $_ == $course } @{ $self->{courses} };
+    my ( $self, $job_state ) = @_;
+    return !!grep { $_ == $job_state } @{ $self->{jobs} };
 }
 
-# Takes a job in charge and queues steps for it; then it is the engine's turn.
+# Takes charge of a job, queues calls for it, and runs.
 sub submit {
-    my ( $self, $course, @steps ) = @_;
+    my ( $self, $job_state, @calls ) = @_;
     $self->forked if $$ != $PROCESS;
-    if ( !$course->{over} && !$self->has($course) ) {
-        push @{ $self->{courses} }, $course;
-        $course->{beat_at} = now() + $self->_turn_of($course);
-        $course->set_clocks;
+    if ( !$job_state->{over} && !$self->has($job_state) ) {
+        push @{ $self->{jobs} }, $job_state;
+        $job_state->{beat_at} = now() + $self->_turn_of($job_state);
+        $job_state->set_clocks;
     }
-    for my $step (@steps) {
-        $course->add_step($step);
-        $step->{tried} = 1 if $self->{contact}->down;
+    for my $pending (@calls) {
+        $job_state->add_call($pending);
+        $pending->{tried} = 1 if $self->{connection_state}->down;
     }
-    $course->{due} = 0 if @steps || $course->{due} > now() + $self->_turn_of($course);
+    $job_state->{due} = 0 if @calls || $job_state->{due} > now() + $self->_turn_of($job_state);
     $self->turn;
     return;
 }
 
-# Gives the engine its turn; it takes a millisecond at most, unless the server can't be reached.
+# Runs the engine. It takes a millisecond at most, unless the server is unreachable.
 sub turn {
     my ($self) = @_;
     $self->forked if $$ != $PROCESS;
@@ -121,13 +122,13 @@ sub turn {
     local $self->{turning} = 1;
     my $fault = safely( sub { $self->_take_turn } ) or return;
 
-    # What should not happen stops nothing, and is not tried again at once.
+    # A fault of the client stops nothing. It counts as an outage, so that it is not repeated at once.
     safely( sub { $self->_outage( Headway::Error->from_fault($fault), 0 ) } );
-    $self->{due} = $self->{contact}->retry_at;
+    $self->{due} = $self->{connection_state}->retry_at;
     return;
 }
 
-# Waits until that is so, at most so many seconds; whether it is.
+# Waits for the condition, at most so many seconds. Returns whether it is met.
 sub await {
     my ( $self, $seconds, $done ) = @_;
     my $end = now() + $seconds;
@@ -154,11 +155,11 @@ sub rest {
     return;
 }
 
-# Waits until all that these jobs have to say is stored, and gives back those of which something is left.
-sub linger {
-    my ( $self, $seconds, @courses ) = @_;
-    my @waiting = map { [ $_, { after_reports => 1 } ] } grep { !$_->{over} } @courses;
-    $self->{contact}->hurry(1);
+# Waits until everything of these jobs is stored. Returns the jobs that have something left.
+sub wait_delivered {
+    my ( $self, $seconds, @jobs ) = @_;
+    my @waiting = map { [ $_, { after_reports => 1 } ] } grep { !$_->{over} } @jobs;
+    $self->{connection_state}->add_waiting(1);
     my $fault;
     {
         local $@;
@@ -173,28 +174,28 @@ sub linger {
             1;
         };
     }
-    $self->{contact}->hurry(-1);
+    $self->{connection_state}->add_waiting(-1);
     die $fault if defined $fault;
     return map { $_->[0] } grep { !$_->[1]{done} } @waiting;
 }
 
-# Sends what earlier processes left to say for this server, or of one job there; how many letters there were of each kind.
-sub deliver_letters {
+# Sends what earlier processes left in the spool for this server, or for one job. Returns the counts.
+sub send_spool {
     my ( $self, $seconds, $job_id ) = @_;
-    my $postman = Headway::Postman->new( $self->{target}, $job_id );
-    push @{ $self->{postmen} }, $postman;
+    my $spool_sender = Headway::SpoolSender->new( $self->{target}, $job_id );
+    push @{ $self->{spool_senders} }, $spool_sender;
     $self->{due} = 0;
-    $self->await( $seconds, sub { $postman->over } );
-    $postman->stop;
-    return $postman->counts;
+    $self->await( $seconds, sub { $spool_sender->over } );
+    $spool_sender->stop;
+    return $spool_sender->counts;
 }
 
 sub _take_turn {
     my ($self) = @_;
-    my $contact = $self->{contact};
+    my $connection_state = $self->{connection_state};
     $self->_look_for_answer;
-    @{ $self->{courses} } = grep { !$_->{over} && !( $_->{passing} && !@{ $_->{steps} } ) } @{ $self->{courses} };
-    while ( !$self->{sent} && now() >= $contact->retry_at ) {
+    @{ $self->{jobs} } = grep { !$_->{over} && !( $_->{passing} && !@{ $_->{pending} } ) } @{ $self->{jobs} };
+    while ( !$self->{sent} && now() >= $connection_state->retry_at ) {
         $self->_send_next( now() ) or last;
     }
     $self->{due} = $self->_next_moment;
@@ -204,100 +205,101 @@ sub _take_turn {
 sub _next_moment {
     my ($self) = @_;
     return $self->{sent}{look_at} if $self->{sent};
-    my $next = grep( { !$_->over } @{ $self->{postmen} } ) ? 0 : $NEVER;
-    for my $course ( @{ $self->{courses} } ) {
+    my $next = grep( { !$_->over } @{ $self->{spool_senders} } ) ? 0 : $NEVER;
+    for my $job_state ( @{ $self->{jobs} } ) {
         my $moment =
-              $course->next_step                   ? $course->{retry_at}
-            : !$course->reporting                  ? $NEVER
-            : $course->{due} > $course->{retry_at} ? $course->{due}
-            :                                        $course->{retry_at};
+              $job_state->next_pending                   ? $job_state->{retry_at}
+            : !$job_state->reporting                     ? $NEVER
+            : $job_state->{due} > $job_state->{retry_at} ? $job_state->{due}
+            :                                              $job_state->{retry_at};
         $next = $moment if $moment < $next;
     }
-    my $retry_at = $self->{contact}->retry_at;
+    my $retry_at = $self->{connection_state}->retry_at;
     return $next < $retry_at ? $retry_at : $next;
 }
 
-# Whether something was sent, or at least done.
+# Whether something was sent or done.
 sub _send_next {
     my ( $self, $now ) = @_;
-    for my $course ( sort { $a->{due} <=> $b->{due} } @{ $self->{courses} } ) {
-        next if $course->{over} || $course->{retry_at} > $now;
-        if ( my $step = $course->next_step ) {
-            $self->_call( $course, $step );
+    for my $job_state ( sort { $a->{due} <=> $b->{due} } @{ $self->{jobs} } ) {
+        next if $job_state->{over} || $job_state->{retry_at} > $now;
+        if ( my $pending = $job_state->next_pending ) {
+            $self->_call( $job_state, $pending );
             return 1;
         }
-        next if !$course->reporting || $course->{due} > $now;
-        my ( $report, $reporter ) = $course->next_report($now);
+        next if !$job_state->reporting || $job_state->{due} > $now;
+        my ( $report, $reporter ) = $job_state->next_report($now);
         if ( !$report ) {
-            my $urgent = $course->urgent;
-            $course->{due} = $urgent ? $now : $now + $self->_turn_of($course);
+            my $urgent = $job_state->urgent;
+            $job_state->{due} = $urgent ? $now : $now + $self->_turn_of($job_state);
             return 1 if $urgent;
             next;
         }
-        $course->{beat_at} = $now + $self->_turn_of($course);
-        $self->_send( ReportProgress => $report, sub { $self->_reported( $course, $reporter, @_ ) } );
+        $job_state->{beat_at} = $now + $self->_turn_of($job_state);
+        $self->_send( ReportProgress => $report, sub { $self->_reported( $job_state, $reporter, @_ ) } );
         return 1;
     }
-    my ($postman) = @{ $self->{postmen} } or return q{};
-    my ( $method, $request ) = $postman->next_call;
+    my ($spool_sender) = @{ $self->{spool_senders} } or return q{};
+    my ( $method, $request ) = $spool_sender->next_call;
     if ($method) {
-        $self->_send( $method => $request, sub { $self->_posted( $postman, @_ ) } );
+        $self->_send( $method => $request, sub { $self->_spool_answered( $spool_sender, @_ ) } );
     }
     else {
-        shift @{ $self->{postmen} };
+        shift @{ $self->{spool_senders} };
     }
     return 1;
 }
 
 sub _turn_of {
-    my ( $self, $course ) = @_;
-    my $third = $course->{heartbeat} / 3;
-    return $third > 0 && $third < $self->{pace} ? $third : $self->{pace};
+    my ( $self, $job_state ) = @_;
+    my $third = $job_state->{heartbeat} / 3;
+    return $third > 0 && $third < $self->{report_interval} ? $third : $self->{report_interval};
 }
 
 sub _call {
-    my ( $self, $course, $step ) = @_;
-    if ( !$step->{method} ) {
-        $course->answered($step);
+    my ( $self, $job_state, $pending ) = @_;
+    if ( !$pending->{method} ) {
+        $job_state->answered($pending);
         return;
     }
-    $step->{request}{attempt} = $course->attempt if $step->{method} =~ /\AF/ && !$step->{aside} && $course->attempt;
-    $self->_send( @{$step}{qw(method request)}, sub { $self->_stepped( $course, $step, @_ ) } );
+    $pending->{request}{attempt} = $job_state->attempt
+        if $pending->{method} =~ /\AF/ && !$pending->{aside} && $job_state->attempt;
+    $self->_send( @{$pending}{qw(method request)}, sub { $self->_called( $job_state, $pending, @_ ) } );
     if ( $self->{sent} ) {
-        $self->{sent}{step} = $step;
-        $step->{tried} = 0;
+        $self->{sent}{pending} = $pending;
+        $pending->{tried} = 0;
     }
     return;
 }
 
-# Whether the step is under way just now.
+# Whether this call is in flight.
 sub sending {
-    my ( $self, $step ) = @_;
-    return $self->{sent} && $self->{sent}{step} && $self->{sent}{step} == $step;
+    my ( $self, $pending ) = @_;
+    return $self->{sent} && $self->{sent}{pending} && $self->{sent}{pending} == $pending;
 }
 
-# Somebody has found that the server is away, and has waited so many seconds for that.
+# A caller has found that the server is unreachable, and has waited so many seconds for that.
 sub unreachable {
     my ( $self, $error, $seconds ) = @_;
     safely( sub { $self->_outage( $error, $seconds ) } );
     return;
 }
 
-# Waits until earlier processes' letters are sent, as long as the server answers.
-sub clear_post {
+# Waits until the spool files of earlier processes are sent, as long as the server answers.
+sub wait_for_spool {
     my ( $self, $seconds ) = @_;
-    $self->await( $seconds, sub { !@{ $self->{postmen} } } );
+    $self->await( $seconds, sub { !@{ $self->{spool_senders} } } );
     return;
 }
 
-# Sends a call off; `then` gets its answer or an error.
+# Sends a call; `then` receives its answer or an error.
 sub _send {
     my ( $self, $method, $request, $then ) = @_;
     my $now = now();
     my $fault;
     for my $try ( 1 .. 2 ) {
         $fault =
-            eval { $self->{http}->begin( $method, $request, $self->_patience ); 1 }
+            eval { $self->{http}->begin( $method, $request, $self->_timeout ); 1 }
             ? undef
             : Headway::Error->from_fault($@);
         last if !$fault || !$self->{http}->stale($fault);
@@ -308,9 +310,9 @@ sub _send {
     }
     $self->{sent} = {
         call    => [ $method, $request, $then ],
-        by      => $now + $PATIENCE,
-        pause   => $FIRST_LOOK,
-        look_at => $now + $FIRST_LOOK,
+        by      => $now + $ANSWER_TIMEOUT,
+        pause   => $FIRST_ANSWER_CHECK,
+        look_at => $now + $FIRST_ANSWER_CHECK,
     };
     return;
 }
@@ -324,20 +326,20 @@ sub _look_for_answer {
             $self->_outage( Headway::Error->new( code => 'DEADLINE_EXCEEDED', message => 'no answer' ), 0 );
             return;
         }
-        $sent->{pause} *= 2 if $sent->{pause} < $LAST_LOOK;
+        $sent->{pause} *= 2 if $sent->{pause} < $MAX_ANSWER_CHECK;
         $sent->{look_at} = $now + $sent->{pause};
         return;
     }
     $self->{sent} = undef;
     my $answer;
     my $fault =
-        eval { $answer = $self->{http}->answer( $self->_patience ); 1 } ? undef : Headway::Error->from_fault($@);
+        eval { $answer = $self->{http}->answer( $self->_timeout ); 1 } ? undef : Headway::Error->from_fault($@);
     if ( $fault && $self->{http}->stale($fault) && $sent->{call}[0] ne 'StartJob' ) {
         $self->_send_again($sent);
         return;
     }
 
-    # It was well-formed when it was sent. If the server finds so a second time, it is what was said.
+    # It was well-formed when it was sent. If the server refuses it a second time, the call itself is at fault.
     if ( $fault && $fault->reason eq 'MALFORMED_MESSAGE' && !$sent->{again} ) {
         $self->_send_again( $sent, again => 1 );
         return;
@@ -354,23 +356,23 @@ sub _send_again {
     my ( $self, $sent, %more ) = @_;
     $self->{http}->drop;
     $self->_send( @{ $sent->{call} } );
-    $self->{sent} = { %{ $self->{sent} }, step => $sent->{step}, %more } if $self->{sent};
+    $self->{sent} = { %{ $self->{sent} }, \$= > pending => $= > $sent->{pending}, %more } if $self->{sent};
     return;
 }
 
-# Seconds that the connection may take now: a worker that waits waits for it, another one for a moment only.
-sub _patience {
+# Seconds that the connection may take now: until the end of the worker's wait, else only a moment.
+sub _timeout {
     my ($self) = @_;
     my $left = $self->{waits_until} - now();
-    return $left < $MOMENT ? $MOMENT : $left > $PATIENCE ? $PATIENCE : $left;
+    return $left < $MAX_BLOCKING ? $MAX_BLOCKING : $left > $ANSWER_TIMEOUT ? $ANSWER_TIMEOUT : $left;
 }
 
 sub _heard {
     my ($self) = @_;
-    $self->{contact}->heard;
+    $self->{connection_state}->reached;
     return if $self->{looked}++;
-    my $postman = Headway::Postman->new( $self->{target} );
-    push @{ $self->{postmen} }, $postman if !$postman->over;
+    my $spool_sender = Headway::SpoolSender->new( $self->{target} );
+    push @{ $self->{spool_senders} }, $spool_sender if !$spool_sender->over;
     return;
 }
 
@@ -379,11 +381,11 @@ sub _outage {
     my ( $self, $error, $took ) = @_;
     $self->{http}->drop;
     $self->{sent} = undef;
-    $self->{contact}->lost( $error, $took );
-    $_->stop for splice @{ $self->{postmen} };
-    for my $course ( @{ $self->{courses} } ) {
-        @{$course}{qw(due round)} = ( 0, undef );
-        $_->{tried} = 1 for @{ $course->{steps} };
+    $self->{connection_state}->failed( $error, $took );
+    $_->stop for splice @{ $self->{spool_senders} };
+    for my $job_state ( @{ $self->{jobs} } ) {
+        @{$job_state}{qw(due round)} = ( 0, undef );
+        $_->{tried} = 1 for @{ $job_state->{pending} };
     }
     return;
 }

@@ -11,9 +11,9 @@ our @CODES = qw(OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUN
 
 my %KNOWN = map { $_ => 1 } @CODES;
 
-my %GONE = map { $_ => 1 } qw(JOB_ENDED STALE_ATTEMPT JOB_NOT_FOUND JOB_ID_AMBIGUOUS);
+my %STOP_REASONS = map { $_ => 1 } qw(JOB_ENDED STALE_ATTEMPT JOB_NOT_FOUND JOB_ID_AMBIGUOUS);
 
-my %REFUSED = map { $_ => 1 } qw(INVALID_ARGUMENT ALREADY_EXISTS NOT_FOUND FAILED_PRECONDITION ABORTED);
+my %DROP_CODES = map { $_ => 1 } qw(INVALID_ARGUMENT ALREADY_EXISTS NOT_FOUND FAILED_PRECONDITION ABORTED);
 
 my $LINE = 300;
 
@@ -23,7 +23,7 @@ sub new {
         $class;
 }
 
-# What an HTTP response says that is no success. Only JSON of a Headway server has a reason: a proxy's page has none.
+# The error of an unsuccessful HTTP response. Only JSON of a Headway server has a reason: a proxy's page has none.
 sub from_response {
     my ( $class, $status, $told ) = @_;
     my $code = $status == 503 ? 'UNAVAILABLE' : 'UNKNOWN';
@@ -47,7 +47,7 @@ sub from_response {
     return $class->new(%about);
 }
 
-# What is not even sent.
+# The error of a message that is too large to send.
 sub too_large {
     my ($class) = @_;
     return $class->new(
@@ -57,7 +57,7 @@ sub too_large {
     );
 }
 
-# Whatever was caught, as one of these. Nothing but the connection is at fault where the server said nothing.
+# Turns any caught exception into such an error. Without an answer of the server the connection is at fault.
 sub from_fault {
     my ( $class, $fault ) = @_;
     return $fault if ref $fault && eval { $fault->isa($class) };
@@ -76,11 +76,11 @@ sub retry_after { return $_[0]{retry_after} }
 
 sub text {
     my ($self) = @_;
-    return "$self->{code}: " . $self->in_words . "\n";
+    return "$self->{code}: " . $self->log_text . "\n";
 }
 
-# One line for a log, whatever the other side has written into it.
-sub in_words {
+# The error as one line for a log, whatever the server or a proxy has written into it.
+sub log_text {
     my ($self) = @_;
     my $text = $self->{message};
     $text =~ s/[^[:print:]]+/ /g;
@@ -88,22 +88,22 @@ sub in_words {
     return substr( $text, 0, $LINE ) || $self->{code};
 }
 
-# What to do about it: GONE (the server wants no more of this job), REFUSED (the same would be refused again), LATER (the
-# same will do, later), AWAY (the connection, or what is behind it, is at fault: nothing is known). Only what a Headway
-# server says, with a reason, can end something: a proxy's 404 ends nothing.
-sub verdict {
+# What the error means: STOP (the server accepts no more of this job), DROP (the server would refuse the same request
+# again), RETRY (the same request can succeed later), RECONNECT (nothing is known: the connection, or what is behind it,
+# is at fault). Only errors that a Headway server sends, with a reason, count: a proxy's 404 must not end a job.
+sub error_policy {
     my ($self) = @_;
     my ( $code, $reason ) = @{$self}{qw(code reason)};
-    return 'GONE' if $GONE{$reason};
+    return 'STOP' if $STOP_REASONS{$reason};
 
-    return 'AWAY'    if !$reason;
-    return 'REFUSED' if $REFUSED{$code} || $reason eq 'MESSAGE_TOO_LARGE';
-    return 'LATER'   if $code eq 'RESOURCE_EXHAUSTED';
-    return 'AWAY';
+    return 'RECONNECT' if !$reason;
+    return 'DROP'      if $DROP_CODES{$code} || $reason eq 'MESSAGE_TOO_LARGE';
+    return 'RETRY'     if $code eq 'RESOURCE_EXHAUSTED';
+    return 'RECONNECT';
 }
 
-# Whether the caller has no right to create a job, as far as can be seen.
-sub keeps_out {
+# Whether the caller apparently has no right to create a job.
+sub denies_access {
     my ($self) = @_;
     return $self->{reason} && $self->{code} =~ /\A(?:UNAUTHENTICATED|PERMISSION_DENIED)\z/;
 }
@@ -154,15 +154,15 @@ The fields at fault: pairs of a path in the request and what it must be.
 
 Seconds after which the server asks to be tried again, or undef.
 
-=head2 text, in_words
+=head2 text, log_text
 
 The error as one line, with its code and a line end, or without.
 
-=head2 verdict
+=head2 error_policy
 
-What the client makes of it: C<GONE>, C<REFUSED>, C<LATER> or C<AWAY>.
+What the error means for the client: C<STOP>, C<DROP>, C<RETRY> or C<RECONNECT>.
 
-=head2 new, from_response, from_fault, too_large, keeps_out
+=head2 new, from_response, from_fault, too_large, denies_access
 
 For this library.
 

@@ -2,8 +2,8 @@ package Headway::Http;
 
 # One connection to the server: JSON calls over HTTP/1.1, one at a time, kept alive.
 #
-# A call is begun, and its answer fetched once it is there, so that a worker goes on meanwhile. HTTP::Tiny itself can only
-# wait; but its handle, which speaks the protocol, can be used in two halves.
+# It starts a call, and reads its answer when that has arrived, so that a worker goes on meanwhile. HTTP::Tiny itself
+# can only wait, but its handle, which implements the protocol, can be used in two halves.
 
 use 5.016;
 use strict;
@@ -16,10 +16,10 @@ use Headway::Safely qw(beyond_standard safely);
 
 our $VERSION = '0.1.0';
 
-# What the server takes in one message, less room for its frame.
+# What the server accepts in one message, less room for its frame.
 our $MESSAGE_BYTES = 4 * 1024 * 1024 - 64 * 1024;
 
-# Seconds that a connection may take at most.
+# The longest time (s) to connect.
 my $CONNECTING = 2;
 
 sub new {
@@ -27,10 +27,10 @@ sub new {
     return bless { target => $target, handle => undef, sent => undef, reused => 0 }, $class;
 }
 
-# Sends a call off. Dies with a Headway::Error. `patience`: seconds for that.
+# Sends a call. Dies with a Headway::Error. `timeout`: seconds for that.
 sub begin {
-    my ( $self, $method, $request, $patience ) = @_;
-    my $end     = now() + $patience;
+    my ( $self, $method, $request, $timeout ) = @_;
+    my $end     = now() + $timeout;
     my $content = encode($request);
     die Headway::Error->too_large if length $content > $MESSAGE_BYTES;
     my $target = $self->{target};
@@ -44,7 +44,7 @@ sub begin {
             verify_SSL  => 1,
             SSL_options => { $target->ca ? ( SSL_ca_file => $target->ca ) : () },
         );
-        $handle->until( $patience < $CONNECTING ? $end : now() + $CONNECTING );
+        $handle->until( $timeout < $CONNECTING ? $end : now() + $CONNECTING );
         $handle = beyond_standard( sub { $handle->connect(@peer) } );
     }
     $handle->until($end);
@@ -66,23 +66,23 @@ sub begin {
     return;
 }
 
-# Whether a call is under way.
+# Whether a call is in flight.
 sub busy {
     my ($self) = @_;
     return defined $self->{sent};
 }
 
-# Whether there is an answer, or an end of the connection, after so many seconds at most.
+# Whether an answer, or the end of the connection, has arrived after so many seconds at most.
 sub ready {
     my ( $self, $seconds ) = @_;
     return !!$self->{sent}->can_read( $seconds || 0 );
 }
 
-# The answer of a call that was begun. Dies with a Headway::Error. `patience`: seconds that the rest of it may take.
+# The answer of a call that was started. Dies with a Headway::Error. `timeout`: seconds for the rest of it.
 sub answer {
-    my ( $self, $patience ) = @_;
+    my ( $self, $timeout ) = @_;
     my $handle = delete $self->{sent};
-    $handle->until( now() + $patience );
+    $handle->until( now() + $timeout );
     my $response;
     do { $response = $handle->read_response_header } while $response->{status} =~ /\A1/;
     my $content = q{};
@@ -96,24 +96,24 @@ sub answer {
     die Headway::Error->new( message => 'an answer that is no JSON object' );
 }
 
-# Whether a failure may be just that of a connection which the server closed between two calls.
+# Whether the failure may only mean that the server closed an idle connection.
 sub stale {
     my ( $self, $error ) = @_;
     return $self->{reused} && !$error->reason && $error->code eq 'UNAVAILABLE' && !$self->{handle};
 }
 
-# Closes the connection, and gives up what is under way.
+# Closes the connection, and gives up the call in flight.
 sub drop {
     my ($self) = @_;
     delete $self->{$_} for qw(handle sent);
     return;
 }
 
-# A whole call. Dies with a Headway::Error; DEADLINE_EXCEEDED after so many seconds. While it waits, `idle` is called, which
-# says in how many seconds it wants to be called again.
+# Makes a whole call. Dies with a Headway::Error; DEADLINE_EXCEEDED after so many seconds. While it waits, it calls
+# `idle`, which returns in how many seconds to call it again.
 sub call {
-    my ( $self, $method, $request, $patience, $idle ) = @_;
-    my $end = now() + $patience;
+    my ( $self, $method, $request, $timeout, $idle ) = @_;
+    my $end = now() + $timeout;
     my ( $answer, $fault );
     for my $try ( 1 .. 2 ) {
         $self->drop if $self->busy;
@@ -129,13 +129,13 @@ sub call {
         $fault = Headway::Error->from_fault($fault);
         $self->drop if $self->busy;
 
-        # To take a job over twice is the one thing that a repeat would change.
+        # Taking a job over twice is the one call that must not be repeated.
         last if !$self->stale($fault) || $method eq 'StartJob';
     }
     die $fault;
 }
 
-# What has begun when the time is over may have a moment more.
+# An answer that has begun when the time is over gets a moment more.
 sub _until {
     my ($end) = @_;
     my $left = $end - now();
@@ -154,11 +154,11 @@ sub _wait {
 
 package Headway::Http::Handle;
 
-# HTTP::Tiny's connection, with one deadline for all that it does, and without the 40 ms that the system holds back the
-# second half of a request (TCP_NODELAY), for HTTP::Tiny writes head and body apart.
+# HTTP::Tiny's connection, with one deadline for everything that it does, and with TCP_NODELAY. HTTP::Tiny writes head
+# and body separately, and the system would hold back the second for 40 ms.
 #
-# Over TLS there may be bytes that are no data, such as the tickets behind a handshake. Who reads on because of them waits
-# for the data, for however long.
+# Over TLS there may be bytes that are no data, such as tickets after a handshake. Reading on because of them would wait
+# for data without a limit.
 
 use HTTP::Tiny 0.058;
 use Socket qw(IPPROTO_TCP TCP_NODELAY);
@@ -189,7 +189,7 @@ sub can_read {
     }
 }
 
-# Whether there is data, or an end or a fault, of which reading will tell.
+# Whether there is data, or an end or a fault that reading will report.
 sub _has_data {
     my ($self) = @_;
     my $socket = $self->{fh};

@@ -1,6 +1,6 @@
 package Headway::Ids;
 
-# Names and moments that a worker can choose without asking anybody.
+# Ids and random numbers that a worker can choose on its own.
 
 use 5.016;
 use strict;
@@ -12,7 +12,7 @@ use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 our @EXPORT_OK = qw(chance micros now uuid7);
 
-# Seconds of a clock that nobody sets.
+# Seconds of a monotonic clock.
 sub now {
     return clock_gettime(CLOCK_MONOTONIC);
 }
@@ -22,7 +22,7 @@ sub micros {
     return int( Time::HiRes::time() * 1_000_000 );
 }
 
-# A number between the two, so that many clients do not come back at the same moment.
+# A random number between the two, so that many clients do not retry at the same moment.
 sub chance {
     my ( $low, $high ) = @_;
     return $low + ( $high - $low ) * unpack( 'N', _random(4) ) / 2**32;

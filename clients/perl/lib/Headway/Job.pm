@@ -8,7 +8,7 @@ use Scalar::Util qw(blessed);
 use Time::HiRes  qw(clock_gettime CLOCK_MONOTONIC);
 
 use Headway::Cancelled ();
-use Headway::Course    ();
+use Headway::JobState  ();
 use Headway::Engine    ();
 use Headway::Error     ();
 use Headway::Json      qw(clean plain size_of);
@@ -18,26 +18,26 @@ my $NAME_LENGTH = 256;
 my %CODES       = map { $Headway::Error::CODES[$_] => $_ } 0 .. $#Headway::Error::CODES;
 
 sub new {
-    my ( $class, $client, $course ) = @_;
+    my ( $class, $client, $job_state ) = @_;
     my $self = bless {
-        client  => $client,
-        course  => $course,
-        meter   => $course->part(q{}),
-        known   => {},
-        results => undef,
-        ended   => 0,
-        pid     => $$,
+        client    => $client,
+        job_state => $job_state,
+        meter     => $job_state->part(q{}),
+        known     => {},
+        results   => undef,
+        ended     => 0,
+        pid       => $$,
     }, $class;
     return $self;
 }
 
-# As in Headway::Meter, for the sake of speed once more.
+# Repeats code of Headway::Meter, for speed.
 sub advance {
     my ( $self, $n ) = @_;
     Headway::Engine->forked if $$ != $Headway::Engine::PROCESS;
     my $meter = $self->{meter};
     $meter->{done} += defined $n ? $n : 1;
-    $meter->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $meter->{due} };
+    $meter->{job_state}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $meter->{due} };
     return;
 }
 
@@ -47,7 +47,7 @@ sub progress {
     my $meter = $self->{meter};
     return $meter->{done} if !@set;
     $meter->{done} = defined $set[0] ? $set[0] + 0 : 0;
-    $meter->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $meter->{due} };
+    $meter->{job_state}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $meter->{due} };
     return;
 }
 
@@ -77,22 +77,22 @@ sub checkpoint {
 
 sub part {
     my ( $self, $name ) = @_;
-    return $self->{course}->part( clean( $name, 128 ) );
+    return $self->{job_state}->part( clean( $name, 128 ) );
 }
 
-sub id           { return $_[0]{course}->id }
-sub session      { return $_[0]{course}{session}->text }
-sub status       { return $_[0]{course}{job}{status} }
-sub unit         { return $_[0]{course}{job}{unit} // q{} }
-sub attempt      { return $_[0]{course}->attempt }
-sub snapshot     { return $_[0]{course}{job} }
-sub cancelled    { return $_[0]{course}{cancelled} }
-sub stopped      { return $_[0]{course}{error} }
-sub cancellation { return $_[0]{course}{job}{cancellation} }
+sub id           { return $_[0]{job_state}->id }
+sub session      { return $_[0]{job_state}{session}->text }
+sub status       { return $_[0]{job_state}{job}{status} }
+sub unit         { return $_[0]{job_state}{job}{unit} // q{} }
+sub attempt      { return $_[0]{job_state}->attempt }
+sub snapshot     { return $_[0]{job_state}{job} }
+sub cancelled    { return $_[0]{job_state}{cancelled} }
+sub stopped      { return $_[0]{job_state}{error} }
+sub cancellation { return $_[0]{job_state}{job}{cancellation} }
 
 sub die_if_cancelled {
     my ($self) = @_;
-    $self->{course}->die_if_cancelled if $self->{course}{cancelled};
+    $self->{job_state}->die_if_cancelled if $self->{job_state}{cancelled};
     return;
 }
 
@@ -105,10 +105,10 @@ sub die_if_stopped {
 sub size {
     my ( $self, @set ) = @_;
     my $meter = $self->{meter};
-    return $meter->{size} // $self->{course}{job}{size} // 0 if !@set;
-    Headway::Engine->forked                                  if $$ != $Headway::Engine::PROCESS;
+    return $meter->{size} // $self->{job_state}{job}{size} // 0 if !@set;
+    Headway::Engine->forked                                     if $$ != $Headway::Engine::PROCESS;
     $meter->{size} = size_of( $set[0] );
-    $meter->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $meter->{due} };
+    $meter->{job_state}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $meter->{due} };
     return;
 }
 
@@ -117,10 +117,10 @@ sub invoker { my ( $self, @set ) = @_; return $self->_described( invoker => @set
 
 sub _described {
     my ( $self, $field, @set ) = @_;
-    my $job = $self->{course}{job};
+    my $job = $self->{job_state}{job};
     return $job->{$field} // q{} if !@set;
     my $text = $job->{$field} = clean( $set[0], $NAME_LENGTH );
-    $self->_step( UpdateJob => { job => { id => $self->id, $field => $text }, update_mask => $field } );
+    $self->_queue( UpdateJob => { job => { id => $self->id, $field => $text }, update_mask => $field } );
     return;
 }
 
@@ -134,7 +134,7 @@ sub results {
 sub get {
     my ( $self, $name ) = @_;
     return $self->{known}{$name} if exists $self->{known}{$name};
-    return $self->{client}->variables( $self->id, names => [$name], session => $self->{course}{session} )->{$name};
+    return $self->{client}->variables( $self->id, names => [$name], session => $self->{job_state}{session} )->{$name};
 }
 
 sub finish {
@@ -149,12 +149,12 @@ sub finish {
 sub fail {
     my ( $self, $error, $code ) = @_;
     my $number = $CODES{ $code // 'UNKNOWN' } || $CODES{UNKNOWN};
-    $self->_end( FailJob => { job_id => $self->id, error => { code => $number, message => _in_words($error) } } );
+    $self->_end( FailJob => { job_id => $self->id, error => { code => $number, message => _log_text($error) } } );
     return;
 }
 
-# "Class: message" of an exception that is an object; one that is text speaks for itself.
-sub _in_words {
+# "Class: message" of an exception that is an object; a text stays as it is.
+sub _log_text {
     my ($error) = @_;
     my $class   = blessed $error;
     my $text    = $class && $error->can('message') ? $error->message : $error;
@@ -169,7 +169,7 @@ sub run {
     my $list = wantarray;
     my ( @given, $fault );
 
-    # For a sub that is left by exit().
+    # For a sub that exit() leaves.
     my $scope = $self->scope;
     {
         local $@;
@@ -185,7 +185,7 @@ sub run {
     return $list ? @given : $given[0];
 }
 
-# Ends the job as its scope did: with that exception, or with none. In a forked child the job is the parent's to end.
+# Ends the job as its scope ended: with that exception, or without. In a forked child only the parent ends the job.
 sub end_with {
     my ( $self, $fault ) = @_;
     return if $self->{ended} || $$ != $self->{pid};
@@ -202,62 +202,62 @@ sub scope { return Headway::Scope->new( $_[0] ) }
 
 sub refresh {
     my ($self) = @_;
-    my $course = $self->{course};
-    $course->heard_of( $self->{client}->get( $self->id, session => $self->{course}{session} ) );
+    my $job_state = $self->{job_state};
+    $job_state->heard_of( $self->{client}->get( $self->id, session => $self->{job_state}{session} ) );
     if ( $self->status eq 'COMPLETED' && !$self->{results} ) {
-        $self->results( $self->{client}->results( $self->id, session => $self->{course}{session} ) );
+        $self->results( $self->{client}->results( $self->id, session => $self->{job_state}{session} ) );
     }
     return $self;
 }
 
 sub cancel {
     my ( $self, %how ) = @_;
-    $self->{course}->heard_of( $self->{client}->cancel( $self->id, %how, session => $self->{course}{session} ) );
+    $self->{job_state}->heard_of( $self->{client}->cancel( $self->id, %how, session => $self->{job_state}{session} ) );
     return;
 }
 
 sub clear {
     my ($self) = @_;
     $self->{ended} = 1;
-    $self->{course}->stop;
-    $self->{client}->clear( $self->id, session => $self->{course}{session} );
+    $self->{job_state}->stop;
+    $self->{client}->clear( $self->id, session => $self->{job_state}{session} );
     return;
 }
 
 sub wait {    ## no critic (ProhibitBuiltinHomonyms)
     my ( $self, %how ) = @_;
-    my $state = $self->{client}->wait( $self->id, %how, session => $self->{course}{session} );
-    $self->{course}->heard_of($state);
+    my $state = $self->{client}->wait( $self->id, %how, session => $self->{job_state}{session} );
+    $self->{job_state}->heard_of($state);
     return $state;
 }
 
 sub flush {
     my ( $self, $seconds ) = @_;
-    my @left = $self->{client}->engine->linger( $seconds // $self->{client}->exit_timeout, $self->{course} );
+    my @left = $self->{client}->engine->wait_delivered( $seconds // $self->{client}->exit_timeout, $self->{job_state} );
     return !@left && !$self->stopped;
 }
 
-# What was known of the variables when the job was taken over.
+# The variables that were known when the job was taken over.
 sub knows {
     my ( $self, $variables ) = @_;
     $self->{known} = { %{$variables} };
     return $self;
 }
 
-sub _step {
+sub _queue {
     my ( $self, $method, $request, %more ) = @_;
-    my $step = { method => $method, request => { session_id => $self->{course}{session}, %{$request} }, %more };
-    $self->{client}->engine->submit( $self->{course}, $step );
-    return $step;
+    my $pending = { method => $method, request => { session_id => $self->{job_state}{session}, %{$request} }, %more };
+    $self->{client}->engine->submit( $self->{job_state}, $pending );
+    return $pending;
 }
 
 sub _end {
     my ( $self, $method, $request ) = @_;
     return if $self->{ended};
     $self->{ended} = 1;
-    my $client = $self->{client};
-    my $step   = $self->_step( $method => $request, after_reports => 1 );
-    $client->engine->await( $client->exit_timeout, sub { $step->{tried} } );
+    my $client  = $self->{client};
+    my $pending = $self->_queue( $method => $request, after_reports => 1 );
+    $client->engine->await( $client->exit_timeout, sub { $pending->{tried} } );
     return;
 }
 
@@ -289,12 +289,12 @@ Headway::Job - a job in the hands of its worker
 
 Made by C<create>, C<resume> and C<fetch> of L<Headway>. It is the meter of the part with the empty name: C<advance>,
 C<progress>, C<track>, C<count>, C<record_error>, C<set>, C<checkpoint> and C<message> are described at L<Headway::Meter>.
-None of these waits for the server, and none dies because it is away or refuses something: that is a warning.
+None of these waits for the server, and none dies because it is unreachable or refuses something: the client warns instead.
 
 =head1 THE END OF A JOB
 
-Each of these waits until the server has it, as long as the server answers, at most C<exit_timeout> seconds. What is left is
-sent while the program goes on, and at its end. Of several ends the first counts.
+Each of these waits until the server has stored the end, at most C<exit_timeout> seconds, and not while the server is
+unreachable. The rest is sent while the program goes on, and at its end. Of several ends the first counts.
 
 =head2 run(\&work)
 

@@ -1,7 +1,7 @@
 package Headway::Json;
 
-# Text and values on their way to the server and back. What goes out never dies: a tracker must not stop a worker because
-# a title holds a stray character or a result an object.
+# Converts texts and values for the server and back. Converting for the server never dies: an odd title or result must
+# never make a worker fail.
 
 use 5.016;
 use strict;
@@ -35,7 +35,7 @@ sub decode {
     return $READER->decode($bytes);
 }
 
-# The text as the server takes it: Unicode without U+0000, at most so many characters.
+# Makes a text that the server accepts: Unicode without U+0000, at most so many characters.
 sub clean {
     my ( $text, $limit ) = @_;
     $text = defined $text ? "$text" : q{};
@@ -52,27 +52,28 @@ sub is_number {
     my ($scalar) = @_;
     return q{} if !defined $scalar || ref $scalar;
 
-  # A number that was printed has a text too, as pPOK says; only POK says that it was text first (and, before Perl 5.36,
-  # that it was printed).
+  # A printed number also has a text, as pPOK says. Only POK says that it was text first (and, before Perl 5.36, that it
+  # was printed).
     my $flags = B::svref_2object( \$scalar )->FLAGS;
     return ( $flags & ( B::SVp_IOK | B::SVp_NOK ) ) && !( $flags & B::SVf_POK ) && looks_like_number($scalar);
 }
 
-# The number as a count can be sent: whole, at most 2**53 in size. What is no number is 0.
+# The number as a count can be sent: whole, at most 2**53 in size. Anything else is 0.
 sub whole {
     my ($number) = @_;
     return 0 if !defined $number || !looks_like_number($number) || $number != $number;
     return $number > $EXACT ? $EXACT : $number < -$EXACT ? -$EXACT : int $number;
 }
 
-# How much there is to do: 0, not known, for what is no number, infinite or negative.
+# The amount of work: 0 (not known) for invalid, infinite and negative numbers.
 sub size_of {
     my ($number) = @_;
     my $units = whole($number);
     return $units > 0 && $number - $number == 0 ? $units : 0;
 }
 
-# Any data as JSON has it. What JSON has no word for (code, globs, whole numbers beyond 2**53, infinity) becomes its text.
+# Converts any data to JSON. What JSON cannot express (code, globs, whole numbers beyond 2**53, infinity) becomes its
+# text.
 sub plain {
     my ( $data, $depth ) = @_;
     $depth //= 0;
@@ -90,13 +91,13 @@ sub plain {
     return [ map { plain( $_, $depth + 1 ) } @{$data} ]                            if $kind eq 'ARRAY';
     return { map { clean($_) => plain( $data->{$_}, $depth + 1 ) } keys %{$data} } if $kind eq 'HASH';
 
-    # As JSON modules have it: \1 is true and \0 is false.
+    # As JSON modules do: \1 is true and \0 is false.
     return ${$data} ? JSON::PP::true() : JSON::PP::false() if $kind eq 'SCALAR' && ( ${$data} // q{} ) =~ /\A[01]\z/;
     return clean($data);
 }
 
-# A whole number is written as one, also where Perl holds it as a double, and as text where the server takes no number; the
-# rest with as many digits as it takes to read the same double again, of which Perl itself would write 15.
+# Writes a whole number as one, even if Perl holds it as a double, and as text if the server accepts no number. Other
+# numbers get as many digits as it takes to read the same double again; Perl itself would write 15.
 sub _number {
     my ($number) = @_;
     if ( $number == int $number && abs($number) < 2**64 ) {
@@ -111,7 +112,7 @@ sub _number {
     return bless \$text, 'Headway::Json::Double';
 }
 
-# JSON data as Perl has it: whole numbers as integers.
+# JSON data in Perl: whole numbers as integers.
 sub perlish {
     my ($data) = @_;
     return [ map { perlish($_) } @{$data} ]                       if ref $data eq 'ARRAY';
@@ -119,7 +120,7 @@ sub perlish {
     return is_number($data) && abs($data) <= $EXACT && $data == int $data ? 0 + sprintf '%d', $data : $data;
 }
 
-# An object speaks for itself; one that can't is text.
+# An object is converted by its own method, else to text.
 sub _of_object {
     my ( $object, $depth ) = @_;
     local $@;
@@ -128,7 +129,7 @@ sub _of_object {
     return clean( eval { "$object" } // ref $object );
 }
 
-# Seconds as protobuf's JSON has a span, and back.
+# Seconds as a duration of protobuf's JSON, and back.
 sub span {
     my ($seconds) = @_;
     my $text      = sprintf '%.6f', $seconds;
@@ -141,7 +142,7 @@ sub seconds {
     return ( $span // q{} ) =~ /\A(-?[\d.]+)s\z/ ? 0 + $1 : 0;
 }
 
-# A job as the server describes it, with the names of job.proto, numbers as numbers and spans in seconds.
+# A job as the server describes it, with the names of job.proto, numbers as numbers and durations in seconds.
 sub job_state {
     my ($told) = @_;
     my %job = %{ _snake($told) };
@@ -150,9 +151,9 @@ sub job_state {
     $job{status} =~ s/\AJOB_STATUS_//;
     $job{$_} //= q{} for qw(continues continued_by key);
     $job{stalled} = $job{stalled} ? 1 : 0;
-    for my $tallies (qw(parts counters)) {
-        my $of = $told->{$tallies} || {};
-        $job{$tallies} = { map { $_ => 0 + $of->{$_} } keys %{$of} };
+    for my $counts (qw(parts counters)) {
+        my $of = $told->{$counts} || {};
+        $job{$counts} = { map { $_ => 0 + $of->{$_} } keys %{$of} };
     }
     $job{labels} = $told->{labels} || {};
     $job{error} &&=
@@ -184,7 +185,7 @@ sub _snake {
 
 package Headway::Json::Double;
 
-# The text of a number, which JSON::PP writes as it is: to it, this is a Math::BigFloat.
+# The text of a number, which JSON::PP writes as it is, since it looks like a Math::BigFloat.
 
 use overload q{""} => sub { ${ $_[0] } }, fallback => 1;
 

@@ -14,11 +14,11 @@ use Headway::Json    qw(clean plain whole);
 
 my $ERRORS_AT_MOST = 1_000;
 
-# `course` looks after what is said here; `due` is when it wants to be called next.
+# `job_state` sends what is reported here; `due` is when it must be called next.
 sub new {
     my ( $class, $part, $progress ) = @_;
     my $never = 9**9**9;
-    return bless { part => $part, course => undef, due => \$never, %{ _fresh($progress) } }, $class;
+    return bless { part => $part, job_state => undef, due => \$never, %{ _fresh($progress) } }, $class;
 }
 
 sub _fresh {
@@ -37,14 +37,15 @@ sub _fresh {
 
 sub part_name { return $_[0]{part} }
 
-# These two are what a worker calls for each record, so they are written out: what they have in common would cost half as
-# much again as a call. What minus itself is not 0, NaN and infinity, is no amount. Only the process id tells that this is a forked child, whose count begins anew.
+# A worker calls these two for each record, so they are written out: a shared sub would make them half as slow again. A
+# value that minus itself is not 0, NaN and infinity, is no amount. Only the process id tells that this is a forked
+# child, whose count begins at 0.
 sub advance {
     my ( $self, $n ) = @_;
     Headway::Engine->forked if $$ != $Headway::Engine::PROCESS;
     my $by = defined $n ? $n + 0 : 1;
-    $self->{done} += $by  if $by - $by == 0;
-    $self->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
+    $self->{done} += $by     if $by - $by == 0;
+    $self->{job_state}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
     return;
 }
 
@@ -54,7 +55,7 @@ sub progress {
     return $self->{done}    if !@set;
     my $done = defined $set[0] ? $set[0] + 0 : 0;
     $self->{done} = $done if $done - $done == 0;
-    $self->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
+    $self->{job_state}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
     return;
 }
 
@@ -109,11 +110,11 @@ sub track {
     croak 'track wants a reference to a list, or to a sub that gives the next item'
         if $kind ne 'ARRAY' && $kind ne 'CODE';
     $self->_expect( scalar @{$source} ) if $kind eq 'ARRAY';
-    my $course = $options{cancellable} // 1 ? $self->{course} : undef;
+    my $job_state = $options{cancellable} // 1 ? $self->{job_state} : undef;
     my ( $index, $begun ) = ( 0, 0 );
     return sub {
-        $self->advance           if $begun;
-        $course->die_if_unwanted if $course && $course->{unwanted};
+        $self->advance              if $begun;
+        $job_state->die_if_unwanted if $job_state && $job_state->{unwanted};
         $begun = 0;
         my $item;
         if ( $kind eq 'ARRAY' ) {
@@ -136,8 +137,8 @@ sub adopt {
     return;
 }
 
-# All there is to say, with record errors of at most so many bytes. `more`: something is left for a further sample.
-# `pressing`: what is left grows with every sample that is put off, record errors that is.
+# Takes everything there is to report, with record errors of at most so many bytes. `more`: something is left for a
+# further sample. `pressing`: record errors are left, which pile up if the next sample is delayed.
 sub sample {
     my ( $self, $room ) = @_;
     my $cut     = $self->{cut};
@@ -167,7 +168,7 @@ sub sample {
     return \%sample;
 }
 
-# A part's own length is not the job's.
+# The length of a part is not the job's size.
 sub _expect { return }
 
 sub _mine {
@@ -177,7 +178,7 @@ sub _mine {
 
 sub _said {
     my ($self) = @_;
-    $self->{course}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
+    $self->{job_state}->look if clock_gettime(CLOCK_MONOTONIC) >= ${ $self->{due} };
     return;
 }
 
@@ -229,18 +230,18 @@ An iterator that counts an item as done when the next one is asked for, so that 
 counted. The source is a reference to a list, whose length becomes the job's size if that is not known yet, or a sub that
 gives the next item, and undef at the end. At the end the iterator gives the empty list, undef in scalar context.
 
-It dies before the next item once the work is for nothing: with L<Headway::Cancelled> if somebody wants the job to end early,
-or with what C<stopped> says if it has ended otherwise or another worker has taken it over. With C<< cancellable => 0 >> it
+It dies before the next item if the work is no longer needed: with L<Headway::Cancelled> after a cancellation request,
+or with the error of C<stopped> if the job has ended otherwise or another worker has taken it over. With C<< cancellable => 0 >> it
 goes on.
 
 =head2 count($counter, $n)
 
-Adds C<$n>, 1 by default, to a named tally (C<added>, C<updated>, C<skipped>): at most 64 a job, names of 1 to 128
+Adds C<$n>, 1 by default, to a named counter (C<added>, C<updated>, C<skipped>): at most 64 a job, names of 1 to 128
 characters.
 
 =head2 record_error($record, $message, $code)
 
-Notes a record that could not be worked on: which (its first 256 characters), why (1,024), and a code to group by (64).
+Reports a record that could not be processed: which (its first 256 characters), why (1,024), and a code to group by (64).
 Message and code can be left out. Each is counted. Of more than 1,000 that wait for the server the first and the last 500
 keep their texts; it keeps but the first and the last 100 of a job itself.
 

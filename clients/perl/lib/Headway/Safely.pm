@@ -1,7 +1,7 @@
 package Headway::Safely;
 
-# Code of ours in the midst of the worker's: it leaves $@ and the like as they are, is not left by an exception that is
-# meant for the worker, and keeps away from the worker's standard input and output.
+# Runs the client's code in the middle of the worker's. It keeps $@ and the like, is not interrupted by an exception
+# that is meant for the worker, and does not touch the worker's standard input and output.
 
 use 5.016;
 use strict;
@@ -15,8 +15,8 @@ our @EXPORT_OK = qw(beyond_standard safely);
 my $ALL = POSIX::SigSet->new;
 $ALL->fillset;
 
-# Runs the code; its exception, or undef. Signals wait until it is done: a handler that dies, as with alarm(), dies in the
-# worker's code, and does not get lost in here. So the code must be quick.
+# Runs the code; returns its exception, or undef. Signals wait until it is done: a handler that dies, as with alarm(),
+# must die in the worker's code, and not here. So the code must be quick.
 sub safely {
     my ($code) = @_;
     my $before = POSIX::SigSet->new;
@@ -31,8 +31,8 @@ sub safely {
     return $fault;
 }
 
-# Runs code that opens something. In a program that has closed STDIN, STDOUT or STDERR, as daemons do, the system would give
-# it that number, and what a command prints that the program starts would go there.
+# Runs code that opens something. In a program that has closed STDIN, STDOUT or STDERR, as daemons do, the system would
+# reuse that number. A command that the program starts would then print into the opened file.
 sub beyond_standard {
     my ($open) = @_;
     my @held;

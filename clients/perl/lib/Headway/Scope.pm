@@ -27,14 +27,14 @@ sub DESTROY {
 sub leave {
     my ($self) = @_;
 
-    # Not $?: there is the status of the exit() by which the scope may be left.
+    # Not $?: it holds the exit status if exit() leaves the scope.
     local ( $@, $! );
     my $job = delete $self->{job};
     $job->end_with('The work ended early.') if $job;
     return;
 }
 
-# At the end of the program: those that nobody leaves any more.
+# At the end of the program: ends the jobs of scopes that still exist.
 sub leave_all {
     $_->leave for grep { defined } values %live;
     return;

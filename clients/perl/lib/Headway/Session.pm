@@ -1,7 +1,7 @@
 package Headway::Session;
 
-# A session id. It is a secret, so it lies behind a closure, where neither a dump nor a stack trace shows it; only JSON for
-# the server, and the spool, has it.
+# A session id. It is a secret, so a closure holds it, where neither a dump nor a stack trace shows it. Only JSON for
+# the server and the spool contain it.
 
 use 5.016;
 use strict;

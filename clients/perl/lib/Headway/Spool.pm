@@ -1,18 +1,19 @@
 package Headway::Spool;
 
-# What could not be delivered, on disk until it is: one file, a letter, for each job of each process.
+# Keeps on disk what could not be delivered: one file for each job of each process.
 #
-# The folder is `http` in HEADWAY_SPOOL, else in headway/spool of the user's state folder ($XDG_STATE_HOME or ~/.local/state);
-# an empty HEADWAY_SPOOL turns it off. The letters of clients that speak gRPC lie in the folder above: they hold protobuf, for
-# another port. A letter is JSON:
+# The folder is `http` in HEADWAY_SPOOL, else in headway/spool of the user's state folder ($XDG_STATE_HOME or
+# ~/.local/state); an empty HEADWAY_SPOOL turns the spool off. The files of clients that speak gRPC are in the folder
+# above: they contain protobuf, for another port. A spool file is JSON:
 #
 #   {"version": 1, "target": "http://127.0.0.1:8080", "job": ID, "name": TEXT, "requests": [["CreateJob", {...}], ...]}
 #
-# with the requests as docs/http.md has them. It holds session ids, which are secrets: the file is readable by its user
-# alone (0600, in a folder of 0700), and neither encrypted nor safe from root. There are at most 100, of at most 8 MiB each.
+# with the requests as docs/http.md has them. It contains session ids, which are secrets: only its user can read the
+# file (0600, in a folder of 0700). It is neither encrypted nor safe from root. There are at most 100, of at most 8 MiB
+# each.
 #
-# A file is in the hands of the process that has it locked. The system lets go of the lock of a process that has died, so
-# whatever happened to it, another one takes the file up.
+# A process claims a file by locking it. The system releases the lock of a process that has died, so that another one
+# can claim the file in any case.
 
 use 5.016;
 use strict;
@@ -30,7 +31,7 @@ my $FILES   = 100;
 my $BYTES   = 8 * 1024 * 1024;
 my $VERSION = 1;
 
-# Where the files are, whether it exists or not; undef if there shall be none.
+# Where the files are, whether the folder exists or not; undef = no spool.
 sub folder {
     my $base = $ENV{HEADWAY_SPOOL};
     return if defined $base && !length $base;
@@ -42,23 +43,23 @@ sub folder {
     return "$base/http";
 }
 
-# The files that wait for this server, oldest first; of that job alone, if one is given.
-sub letters {
+# The files that wait for this server, oldest first; only those of one job if an id is given.
+sub waiting_files {
     my ( $target, $job_id ) = @_;
     my $folder = folder() // return;
-    my ( $mark, $end ) = ( _mark( $target->url ), $job_id ? '-' . _plain($job_id) : q{} );
+    my ( $mark, $end ) = ( _server_key( $target->url ), $job_id ? '-' . _file_name_id($job_id) : q{} );
     my @names = grep { /\A$mark-.*\Q$end\E[.]json\z/ } _names($folder);
     return map { "$folder/$_" } sort @names;
 }
 
-# Writes down what a job has left to say, and gives the letter, in the hands of this process. Dies.
-sub write_letter {
+# Saves what a job has left to send. Returns the file, claimed by this process. Dies.
+sub write_file {
     my ( $target, $job, $requests ) = @_;
     my $folder = folder() // die "there is no folder for it, see HEADWAY_SPOOL\n";
     _make($folder);
 
     die "$folder has $FILES files already\n" if ( grep { /[.]json\z/ } _names($folder) ) >= $FILES;
-    my $path    = sprintf '%s/%s-%s-%s.json', $folder, _mark( $target->url ), uuid7(), _plain( $job->{id} );
+    my $path = sprintf '%s/%s-%s-%s.json', $folder, _server_key( $target->url ), uuid7(), _file_name_id( $job->{id} );
     my $content = _content( {
         version  => $VERSION,
         target   => $target->url,
@@ -73,7 +74,7 @@ sub write_letter {
             return $opened;
         } );
 
-        # Locked before it has its name, so that no other process ever finds it free.
+        # Lock it before it has its name, so that no other process ever finds it unlocked.
         flock $file, LOCK_EX | LOCK_NB or die "$draft: $!\n";
         binmode $file;
         local $\ = undef;
@@ -81,7 +82,7 @@ sub write_letter {
         $file->flush           or die "$draft: $!\n";
         $file->sync            or die "$draft: $!\n";
         rename $draft, $path or die "$path: $!\n";
-        return bless { path => $path, file => $file }, 'Headway::Spool::Letter';
+        return bless { path => $path, file => $file }, 'Headway::Spool::File';
     };
     if ( !$fault ) {
         my $why = $@;
@@ -92,17 +93,17 @@ sub write_letter {
     return $fault;
 }
 
-# JSON of at most 8 MiB. What has no room are record errors, the last ones first.
+# JSON of at most 8 MiB. If there is no room, it drops record errors, the last ones first.
 sub _content {
-    my ($letter) = @_;
-    my $content  = encode($letter);
-    my @requests = reverse @{ $letter->{requests} };
+    my ($file)   = @_;
+    my $content  = encode($file);
+    my @requests = reverse @{ $file->{requests} };
     for my $request (@requests) {
         last if length $content <= $BYTES;
         next if !$request->[1]{record_errors};
         $request->[1] = { %{ $request->[1] } };
         delete $request->[1]{record_errors};
-        $content = encode($letter);
+        $content = encode($file);
     }
     return $content;
 }
@@ -115,8 +116,8 @@ sub _names {
     return @names;
 }
 
-# Folders that are made here are the user's alone. The last two are the spool's, and have to be so in any case: what was
-# there before, perhaps with other things in it, keeps its mode. Dies.
+# New folders can be read by their user only. The last two belong to the spool and must be so in any case. A folder that
+# existed before, perhaps with other files in it, keeps its mode. Dies.
 sub _make {
     my ($folder) = @_;
     my $path = q{};
@@ -131,13 +132,13 @@ sub _make {
     return;
 }
 
-sub _mark {
+sub _server_key {
     my ($url) = @_;
     return substr md5_hex($url), 0, 8;
 }
 
-# The worker chooses it, and only the server says whether it is one.
-sub _plain {
+# The worker chooses the id, and only the server checks it.
+sub _file_name_id {
     my ($job_id) = @_;
     return $job_id =~ /\A[[:alnum:]]{1,64}\z/a ? $job_id : 'odd';
 }
@@ -149,11 +150,11 @@ sub _sync {
     return;
 }
 
-package Headway::Spool::Letter;
+package Headway::Spool::File;
 
 use Fcntl qw(LOCK_EX LOCK_NB O_NOFOLLOW O_NONBLOCK O_RDWR);
 
-# Takes the file in hand; undef if another process has it, or has sent it meanwhile, or if it is another user's.
+# Claims the file; undef if another process has it, has sent it meanwhile, or if it belongs to another user.
 sub claim {
     my ( $class, $path ) = @_;
     my $opened = Headway::Safely::beyond_standard( sub {
@@ -164,7 +165,7 @@ sub claim {
     my $file = $opened->[0] // return;
     flock $file, LOCK_EX | LOCK_NB or return;
 
-    # It may have been removed, or written anew, between the two.
+    # It may have been removed or written again before it was locked.
     my @about = stat $file;
     my @named = stat $path or return;
     return if $named[1] != $about[1] || $about[4] != $>;
@@ -173,20 +174,20 @@ sub claim {
 
 sub path { return $_[0]{path} }
 
-# What is left to say. Dies if the file is damaged, or from another version of this library.
+# The requests in it. Dies if the file is damaged, or from another version of this library.
 sub content {
     my ($self) = @_;
     local $/ = undef;
     seek $self->{file}, 0, 0 or die "$self->{path}: $!\n";
-    my $bytes  = readline( $self->{file} ) // die "$self->{path}: $!\n";
-    my $letter = eval { Headway::Json::decode($bytes) };
-    die "it is damaged\n"                       if ref $letter ne 'HASH' || ref $letter->{requests} ne 'ARRAY';
-    die "it is of version $letter->{version}\n" if ( $letter->{version} // q{} ) ne $VERSION;
-    die "it is damaged\n" if grep { ref $_ ne 'ARRAY' || ref $_->[1] ne 'HASH' } @{ $letter->{requests} };
-    return $letter;
+    my $bytes = readline( $self->{file} ) // die "$self->{path}: $!\n";
+    my $file  = eval { Headway::Json::decode($bytes) };
+    die "it is damaged\n"                     if ref $file ne 'HASH' || ref $file->{requests} ne 'ARRAY';
+    die "it is of version $file->{version}\n" if ( $file->{version} // q{} ) ne $VERSION;
+    die "it is damaged\n" if grep { ref $_ ne 'ARRAY' || ref $_->[1] ne 'HASH' } @{ $file->{requests} };
+    return $file;
 }
 
-# All of it has arrived.
+# Everything in it has arrived.
 sub remove {
     my ($self) = @_;
     unlink $self->{path};
@@ -194,7 +195,7 @@ sub remove {
     return;
 }
 
-# The server will never take it: it stays beside, for people to look at. Where it is now.
+# The server will never accept it. The file stays beside the others, for people to look at. Returns its new path.
 sub refuse {
     my ($self) = @_;
     ( my $refused = $self->{path} ) =~ s/[.]json\z/.refused/;
@@ -207,7 +208,7 @@ sub refuse {
     return $refused;
 }
 
-# Leaves the file to whoever takes it up next.
+# Leaves the file to the next process.
 sub release {
     my ($self) = @_;
     $self->{file} = undef;

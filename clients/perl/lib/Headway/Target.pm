@@ -1,6 +1,6 @@
 package Headway::Target;
 
-# Where the server is, and what it takes to talk to it.
+# A server's address, and the options to connect to it.
 
 use 5.016;
 use strict;
@@ -11,7 +11,7 @@ use Carp qw(croak);
 my $DEFAULT = 'http://127.0.0.1:8080';
 my $ADDRESS = qr{\A(?:(https?)://)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(\d{1,5})/?\z};
 
-# Takes what is given, else HEADWAY_HTTP_TARGET, HEADWAY_TARGET, HEADWAY_TOKEN and HEADWAY_CA.
+# Takes the given values, else HEADWAY_HTTP_TARGET, HEADWAY_TARGET, HEADWAY_TOKEN and HEADWAY_CA.
 sub new {
     my ( $class, %given ) = @_;
     my $text = $given{target} || $ENV{HEADWAY_HTTP_TARGET} || $ENV{HEADWAY_TARGET} || $DEFAULT;
@@ -35,7 +35,7 @@ sub new {
     }, $class;
     my $token = $given{token} || $ENV{HEADWAY_TOKEN};
 
-    # Behind a closure, so that no dump of a client shows it.
+    # In a closure, so that no dump of a client shows it.
     $self->{token} = sub { $token };
     return $self;
 }

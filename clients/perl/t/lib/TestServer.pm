@@ -1,6 +1,6 @@
 package TestServer;
 
-# A real server for tests that need one: that of HEADWAY_TARGET, or one that is started here and ends with the test.
+# A real server for tests that need one: that of HEADWAY_TARGET, or one that starts here and ends with the test.
 
 use 5.016;
 use strict;
@@ -16,7 +16,7 @@ use Time::HiRes qw(sleep);
 my $ROOT   = abs_path("$FindBin::Bin/../../..");
 my $PYTHON = "$ROOT/.venv/bin/python";
 
-# The server; the environment says where it is. Skips the test where there is none.
+# The server; the environment names it. Skips the test if there is none.
 sub start {
     my ($class) = @_;
     my $folder = tempdir( CLEANUP => 1 );
@@ -32,7 +32,7 @@ sub start {
     return $self;
 }
 
-# Starts it, on that address; where it is then.
+# Starts it on that address. Returns where it is.
 sub run {
     my ( $self, $address ) = @_;
     my @command = ( $PYTHON, '-m', 'headway_server', '--listen', '127.0.0.1:0', '--http', $address );

@@ -1,4 +1,4 @@
-//! What an update costs: one thread, no server.
+//! Measures what an update costs: one thread, no server.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -51,10 +51,10 @@ fn tell(what: &str, of: Option<&str>, nanoseconds: f64) {
     println!("{line}");
 }
 
-/// Nanoseconds of one of them.
+/// Nanoseconds of one update.
 fn median(mut repeat: impl FnMut(u32)) -> f64 {
     let mut times = 1_000;
-    // The warm-up, which finds how many there must be.
+    // The warm-up, which finds how many fill the time.
     while measure(&mut repeat, times) < LEAST {
         times *= 2;
     }

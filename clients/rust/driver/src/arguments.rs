@@ -1,4 +1,4 @@
-//! The arguments of an operation: those that a case leaves out are left out of the client's call.
+//! The arguments of an operation. The driver leaves out what the case leaves out.
 
 use std::time::Duration;
 

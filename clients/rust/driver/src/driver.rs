@@ -29,7 +29,7 @@ type Answer = Result<Value, Fault>;
 pub struct Driver {
     client: Option<Client>,
     jobs: HashMap<String, Job>,
-    /// Jobs whose name in the case another has now: to drop them would end them.
+    /// Jobs whose name in the case now belongs to another: dropping them would end them.
     former: Vec<Job>,
 }
 
@@ -135,8 +135,8 @@ impl Driver {
             "flush" => return Ok(json!(job.flush(arguments.span("timeout").unwrap_or(LONG)).wait())),
             "get" => return Ok(job.get(arguments.text("name").unwrap_or_default()).wait()?.unwrap_or_default()),
             "wait_cancelled" => {
-                let wish = job.wait_cancelled(arguments.span("timeout").unwrap_or(LONG));
-                return Ok(wish.as_ref().map_or(Value::Null, shapes::cancellation));
+                let cancellation = job.wait_cancelled(arguments.span("timeout").unwrap_or(LONG));
+                return Ok(cancellation.as_ref().map_or(Value::Null, shapes::cancellation));
             }
             "wait_stopped" => {
                 let error = job.wait_stopped(arguments.span("timeout").unwrap_or(LONG));
@@ -182,7 +182,7 @@ fn of<'a>(arguments: &Arguments<'a>) -> &'a str {
     arguments.text("of").unwrap_or_default()
 }
 
-/// A part, or the job itself if none is named.
+/// A part, or the job itself without a name.
 enum Meter<'a> {
     Job(&'a Job),
     Part(Part),
@@ -230,7 +230,7 @@ fn track(job: &Job, arguments: &Arguments<'_>) -> Value {
 fn leave(job: &Job, arguments: &Arguments<'_>) {
     let how = arguments.text("how").unwrap_or_default();
     let message = arguments.text("message").unwrap_or_default();
-    // The suite looks at what becomes of the job.
+    // The suite checks what happens to the job.
     let _ = job.scope(|job| -> Result<(), Box<dyn StdError + Send + Sync>> {
         match how {
             "error" => Err(message.into()),

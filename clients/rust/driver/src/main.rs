@@ -1,4 +1,4 @@
-//! Does what a case of the conformance suite says, through the client that its users have, and answers what it saw.
+//! Carries out the operations of a conformance case, with the client's public API, and answers with what it saw.
 
 mod arguments;
 mod driver;
@@ -28,7 +28,7 @@ impl log::Log for ToStandardError {
 fn main() -> io::Result<()> {
     log::set_logger(&ToStandardError).map_err(|error| io::Error::other(error.to_string()))?;
     log::set_max_level(log::LevelFilter::Info);
-    // A worker that fails is part of many cases.
+    // A failing worker is part of many cases.
     std::panic::set_hook(Box::new(|_| {}));
     let mut driver = Driver::default();
     let mut out = io::stdout().lock();

@@ -1,4 +1,4 @@
-//! What the suite looks at, as JSON.
+//! The values that the suite checks, as JSON.
 
 use std::collections::BTreeMap;
 
@@ -22,11 +22,11 @@ pub fn error(error: &Error) -> Value {
 /// `NotFound` → `NOT_FOUND`.
 fn code(code: Code) -> String {
     let mut name = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_uppercase() && !name.is_empty() {
+    for file in format!("{code:?}").chars() {
+        if file.is_uppercase() && !name.is_empty() {
             name.push('_');
         }
-        name.push(letter.to_ascii_uppercase());
+        name.push(file.to_ascii_uppercase());
     }
     name
 }
@@ -90,7 +90,7 @@ pub fn record_errors(errors: &v1::ListRecordErrorsResponse) -> Value {
     json!({"first": shapes(&errors.first), "last": shapes(&errors.last), "total": errors.total})
 }
 
-pub fn cancellation(wish: &Cancellation) -> Value {
-    let deadline = wish.deadline.map(|moment| prost_types::Timestamp::from(moment).to_string());
-    json!({"reason": wish.reason, "deadline": deadline})
+pub fn cancellation(cancellation: &Cancellation) -> Value {
+    let deadline = cancellation.deadline.map(|moment| prost_types::Timestamp::from(moment).to_string());
+    json!({"reason": cancellation.reason, "deadline": deadline})
 }

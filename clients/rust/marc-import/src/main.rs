@@ -41,9 +41,9 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
         eprintln!("{error}");
     }
-    let mut tally = import.tally();
-    tally["seconds"] = json!(import.seconds);
-    println!("{tally}");
+    let mut outcome = import.outcome();
+    outcome["seconds"] = json!(import.seconds);
+    println!("{outcome}");
     Ok(())
 }
 
@@ -65,7 +65,7 @@ fn arguments() -> Result<(PathBuf, Option<f64>), Box<dyn Error>> {
 struct Import {
     name: String,
     rate: Option<f64>,
-    /// Control number → the record as it came.
+    /// Control number → the record.
     catalogue: HashMap<String, Vec<u8>>,
     added: u64,
     updated: u64,
@@ -80,7 +80,7 @@ impl Import {
         let done = self.import(bytes, job, start);
         self.seconds = start.elapsed().as_secs_f64();
         done?;
-        Ok(self.tally())
+        Ok(self.outcome())
     }
 
     fn import(&mut self, bytes: &[u8], job: &Job, start: Instant) -> Result<(), JobCancelled> {
@@ -123,7 +123,7 @@ impl Import {
         }
     }
 
-    fn tally(&self) -> serde_json::Value {
+    fn outcome(&self) -> serde_json::Value {
         json!({"added": self.added, "updated": self.updated, "skipped": self.skipped, "failed": self.failed})
     }
 }

@@ -1,4 +1,4 @@
-//! Reading MARC 21 files record by record, and checking each.
+//! Reads MARC 21 files record by record, and checks each.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ const RECORD_TYPES: &[u8] = b"acdefgijkmoprt";
 /// Why a record cannot be imported.
 #[derive(Debug, PartialEq)]
 pub struct Fault {
-    /// The record's name for itself, if it has one.
+    /// The record's own name, if it has one.
     pub control_number: Option<String>,
     pub code: &'static str,
     pub message: String,
@@ -20,8 +20,8 @@ pub struct Fault {
 
 /// Each record's bytes and the offset where it begins.
 ///
-/// Splits at the record terminator, whatever length a record claims: a broken one takes no others with it. Line ends and
-/// blanks before a record are dropped.
+/// Splits at the record terminator, whatever length a record claims, so that a broken record does not damage others.
+/// Line ends and blanks before a record are dropped.
 pub fn split(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut offset = 0;
     bytes.split_inclusive(|byte| *byte == END_OF_RECORD).filter_map(move |raw| {
@@ -70,8 +70,8 @@ fn text(data: &[u8]) -> String {
     String::from_utf8_lossy(data).trim().to_owned()
 }
 
-/// The record with the length that it has, since the library believes what is written there; none if its directory points
-/// out of it, which the library does not look at.
+/// The record with its actual length, since the library trusts the stored one; none if its directory points outside,
+/// which the library does not check.
 fn with_true_length(raw: &[u8]) -> Option<Vec<u8>> {
     let base = number(raw, 12..17)?;
     let directory = raw.get(LEADER..base.checked_sub(1)?)?;

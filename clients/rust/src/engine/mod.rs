@@ -1,8 +1,9 @@
 //! The thread behind all jobs of a client.
 //!
-//! It alone owns the channel and the stream; others hand it work through an inbox. It samples the meters when the server
-//! wants to hear of them, keeps one request in flight, and repeats what was not acknowledged: sequences and chosen ids
-//! make that count once. Whatever the server does, the worker's threads never wait here unless they ask to.
+//! It alone owns the channel and the stream; other threads hand it work through an inbox. It samples the meters when
+//! the server wants a report, keeps one request in flight, and repeats what was not acknowledged. Sequence numbers and
+//! ids chosen by the client make repeats count once. Whatever the server does, the worker's threads never wait here
+//! unless they ask to.
 
 mod answers;
 mod run;
@@ -17,22 +18,22 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 
-use crate::course::Course;
 use crate::error::Error;
-use crate::postman;
+use crate::job_state::JobState;
+use crate::pending_call::PendingCall;
 use crate::promise::{Arrival, Promise, lock};
 use crate::proto::headway::v1::Job;
-use crate::step::Step;
-use crate::stream;
+use crate::report_stream;
+use crate::spool_sender;
 use crate::target::{Line, Target};
 
-/// What the engine's loop is told.
+/// A message to the engine's loop.
 #[expect(clippy::large_enum_variant, reason = "few are there at a time")]
 enum Note {
-    Submitted(Arc<Course>),
-    Hurry,
-    Relax,
-    Arrived(u64, stream::Arrival),
+    Submitted(Arc<JobState>),
+    AddWaiting,
+    RemoveWaiting,
+    Arrived(u64, report_stream::Arrival),
     Called(u64, Result<Option<Job>, Error>),
     Look,
     Quit,
@@ -42,9 +43,9 @@ enum Note {
 #[derive(Clone)]
 pub(crate) struct Engine {
     pub(crate) target: Target,
-    /// For what callers ask and wait for.
+    /// For calls that a caller waits for.
     pub(crate) line: Line,
-    courses: Arc<Mutex<Vec<Arc<Course>>>>,
+    jobs: Arc<Mutex<Vec<Arc<JobState>>>>,
     inbox: UnboundedSender<Note>,
     runtime: Handle,
     thread: ThreadId,
@@ -53,7 +54,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread. Nothing is sent before there is something to say.
+    /// Starts the thread. It sends nothing before there is something to send.
     pub(crate) fn start(target: Target) -> io::Result<Self> {
         let runtime =
             Builder::new_current_thread().enable_all().thread_name("headway-names").max_blocking_threads(2).build()?;
@@ -66,7 +67,7 @@ impl Engine {
                 if let Some(engine) = runtime.block_on(started.arrival()) {
                     runtime.block_on(run::run(engine, notes));
                 }
-                // A name may still be looked up, and nobody waits for that.
+                // A name lookup may still run; do not wait for it.
                 runtime.shutdown_background();
                 gone.set(());
             })?
@@ -74,7 +75,7 @@ impl Engine {
         let engine = Self {
             target,
             line: Line::default(),
-            courses: Arc::default(),
+            jobs: Arc::default(),
             inbox,
             runtime: handle,
             thread: thread.thread().id(),
@@ -84,34 +85,34 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Takes a course in charge, and queues a step for it.
-    pub(crate) fn submit(&self, course: &Arc<Course>, step: Option<Step>) {
-        if let Some(step) = step {
-            course.add_step(step);
+    /// Takes charge of a job, and queues a call for it.
+    pub(crate) fn submit(&self, job_state: &Arc<JobState>, pending: Option<PendingCall>) {
+        if let Some(pending) = pending {
+            job_state.add_call(pending);
         }
         let new = {
-            let mut state = course.state();
+            let mut state = job_state.state();
             let new = !state.over && !state.taken;
             state.taken = state.taken || new;
             new
         };
         if new {
-            lock(&self.courses).push(Arc::clone(course));
+            lock(&self.jobs).push(Arc::clone(job_state));
         }
-        self.tell(Note::Submitted(Arc::clone(course)));
+        self.tell(Note::Submitted(Arc::clone(job_state)));
     }
 
-    /// All courses in charge.
-    pub(crate) fn courses(&self) -> Vec<Arc<Course>> {
-        lock(&self.courses).clone()
+    /// All jobs in charge.
+    pub(crate) fn jobs(&self) -> Vec<Arc<JobState>> {
+        lock(&self.jobs).clone()
     }
 
     fn tell(&self, note: Note) {
-        // After its end there is nothing left to do.
+        // After the engine's end there is nothing left to do.
         let _ = self.inbox.send(note);
     }
 
-    /// Runs something in the engine's runtime. What it brings, or `gone` if the engine ends before, can be awaited
+    /// Runs something in the engine's runtime. Its result, or `gone` if the engine ends before, can be awaited
     /// anywhere.
     pub(crate) fn spawn<T, F>(&self, gone: T, work: F) -> Arrival<T>
     where
@@ -137,68 +138,70 @@ impl Engine {
         self.spawn(None, async move { tokio::time::timeout(timeout, arrival).await.ok() })
     }
 
-    /// Waits until all that these jobs have to say has been delivered; returns those of which something is left.
-    /// Belongs in the engine's runtime.
-    pub(crate) async fn linger(&self, courses: Vec<Arc<Course>>, timeout: Duration) -> Vec<Arc<Course>> {
+    /// Waits until everything of these jobs is delivered. Returns the jobs that have something left. Runs in the
+    /// engine's runtime.
+    pub(crate) async fn wait_delivered(&self, jobs: Vec<Arc<JobState>>, timeout: Duration) -> Vec<Arc<JobState>> {
         let end = Instant::now().checked_add(timeout);
         let end = end.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400 * 365));
         let mut waiting = Vec::new();
-        for course in courses {
-            let step = Step::milestone();
-            let answer = Arc::clone(&step.answers.answer);
-            self.submit(&course, Some(step));
-            waiting.push((course, answer));
+        for job_state in jobs {
+            let pending = PendingCall::milestone();
+            let answer = Arc::clone(&pending.answers.answer);
+            self.submit(&job_state, Some(pending));
+            waiting.push((job_state, answer));
         }
-        self.tell(Note::Hurry);
+        self.tell(Note::AddWaiting);
         for (_, answer) in &waiting {
             if timeout_at(end, answer.arrival()).await.is_err() {
                 break;
             }
         }
-        self.tell(Note::Relax);
+        self.tell(Note::RemoveWaiting);
         waiting.retain(|(_, answer)| !answer.is_set());
-        waiting.into_iter().map(|(course, _)| course).collect()
+        waiting.into_iter().map(|(job_state, _)| job_state).collect()
     }
 
-    /// Waits until all that is said is stored, at most so long; then writes what is left to the spool, and notes it. It
-    /// goes on in the background until the engine ends. A job is waited for in this way once.
+    /// Waits until everything is stored, at most so long. Then it saves the rest in the spool, and logs that. Sending
+    /// goes on in the background until the engine ends. This waits for each job only once.
     async fn deliver(self, timeout: Duration) {
-        let mut courses = self.courses();
-        courses.retain(|course| {
-            let state = course.state();
+        let mut jobs = self.jobs();
+        jobs.retain(|job_state| {
+            let state = job_state.state();
             !state.over && !state.given_up
         });
-        let late = self.linger(courses, timeout).await;
-        for course in &late {
-            course.state().given_up = true;
+        let late = self.wait_delivered(jobs, timeout).await;
+        for job_state in &late {
+            job_state.state().given_up = true;
         }
-        for (course, place) in postman::write_down(&late, &self.target) {
+        for (job_state, place) in spool_sender::spool_undelivered(&late, &self.target) {
             let after = match place {
-                Some(place) => format!(" yet, and waits in {} for `headway flush` or the next run", place.display()),
+                Some(place) => {
+                    format!(" yet, and is saved in {} until `headway flush` or the next run sends it", place.display())
+                }
                 None => String::new(),
             };
             log::warn!(
                 target: "headway",
                 "{} has not answered in time; the last state of job {} is not delivered{after}",
                 self.target.address,
-                course.id,
+                job_state.id,
             );
         }
-        for course in self.courses() {
-            self.submit(&course, Some(Step::release(true)));
+        for job_state in self.jobs() {
+            self.submit(&job_state, Some(PendingCall::release(true)));
         }
     }
 
-    /// Delivers all that is said, then lets go of all jobs.
+    /// Delivers everything, then releases all jobs.
     pub(crate) fn close(&self, timeout: Duration) -> Arrival<()> {
         self.spawn((), self.clone().deliver(timeout))
     }
 
-    /// Ends the thread, and waits for that, but not in that thread itself.
-    pub(crate) fn quit(&self, patience: Duration) {
+    /// Ends the thread, and waits for its end, except in that thread itself.
+    pub(crate) fn quit(&self, timeout: Duration) {
         self.tell(Note::Quit);
         if !self.is_here() {
-            self.gone.wait_for(patience);
+            self.gone.wait_for(timeout);
         }
     }
 

@@ -9,30 +9,30 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::AbortHandle;
 use tonic::Code;
 
-use super::answers::{declined, later, refused, stop};
+use super::answers::{declined, refused, retry_later, stop};
 use super::{Engine, Note};
-use crate::batch::{Batch, MESSAGE_BYTES};
-use crate::calls::{PATIENCE, place};
-use crate::contact::{AT_ONCE, Contact, Moment, now};
-use crate::course::{Course, FASTEST};
+use crate::batch::{Batch, MAX_MESSAGE_BYTES};
+use crate::calls::{ANSWER_TIMEOUT, place};
+use crate::connection_state::{AT_ONCE, ConnectionState, Moment, now};
 use crate::error::Error;
-use crate::postman;
+use crate::error_policy::{ErrorPolicy, denies_access, policy_for, too_large};
+use crate::job_state::{JobState, MIN_REPORT_INTERVAL};
+use crate::pending_call::Request;
 use crate::promise::lock;
 use crate::proto::headway::v1::{Job, StreamProgressResponse};
-use crate::step::Request;
-use crate::stream::{Arrival, ReportStream};
+use crate::report_stream::{Arrival, ReportStream};
+use crate::spool_sender;
 use crate::target::Stub;
 use crate::values::from_duration;
-use crate::verdict::{Verdict, judge, keeps_out, too_large};
 
-const CALLS: usize = 16;
-const FIRST_PACE: Duration = Duration::from_millis(250);
-const SLOWEST: Duration = Duration::from_secs(30);
+const MAX_CALLS_IN_FLIGHT: usize = 16;
+const DEFAULT_REPORT_INTERVAL: Duration = Duration::from_millis(250);
+const MAX_REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Works until it is told to quit.
+/// Runs until it is told to quit.
 pub(super) async fn run(engine: Engine, mut inbox: UnboundedReceiver<Note>) {
-    let mut course = Loop {
-        contact: Contact::new(&engine.target.address),
+    let mut job_state = Loop {
+        connection_state: ConnectionState::new(&engine.target.address),
         engine,
         stub: None,
         streams: 0,
@@ -41,28 +41,28 @@ pub(super) async fn run(engine: Engine, mut inbox: UnboundedReceiver<Note>) {
         ack_by: AT_ONCE,
         calls: HashMap::new(),
         called: 0,
-        pace: FIRST_PACE,
+        report_interval: DEFAULT_REPORT_INTERVAL,
         looked: false,
     };
     loop {
-        let idle = course.idle_for();
+        let idle = job_state.idle_for();
         tokio::select! {
             note = inbox.recv() => match note {
                 Some(Note::Quit) | None => break,
-                Some(note) => course.guarded(|course| course.heed(note)),
+                Some(note) => job_state.guarded(|job_state| job_state.heed(note)),
             },
             () = tokio::time::sleep(idle) => {}
         }
         loop {
             match inbox.try_recv() {
-                Ok(Note::Quit) => return course.quit(),
-                Ok(note) => course.guarded(|course| course.heed(note)),
+                Ok(Note::Quit) => return job_state.quit(),
+                Ok(note) => job_state.guarded(|job_state| job_state.heed(note)),
                 Err(_) => break,
             }
         }
-        course.guarded(|course| course.pump(now()));
+        job_state.guarded(|job_state| job_state.pump(now()));
     }
-    course.quit();
+    job_state.quit();
 }
 
 struct Loop {
@@ -70,19 +70,19 @@ struct Loop {
     stub: Option<Stub>,
     streams: u64,
     stream: Option<ReportStream>,
-    /// Sent and not acknowledged yet.
+    /// Sent, and not acknowledged yet.
     batch: Option<Batch>,
     ack_by: Moment,
-    calls: HashMap<u64, (Arc<Course>, AbortHandle)>,
+    calls: HashMap<u64, (Arc<JobState>, AbortHandle)>,
     called: u64,
-    pace: Duration,
-    contact: Contact,
-    /// Whether it was seen what earlier processes left for this server.
+    report_interval: Duration,
+    connection_state: ConnectionState,
+    /// Whether the spool of earlier processes was checked for this server.
     looked: bool,
 }
 
 impl Loop {
-    /// A fault of its own stops nothing, and is not tried again at once.
+    /// A fault of the client stops nothing. It counts as an outage, so that it is not repeated at once.
     fn guarded(&mut self, action: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| action(self))).is_err() {
             self.outage(&Error::new(Code::Unknown, "a fault of the client's own"));
@@ -91,17 +91,17 @@ impl Loop {
 
     fn heed(&mut self, note: Note) {
         match note {
-            Note::Submitted(course) => {
-                if self.contact.down {
-                    course.give_up_waiting();
+            Note::Submitted(job_state) => {
+                if self.connection_state.down {
+                    job_state.give_up_waiting();
                 }
-                let mut state = course.state();
+                let mut state = job_state.state();
                 if state.beat_at == AT_ONCE {
-                    state.beat_at = now() + state.turn(self.pace);
+                    state.beat_at = now() + state.turn(self.report_interval);
                 }
             }
-            Note::Hurry => self.contact.hurry(now()),
-            Note::Relax => self.contact.relax(),
+            Note::AddWaiting => self.connection_state.add_waiting(now()),
+            Note::RemoveWaiting => self.connection_state.remove_waiting(),
             Note::Arrived(number, arrival) => {
                 if self.stream.as_ref().is_some_and(|stream| stream.number == number) {
                     match arrival {
@@ -111,12 +111,12 @@ impl Loop {
                 }
             }
             Note::Called(number, answer) => {
-                if let Some((course, _)) = self.calls.remove(&number) {
-                    course.state().calling = false;
-                    self.answer(&course, answer);
+                if let Some((job_state, _)) = self.calls.remove(&number) {
+                    job_state.state().calling = false;
+                    self.answer(&job_state, answer);
                 }
             }
-            Note::Look => postman::collect(&self.engine.target),
+            Note::Look => spool_sender::collect(&self.engine.target),
             Note::Quit => {}
         }
     }
@@ -124,16 +124,16 @@ impl Loop {
     fn idle_for(&self) -> Duration {
         let now = now();
         let long = Duration::from_secs(3600);
-        if self.contact.retry_at > now {
-            return self.contact.retry_at.saturating_sub(now);
+        if self.connection_state.retry_at > now {
+            return self.connection_state.retry_at.saturating_sub(now);
         }
         let mut next = self.batch.as_ref().map_or(now + long, |_| self.ack_by);
-        for course in lock(&self.engine.courses).iter() {
-            let state = course.state();
+        for job_state in lock(&self.engine.jobs).iter() {
+            let state = job_state.state();
             if self.batch.is_none() && state.reporting() {
                 next = next.min(state.due.max(state.retry_at));
             }
-            if self.calls.len() < CALLS && state.wants_call() {
+            if self.calls.len() < MAX_CALLS_IN_FLIGHT && state.wants_call() {
                 next = next.min(state.retry_at);
             }
         }
@@ -145,37 +145,37 @@ impl Loop {
             self.outage(&Error::no_answer());
         }
         self.forget_those_over();
-        if now < self.contact.retry_at {
+        if now < self.connection_state.retry_at {
             return;
         }
-        let courses = self.engine.courses();
+        let jobs = self.engine.jobs();
         if self.batch.is_none() {
-            self.report(&courses, now);
+            self.report(&jobs, now);
         }
-        for course in courses {
-            if self.calls.len() >= CALLS {
+        for job_state in jobs {
+            if self.calls.len() >= MAX_CALLS_IN_FLIGHT {
                 break;
             }
             let turn = {
-                let state = course.state();
+                let state = job_state.state();
                 state.wants_call() && state.retry_at <= now
             };
             if turn {
-                self.call(&course);
+                self.call(&job_state);
             }
         }
     }
 
     fn forget_those_over(&self) {
-        lock(&self.engine.courses).retain(|course| {
-            let mut state = course.state();
+        lock(&self.engine.jobs).retain(|job_state| {
+            let mut state = job_state.state();
             if state.over
-                && let Some(letter) = state.letter.take()
+                && let Some(file) = state.file.take()
             {
-                if course.stop.is_set() {
-                    letter.refuse();
+                if job_state.stop.is_set() {
+                    file.refuse();
                 } else {
-                    letter.remove();
+                    file.remove();
                 }
             }
             !state.over
@@ -186,16 +186,16 @@ impl Loop {
         self.stub.get_or_insert_with(|| self.engine.target.open()).clone()
     }
 
-    fn report(&mut self, courses: &[Arc<Course>], now: Moment) {
-        let due = courses.iter().filter(|course| {
-            let state = course.state();
+    fn report(&mut self, jobs: &[Arc<JobState>], now: Moment) {
+        let due = jobs.iter().filter(|job_state| {
+            let state = job_state.state();
             state.reporting() && state.due <= now && state.retry_at <= now
         });
         let mut batch = Batch::default();
-        batch.fill(due.cloned().collect(), now, self.pace);
-        for (course, reporter) in std::mem::take(&mut batch.oversized) {
-            refused(&course, reporter, &too_large());
-            course.state().due = now;
+        batch.fill(due.cloned().collect(), now, self.report_interval);
+        for (job_state, reporter) in std::mem::take(&mut batch.oversized) {
+            refused(&job_state, reporter, &too_large());
+            job_state.state().due = now;
         }
         if batch.senders.is_empty() {
             return;
@@ -209,7 +209,7 @@ impl Loop {
         if let Some(stream) = &mut self.stream {
             stream.send(batch.request.clone());
         }
-        self.ack_by = now + PATIENCE;
+        self.ack_by = now + ANSWER_TIMEOUT;
         self.batch = Some(batch);
     }
 
@@ -225,18 +225,18 @@ impl Loop {
                 }
             }
         }
-        for wish in &response.cancellations {
-            let courses = self.engine.courses();
-            let course = courses.iter().filter(|course| course.id == wish.job_id);
-            for course in course {
-                if let Some(cancellation) = &wish.cancellation {
-                    course.state().job.cancellation = Some(cancellation.clone());
-                    course.cancel(cancellation);
+        for request in &response.cancellations {
+            let jobs = self.engine.jobs();
+            let job_state = jobs.iter().filter(|job_state| job_state.id == request.job_id);
+            for job_state in job_state {
+                if let Some(cancellation) = &request.cancellation {
+                    job_state.state().job.cancellation = Some(cancellation.clone());
+                    job_state.cancel(cancellation);
                 }
             }
         }
         if let Some(pace) = &response.next_report_after {
-            self.pace = from_duration(pace).clamp(FASTEST, SLOWEST);
+            self.report_interval = from_duration(pace).clamp(MIN_REPORT_INTERVAL, MAX_REPORT_INTERVAL);
         }
         if response.acked >= sent
             && let Some(batch) = self.batch.take()
@@ -246,28 +246,28 @@ impl Loop {
     }
 
     fn acked(&mut self, mut batch: Batch, now: Moment) {
-        for (position, (course, reporter)) in batch.senders.iter().enumerate() {
+        for (position, (job_state, reporter)) in batch.senders.iter().enumerate() {
             match batch.failures.remove(&position) {
                 None => {
                     if let Some(index) = *reporter {
-                        course.state().reporters[index].settle();
+                        job_state.state().reporters[index].settle();
                     }
                 }
-                Some(error) => match judge(&error) {
-                    Verdict::Gone => stop(course, &error),
-                    Verdict::Refused => refused(course, *reporter, &error),
-                    Verdict::Later | Verdict::Away => later(course, &error, now),
+                Some(error) => match policy_for(&error) {
+                    ErrorPolicy::Stop => stop(job_state, &error),
+                    ErrorPolicy::Drop => refused(job_state, *reporter, &error),
+                    ErrorPolicy::Retry | ErrorPolicy::Reconnect => retry_later(job_state, &error, now),
                 },
             }
-            let mut state = course.state();
-            let turn = now + state.turn(self.pace);
+            let mut state = job_state.state();
+            let turn = now + state.turn(self.report_interval);
             state.beat_at = state.beat_at.min(turn);
             state.due = if state.urgent() { now } else { state.due.min(turn) };
         }
     }
 
     fn heard(&mut self) {
-        self.contact.heard();
+        self.connection_state.answered();
         if !self.looked {
             self.looked = true;
             self.engine.tell(Note::Look);
@@ -286,101 +286,101 @@ impl Loop {
     fn drop_stream(&mut self) {
         self.stream = None;
         if let Some(batch) = self.batch.take() {
-            for (course, _) in batch.senders {
-                course.state().due = AT_ONCE;
+            for (job_state, _) in batch.senders {
+                job_state.state().due = AT_ONCE;
             }
         }
     }
 
-    fn call(&mut self, course: &Arc<Course>) {
+    fn call(&mut self, job_state: &Arc<JobState>) {
         let request = {
-            let mut state = course.state();
+            let mut state = job_state.state();
             let attempt = state.attempt;
-            state.steps.front_mut().and_then(|step| {
-                let request = step.request.as_mut()?;
+            state.pending_calls.front_mut().and_then(|pending| {
+                let request = pending.request.as_mut()?;
                 request.set_attempt(attempt);
                 Some(request.clone())
             })
         };
         let Some(request) = request else {
-            course.answered(None);
+            job_state.answered(None);
             return;
         };
-        if request.encoded_len() > MESSAGE_BYTES {
-            self.answer(course, Err(too_large()));
+        if request.encoded_len() > MAX_MESSAGE_BYTES {
+            self.answer(job_state, Err(too_large()));
             return;
         }
-        course.state().calling = true;
+        job_state.state().calling = true;
         self.called += 1;
         let (number, engine, stub) = (self.called, self.engine.clone(), self.stub());
         let call = tokio::spawn(async move {
             let answer = place(stub, request).await;
             engine.tell(Note::Called(number, answer));
         });
-        self.calls.insert(number, (Arc::clone(course), call.abort_handle()));
+        self.calls.insert(number, (Arc::clone(job_state), call.abort_handle()));
     }
 
-    fn answer(&mut self, course: &Arc<Course>, answer: Result<Option<Job>, Error>) {
+    fn answer(&mut self, job_state: &Arc<JobState>, answer: Result<Option<Job>, Error>) {
         let error = match answer {
-            Ok(Some(job)) if job.id == course.id => {
+            Ok(Some(job)) if job.id == job_state.id => {
                 self.heard();
-                course.answered(Some(job));
-                let mut state = course.state();
+                job_state.answered(Some(job));
+                let mut state = job_state.state();
                 state.due = AT_ONCE;
-                state.beat_at = now() + state.turn(self.pace);
+                state.beat_at = now() + state.turn(self.report_interval);
                 return;
             }
             Ok(_) => Error::new(Code::Unknown, "an answer to something else"),
             Err(error) => error,
         };
         let creating = {
-            let state = course.state();
-            matches!(state.steps.front().map(|step| &step.request), Some(Some(Request::Create(_))))
+            let state = job_state.state();
+            matches!(state.pending_calls.front().map(|pending| &pending.request), Some(Some(Request::Create(_))))
         };
-        match judge(&error) {
-            Verdict::Later => {
-                later(course, &error, now());
-                course.give_up_waiting();
+        match policy_for(&error) {
+            ErrorPolicy::Retry => {
+                retry_later(job_state, &error, now());
+                job_state.give_up_waiting();
             }
-            Verdict::Away if !(creating && keeps_out(&error)) => self.outage(&error),
-            _ => declined(course, &error),
+            ErrorPolicy::Reconnect if !(creating && denies_access(&error)) => self.outage(&error),
+            _ => declined(job_state, &error),
         }
     }
 
     fn outage(&mut self, error: &Error) {
-        // Who says these is well, or the connection is made anew by itself. After all else it is not believed: what went
-        // wrong on it once, in its compressed headers for example, stays wrong for all later calls.
+        // A server that says these is healthy, or the connection is made again by itself. After any other error it is
+        // not trusted: a fault on it, in its compressed headers for example, may stay for all later calls.
         if matches!(error.code(), Code::Unavailable | Code::ResourceExhausted) {
             self.drop_stream();
         } else {
-            self.hang_up();
+            self.disconnect();
         }
-        self.contact.lost(error, now());
-        for course in lock(&self.engine.courses).iter() {
-            course.give_up_waiting();
+        self.connection_state.failed(error, now());
+        for job_state in lock(&self.engine.jobs).iter() {
+            job_state.give_up_waiting();
         }
     }
 
-    /// Closes the connection, and with it all calls that are under way.
-    fn hang_up(&mut self) {
+    /// Closes the connection, and with it all calls in flight.
+    fn disconnect(&mut self) {
         self.drop_stream();
-        for (_, (course, call)) in self.calls.drain() {
+        for (_, (job_state, call)) in self.calls.drain() {
             call.abort();
-            course.state().calling = false;
+            job_state.state().calling = false;
         }
         self.stub = None;
     }
 
     fn quit(mut self) {
         self.guarded(Self::forget_those_over_and_write);
-        self.hang_up();
+        self.disconnect();
     }
 
     fn forget_those_over_and_write(&mut self) {
         self.forget_those_over();
-        // Those of which something went on after it was written down.
-        let mut left = self.engine.courses();
-        left.retain(|course| course.state().given_up);
-        postman::write_down(&left, &self.engine.target);
+        // Jobs whose delivery went on after they were saved.
+        let mut left = self.engine.jobs();
+        left.retain(|job_state| job_state.state().given_up);
+        spool_sender::spool_undelivered(&left, &self.engine.target);
     }
 }

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .out_dir(here.join("src/proto"))
         .compile_fds(described)?;
-    // Annotations alone, that no message needs.
+    // Only annotations, which no message needs.
     std::fs::remove_file(here.join("src/proto/google.api.rs"))?;
     Ok(())
 }

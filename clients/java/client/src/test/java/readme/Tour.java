@@ -16,7 +16,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
 
-/** What README.md shows: {@link ReadmeTest} holds the two together. */
+/** The examples of README.md: {@link ReadmeTest} checks that both are the same. */
 final class Tour {
     private Tour() {}
 
@@ -88,7 +88,7 @@ final class Tour {
     }
 
     static void signals(Job job, Thread worker) {
-        job.cancelled().thenAccept(wish -> worker.interrupt());
+        job.cancelled().thenAccept(cancellation -> worker.interrupt());
         job.stopped().thenAccept(why -> worker.interrupt());
         if (job.isCancelled()) {
             job.fail("the rest can wait", io.grpc.Status.Code.CANCELLED);

@@ -6,10 +6,11 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 
 /**
- * Record errors that wait to be sent: all of them counted, those at either end with their texts.
+ * Holds record errors until they are sent. It counts all of them, and keeps the texts of the first
+ * and the last.
  */
 final class Backlog {
-    private static final int AT_AN_END = 500;
+    private static final int MAX_AT_EACH_END = 500;
     private static final RecordError NAMELESS = RecordError.newBuilder().setRecord("?").build();
 
     private final Deque<RecordError> first = new ArrayDeque<>();
@@ -21,12 +22,12 @@ final class Backlog {
     }
 
     void add(RecordError error) {
-        if (last.isEmpty() && nameless == 0 && first.size() < AT_AN_END) {
+        if (last.isEmpty() && nameless == 0 && first.size() < MAX_AT_EACH_END) {
             first.add(error);
             return;
         }
         last.add(error);
-        if (last.size() > AT_AN_END) {
+        if (last.size() > MAX_AT_EACH_END) {
             last.remove();
             nameless++;
         }

@@ -10,63 +10,64 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.ToLongFunction;
 
-/** One request of the stream: the reports of many jobs, and whose they are. */
+/** One request of the stream: the reports of many jobs, and their senders. */
 final class Batch {
-    /** What the server takes in one message, less room for its frame. */
-    static final int MESSAGE_BYTES = 4 * 1024 * 1024 - 64 * 1024;
+    /** What the server accepts in one message, less room for its frame. */
+    static final int MAX_MESSAGE_BYTES = 4 * 1024 * 1024 - 64 * 1024;
 
-    private static final int REPORTS = 1000;
-    private static final int BYTES = 2 * 1024 * 1024;
+    private static final int MAX_BATCH_REPORTS = 1000;
+    private static final int MAX_BATCH_BYTES = 2 * 1024 * 1024;
 
     final StreamProgressRequest.Builder request = StreamProgressRequest.newBuilder();
     final List<Sender> senders = new ArrayList<>();
 
-    /** Position in {@code senders} → why that report was refused. */
+    /** Position in {@code senders} → the error of that report. */
     final Map<Integer, HeadwayException> failures = new HashMap<>();
 
-    /** Whose reports fit in no request. */
+    /** Senders whose report fits in no request. */
     final List<Sender> oversized = new ArrayList<>();
 
-    /** Jobs whose state makes no report, and why: each is its own fault and stops no other. */
-    final Map<Course, RuntimeException> faults = new LinkedHashMap<>();
+    /** Jobs whose state makes no report, and why. Each fault stops only its own job. */
+    final Map<JobState, RuntimeException> faults = new LinkedHashMap<>();
 
     private int bytes;
 
-    /** Whose report it is; the reporter is null for a heartbeat. */
-    record Sender(Course course, Reporter reporter) {}
+    /** The sender of a report; the reporter is null for a heartbeat. */
+    record Sender(JobState jobState, Reporter reporter) {}
 
-    /** Takes what is due, as far as there is room; what has none is due still. */
-    void fill(List<Course> due, long now, ToLongFunction<Course> turn) {
-        due.sort(Comparator.comparingLong(course -> course.due));
-        for (Course course : due) {
+    /** Adds the reports that are due, as far as there is room. The rest stays due. */
+    void fill(List<JobState> due, long now, ToLongFunction<JobState> turn) {
+        due.sort(Comparator.comparingLong(jobState -> jobState.due));
+        for (JobState jobState : due) {
             try {
-                if (!take(course, now, turn.applyAsLong(course))) {
+                if (!take(jobState, now, turn.applyAsLong(jobState))) {
                     return;
                 }
             } catch (RuntimeException fault) {
-                faults.put(course, fault);
+                faults.put(jobState, fault);
             }
-            course.due = now + turn.applyAsLong(course);
+            jobState.due = now + turn.applyAsLong(jobState);
         }
     }
 
     /** False if there was no room for all of it. */
-    private boolean take(Course course, long now, long turn) {
-        for (Course.Draft draft : course.reports(now)) {
-            Sender sender = new Sender(course, draft.reporter());
-            if (draft.report().getSerializedSize() > MESSAGE_BYTES) {
+    private boolean take(JobState jobState, long now, long turn) {
+        for (JobState.Draft draft : jobState.reports(now)) {
+            Sender sender = new Sender(jobState, draft.reporter());
+            if (draft.report().getSerializedSize() > MAX_MESSAGE_BYTES) {
                 oversized.add(sender);
             } else if (!add(sender, draft)) {
                 return false;
             }
-            course.beatAt = now + turn;
+            jobState.beatAt = now + turn;
         }
         return true;
     }
 
-    private boolean add(Sender sender, Course.Draft draft) {
+    private boolean add(Sender sender, JobState.Draft draft) {
         bytes += draft.report().getSerializedSize();
-        if (!senders.isEmpty() && (bytes > BYTES || senders.size() == REPORTS)) {
+        if (!senders.isEmpty()
+                && (bytes > MAX_BATCH_BYTES || senders.size() == MAX_BATCH_REPORTS)) {
             return false;
         }
         request.addReports(draft.report());

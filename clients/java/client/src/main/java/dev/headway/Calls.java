@@ -20,20 +20,20 @@ import io.grpc.stub.StreamObserver;
 
 import java.util.concurrent.TimeUnit;
 
-/** Makes a job's calls, each by the method that takes its request. */
+/** Makes a job's calls, each with the method for its request. */
 final class Calls {
-    /** Seconds that the server has for an answer before the connection counts as broken. */
-    static final long PATIENCE = 10;
+    /** Seconds that the engine waits for an answer before the connection counts as broken. */
+    static final long ANSWER_TIMEOUT_SECONDS = 10;
 
     private Calls() {}
 
-    /** Told how a call ended, in a thread of the transport. */
+    /** Receives the result of a call, in a thread of the transport. */
     interface Listener {
         /** One of the two is null. */
         void ended(Job job, HeadwayException error);
     }
 
-    /** Begins the call. */
+    /** Starts the call. */
     static ClientCall<?, ?> begin(Channel channel, Message request, Listener listener) {
         if (request instanceof CreateJobRequest create) {
             return begin(channel, JobServiceGrpc.getCreateJobMethod(), create, listener);
@@ -55,7 +55,9 @@ final class Calls {
             Channel channel, MethodDescriptor<Q, Job> method, Q request, Listener listener) {
         ClientCall<Q, Job> call =
                 channel.newCall(
-                        method, CallOptions.DEFAULT.withDeadlineAfter(PATIENCE, TimeUnit.SECONDS));
+                        method,
+                        CallOptions.DEFAULT.withDeadlineAfter(
+                                ANSWER_TIMEOUT_SECONDS, TimeUnit.SECONDS));
         ClientCalls.asyncUnaryCall(
                 call,
                 request,

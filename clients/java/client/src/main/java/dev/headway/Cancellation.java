@@ -4,20 +4,20 @@ import java.time.Instant;
 import java.util.Optional;
 
 /**
- * The wish that a job end early.
+ * A request that a job end early.
  *
- * @param reason why, in the words of whom wants it; empty if they gave none
+ * @param reason the reason given with it; may be empty
  * @param deadline when the server ends the job itself, if its worker has not by then
  */
 public record Cancellation(String reason, Optional<Instant> deadline) {
-    static Cancellation of(dev.headway.v1.Cancellation wish) {
+    static Cancellation of(dev.headway.v1.Cancellation cancellation) {
         return new Cancellation(
-                wish.getReason(),
-                wish.hasDeadline()
+                cancellation.getReason(),
+                cancellation.hasDeadline()
                         ? Optional.of(
                                 Instant.ofEpochSecond(
-                                        wish.getDeadline().getSeconds(),
-                                        wish.getDeadline().getNanos()))
+                                        cancellation.getDeadline().getSeconds(),
+                                        cancellation.getDeadline().getNanos()))
                         : Optional.empty());
     }
 }

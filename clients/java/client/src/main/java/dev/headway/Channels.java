@@ -48,9 +48,9 @@ final class Channels {
     }
 
     /**
-     * A channel; nothing is sent before the first call. gRPC pauses up to two minutes before it
-     * connects anew, much longer than a restart takes, and that cannot be set: whoever uses a
-     * channel that has failed takes a new one.
+     * A channel; it sends nothing before the first call. gRPC waits up to two minutes before it
+     * reconnects, much longer than a restart takes, and has no setting for that. So replace a
+     * channel that has failed.
      *
      * @param direct whether callbacks run in the threads of the transport: they must not wait then
      */
@@ -63,7 +63,7 @@ final class Channels {
                         .keepAliveTimeout(10, TimeUnit.SECONDS)
                         .keepAliveWithoutCalls(false)
                         .disableRetry()
-                        .socketFactory(new Impatient());
+                        .socketFactory(new ConnectTimeoutSocketFactory());
         if (target.token() != null) {
             builder.intercept(bearer(target.token()));
         }
@@ -73,7 +73,7 @@ final class Channels {
         return builder.build();
     }
 
-    /** By which gRPC resolves it; the brackets of an IPv6 address need an escape there. */
+    /** The name that gRPC resolves. The brackets of an IPv6 address must be escaped. */
     static String uri(Target target) {
         try {
             return new URI("dns", "", "/" + target.address(), null).toString();
@@ -83,7 +83,7 @@ final class Channels {
     }
 
     private static ClientInterceptor bearer(String token) {
-        // gRPC's own call credentials refuse plain text, loopback included.
+        // gRPC's own call credentials refuse plain text, even on loopback.
         return new ClientInterceptor() {
             @Override
             public <Q, A> ClientCall<Q, A> interceptCall(
@@ -99,8 +99,8 @@ final class Channels {
         };
     }
 
-    /** Sockets that do not take as long to connect as the system allows, which can be minutes. */
-    private static final class Impatient extends SocketFactory {
+    /** Makes sockets that give up connecting earlier than the system, which can take minutes. */
+    private static final class ConnectTimeoutSocketFactory extends SocketFactory {
         @Override
         public Socket createSocket(InetAddress host, int port) throws IOException {
             return connect(new InetSocketAddress(host, port), null);

@@ -14,11 +14,11 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 
 /**
- * What the clients of one connection share, whatever their session: the engine, and a channel for
- * calls that wait.
+ * What the clients of all sessions of one connection share: the engine, and a channel for calls
+ * that wait.
  */
 final class Connection {
-    private static final int TRIES = 5;
+    private static final int MAX_CALL_ATTEMPTS = 5;
     private static final long FIRST_PAUSE = Time.SECOND / 10;
     private static final long LONGEST_PAUSE = 2 * Time.SECOND;
 
@@ -48,7 +48,7 @@ final class Connection {
         }
     }
 
-    /** The channel, or a new one in place of one that waits before it connects again. */
+    /** The channel. A channel that delays its next connection is replaced by a new one. */
     synchronized ManagedChannel channel() {
         requireOpen();
         if (channel != null && channel.getState(false) == ConnectivityState.TRANSIENT_FAILURE) {
@@ -61,14 +61,12 @@ final class Connection {
         return channel;
     }
 
-    /** Makes a call that must not be repeated unasked. */
+    /** Makes a call that must not be repeated automatically. */
     <A> A once(Function<JobServiceBlockingStub, A> call) {
         return attempt(call, Time.nanos(callTimeout));
     }
 
-    /**
-     * Makes a call that can be repeated to no harm, up to 5 times while the server is UNAVAILABLE.
-     */
+    /** Makes a call that is safe to repeat, up to 5 times while the server is UNAVAILABLE. */
     <A> A repeatedly(Function<JobServiceBlockingStub, A> call) {
         long end = Time.now() + Time.nanos(callTimeout);
         long pause = FIRST_PAUSE;
@@ -78,7 +76,7 @@ final class Connection {
             } catch (HeadwayException error) {
                 long rest = Ids.chance(0.5, 1.0, pause);
                 if (error.code() != Code.UNAVAILABLE
-                        || tries == TRIES
+                        || tries == MAX_CALL_ATTEMPTS
                         || Time.now() + rest >= end
                         || !slept(rest)) {
                     throw error;
@@ -88,7 +86,7 @@ final class Connection {
         }
     }
 
-    /** Makes a call that is to be answered within so many nanoseconds. */
+    /** Makes a call that waits for its answer at most so many nanoseconds. */
     <A> A attempt(Function<JobServiceBlockingStub, A> call, long nanos) {
         try {
             return call.apply(
@@ -99,7 +97,7 @@ final class Connection {
         }
     }
 
-    /** False if the thread was interrupted, which stays to be seen. */
+    /** False if the thread was interrupted. The thread stays interrupted. */
     static boolean slept(long nanos) {
         try {
             TimeUnit.NANOSECONDS.sleep(nanos);

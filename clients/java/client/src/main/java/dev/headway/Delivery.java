@@ -8,118 +8,120 @@ import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 
 /**
- * Waits for the last words of jobs to arrive, and has what does not arrive in time written down.
+ * Waits until reports and ends of jobs are delivered, and saves in the spool what is not delivered
+ * in time.
  */
 final class Delivery {
-    /** Seconds that the engine, and the disk, have to take down what is left. */
-    private static final long WRITING = 5;
+    /** Seconds that the engine and the disk have to save what is left. */
+    private static final long SPOOL_TIMEOUT_SECONDS = 5;
 
     private Delivery() {}
 
-    /**
-     * All jobs that there is something to say of, those included that were handed over just now.
-     */
-    static List<Course> jobs(Engine engine) {
-        List<Course> found = engine.inbox.ask(engine::live, WRITING);
+    /** All jobs that may have something to send, including those that were submitted just now. */
+    static List<JobState> jobs(Engine engine) {
+        List<JobState> found = engine.inbox.ask(engine::live, SPOOL_TIMEOUT_SECONDS);
         return found == null ? List.of() : found;
     }
 
     /**
-     * Waits until all that these jobs have to say has been delivered; returns those of which
-     * something is left.
+     * Waits until everything of these jobs is delivered. Returns the jobs that have something left.
      */
-    static List<Course> linger(Engine engine, List<Course> courses, long nanos) {
-        Map<Course, Step> waiting = new HashMap<>();
-        for (Course course : courses) {
-            if (!course.over) {
-                Step mark = Step.mark();
-                waiting.put(course, mark);
-                engine.submit(course, mark);
+    static List<JobState> waitDelivered(Engine engine, List<JobState> jobs, long nanos) {
+        Map<JobState, PendingCall> waiting = new HashMap<>();
+        for (JobState jobState : jobs) {
+            if (!jobState.over) {
+                PendingCall marker = PendingCall.marker();
+                waiting.put(jobState, marker);
+                engine.submit(jobState, marker);
             }
         }
-        engine.inbox.put(() -> engine.hurry(1));
+        engine.inbox.put(() -> engine.addWaiting(1));
         try {
             Waiting.atMost(
                     CompletableFuture.allOf(
                             waiting.values().stream()
-                                    .map(step -> step.answer)
+                                    .map(pendingCall -> pendingCall.answer)
                                     .toArray(CompletableFuture<?>[]::new)),
                     nanos);
         } finally {
-            engine.inbox.put(() -> engine.hurry(-1));
+            engine.inbox.put(() -> engine.addWaiting(-1));
         }
-        List<Course> late = new ArrayList<>();
+        List<JobState> late = new ArrayList<>();
         waiting.forEach(
-                (course, step) -> {
-                    if (!step.answer.isDone()) {
-                        late.add(course);
+                (jobState, pendingCall) -> {
+                    if (!pendingCall.answer.isDone()) {
+                        late.add(jobState);
                     }
                 });
         return late;
     }
 
     /**
-     * Waits until all that these jobs have to say is stored; then writes what is left to the spool,
-     * and notes it. It goes on in the background until the process ends. A job is waited for in
-     * this way once.
+     * Waits until everything of these jobs is stored. Then it saves the rest in the spool, and logs
+     * that. Sending goes on in the background until the process ends. This waits for each job only
+     * once.
      */
-    static void deliver(Engine engine, List<Course> courses, long nanos) {
-        List<Course> waiting =
-                courses.stream().filter(course -> !course.over && !course.givenUp).toList();
+    static void deliver(Engine engine, List<JobState> jobs, long nanos) {
+        List<JobState> waiting =
+                jobs.stream().filter(jobState -> !jobState.over && !jobState.givenUp).toList();
         if (waiting.isEmpty()) {
             return;
         }
-        List<Course> late = linger(engine, waiting, nanos);
-        late.forEach(course -> course.givenUp = true);
-        writeDown(engine, late)
+        List<JobState> late = waitDelivered(engine, waiting, nanos);
+        late.forEach(jobState -> jobState.givenUp = true);
+        spoolUndelivered(engine, late)
                 .forEach(
-                        (course, place) ->
+                        (jobState, place) ->
                                 Log.say(
                                         Level.WARNING,
                                         "headway: "
                                                 + engine.target.address()
                                                 + " has not answered in time; the last state of job"
                                                 + " "
-                                                + course.id()
+                                                + jobState.id()
                                                 + " is not delivered"
                                                 + (place.isEmpty()
                                                         ? ""
-                                                        : " yet, and waits in "
+                                                        : " yet, and is saved in "
                                                                 + place
-                                                                + " for `headway flush` or the next"
-                                                                + " run")));
+                                                                + " until `headway flush` or the"
+                                                                + " next run")));
     }
 
-    /** For each job that has something left: where it is written down, or "" if it could not be. */
-    private static Map<Course, String> writeDown(Engine engine, List<Course> courses) {
-        if (courses.isEmpty()) {
+    /**
+     * For each job with something left: the path of its spool file, or "" if it could not be saved.
+     */
+    private static Map<JobState, String> spoolUndelivered(Engine engine, List<JobState> jobs) {
+        if (jobs.isEmpty()) {
             return Map.of();
         }
-        Map<Course, String> places =
-                engine.inbox.ask(() -> Postman.writeDown(courses, engine.target), WRITING);
+        Map<JobState, String> places =
+                engine.inbox.ask(
+                        () -> SpoolSender.spoolUndelivered(jobs, engine.target),
+                        SPOOL_TIMEOUT_SECONDS);
         if (places != null) {
             return places;
         }
-        Map<Course, String> nowhere = new HashMap<>();
-        courses.forEach(course -> nowhere.put(course, ""));
+        Map<JobState, String> nowhere = new HashMap<>();
+        jobs.forEach(jobState -> nowhere.put(jobState, ""));
         return nowhere;
     }
 
-    /** Ends a client: delivers, then lets its jobs go as they are. */
+    /** Ends a client: delivers, then releases its jobs as they are. */
     static void close(Engine engine) {
-        List<Course> courses = jobs(engine);
-        deliver(engine, courses, Time.nanos(engine.exitTimeout));
-        courses.forEach(course -> engine.submit(course, Step.release(true)));
+        List<JobState> jobs = jobs(engine);
+        deliver(engine, jobs, Time.nanos(engine.exitTimeout));
+        jobs.forEach(jobState -> engine.submit(jobState, PendingCall.release(true)));
         engine.inbox.hold(-1);
     }
 
     /**
-     * The process ends: the last words of jobs whose client was closed are written anew, for some
-     * of it may have arrived.
+     * At the end of the process: saves the jobs of closed clients again, since part of it may have
+     * arrived. Delivers the others.
      */
     static void atExit(Engine engine, long nanos) {
-        List<Course> courses = jobs(engine);
-        writeDown(engine, courses.stream().filter(course -> course.givenUp).toList());
-        deliver(engine, courses, nanos);
+        List<JobState> jobs = jobs(engine);
+        spoolUndelivered(engine, jobs.stream().filter(jobState -> jobState.givenUp).toList());
+        deliver(engine, jobs, nanos);
     }
 }

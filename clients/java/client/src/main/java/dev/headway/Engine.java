@@ -22,82 +22,81 @@ import java.util.Set;
 import java.util.stream.LongStream;
 
 /**
- * What runs in the thread behind all jobs of a client. It alone owns its channel, the stream and
- * every course; others hand it work through the {@link Inbox}. It samples the meters when the
- * server wants to hear of them, keeps one request in flight, and repeats what was not acknowledged:
- * sequences and chosen ids make that count once. Whatever the server does, the worker's threads
- * never wait here unless they ask to.
+ * The part of the client that runs in its own thread, for all jobs. It alone owns its channel, the
+ * stream and every job state; other threads hand it work through the {@link Inbox}. It samples the
+ * meters when the server wants a report, keeps one request in flight, and repeats what was not
+ * acknowledged. Sequence numbers and ids chosen by the client make repeats count once. Whatever the
+ * server does, the worker's threads never wait here unless they ask to.
  */
 final class Engine implements Inbox.Owner, ReportStream.Listener {
-    private static final long PATIENCE = Calls.PATIENCE * Time.SECOND;
-    private static final int CALLS = 16;
-    private static final long FIRST_PACE = Time.SECOND / 4;
-    private static final long SHORTEST_PACE = Time.SECOND / 100;
-    private static final long LONGEST_PACE = 30 * Time.SECOND;
+    private static final long ANSWER_TIMEOUT = Calls.ANSWER_TIMEOUT_SECONDS * Time.SECOND;
+    private static final int MAX_CALLS_IN_FLIGHT = 16;
+    private static final long DEFAULT_REPORT_INTERVAL = Time.SECOND / 4;
+    private static final long MIN_REPORT_INTERVAL = Time.SECOND / 100;
+    private static final long MAX_REPORT_INTERVAL = 30 * Time.SECOND;
 
     final Inbox inbox = new Inbox(this);
 
     final Target target;
 
-    /** How long the end of the process waits at most for what was not delivered. */
+    /** Bounds how long the end of the process waits for delivery. */
     final Duration exitTimeout;
 
     private final ChannelCredentials credentials;
-    private final Contact contact;
-    private final Set<Course> courses = new LinkedHashSet<>();
+    private final ConnectionState connectionState;
+    private final Set<JobState> jobs = new LinkedHashSet<>();
     private final Set<ClientCall<?, ?>> calls = new HashSet<>();
     private ManagedChannel channel;
     private ReportStream stream;
 
-    /** Sent and not acknowledged yet. */
+    /** Sent, and not acknowledged yet. */
     private Batch batch;
 
     private long ackBy;
-    private long pace = FIRST_PACE;
+    private long reportInterval = DEFAULT_REPORT_INTERVAL;
 
-    /** Whether it was seen what earlier processes left for this server. */
+    /** Whether the spool of earlier processes was checked for this server. */
     private boolean looked;
 
     Engine(Target target, ChannelCredentials credentials, Duration exitTimeout) {
         this.target = target;
         this.exitTimeout = exitTimeout;
         this.credentials = credentials;
-        this.contact = new Contact(target.address());
-        // Now, and not with the first job, which waits for the server but a second: what gRPC has
-        // to load takes a good part of
-        // that in a process that has just begun.
+        this.connectionState = new ConnectionState(target.address());
+        // Open it now, and not with the first job, which waits only a second for the server. In a
+        // process that has just started, loading gRPC takes a good part of that.
         this.channel = Channels.open(target, credentials, true);
     }
 
-    // What others have it do.
+    // Called by other threads.
 
-    /** Takes a course in charge and queues steps for it; from any thread. */
-    void submit(Course course, Step... steps) {
-        inbox.put(() -> take(course, steps));
+    /** Takes charge of a job and queues calls for it; from any thread. */
+    void submit(JobState jobState, PendingCall... pendingCalls) {
+        inbox.put(() -> take(jobState, pendingCalls));
     }
 
-    private void take(Course course, Step... steps) {
-        if (!course.over && courses.add(course)) {
-            course.beatAt = Time.now() + turn(course);
+    private void take(JobState jobState, PendingCall... pendingCalls) {
+        if (!jobState.over && jobs.add(jobState)) {
+            jobState.beatAt = Time.now() + turn(jobState);
         }
-        for (Step step : steps) {
-            course.add(step);
-            if (contact.down) {
-                step.giveUpWaiting();
+        for (PendingCall pendingCall : pendingCalls) {
+            jobState.add(pendingCall);
+            if (connectionState.down) {
+                pendingCall.giveUpWaiting();
             }
         }
-        course.due = 0;
+        jobState.due = 0;
     }
 
-    void hurry(int change) {
-        contact.hurry(change, Time.now());
+    void addWaiting(int change) {
+        connectionState.addWaiting(change, Time.now());
     }
 
-    List<Course> live() {
-        return courses.stream().filter(course -> !course.over).toList();
+    List<JobState> live() {
+        return jobs.stream().filter(jobState -> !jobState.over).toList();
     }
 
-    // Its turns.
+    // Called by the inbox, in the engine's thread.
 
     @Override
     public void woken() {
@@ -111,28 +110,31 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
 
     @Override
     public boolean isIdle() {
-        return courses.isEmpty();
+        return jobs.isEmpty();
     }
 
     @Override
     public long idleFor() {
         long now = Time.now();
-        if (courses.isEmpty()) {
+        if (jobs.isEmpty()) {
             return Long.MAX_VALUE;
         }
         if (batch != null) {
             return Math.max(ackBy - now, 0);
         }
-        if (contact.retryAt > now) {
-            return contact.retryAt - now;
+        if (connectionState.retryAt > now) {
+            return connectionState.retryAt - now;
         }
         LongStream reports =
-                courses.stream()
-                        .filter(Course::reporting)
+                jobs.stream()
+                        .filter(JobState::reporting)
                         .mapToLong(c -> Math.max(c.due, c.retryAt));
-        LongStream steps =
-                courses.stream().filter(c -> c.nextStep() != null).mapToLong(c -> c.retryAt);
-        LongStream moments = calls.size() < CALLS ? LongStream.concat(reports, steps) : reports;
+        LongStream pendingCalls =
+                jobs.stream().filter(c -> c.nextCall() != null).mapToLong(c -> c.retryAt);
+        LongStream moments =
+                calls.size() < MAX_CALLS_IN_FLIGHT
+                        ? LongStream.concat(reports, pendingCalls)
+                        : reports;
         return Math.max(moments.min().orElse(Long.MAX_VALUE) - now, 0);
     }
 
@@ -142,37 +144,42 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         if (batch != null && now >= ackBy) {
             outage(new HeadwayException(Code.DEADLINE_EXCEEDED, "no answer"));
         }
-        courses.removeIf(this::seenOff);
-        if (now < contact.retryAt) {
+        jobs.removeIf(this::isDone);
+        if (now < connectionState.retryAt) {
             return;
         }
         if (batch == null) {
             report(now);
         }
-        for (Course course : List.copyOf(courses)) {
-            Step step = course.nextStep();
-            if (calls.size() < CALLS && step != null && course.retryAt <= now) {
-                call(course, step);
+        for (JobState jobState : List.copyOf(jobs)) {
+            PendingCall pendingCall = jobState.nextCall();
+            if (calls.size() < MAX_CALLS_IN_FLIGHT
+                    && pendingCall != null
+                    && jobState.retryAt <= now) {
+                call(jobState, pendingCall);
             }
         }
     }
 
-    /** What should not happen stops nothing, and is not tried again at once. */
+    /**
+     * A fault of the client stops nothing. It counts as an outage, so that it is not repeated at
+     * once.
+     */
     @Override
     public void fault(Throwable fault) {
         Log.fault(Level.DEBUG, "headway: a fault of its own", fault);
         outage(new HeadwayException(Code.UNKNOWN, fault.toString()));
     }
 
-    private boolean seenOff(Course course) {
-        if (course.over && course.letter != null) {
-            if (course.error == null) {
-                course.letter.remove();
+    private boolean isDone(JobState jobState) {
+        if (jobState.over && jobState.file != null) {
+            if (jobState.error == null) {
+                jobState.file.remove();
             } else {
-                course.letter.refuse();
+                jobState.file.refuse();
             }
         }
-        return course.over || course.waits();
+        return jobState.over || jobState.waits();
     }
 
     private ManagedChannel channel() {
@@ -186,20 +193,20 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
 
     private void report(long now) {
         Batch next = new Batch();
-        List<Course> due = new ArrayList<>();
-        for (Course course : courses) {
-            if (course.reporting() && course.due <= now && course.retryAt <= now) {
-                due.add(course);
+        List<JobState> due = new ArrayList<>();
+        for (JobState jobState : jobs) {
+            if (jobState.reporting() && jobState.due <= now && jobState.retryAt <= now) {
+                due.add(jobState);
             }
         }
         next.fill(due, now, this::turn);
         for (Batch.Sender sender : next.oversized) {
-            refused(sender, Verdict.tooLarge());
-            sender.course().due = now;
+            refused(sender, ErrorPolicy.tooLarge());
+            sender.jobState().due = now;
         }
         next.faults.forEach(
-                (course, fault) ->
-                        stop(course, new HeadwayException(Code.INTERNAL, fault.toString())));
+                (jobState, fault) ->
+                        stop(jobState, new HeadwayException(Code.INTERNAL, fault.toString())));
         if (next.senders.isEmpty()) {
             return;
         }
@@ -207,14 +214,14 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
             stream = new ReportStream(channel(), this);
         }
         batch = next;
-        ackBy = now + PATIENCE;
+        ackBy = now + ANSWER_TIMEOUT;
         stream.send(batch.request.build());
     }
 
-    private long turn(Course course) {
-        return course.heartbeat > 0
-                ? Math.min(pace, Math.max(course.heartbeat / 3, SHORTEST_PACE))
-                : pace;
+    private long turn(JobState jobState) {
+        return jobState.heartbeat > 0
+                ? Math.min(reportInterval, Math.max(jobState.heartbeat / 3, MIN_REPORT_INTERVAL))
+                : reportInterval;
     }
 
     @Override
@@ -245,18 +252,22 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
             }
         }
         if (response.getCancellationsCount() > 0) {
-            Map<String, dev.headway.v1.Cancellation> wishes = new HashMap<>();
+            Map<String, dev.headway.v1.Cancellation> cancellations = new HashMap<>();
             response.getCancellationsList()
-                    .forEach(wish -> wishes.put(wish.getJobId(), wish.getCancellation()));
-            courses.stream()
-                    .filter(course -> wishes.containsKey(course.id()))
-                    .forEach(course -> course.cancel(wishes.get(course.id())));
+                    .forEach(
+                            request ->
+                                    cancellations.put(
+                                            request.getJobId(), request.getCancellation()));
+            jobs.stream()
+                    .filter(jobState -> cancellations.containsKey(jobState.id()))
+                    .forEach(jobState -> jobState.cancel(cancellations.get(jobState.id())));
         }
         if (response.hasNextReportAfter()) {
-            pace =
+            reportInterval =
                     Math.min(
-                            Math.max(Time.nanos(response.getNextReportAfter()), SHORTEST_PACE),
-                            LONGEST_PACE);
+                            Math.max(
+                                    Time.nanos(response.getNextReportAfter()), MIN_REPORT_INTERVAL),
+                            MAX_REPORT_INTERVAL);
         }
         if (batch != null && response.getAcked() >= stream.sent) {
             Batch done = batch;
@@ -268,22 +279,22 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
     private void settle(Batch done, long now) {
         for (int position = 0; position < done.senders.size(); position++) {
             Batch.Sender sender = done.senders.get(position);
-            Course course = sender.course();
+            JobState jobState = sender.jobState();
             HeadwayException error = done.failures.get(position);
             if (error == null) {
                 if (sender.reporter() != null) {
                     sender.reporter().settle();
                 }
             } else {
-                switch (Verdict.of(error)) {
-                    case GONE -> stop(course, error);
-                    case REFUSED -> refused(sender, error);
-                    default -> later(course, error, now);
+                switch (ErrorPolicy.of(error)) {
+                    case STOP -> stop(jobState, error);
+                    case DROP -> refused(sender, error);
+                    default -> retryLater(jobState, error, now);
                 }
             }
-            long turn = now + turn(course);
-            course.beatAt = Math.min(course.beatAt, turn);
-            course.due = course.urgent() ? now : Math.min(course.due, turn);
+            long turn = now + turn(jobState);
+            jobState.beatAt = Math.min(jobState.beatAt, turn);
+            jobState.due = jobState.urgent() ? now : Math.min(jobState.due, turn);
         }
     }
 
@@ -301,17 +312,17 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
 
     // Calls.
 
-    private void call(Course course, Step step) {
-        if (step.request == null) {
-            course.answered(step, null);
+    private void call(JobState jobState, PendingCall pendingCall) {
+        if (pendingCall.request == null) {
+            jobState.answered(pendingCall, null);
             return;
         }
-        step.request = Course.withAttempt(step.request, course.attempt());
-        if (step.request.getSerializedSize() > Batch.MESSAGE_BYTES) {
-            refused(course, step, Verdict.tooLarge());
+        pendingCall.request = JobState.withAttempt(pendingCall.request, jobState.attempt());
+        if (pendingCall.request.getSerializedSize() > Batch.MAX_MESSAGE_BYTES) {
+            refused(jobState, pendingCall, ErrorPolicy.tooLarge());
             return;
         }
-        course.calling = true;
+        jobState.calling = true;
         var placed =
                 new Object() {
                     ClientCall<?, ?> call;
@@ -319,43 +330,54 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         placed.call =
                 Calls.begin(
                         channel(),
-                        step.request,
+                        pendingCall.request,
                         (job, error) ->
-                                inbox.put(() -> called(placed.call, course, step, job, error)));
+                                inbox.put(
+                                        () ->
+                                                called(
+                                                        placed.call,
+                                                        jobState,
+                                                        pendingCall,
+                                                        job,
+                                                        error)));
         calls.add(placed.call);
     }
 
     private void called(
-            ClientCall<?, ?> call, Course course, Step step, Job job, HeadwayException error) {
+            ClientCall<?, ?> call,
+            JobState jobState,
+            PendingCall pendingCall,
+            Job job,
+            HeadwayException error) {
         if (!calls.remove(call)) {
             return;
         }
-        course.calling = false;
+        jobState.calling = false;
         if (error != null) {
-            refused(course, step, error);
-        } else if (!job.getId().equals(course.id())) {
+            refused(jobState, pendingCall, error);
+        } else if (!job.getId().equals(jobState.id())) {
             refused(
-                    course,
-                    step,
+                    jobState,
+                    pendingCall,
                     new HeadwayException(Code.UNKNOWN, "an answer to something else"));
         } else {
             heard();
-            course.answered(step, job);
-            course.due = 0;
-            course.beatAt = Time.now() + turn(course);
+            jobState.answered(pendingCall, job);
+            jobState.due = 0;
+            jobState.beatAt = Time.now() + turn(jobState);
         }
     }
 
-    private void refused(Course course, Step step, HeadwayException error) {
-        switch (Verdict.of(error)) {
-            case LATER -> {
-                later(course, error, Time.now());
-                step.giveUpWaiting();
+    private void refused(JobState jobState, PendingCall pendingCall, HeadwayException error) {
+        switch (ErrorPolicy.of(error)) {
+            case RETRY -> {
+                retryLater(jobState, error, Time.now());
+                pendingCall.giveUpWaiting();
             }
-            case GONE, REFUSED -> declined(course, step, error);
+            case STOP, DROP -> declined(jobState, pendingCall, error);
             default -> {
-                if (Verdict.keepsOut(error) && step.isCreate()) {
-                    declined(course, step, error);
+                if (ErrorPolicy.deniesAccess(error) && pendingCall.isCreate()) {
+                    declined(jobState, pendingCall, error);
                 } else {
                     outage(error);
                 }
@@ -363,70 +385,72 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         }
     }
 
-    private void declined(Course course, Step step, HeadwayException error) {
+    private void declined(JobState jobState, PendingCall pendingCall, HeadwayException error) {
         boolean malformed = error.code() == Code.INVALID_ARGUMENT;
-        if (step.request instanceof FinishJobRequest finish && finish.hasResults() && malformed) {
-            notice("the results of job %s were refused, so it ends without: %s", course, error);
-            step.request = finish.toBuilder().clearResults().build();
-        } else if (step.request instanceof UpdateJobRequest && Verdict.of(error) != Verdict.GONE) {
-            course.answered(step, null);
-            notice("a change of job %s was refused: %s", course, error);
+        if (pendingCall.request instanceof FinishJobRequest finish
+                && finish.hasResults()
+                && malformed) {
+            warn("the results of job %s were refused, so it ends without: %s", jobState, error);
+            pendingCall.request = finish.toBuilder().clearResults().build();
+        } else if (pendingCall.request instanceof UpdateJobRequest
+                && ErrorPolicy.of(error) != ErrorPolicy.STOP) {
+            jobState.answered(pendingCall, null);
+            warn("a change of job %s was refused: %s", jobState, error);
         } else {
-            stop(course, error);
+            stop(jobState, error);
         }
     }
 
-    private void stop(Course course, HeadwayException error) {
-        if (!course.over) {
-            course.stop(error);
-            notice("job %s is no longer reported: %s", course, error);
+    private void stop(JobState jobState, HeadwayException error) {
+        if (!jobState.over) {
+            jobState.stop(error);
+            warn("job %s is no longer reported: %s", jobState, error);
         }
     }
 
     private void refused(Batch.Sender sender, HeadwayException error) {
         if (sender.reporter() == null) {
-            // Nothing in a heartbeat could be put right.
-            stop(sender.course(), error);
+            // A heartbeat has nothing that could be left out.
+            stop(sender.jobState(), error);
         } else {
-            notice("a report of job %s was refused: %s", sender.course(), error);
+            warn("a report of job %s was refused: %s", sender.jobState(), error);
             sender.reporter().refused(error);
         }
     }
 
-    private void later(Course course, HeadwayException error, long now) {
-        if (course.retryAt == 0) {
-            notice("job %s has to wait: %s", course, error);
+    private void retryLater(JobState jobState, HeadwayException error, long now) {
+        if (jobState.retryAt == 0) {
+            warn("job %s has to wait: %s", jobState, error);
         }
         long asked = Time.nanos(error.retryAfter().orElse(Duration.ofSeconds(1)));
         long pause = Math.min(Math.max(asked, Time.SECOND / 10), 60 * Time.SECOND);
-        course.retryAt = now + Ids.chance(1.0, 1.2, pause);
+        jobState.retryAt = now + Ids.chance(1.0, 1.2, pause);
     }
 
-    private static void notice(String text, Course course, HeadwayException error) {
-        Log.say(Level.WARNING, "headway: " + String.format(text, course.id(), Log.words(error)));
+    private static void warn(String text, JobState jobState, HeadwayException error) {
+        Log.say(Level.WARNING, "headway: " + String.format(text, jobState.id(), Log.line(error)));
     }
 
     // The connection.
 
     private void heard() {
-        contact.heard();
+        connectionState.answered();
         if (!looked) {
             looked = true;
-            inbox.put(() -> Postman.collect(target, credentials));
+            inbox.put(() -> SpoolSender.collect(target, credentials));
         }
     }
 
     private void outage(HeadwayException error) {
-        // Who says this is well. After all else the connection is not believed: what went wrong on
-        // it once may stay wrong, and
-        // gRPC would pause before it connects anew.
+        // A server that says this is healthy. After any other error the connection is not trusted:
+        // a fault on it may stay, and gRPC would delay its reconnection.
         if (error.code() == Code.RESOURCE_EXHAUSTED) {
             dropStream();
         } else {
-            hangUp();
+            disconnect();
         }
-        contact.lost(error, Time.now());
-        courses.forEach(course -> course.waiting().forEach(Step::giveUpWaiting));
+        connectionState.failed(error, Time.now());
+        jobs.forEach(jobState -> jobState.waiting().forEach(PendingCall::giveUpWaiting));
     }
 
     private void dropStream() {
@@ -435,17 +459,17 @@ final class Engine implements Inbox.Owner, ReportStream.Listener {
         }
         stream = null;
         if (batch != null) {
-            batch.senders.forEach(sender -> sender.course().due = 0);
+            batch.senders.forEach(sender -> sender.jobState().due = 0);
         }
         batch = null;
     }
 
-    /** Closes the connection, and with it all calls that are under way. */
+    /** Closes the connection, and with it all calls in flight. */
     @Override
-    public void hangUp() {
+    public void disconnect() {
         dropStream();
         calls.clear();
-        courses.forEach(course -> course.calling = false);
+        jobs.forEach(jobState -> jobState.calling = false);
         if (channel != null) {
             channel.shutdownNow();
         }

@@ -24,19 +24,19 @@ import java.util.Optional;
 import java.util.stream.Stream;
 
 /**
- * A connection to a Headway server: where jobs are made, read and watched. Methods may be called
- * from any thread. Nothing is sent before it is used.
+ * A connection to a Headway server. It creates, reads and watches jobs. Methods may be called from
+ * any thread. It sends nothing before it is used.
  *
  * <p>Jobs are read as the protocol's own message, {@code dev.headway.v1.Job}: its fields are
  * documented in job.proto, and a wrapper would only repeat them. A call that waits for an answer
- * waits at most the call timeout, 10 seconds by default, then {@link HeadwayException}.
+ * waits at most the call timeout, 10 seconds by default, then throws {@link HeadwayException}.
  *
- * <p>Where the session stands is a secret; it is in no text that this library writes.
+ * <p>The session is a secret; no text that this library writes contains it.
  */
 public final class HeadwayClient implements AutoCloseable {
-    private static final long CREATE_PATIENCE = Time.SECOND;
+    private static final long CREATE_TIMEOUT = Time.SECOND;
 
-    /** Without the answer the work of a job that another has begun would be done again. */
+    /** Without the answer this worker would do the work of another's job again. */
     private static final long FIND_TIMEOUT = 5 * Time.SECOND;
 
     private final Connection connection;
@@ -54,9 +54,9 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * Work that is tracked as a job, with something to show for it.
+     * Work that is tracked as a job, with results.
      *
-     * @param <R> what comes of it
+     * @param <R> the results
      * @param <E> what it can throw
      */
     @FunctionalInterface
@@ -65,7 +65,9 @@ public final class HeadwayClient implements AutoCloseable {
         R call(Job job) throws E;
     }
 
-    /** How to reach a server, as far as the environment (HEADWAY_TARGET, …) shall not say it. */
+    /**
+     * How to reach a server. What is not set here comes from the environment (HEADWAY_TARGET, …).
+     */
     public static final class Builder {
         private String target;
         private String token;
@@ -104,23 +106,23 @@ public final class HeadwayClient implements AutoCloseable {
         }
 
         /**
-         * How long the end of a job, and of the client, waits at most until all is delivered: 10 s
-         * by default.
+         * Bounds how long the end of a job, and of the client, waits until everything is delivered:
+         * 10 s by default.
          */
         public Builder exitTimeout(Duration timeout) {
             this.exitTimeout = Objects.requireNonNull(timeout);
             return this;
         }
 
-        /** How long the server has to answer a call that its caller waits for: 10 s by default. */
+        /** Bounds how long a call waits for its answer: 10 s by default. */
         public Builder callTimeout(Duration timeout) {
             this.callTimeout = Objects.requireNonNull(timeout);
             return this;
         }
 
         /**
-         * The client. IllegalArgumentException if the target or the token is malformed, or the CA
-         * file cannot be read.
+         * Makes the client. IllegalArgumentException if the target or the token is malformed, or
+         * the CA file cannot be read.
          */
         public HeadwayClient connect() {
             Target found = Target.of(target, token, ca, System.getenv());
@@ -139,19 +141,19 @@ public final class HeadwayClient implements AutoCloseable {
         return builder().connect();
     }
 
-    /** To say more than the environment does. */
+    /** For settings beyond those of the environment. */
     public static Builder builder() {
         return new Builder();
     }
 
-    /** The same connection, in another session. To close either is to close both. */
+    /** The same connection, for another session. Closing either closes both. */
     public HeadwayClient inSession(String session) {
         return new HeadwayClient(connection, session);
     }
 
     /**
-     * Waits until all is delivered, at most the exit timeout; what is left is written to the spool,
-     * for a later process. Jobs that have not ended are let go as they are. Can be called twice.
+     * Waits until everything is delivered, at most the exit timeout. It then saves the rest in the
+     * spool, for a later process. Jobs that have not ended stay as they are. Can be called twice.
      */
     @Override
     public void close() {
@@ -160,7 +162,7 @@ public final class HeadwayClient implements AutoCloseable {
 
     // Work.
 
-    /** Creates a job of that name and does the work in it; see {@link #run(NewJob, Work)}. */
+    /** Creates a job with that name and does the work in it; see {@link #run(NewJob, Work)}. */
     public <E extends Exception> void run(String name, Work<E> work) throws E {
         run(NewJob.named(name), work);
     }
@@ -168,7 +170,7 @@ public final class HeadwayClient implements AutoCloseable {
     /**
      * Creates a job and does the work in it. The job is COMPLETED when the work returns, FAILED
      * with "Type: message" when it throws, and CANCELLED when it throws {@link
-     * JobCancelledException}, another CancellationException or InterruptedException. What it throws
+     * JobCancelledException}, another CancellationException or InterruptedException. The exception
      * goes on unchanged.
      */
     public <E extends Exception> void run(NewJob job, Work<E> work) throws E {
@@ -188,12 +190,12 @@ public final class HeadwayClient implements AutoCloseable {
         job.finish();
     }
 
-    /** As {@link #run(NewJob, Work)}, and what the work returns becomes the job's results. */
+    /** As {@link #run(NewJob, Work)}. What the work returns becomes the job's results. */
     public <R, E extends Exception> R call(NewJob job, Computation<R, E> work) throws E {
         return call(create(job), work);
     }
 
-    /** As {@link #run(Job, Work)}, and what the work returns becomes the job's results. */
+    /** As {@link #run(Job, Work)}. What the work returns becomes the job's results. */
     public <R, E extends Exception> R call(Job job, Computation<R, E> work) throws E {
         R result;
         try {
@@ -206,7 +208,7 @@ public final class HeadwayClient implements AutoCloseable {
         return result;
     }
 
-    /** Creates a job of that name and begins to work on it; see {@link #create(NewJob)}. */
+    /** Creates a job with that name and begins to work on it; see {@link #create(NewJob)}. */
     public Job create(String name) {
         return create(NewJob.named(name));
     }
@@ -214,33 +216,33 @@ public final class HeadwayClient implements AutoCloseable {
     /**
      * Creates a job and begins to work on it.
      *
-     * <p>If the server does not answer, the job is created in the background, under the id that it
-     * has already; that takes a refused connection, or at most a second. One with a key or that
-     * continues another takes 5 s at most, and begins anew then; should an unfinished job have the
-     * key, it is created without it.
+     * <p>If the server does not answer, the client creates the job in the background, under the id
+     * that it has already. The call waits for that as long as a refused connection takes, or at
+     * most a second. With a key or {@code continues} it waits at most 5 s, and then begins a new
+     * job; if an unfinished job has the key, the new job is created without it.
      *
      * <p>IllegalStateException without a session, or after {@link #close()}. HeadwayException if
-     * the server answers at once that this can not be: {@link InvalidRequestException},
-     * ALREADY_EXISTS, UNAUTHENTICATED, PERMISSION_DENIED; of what it continues {@link
-     * NotFoundException} or {@link JobStateException}.
+     * the server refuses at once: {@link InvalidRequestException}, ALREADY_EXISTS, UNAUTHENTICATED,
+     * PERMISSION_DENIED; with {@code continues} {@link NotFoundException} or {@link
+     * JobStateException}.
      */
     public Job create(NewJob job) {
         connection.requireOpen();
         CreateJobRequest request = job.request(session());
         boolean mayHaveBegun = !request.getKey().isEmpty() || !request.getContinues().isEmpty();
-        long end = Time.now() + (mayHaveBegun ? FIND_TIMEOUT : CREATE_PATIENCE);
+        long end = Time.now() + (mayHaveBegun ? FIND_TIMEOUT : CREATE_TIMEOUT);
         if (job.hasId()) {
-            catchUp(request.getJobId(), CREATE_PATIENCE);
+            catchUp(request.getJobId(), CREATE_TIMEOUT);
         }
         if (mayHaveBegun) {
             try {
-                return new Taking(this).findOrCreate(request, end);
+                return new JobFinder(this).findOrCreate(request, end);
             } catch (HeadwayException error) {
-                Verdict verdict = Verdict.of(error);
-                if (verdict == Verdict.GONE || verdict == Verdict.REFUSED) {
+                ErrorPolicy policy = ErrorPolicy.of(error);
+                if (policy == ErrorPolicy.STOP || policy == ErrorPolicy.DROP) {
                     throw error;
                 }
-                // Nobody could be asked in time: the worker begins with a job of its own.
+                // The server did not answer in time. The worker begins with a job of its own.
                 request = request.toBuilder().setKeyIfFree(true).build();
             }
         }
@@ -250,22 +252,21 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * Carries a job on. One that goes on is taken over from a worker that is gone, a PENDING one is
-     * started; reports of the former worker are refused from now on. One that has ended is
-     * continued by a new job, as by {@link NewJob#continues}; if it was continued already, the last
-     * of those that continue it is carried on. The progress goes on where it stood, and the
-     * variables, the checkpoint, can be read with {@code get}.
+     * Takes a job over from a worker that is gone, or starts a PENDING one. The server refuses
+     * further reports of the former worker. If the job has ended, a new job continues it, as with
+     * {@link NewJob#continues}. If it was continued already, this takes the last job of that chain.
+     * Progress continues from where it was, and {@code get} reads the variables (the checkpoint).
      *
      * <p>{@link NotFoundException}; HeadwayException if the server does not answer.
      */
     public Job resume(String jobId) {
-        return new Taking(this).carryOn(jobId);
+        return new JobFinder(this).carryOn(jobId);
     }
 
     /**
-     * The job, to read it, to change it, or to report a part of it; empty if it is not in this
-     * session. It gives no heartbeats, and what it says is as of now: {@link Job#refresh()} renews
-     * it. A process that reports parts of many jobs closes each when it has done its part.
+     * A job to read it, to change it, or to report a part of it; empty if it is not in this
+     * session. It sends no heartbeats. Its values are those of this moment: {@link Job#refresh()}
+     * renews them. A process that reports parts of many jobs closes each after its part.
      */
     public Optional<Job> fetch(String jobId) {
         try {
@@ -280,7 +281,7 @@ public final class HeadwayClient implements AutoCloseable {
 
     // Reading.
 
-    /** The job as it stands. {@link NotFoundException}. */
+    /** The job's current state. {@link NotFoundException}. */
     public dev.headway.v1.Job get(String jobId) {
         GetJobRequest request =
                 GetJobRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
@@ -288,7 +289,7 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * The jobs of the session that pass the filter, newest first, fetched page by page as the
+     * The jobs of the session that match the filter, newest first, fetched page by page as the
      * stream asks for them.
      */
     public Stream<dev.headway.v1.Job> list(JobFilter filter) {
@@ -306,9 +307,7 @@ public final class HeadwayClient implements AutoCloseable {
         return page.getNextPageToken().isEmpty() ? null : page(request, page.getNextPageToken());
     }
 
-    /**
-     * What came of the job; null unless it is COMPLETED with results. {@link NotFoundException}.
-     */
+    /** The job's results; null unless it is COMPLETED with results. {@link NotFoundException}. */
     public Object results(String jobId) {
         GetResultsRequest request =
                 GetResultsRequest.newBuilder().setSessionId(session()).setJobId(jobId).build();
@@ -341,19 +340,19 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * The job as it stands, then each newer state, until it has ended. A slow reader gets the
+     * The job's current state, then each newer state, until it has ended. A slow reader gets the
      * latest state and not a queue of old ones.
      */
     public Watch<dev.headway.v1.Job> watch(String jobId) {
         return watch(jobId, null);
     }
 
-    /** As {@link #watch(String)}, for so long at most; null = without an end. */
+    /** As {@link #watch(String)}, but at most for so long; null = no limit. */
     public Watch<dev.headway.v1.Job> watch(String jobId, Duration timeout) {
         return new Watch<>(new Watching.OneJob(connection, session(), jobId), timeout);
     }
 
-    /** The jobs of the session as they stand, then each change; goes on for ever. */
+    /** The current jobs of the session, then each change. It never ends. */
     public Watch<WatchJobsResponse> watchSession() {
         return watchSession("");
     }
@@ -367,7 +366,7 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * Waits until the job has ended, and gives its final state. HeadwayException with code
+     * Waits until the job has ended, and returns its final state. HeadwayException with code
      * DEADLINE_EXCEEDED if it takes longer; {@link NotFoundException} if it is cleared meanwhile.
      */
     public dev.headway.v1.Job await(String jobId, Duration timeout) {
@@ -383,16 +382,16 @@ public final class HeadwayClient implements AutoCloseable {
     // Changing jobs of others.
 
     /**
-     * Asks the job's worker to end early; the server ends it after its own grace period, 60 s by
-     * default.
+     * Asks the job's worker to end early. The server ends the job after its own grace period, 60 s
+     * by default.
      */
     public dev.headway.v1.Job cancel(String jobId, String reason) {
         return cancel(jobId, reason, null);
     }
 
     /**
-     * Asks the job's worker to end early, and has the server end it after {@code grace}: 0 = at
-     * once, null = the server's setting.
+     * Asks the job's worker to end early. The server ends the job after {@code grace}: 0 = at once,
+     * null = the server's setting.
      *
      * <p>{@link NotFoundException}; {@link JobStateException} if it has ended otherwise.
      */
@@ -408,10 +407,7 @@ public final class HeadwayClient implements AutoCloseable {
         return connection.once(stub -> stub.cancelJob(request.build()));
     }
 
-    /**
-     * Removes the job with its variables, results and record errors; one that is not there is no
-     * error.
-     */
+    /** Removes the job with its variables, results and record errors. A missing job is no error. */
     public void clear(String jobId) {
         ClearJobRequest request =
                 ClearJobRequest.newBuilder()
@@ -422,12 +418,14 @@ public final class HeadwayClient implements AutoCloseable {
         connection.repeatedly(stub -> stub.clearJob(request));
     }
 
-    /** Sends now what earlier processes left in the spool for this server; waits for that. */
+    /** Sends now what earlier processes left in the spool for this server, and waits for that. */
     public SpoolReport flushSpool() {
-        return Postman.flush(connection.target, connection.credentials);
+        return SpoolSender.flush(connection.target, connection.credentials);
     }
 
-    /** The gRPC stub, for all that this class does not do. It throws StatusRuntimeException. */
+    /**
+     * The gRPC stub, for everything that this class does not do. It throws StatusRuntimeException.
+     */
     public JobServiceBlockingStub stub() {
         return JobServiceGrpc.newBlockingStub(connection.channel());
     }
@@ -447,10 +445,10 @@ public final class HeadwayClient implements AutoCloseable {
     }
 
     /**
-     * A job that is taken up again goes on from the last word of its former worker, wherever that
-     * is.
+     * A worker that takes a job over continues after the last report of the former worker, which
+     * may still be in the spool.
      */
-    void catchUp(String jobId, long patience) {
-        Postman.catchUp(connection.target, connection.credentials, jobId, patience);
+    void catchUp(String jobId, long timeout) {
+        SpoolSender.catchUp(connection.target, connection.credentials, jobId, timeout);
     }
 }

@@ -21,8 +21,7 @@ import java.util.Optional;
  * A call that the server refused, or that did not reach it. Updates of a job never throw it: it
  * comes from creating and reading jobs.
  *
- * <p>Subclasses name what callers most often tell apart; the {@link #code()} and the {@link
- * #reason()} tell the rest.
+ * <p>Subclasses name the most frequent kinds; {@link #code()} and {@link #reason()} tell the rest.
  */
 public class HeadwayException extends RuntimeException {
     @Serial private static final long serialVersionUID = 1L;
@@ -36,7 +35,7 @@ public class HeadwayException extends RuntimeException {
     private final Duration retryAfter;
 
     /**
-     * A field of the request that is at fault.
+     * An invalid field of the request.
      *
      * @param field its path, such as {@code job_id}
      * @param description what it must be
@@ -62,19 +61,19 @@ public class HeadwayException extends RuntimeException {
     }
 
     /**
-     * A name of {@code headway.v1.ErrorReason}, such as {@code JOB_ENDED}; empty if no Headway
-     * server said this.
+     * A name of {@code headway.v1.ErrorReason}, such as {@code JOB_ENDED}; empty if the error does
+     * not come from a Headway server.
      */
     public final String reason() {
         return reason;
     }
 
-    /** The fields at fault; empty if the server named none. */
+    /** The invalid fields; empty if the server named none. */
     public final List<Fault> fields() {
         return fields == null ? List.of() : fields;
     }
 
-    /** After how long the server asks to be tried again. */
+    /** How long the server asks to wait before the next try. */
     public final Optional<Duration> retryAfter() {
         return Optional.ofNullable(retryAfter);
     }
@@ -117,7 +116,7 @@ public class HeadwayException extends RuntimeException {
         return of(code, status.getMessage(), reason, List.copyOf(fields), retryAfter);
     }
 
-    /** Decodes what gRPC raised. */
+    /** Decodes an exception of gRPC. */
     static HeadwayException of(Throwable error) {
         if (error instanceof HeadwayException known) {
             return known;
@@ -137,13 +136,13 @@ public class HeadwayException extends RuntimeException {
                     return of(full);
                 }
             } catch (InvalidProtocolBufferException damaged) {
-                // The bare status tells the most important.
+                // The bare status tells the most important part.
             }
         }
-        return of(status.getCode(), words(status), "", List.of(), null);
+        return of(status.getCode(), text(status), "", List.of(), null);
     }
 
-    private static String words(Status status) {
+    private static String text(Status status) {
         if (status.getDescription() != null) {
             Throwable cause = status.getCause();
             return cause == null || cause.getMessage() == null

@@ -3,7 +3,7 @@ package dev.headway;
 import java.security.SecureRandom;
 import java.util.concurrent.ThreadLocalRandom;
 
-/** Names and moments that a worker can choose without asking anybody. */
+/** Ids and random durations that a worker can choose on its own. */
 final class Ids {
     private static final SecureRandom RANDOM = new SecureRandom();
 
@@ -19,8 +19,8 @@ final class Ids {
     }
 
     /**
-     * Nanoseconds between these parts of {@code span}, so that many clients do not come back at the
-     * same moment.
+     * Random nanoseconds between these parts of {@code span}, so that many clients do not retry at
+     * the same moment.
      */
     static long chance(double low, double high, long span) {
         return (long) (span * ThreadLocalRandom.current().nextDouble(low, high));

@@ -7,8 +7,8 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 
 /**
- * The engine's thread, and the way into it. The thread is there while there is something to do or a
- * client is open, and is a daemon: it keeps no program from its end.
+ * The engine's thread, and its queue. The thread runs while there is something to do or a client is
+ * open. It is a daemon, so it does not keep the program running.
  */
 final class Inbox {
     private final Owner owner;
@@ -17,9 +17,9 @@ final class Inbox {
     private Thread thread;
     private int holders;
 
-    /** Whose thread it is; called in it. */
+    /** Whom the thread works for; called in that thread. */
     interface Owner {
-        /** Nanoseconds until there is something to do by itself. */
+        /** Nanoseconds until there is something to do without a further action. */
         long idleFor();
 
         void pump();
@@ -29,9 +29,9 @@ final class Inbox {
         /** Whether there is nothing left to do. */
         boolean isIdle();
 
-        void hangUp();
+        void disconnect();
 
-        /** The thread begins; said in another. */
+        /** The thread begins; called in another thread. */
         void woken();
 
         /** The thread ends. */
@@ -54,14 +54,16 @@ final class Inbox {
         }
     }
 
-    /** What the supplier says in the engine's thread; given up with null after so many seconds. */
+    /**
+     * Runs the supplier in the engine's thread and returns its value; null after so many seconds.
+     */
     <T> T ask(Supplier<T> question, long seconds) {
         CompletableFuture<T> answer = new CompletableFuture<>();
         put(() -> answer.complete(question.get()));
         return Waiting.atMost(answer, seconds * Time.SECOND) ? answer.join() : null;
     }
 
-    /** One user more, or one less, that keeps the thread at hand. */
+    /** Changes the number of users that keep the thread running. */
     void hold(int change) {
         synchronized (lock) {
             holders += change;
@@ -92,7 +94,7 @@ final class Inbox {
         } while (!done());
     }
 
-    /** Without this thread nothing would be sent any more, and all who wait would wait in vain. */
+    /** Without this thread nothing would be sent any more, and every wait would be in vain. */
     private void survive(Throwable fault) {
         try {
             owner.fault(fault);
@@ -106,7 +108,7 @@ final class Inbox {
             if (holders > 0 || !owner.isIdle() || !actions.isEmpty()) {
                 return false;
             }
-            owner.hangUp();
+            owner.disconnect();
             thread = null;
             owner.gone();
             return true;

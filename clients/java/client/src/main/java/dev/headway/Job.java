@@ -21,28 +21,28 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /**
- * A job in the hands of its worker; made by {@link HeadwayClient#create}, {@code run}, {@code
- * call}, {@code resume} and {@code fetch}. It is also the meter of its part "".
+ * A job as its worker sees it; made by {@link HeadwayClient#create}, {@code run}, {@code call},
+ * {@code resume} and {@code fetch}. It is also the meter of its part "".
  *
- * <p>Updates are sent by a thread in the background, at the pace that the server asks for. None of
- * them waits, and none throws because the server is away or refuses it: that is a warning of the
- * logger {@code headway}.
+ * <p>A background thread sends updates, at the pace that the server asks for. Updates never wait,
+ * and never throw because the server is unreachable or refuses them: the logger {@code headway}
+ * warns of that.
  *
- * <p>The end of a job waits until the server has it, as long as the server answers, at most the
- * client's exit timeout; what is left goes on in the background. What is said after the end is
- * passed over.
+ * <p>The end of a job waits until the server has stored it, at most the client's exit timeout, and
+ * not while the server is unreachable. The rest goes on in the background. Updates after the end
+ * are ignored.
  */
 public final class Job extends Meter implements AutoCloseable {
     private static final Object UNSET = new Object();
 
     private final HeadwayClient client;
-    private final Course course;
+    private final JobState jobState;
     private final AtomicBoolean ended = new AtomicBoolean();
     private final AtomicBoolean joined = new AtomicBoolean();
     private final Map<String, Optional<Object>> known = new ConcurrentHashMap<>();
     private volatile Object results = UNSET;
 
-    /** A job of a worker: it gives heartbeats. */
+    /** A worker's job: it sends heartbeats. */
     static Job inHand(HeadwayClient client, dev.headway.v1.Job state) {
         boolean pending = state.getStatus() == JobStatus.JOB_STATUS_PENDING;
         long heartbeat = pending ? -1 : Time.nanos(state.getHeartbeatTimeout());
@@ -51,14 +51,14 @@ public final class Job extends Meter implements AutoCloseable {
         return job;
     }
 
-    /** A job that is only looked at: it is reported from its first change on. */
+    /** A job that was only fetched: it is reported from its first change on. */
     static Job lookedAt(HeadwayClient client, dev.headway.v1.Job state, boolean started) {
         Job job = new Job(client, state, -1, started);
         job.beforeFirst(() -> job.join());
         return job;
     }
 
-    /** A new job: its creator's to work on, or if it is pending another's. */
+    /** A new job. Its creator works on it; a pending one waits for another worker. */
     static Job created(HeadwayClient client, CreateJobRequest request) {
         dev.headway.v1.Job state = NewJob.described(request);
         long heartbeat = request.getPending() ? -1 : Time.nanos(request.getHeartbeatTimeout());
@@ -70,82 +70,82 @@ public final class Job extends Meter implements AutoCloseable {
     private Job(HeadwayClient client, dev.headway.v1.Job state, long heartbeat, boolean started) {
         super("", state.getPartsOrDefault("", 0));
         this.client = client;
-        this.course = new Course(client.session(), state, this, heartbeat, started);
+        this.jobState = new JobState(client.session(), state, this, heartbeat, started);
     }
 
     /** 32 hexadecimal digits, chosen by this client. */
     public String id() {
-        return course.id();
+        return jobState.id();
     }
 
-    /** As the server last said; {@link #refresh()} asks it. */
+    /** The status that the server last reported; {@link #refresh()} renews it. */
     public Status status() {
-        return Status.of(course.state());
+        return Status.of(jobState.state());
     }
 
     /**
-     * All that the server last said of the job, progress over all parts included; {@link
-     * #refresh()} asks it.
+     * The server's last description of the job, including the progress of all parts; {@link
+     * #refresh()} renews it.
      */
     public dev.headway.v1.Job snapshot() {
-        return course.state();
+        return jobState.state();
     }
 
     /**
-     * Which worker this is: 1, and one more after each take-over; 0 while the server has not said
-     * so.
+     * The number of this worker: 1, and one more after each take-over; 0 before the server has
+     * answered.
      */
     public int attempt() {
-        return course.attempt();
+        return jobState.attempt();
     }
 
-    /** What the job is, for people. */
+    /** Describes the job to people. */
     public String name() {
-        return course.state().getName();
+        return jobState.state().getName();
     }
 
-    /** Names it anew: the first 256 characters. */
+    /** Sets the job's description: the first 256 characters. */
     public void name(String text) {
-        String name = Values.clean(text, NewJob.NAME_LENGTH);
-        course.change(job -> job.setName(name));
+        String name = Values.clean(text, NewJob.MAX_NAME_LENGTH);
+        jobState.change(job -> job.setName(name));
         update(dev.headway.v1.Job.newBuilder().setName(name), "name");
     }
 
-    /** Who or what started it. */
+    /** Who or what started the job. */
     public String invoker() {
-        return course.state().getInvoker();
+        return jobState.state().getInvoker();
     }
 
-    /** Says anew who or what started it: the first 256 characters. */
+    /** Sets who or what started the job: the first 256 characters. */
     public void invoker(String text) {
-        String invoker = Values.clean(text, NewJob.NAME_LENGTH);
-        course.change(job -> job.setInvoker(invoker));
+        String invoker = Values.clean(text, NewJob.MAX_NAME_LENGTH);
+        jobState.change(job -> job.setInvoker(invoker));
         update(dev.headway.v1.Job.newBuilder().setInvoker(invoker), "invoker");
     }
 
-    /** What is counted: {@code records}. */
+    /** Names what is counted: {@code records}. */
     public String unit() {
-        return course.state().getUnit();
+        return jobState.state().getUnit();
     }
 
-    /** How much there is to do, in units; 0 = not known. */
+    /** The amount of work, in units; 0 = not known. */
     public long size() {
         Long said = sizeSaid();
-        return said == null ? course.state().getSize() : said;
+        return said == null ? jobState.state().getSize() : said;
     }
 
-    /** Says how much there is to do, in units; 0 = not known. */
+    /** Sets the amount of work, in units; 0 = not known. */
     public void size(long units) {
         size(Long.valueOf(Math.max(units, 0)));
     }
 
     /**
-     * The meter of one part, for a thread or process that shares the job: its progress adds to the
-     * job's. Names have at most 128 characters, a job at most 256 parts.
+     * The meter of one part, for a thread or process that shares the job. Its progress adds to the
+     * job's. Names have at most 128 characters, a job has at most 256 parts.
      */
     public Meter part(String name) {
         join();
-        return course.part(Values.clean(name, 128));
+        return jobState.part(Values.clean(name, 128));
     }
 
     @Override
@@ -161,8 +161,8 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * A variable, null if it was never set. What this process set, or took over, is answered from
-     * memory; for the rest the server is asked. HeadwayException if that fails.
+     * A variable, null if it was never set. Variables that this process set or took over come from
+     * memory. For others it asks the server; HeadwayException if that fails.
      */
     public Object get(String name) {
         Optional<Object> value = known.get(name);
@@ -170,16 +170,15 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * What came of it, as it was set; of a fetched job the results that it had, null unless it was
-     * COMPLETED.
+     * The results that were set. Of a fetched job they are the results that it had, null unless it
+     * was COMPLETED.
      */
     public Object results() {
         return results == UNSET ? null : results;
     }
 
     /**
-     * Says what came of it, before it is finished: a map by custom, any JSON value, at most 1 MiB
-     * as JSON.
+     * Sets the job's results before its end: usually a map, any JSON value, at most 1 MiB as JSON.
      */
     public void results(Object results) {
         this.results = results;
@@ -187,38 +186,38 @@ public final class Job extends Meter implements AutoCloseable {
 
     // Signals.
 
-    /** Whether somebody wants the job to end early, as far as the server has said. */
+    /** Whether somebody has requested cancellation, as far as the server has reported. */
     public boolean isCancelled() {
-        return course.wish != null;
+        return jobState.cancellation != null;
     }
 
     /**
-     * Throws {@link JobCancelledException} once somebody wants the job to end early. Costs next to
-     * nothing otherwise.
+     * Throws {@link JobCancelledException} after a cancellation request. Otherwise it costs next to
+     * nothing.
      */
     public void throwIfCancelled() {
-        Cancellation wish = course.wish;
-        if (wish != null) {
-            throw new JobCancelledException(wish);
+        Cancellation cancellation = jobState.cancellation;
+        if (cancellation != null) {
+            throw new JobCancelledException(cancellation);
         }
     }
 
     /**
-     * Done once somebody wants the job to end early. What depends on it runs in a thread of its
-     * own. Each call gives a future that belongs to the caller, and is kept until then: in a loop
-     * ask {@link #isCancelled()}.
+     * Done after a cancellation request. Dependent actions run in a thread of their own. Each call
+     * gives a future that belongs to the caller, and is kept until then: in a loop use {@link
+     * #isCancelled()}.
      */
     public CompletableFuture<Cancellation> cancelled() {
-        return course.cancelled.copy();
+        return jobState.cancelled.copy();
     }
 
     /**
-     * Throws why the server takes no more reports of this worker, once it does not: {@link
-     * JobStateException} if another has taken the job over (reason STALE_ATTEMPT), or it has ended
-     * without this one (JOB_ENDED); {@link NotFoundException} if it was cleared.
+     * Throws if the server accepts no more reports of this worker: {@link JobStateException} if
+     * another worker has taken the job over (reason STALE_ATTEMPT), or it has ended elsewhere
+     * (JOB_ENDED); {@link NotFoundException} if it was cleared.
      */
     public void throwIfStopped() {
-        HeadwayException error = course.error;
+        HeadwayException error = jobState.error;
         if (error != null) {
             throw HeadwayException.of(
                     error.code(),
@@ -230,11 +229,11 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * Done with what {@link #throwIfStopped()} throws, once it does; otherwise as {@link
+     * Done with the exception that {@link #throwIfStopped()} throws; otherwise as {@link
      * #cancelled()}.
      */
     public CompletableFuture<HeadwayException> stopped() {
-        return course.stopped.copy();
+        return jobState.stopped.copy();
     }
 
     // The end.
@@ -242,7 +241,7 @@ public final class Job extends Meter implements AutoCloseable {
     /** Ends the job as COMPLETED, with the results that were set, if any. */
     public void finish() {
         FinishJobRequest.Builder request =
-                FinishJobRequest.newBuilder().setSessionId(course.session).setJobId(id());
+                FinishJobRequest.newBuilder().setSessionId(jobState.session).setJobId(id());
         if (results != UNSET) {
             request.setResults(Values.toValue(results));
         }
@@ -250,7 +249,7 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * Ends the job as COMPLETED, with these results: a map by custom, any JSON value, at most 1 MiB
+     * Ends the job as COMPLETED, with these results: usually a map, any JSON value, at most 1 MiB
      * as JSON.
      */
     public void finish(Object results) {
@@ -268,7 +267,7 @@ public final class Job extends Meter implements AutoCloseable {
                 error instanceof CancellationException || error instanceof InterruptedException;
         Class<?> named = error.getClass();
         while (named.getSimpleName().isEmpty()) {
-            // An anonymous one is of the kind that it extends.
+            // An anonymous class counts as its superclass.
             named = named.getSuperclass();
         }
         String type = named.getSimpleName();
@@ -301,7 +300,7 @@ public final class Job extends Meter implements AutoCloseable {
         }
         end(
                 FailJobRequest.newBuilder()
-                        .setSessionId(course.session)
+                        .setSessionId(jobState.session)
                         .setJobId(id())
                         .setError(
                                 com.google.rpc.Status.newBuilder()
@@ -311,46 +310,49 @@ public final class Job extends Meter implements AutoCloseable {
     }
 
     /**
-     * Ends the job if it has not ended yet: a block that is left without {@code finish} or {@code
-     * fail} was left by something that went wrong, so the job is FAILED; CANCELLED if somebody
-     * wanted it to end early. Why, only {@link HeadwayClient#run} and {@link HeadwayClient#call}
-     * can tell the server.
+     * Ends the job if it has not ended yet. A block that is left without {@code finish} or {@code
+     * fail} has failed, so the job is FAILED, or CANCELLED after a cancellation request. Only
+     * {@link HeadwayClient#run} and {@link HeadwayClient#call} can tell the server why.
      *
-     * <p>A job that was only fetched goes on as it is: what was reported of it here is delivered,
-     * then it is let go.
+     * <p>A job that was only fetched does not end: what was reported of it here is delivered, then
+     * it is released.
      */
     @Override
     public void close() {
-        Cancellation wish = course.wish;
-        if (course.heartbeat < 0) {
+        Cancellation cancellation = jobState.cancellation;
+        if (jobState.heartbeat < 0) {
             letGo();
-        } else if (wish != null) {
-            fail(new JobCancelledException(wish));
+        } else if (cancellation != null) {
+            fail(new JobCancelledException(cancellation));
         } else {
             fail("left without finish() or fail()");
         }
     }
 
-    /** Waits until all said so far is stored, at most the client's exit timeout; whether it is. */
+    /**
+     * Waits until everything reported so far is stored, at most the client's exit timeout. Returns
+     * whether it is.
+     */
     public boolean flush() {
         return flush(client.connection().engine.exitTimeout);
     }
 
-    /** Waits until all said so far is stored, at most so long; whether it is. */
+    /** Waits until everything reported so far is stored, at most so long. Returns whether it is. */
     public boolean flush(Duration timeout) {
-        List<Course> late =
-                Delivery.linger(client.connection().engine, List.of(course), Time.nanos(timeout));
-        return late.isEmpty() && course.error == null;
+        List<JobState> late =
+                Delivery.waitDelivered(
+                        client.connection().engine, List.of(jobState), Time.nanos(timeout));
+        return late.isEmpty() && jobState.error == null;
     }
 
-    // What asks the server.
+    // Calls to the server.
 
-    /** Asks the server how the job stands. HeadwayException if that fails. */
+    /** Asks the server for the job's current state. HeadwayException if that fails. */
     public Job refresh() {
-        course.state(client.get(id()));
+        jobState.state(client.get(id()));
         if (joined.get()) {
-            // Perhaps it is PENDING no more, and reports may flow.
-            client.connection().engine.submit(course);
+            // The job may no longer be PENDING, so that reports may be sent.
+            client.connection().engine.submit(jobState);
         }
         loadResults();
         return this;
@@ -358,57 +360,57 @@ public final class Job extends Meter implements AutoCloseable {
 
     /** Asks the job's worker to end early; see {@link HeadwayClient#cancel}. */
     public void cancel(String reason) {
-        course.state(client.cancel(id(), reason));
+        jobState.state(client.cancel(id(), reason));
     }
 
     /**
-     * Removes the job and all that belongs to it; nothing more is reported. HeadwayException if
-     * that fails.
+     * Removes the job and everything that belongs to it. Nothing more is reported. HeadwayException
+     * if that fails.
      */
     public void clear() {
         if (!ended.getAndSet(true)) {
             joined.set(true);
-            client.connection().engine.submit(course, Step.release(false));
+            client.connection().engine.submit(jobState, PendingCall.release(false));
         }
         client.clear(id());
     }
 
     /**
-     * Waits until the job has ended, whoever ends it, and gives its final state; see {@link
+     * Waits until the job has ended, no matter who ends it, and returns its final state; see {@link
      * HeadwayClient#await}.
      */
     public dev.headway.v1.Job await(Duration timeout) {
-        course.state(client.await(id(), timeout));
-        return course.state();
+        jobState.state(client.await(id(), timeout));
+        return jobState.state();
     }
 
     /** The id, the name and the status. */
     @Override
     public String toString() {
-        String status = course.state().getStatus().name().replaceFirst("^JOB_STATUS_", "");
+        String status = jobState.state().getStatus().name().replaceFirst("^JOB_STATUS_", "");
         return "Headway job " + id() + " \"" + name() + "\" " + status;
     }
 
     // Inside.
 
-    /** Has the job created; HeadwayException if the server refuses it at once. */
-    void begin(CreateJobRequest request, long patience) {
-        Step step = Step.call(request);
-        client.connection().engine.submit(course, step);
-        Waiting.atMost(step.tried, patience);
-        if (step.answer.isCompletedExceptionally()) {
+    /** Creates the job at the server; HeadwayException if the server refuses it at once. */
+    void begin(CreateJobRequest request, long timeout) {
+        PendingCall pendingCall = PendingCall.call(request);
+        client.connection().engine.submit(jobState, pendingCall);
+        Waiting.atMost(pendingCall.tried, timeout);
+        if (pendingCall.answer.isCompletedExceptionally()) {
             throwIfStopped();
         }
     }
 
-    /** Begins to give heartbeats and reports of a job that was taken over. */
+    /** Begins to send heartbeats and reports of a job that was taken over. */
     void begin(Map<String, Object> variables) {
         remember(variables);
-        client.connection().engine.submit(course);
+        client.connection().engine.submit(jobState);
     }
 
     void loadResults() {
-        if (course.state().getStatus() == JobStatus.JOB_STATUS_COMPLETED && results == UNSET) {
+        if (jobState.state().getStatus() == JobStatus.JOB_STATUS_COMPLETED && results == UNSET) {
             results = client.results(id());
         }
     }
@@ -420,7 +422,7 @@ public final class Job extends Meter implements AutoCloseable {
         }
     }
 
-    /** As they come back from the server, in this process as in the next. */
+    /** The same values as they would come back from the server. */
     private void remember(Map<String, ?> variables) {
         Values.fromStruct(Values.toStruct(variables))
                 .forEach((name, value) -> known.put(name, Optional.ofNullable(value)));
@@ -428,7 +430,7 @@ public final class Job extends Meter implements AutoCloseable {
 
     private void join() {
         if (!joined.getAndSet(true)) {
-            client.connection().engine.submit(course);
+            client.connection().engine.submit(jobState);
         }
     }
 
@@ -437,10 +439,10 @@ public final class Job extends Meter implements AutoCloseable {
         client.connection()
                 .engine
                 .submit(
-                        course,
-                        Step.call(
+                        jobState,
+                        PendingCall.call(
                                 UpdateJobRequest.newBuilder()
-                                        .setSessionId(course.session)
+                                        .setSessionId(jobState.session)
                                         .setJob(change.setId(id()))
                                         .setUpdateMask(FieldMask.newBuilder().addPaths(field))
                                         .build()));
@@ -449,18 +451,18 @@ public final class Job extends Meter implements AutoCloseable {
     private void end(Message request) {
         if (!ended.getAndSet(true)) {
             joined.set(true);
-            last(Step.end(request));
+            last(PendingCall.end(request));
         }
     }
 
     private void letGo() {
         if (!ended.getAndSet(true) && joined.getAndSet(true)) {
-            last(Step.release(true));
+            last(PendingCall.release(true));
         }
     }
 
-    private void last(Step step) {
-        client.connection().engine.submit(course, step);
-        Waiting.atMost(step.tried, client.connection().exitNanos());
+    private void last(PendingCall pendingCall) {
+        client.connection().engine.submit(jobState, pendingCall);
+        Waiting.atMost(pendingCall.tried, client.connection().exitNanos());
     }
 }

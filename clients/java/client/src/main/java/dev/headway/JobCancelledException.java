@@ -6,8 +6,8 @@ import java.util.Optional;
 import java.util.concurrent.CancellationException;
 
 /**
- * Somebody wants the job to end early. Let it pass: a job that its worker leaves by this ends as
- * CANCELLED.
+ * Somebody has requested cancellation. Do not catch it: a job that its worker leaves by this
+ * exception ends as CANCELLED.
  */
 public final class JobCancelledException extends CancellationException {
     @Serial private static final long serialVersionUID = 1L;
@@ -15,15 +15,15 @@ public final class JobCancelledException extends CancellationException {
     private final Instant deadline;
 
     /**
-     * By the wish, as {@link Job#throwIfCancelled()} does; public so that a worker can test what it
-     * makes of it.
+     * For a cancellation request, as {@link Job#throwIfCancelled()} throws it; public so that a
+     * worker's tests can throw it.
      */
-    public JobCancelledException(Cancellation wish) {
-        super(wish.reason());
-        this.deadline = wish.deadline().orElse(null);
+    public JobCancelledException(Cancellation cancellation) {
+        super(cancellation.reason());
+        this.deadline = cancellation.deadline().orElse(null);
     }
 
-    /** Why, in the words of whom wants it; empty if they gave none. */
+    /** The reason given with the request; may be empty. */
     public String reason() {
         return getMessage();
     }

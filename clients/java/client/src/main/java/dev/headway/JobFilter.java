@@ -2,13 +2,13 @@ package dev.headway;
 
 import dev.headway.v1.ListJobsRequest;
 
-/** Which jobs of a session to list: those that pass all of what is asked for. */
+/** Selects jobs of a session: those that match everything that is set. */
 public final class JobFilter {
     private final ListJobsRequest.Builder request = ListJobsRequest.newBuilder();
 
     private JobFilter() {}
 
-    /** All jobs, until more is asked for. */
+    /** All jobs, until something is set. */
     public static JobFilter all() {
         return new JobFilter();
     }
@@ -39,7 +39,7 @@ public final class JobFilter {
         return this;
     }
 
-    /** Stalled jobs alone; or, with false, those that are not. */
+    /** Only stalled jobs; or, with false, only those that are not. */
     public JobFilter stalled(boolean stalled) {
         request.setStalled(stalled);
         return this;

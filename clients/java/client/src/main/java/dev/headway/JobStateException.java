@@ -7,8 +7,8 @@ import java.time.Duration;
 import java.util.List;
 
 /**
- * The job's state does not allow it: ended, not started, or in another worker's hands. See {@link
- * #reason()}.
+ * The job's state does not allow this call: it has ended, is not started, or belongs to another
+ * worker. See {@link #reason()}.
  */
 public final class JobStateException extends HeadwayException {
     @Serial private static final long serialVersionUID = 1L;

@@ -4,20 +4,17 @@ import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 import java.util.ServiceConfigurationError;
 
-/**
- * What the client has to say that nobody can catch: warnings and notices of the logger {@code
- * headway}.
- */
+/** Warnings and messages of the logger {@code headway}, for what no caller can catch. */
 final class Log {
-    private static final int LINE = 300;
+    private static final int MAX_LINE_LENGTH = 300;
 
     private Log() {}
 
-    /** Whether the process ends: its logging may have ended before. */
+    /** Whether the process is ending: its logging may have ended before. */
     static volatile boolean ending;
 
     private static final class Holder {
-        // Looked up when there is something to say, and not when a worker starts.
+        // Looked up at the first message, and not when a worker starts.
         static final Logger LOGGER = System.getLogger("headway");
     }
 
@@ -37,14 +34,14 @@ final class Log {
         try {
             Holder.LOGGER.log(level, text, fault);
         } catch (RuntimeException | LinkageError | ServiceConfigurationError broken) {
-            // A fault of the program's logging must not end the engine's thread, nor the work.
+            // A fault of the program's logging must stop neither the engine's thread nor the work.
         }
     }
 
-    /** Why, as one line, whatever the other side has written into it. */
-    static String words(HeadwayException error) {
+    /** The error as one line, whatever the server or a proxy has written into it. */
+    static String line(HeadwayException error) {
         String line = error.getMessage().replaceAll("[\\p{C}\\s]+", " ").strip();
-        line = line.length() > LINE ? line.substring(0, LINE) : line;
+        line = line.length() > MAX_LINE_LENGTH ? line.substring(0, MAX_LINE_LENGTH) : line;
         return line.isEmpty() ? error.code().name() : line;
     }
 }

@@ -20,12 +20,12 @@ import java.util.stream.StreamSupport;
 /**
  * One part of a job, as its worker moves it: progress, counters, record errors and variables.
  *
- * <p>Every method only touches memory and returns at once; none throws because of the server.
- * Methods may be called from any thread. Use one meter from one process; for several processes,
- * give each a {@linkplain Job#part part} of its own.
+ * <p>Every method only touches memory and returns at once. None throws because of the server.
+ * Methods may be called from any thread. Use one meter from one process; give each of several
+ * processes a {@linkplain Job#part part} of its own.
  */
 public class Meter {
-    private static final int COUNTERS = 64;
+    private static final int MAX_COUNTERS = 64;
     private static final VarHandle DONE;
     private static final VarHandle OWN;
 
@@ -44,20 +44,18 @@ public class Meter {
     private final Map<String, LongAdder> counters = new ConcurrentHashMap<>();
     private final Backlog errors = new Backlog();
 
-    /** What {@link #progress(long)} said, less what was advanced until then. */
+    /** The last value of {@link #progress(long)}, less what was advanced until then. */
     private long done;
 
-    /** What the thread that advanced first has advanced; that one needs no atomic instruction. */
+    /** What the first advancing thread has advanced; that thread needs no atomic instruction. */
     private long own;
 
     private volatile Thread owner;
 
-    /**
-     * Whether nothing but {@code done} counts: progress was set, if anything, and never advanced.
-     */
+    /** Whether only {@code done} counts: progress may have been set, but never advanced. */
     private volatile boolean plain = true;
 
-    /** To be called before the first change. */
+    /** Call before the first change. */
     private volatile Runnable first;
 
     private long errorsTaken;
@@ -66,7 +64,10 @@ public class Meter {
     private volatile String message;
     private volatile Long size;
 
-    /** What a meter has to say: totals as they stand, and what was not taken before. */
+    /**
+     * What a meter has to report: current totals, and record errors and variables that were not
+     * taken before.
+     */
     record Sample(
             long progress,
             Map<String, Long> counters,
@@ -76,11 +77,11 @@ public class Meter {
             Long size,
             boolean more,
             boolean pressing) {
-        // more: something is left for a further sample. pressing: what is left are record errors,
-        // and may grow.
+        // more: something is left for a further sample. pressing: record errors are left, and may
+        // pile up.
     }
 
-    /** A meter at the moment of a checkpoint. */
+    /** The state of a meter at the moment of a checkpoint. */
     private record Cut(long progress, Map<String, Long> counters, long errors) {}
 
     Meter(String part, long progress) {
@@ -89,7 +90,7 @@ public class Meter {
     }
 
     /**
-     * Says how many units this part has done so far. It may be less than before, or more than the
+     * Sets how many units this part has done so far. It may be less than before, or more than the
      * job's size; less than 0 counts as 0.
      */
     public final void progress(long done) {
@@ -132,15 +133,15 @@ public class Meter {
         return (long) OWN.getAcquire(this) + shared.sum();
     }
 
-    /** Units done by this part, in this process's eyes. */
+    /** Units done by this part, as far as this process knows. */
     public final long progress() {
         return (long) DONE.getAcquire(this) + advanced();
     }
 
     /**
-     * The items, each counted as done when the next is asked for. An item during which the loop is
-     * left, by break or by an exception, is not counted. A collection's size becomes the job's, if
-     * that is not known yet.
+     * The items, each counted as done when the next is asked for. An item does not count if the
+     * loop is left during it, by break or by an exception. A collection's size becomes the job's,
+     * if that is not known yet.
      */
     public final <T> Iterable<T> track(Iterable<T> items) {
         if (items instanceof Collection<?> collection) {
@@ -150,8 +151,8 @@ public class Meter {
     }
 
     /**
-     * The same stream, each item counted as done when the pipeline has dealt with it; in parallel
-     * streams too. An item for which the pipeline throws is not counted. A size that the stream
+     * The same stream, each item counted as done when the pipeline has processed it; in parallel
+     * streams too. An item for which the pipeline throws does not count. A size that the stream
      * knows becomes the job's, as a collection's does.
      */
     public final <T> Stream<T> track(Stream<T> items) {
@@ -163,49 +164,50 @@ public class Meter {
                 .onClose(items::close);
     }
 
-    /** Adds one to a named tally; see {@link #count(String, long)}. */
+    /** Adds one to a named counter; see {@link #count(String, long)}. */
     public final void count(String counter) {
         count(counter, 1);
     }
 
     /**
-     * Adds to a named tally ({@code added}, {@code updated}, {@code skipped}). At most 64 a job,
-     * names of 1 to 128 characters: what is longer is cut, further ones are passed over.
+     * Adds to a named counter ({@code added}, {@code updated}, {@code skipped}). A job has at most
+     * 64, with names of 1 to 128 characters. Longer names are cut, further counters are dropped.
      */
     public final void count(String counter, long n) {
         touch();
-        LongAdder tally = counters.get(counter);
-        if (tally == null) {
+        LongAdder total = counters.get(counter);
+        if (total == null) {
             synchronized (lock) {
-                tally = counters.get(counter);
-                if (tally == null) {
-                    if (counters.size() == COUNTERS) {
+                total = counters.get(counter);
+                if (total == null) {
+                    if (counters.size() == MAX_COUNTERS) {
                         return;
                     }
-                    tally = new LongAdder();
-                    counters.put(counter, tally);
+                    total = new LongAdder();
+                    counters.put(counter, total);
                 }
             }
         }
-        tally.add(n);
+        total.add(n);
     }
 
     /**
-     * Notes a record that could not be worked on; see {@link #recordError(Object, Object, String)}.
+     * Reports a record that could not be processed; see {@link #recordError(Object, Object,
+     * String)}.
      */
     public final void recordError(Object record, Object message) {
         recordError(record, message, "");
     }
 
     /**
-     * Notes a record that could not be worked on.
+     * Reports a record that could not be processed.
      *
-     * <p>Each is counted. Of more than 1,000 that wait for the server the first and the last 500
-     * keep their texts; it keeps but the first and the last 100 of a job itself.
+     * <p>Every error is counted. If more than 1,000 wait for the server, only the first and the
+     * last 500 keep their texts. The server keeps only the first and the last 100 of a job.
      *
      * @param record which: a control number, a line, a key; its first 256 characters
      * @param message why, for people; its first 1,024 characters
-     * @param code what kind of fault, to group by: {@code BAD_LEADER}; its first 64 characters
+     * @param code the kind of fault, to group by: {@code BAD_LEADER}; its first 64 characters
      */
     public final void recordError(Object record, Object message, String code) {
         touch();
@@ -223,16 +225,16 @@ public class Meter {
 
     /**
      * Merges into the job's variables: at most 256, of 256 KiB in all as JSON, names of 1 to 128
-     * characters. Sent with the next report. What JSON has no word for (dates, integers beyond 2⁵³)
-     * becomes its text. If the server refuses them, that is a warning.
+     * characters. Sent with the next report. What JSON cannot express (dates, integers beyond 2⁵³)
+     * becomes its text. If the server refuses them, the client logs a warning.
      */
     public void set(Map<String, ?> variables) {
         merge(variables, false);
     }
 
     /**
-     * Merges variables that are stored together with the progress, counters and record errors of
-     * this moment, or not at all: what a worker needs that resumes the job after a crash.
+     * Merges variables and stores them together with the current progress, counters and record
+     * errors, or not at all. A worker that resumes the job after a crash reads them.
      */
     public void checkpoint(Map<String, ?> variables) {
         merge(variables, true);
@@ -244,7 +246,7 @@ public class Meter {
         message = Values.clean(text, 1024);
     }
 
-    /** What was last said with {@link #message(String)}; empty at first. */
+    /** The last text given to {@link #message(String)}; empty at first. */
     public final String message() {
         String text = message;
         return text == null ? "" : text;
@@ -259,12 +261,12 @@ public class Meter {
             }
             variables.putAllFields(struct.getFieldsMap());
             if (now) {
-                cut = new Cut(progress(), tallies(), errorsTaken + errors.size());
+                cut = new Cut(progress(), totals(), errorsTaken + errors.size());
             }
         }
     }
 
-    /** Has {@code action} called once, before the first change. */
+    /** Runs {@code action} once, before the first change. */
     final void beforeFirst(Runnable action) {
         first = action;
         plain = false;
@@ -283,7 +285,7 @@ public class Meter {
         }
     }
 
-    /** Told how many items are tracked: a part's own are not the job's. */
+    /** Receives the number of tracked items. A part's number is not the job's size. */
     void expect(long size) {}
 
     final void size(Long units) {
@@ -299,9 +301,9 @@ public class Meter {
         return part;
     }
 
-    private Map<String, Long> tallies() {
+    private Map<String, Long> totals() {
         Map<String, Long> totals = new HashMap<>();
-        counters.forEach((name, tally) -> totals.merge(name(name), tally.sum(), Long::sum));
+        counters.forEach((name, total) -> totals.merge(name(name), total.sum(), Long::sum));
         return totals;
     }
 
@@ -311,8 +313,8 @@ public class Meter {
     }
 
     /**
-     * For the engine: all there is to say, with at most so many record errors, of at most {@code
-     * room} bytes, one apart.
+     * For the engine: takes everything there is to report. The record errors are at most so many,
+     * and have at most {@code room} bytes, plus one.
      */
     final Sample sample(int atMost, int room) {
         synchronized (lock) {
@@ -326,7 +328,7 @@ public class Meter {
             }
             errorsTaken += taken.size();
             long progress = cut == null ? progress() : cut.progress;
-            Map<String, Long> totals = cut == null ? tallies() : cut.counters;
+            Map<String, Long> totals = cut == null ? totals() : cut.counters;
             boolean more = cut != null || waiting > 0;
             Struct struct = null;
             if (waiting == 0) {

@@ -14,12 +14,14 @@ import java.time.Duration;
  * }</pre>
  */
 public final class NewJob {
-    /** Without contact for so long a job counts as LOST, unless it asks for another span. */
+    /**
+     * After so long without contact a job counts as LOST, unless it sets another duration.
+     */
     public static final Duration HEARTBEAT_TIMEOUT = Duration.ofSeconds(60);
 
-    static final int NAME_LENGTH = 256;
-    private static final int UNIT_LENGTH = 32;
-    private static final int LABEL_LENGTH = 256;
+    static final int MAX_NAME_LENGTH = 256;
+    private static final int MAX_UNIT_LENGTH = 32;
+    private static final int MAX_LABEL_LENGTH = 256;
 
     private final CreateJobRequest.Builder request =
             CreateJobRequest.newBuilder().setHeartbeatTimeout(Time.proto(HEARTBEAT_TIMEOUT));
@@ -29,34 +31,33 @@ public final class NewJob {
     /** A job with this name, for people: the first 256 characters. */
     public static NewJob named(String name) {
         NewJob job = new NewJob();
-        job.request.setName(Values.clean(name, NAME_LENGTH));
+        job.request.setName(Values.clean(name, MAX_NAME_LENGTH));
         return job;
     }
 
     /**
-     * An id of one's own, 32 lower-case hexadecimal digits, best a UUIDv7; else the client chooses
-     * one.
+     * Your own id, 32 lower-case hexadecimal digits, best a UUIDv7; else the client chooses one.
      */
     public NewJob id(String id) {
         request.setJobId(id);
         return this;
     }
 
-    /** Who or what starts it: the first 256 characters. */
+    /** Who or what starts the job: the first 256 characters. */
     public NewJob invoker(String invoker) {
-        request.setInvoker(Values.clean(invoker, NAME_LENGTH));
+        request.setInvoker(Values.clean(invoker, MAX_NAME_LENGTH));
         return this;
     }
 
-    /** How much there is to do, in units; 0 = not known yet. */
+    /** The amount of work, in units; 0 = not known yet. */
     public NewJob size(long units) {
         request.setSize(Math.max(units, 0));
         return this;
     }
 
-    /** What is counted: {@code records}, {@code bytes}; the first 32 characters. */
+    /** Names what is counted: {@code records}, {@code bytes}; the first 32 characters. */
     public NewJob unit(String unit) {
-        request.setUnit(Values.clean(unit, UNIT_LENGTH));
+        request.setUnit(Values.clean(unit, MAX_UNIT_LENGTH));
         return this;
     }
 
@@ -65,30 +66,30 @@ public final class NewJob {
      * value.
      */
     public NewJob label(String key, String value) {
-        request.putLabels(clean(key), Values.clean(value, LABEL_LENGTH));
+        request.putLabels(clean(key), Values.clean(value, MAX_LABEL_LENGTH));
         return this;
     }
 
-    /** Without contact for so long it counts as LOST: 60 s by default, 0 = never. */
+    /** After so long without contact the job counts as LOST: 60 s by default, 0 = never. */
     public NewJob heartbeatTimeout(Duration timeout) {
         request.setHeartbeatTimeout(Time.proto(timeout));
         return this;
     }
 
-    /** Without progress for so long it counts as stalled: never by default. */
+    /** After so long without progress the job counts as stalled: never by default. */
     public NewJob stallTimeout(Duration timeout) {
         request.setStallTimeout(Time.proto(timeout));
         return this;
     }
 
-    /** How long it is kept after its end: the server's setting by default. */
+    /** How long the server keeps the job after its end: the server's setting by default. */
     public NewJob retention(Duration retention) {
         request.setRetention(Time.proto(retention));
         return this;
     }
 
     /**
-     * It waits for a worker, who calls {@link HeadwayClient#resume}. Its creator gives it no
+     * The job waits for a worker that calls {@link HeadwayClient#resume}. Its creator sends no
      * heartbeats, and need not end it.
      */
     public NewJob pending() {
@@ -97,9 +98,9 @@ public final class NewJob {
     }
 
     /**
-     * Carries on the work of a job that has ended, or is LOST: this one begins with its name,
-     * invoker, size, unit, labels, progress, counters and variables, the checkpoint. What is set
-     * here wins.
+     * Continues a job that has ended, or is LOST: the new job begins with the old one's name,
+     * invoker, size, unit, labels, progress, counters and variables (the checkpoint). Values that
+     * are set here win.
      */
     public NewJob continues(String jobId) {
         request.setContinues(jobId);
@@ -107,10 +108,10 @@ public final class NewJob {
     }
 
     /**
-     * Finds the unfinished job of the session that has this key, and takes it over from its worker;
-     * if there is none, the job is created with it. So a job can be created at every start: {@code
-     * nightly-2026-11}; at most 256 characters. A key is no lock: a former worker that is still at
-     * work learns of it by {@link Job#stopped()}.
+     * Finds the unfinished job of the session that has this key, and takes it over from its worker.
+     * If there is none, a job is created with the key. So a job can be created at every start:
+     * {@code nightly-2026-11}; at most 256 characters. A key is no lock: a former worker that is
+     * still at work learns of the take-over by {@link Job#stopped()}.
      */
     public NewJob key(String key) {
         request.setKey(clean(key));

@@ -12,17 +12,17 @@ import io.grpc.stub.StreamObserver;
 
 /** One open StreamProgress call. */
 final class ReportStream {
-    /** How many requests went out. */
+    /** How many requests were sent. */
     long sent;
 
     private final ClientCall<StreamProgressRequest, StreamProgressResponse> call;
     private final StreamObserver<StreamProgressRequest> outgoing;
 
-    /** Told of what arrives, in a thread of the transport. */
+    /** Receives what arrives, in a thread of the transport. */
     interface Listener {
         void arrived(ReportStream stream, StreamProgressResponse response);
 
-        /** The stream is over; error is null if the server ended it in order. */
+        /** The stream is over; error is null if the server ended it normally. */
         void broken(ReportStream stream, HeadwayException error);
     }
 

@@ -13,18 +13,18 @@ import java.util.Map;
 import java.util.Objects;
 
 /**
- * Turns one meter's state into reports, numbered so that a retry counts once. A report stays the
- * same, and is sent again, until it is settled. Belongs to the engine's thread.
+ * Turns one meter's state into numbered reports. A report stays the same, and is sent again, until
+ * it is settled. So a retry counts once. Belongs to the engine's thread.
  */
 final class Reporter {
-    private static final int ERRORS = 1000;
-    private static final int ERRORS_ROOM = 1024 * 1024;
+    private static final int MAX_ERRORS_PER_REPORT = 1000;
+    private static final int MAX_ERROR_BYTES_PER_REPORT = 1024 * 1024;
 
     /**
-     * A sequence from here on is nobody's clock, and to count on from it might end beyond 2⁶³: it
-     * is passed over.
+     * No clock gives a sequence from here on, and counting on from it could exceed 2⁶³. Such a
+     * sequence is ignored.
      */
-    private static final long COUNTABLE = 1L << 62;
+    private static final long MAX_USABLE_SEQUENCE = 1L << 62;
 
     final Meter meter;
 
@@ -45,16 +45,16 @@ final class Reporter {
     }
 
     /**
-     * The server has applied a report with the sequence {@code last}. What is reported from now on
-     * is newer, also where an earlier process of the same attempt had a later clock.
+     * The server has applied a report with the sequence {@code last}. Later reports must have
+     * higher numbers, even if an earlier process of the same attempt had a faster clock.
      */
     void numberAbove(long last) {
-        if (last < COUNTABLE) {
+        if (last < MAX_USABLE_SEQUENCE) {
             sequence = Math.max(sequence, last);
         }
     }
 
-    /** Whether a report is unsettled, or another must follow before its turn. */
+    /** Whether a report is unsettled, or another must follow without waiting. */
     boolean busy() {
         return pressing || !unsettled.isEmpty();
     }
@@ -64,8 +64,8 @@ final class Reporter {
     }
 
     /**
-     * The unsettled report, or a new one, or null if nothing has changed. Not {@code fresh}: a new
-     * one only to complete the last.
+     * The unsettled report, or a new one, or null if nothing has changed. Without {@code fresh} it
+     * makes a new report only to complete the last.
      */
     ReportProgressRequest report(ReportProgressRequest about, boolean fresh) {
         if (unsettled.isEmpty() && (fresh || more)) {
@@ -75,8 +75,8 @@ final class Reporter {
     }
 
     /**
-     * All that this meter has left to say, frozen as it will be sent, if it is still sent from
-     * here.
+     * Everything that this meter has left to report, exactly as it is sent if this process still
+     * sends it.
      */
     List<ReportProgressRequest> drain(ReportProgressRequest about, boolean fresh) {
         boolean going = !fresh || freeze(about);
@@ -86,14 +86,14 @@ final class Reporter {
         return new ArrayList<>(unsettled);
     }
 
-    /** The report was applied. */
+    /** The server has applied the report. */
     void settle() {
         unsettled.poll();
     }
 
     /**
-     * The report was refused as it is: the rest of it goes out again without what is at fault,
-     * under a new number, for the old one may count as seen.
+     * The server has refused the report. The rest of it goes out again without the invalid fields,
+     * under a new number: the server may have seen the old one.
      */
     void refused(HeadwayException error) {
         ReportProgressRequest head = unsettled.poll();
@@ -107,9 +107,9 @@ final class Reporter {
     }
 
     /**
-     * A report without what is at fault, null if it has nothing of that: counters and a progress
-     * that together with those of others are beyond what a job may have, if the error names them,
-     * else the variables.
+     * A report without what the server refused; null if there was no such thing. If the error names
+     * counters or the progress (they can exceed a limit together with other reports), this removes
+     * those, else the variables.
      */
     static ReportProgressRequest lighter(
             ReportProgressRequest report, List<HeadwayException.Fault> faults) {
@@ -139,7 +139,7 @@ final class Reporter {
     }
 
     private ReportProgressRequest draft(ReportProgressRequest about) {
-        Meter.Sample sample = meter.sample(ERRORS, ERRORS_ROOM);
+        Meter.Sample sample = meter.sample(MAX_ERRORS_PER_REPORT, MAX_ERROR_BYTES_PER_REPORT);
         more = sample.more();
         pressing = sample.pressing();
         ReportProgressRequest.Builder report = about.toBuilder().setPart(meter.part());
@@ -159,10 +159,10 @@ final class Reporter {
             report.setMessage(message);
             news = true;
         }
-        for (var tally : sample.counters().entrySet()) {
-            long delta = tally.getValue() - counters.getOrDefault(tally.getKey(), 0L);
+        for (var counter : sample.counters().entrySet()) {
+            long delta = counter.getValue() - counters.getOrDefault(counter.getKey(), 0L);
             if (delta != 0) {
-                report.putCounters(tally.getKey(), delta);
+                report.putCounters(counter.getKey(), delta);
                 news = true;
             }
         }

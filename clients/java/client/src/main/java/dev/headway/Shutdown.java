@@ -3,7 +3,7 @@ package dev.headway;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 
-/** The end of the process: what its engines have left to say is delivered, or else written down. */
+/** The end of the process: delivers what the engines have left, or saves it in the spool. */
 final class Shutdown {
     private static final Set<Engine> ENGINES = ConcurrentHashMap.newKeySet();
     private static boolean hooked;
@@ -18,7 +18,7 @@ final class Shutdown {
                 Runtime.getRuntime()
                         .addShutdownHook(new Thread(Shutdown::deliver, "headway-shutdown"));
             } catch (IllegalStateException tooLate) {
-                // A job that is touched by another's shutdown hook is on its own.
+                // A job that another shutdown hook changes now is not delivered.
             }
         }
     }

@@ -14,19 +14,19 @@ import java.util.Map;
 import java.util.zip.CRC32;
 
 /**
- * What could not be delivered, on disk until it is: one file for each job of each process.
+ * Keeps on disk what could not be delivered: one file for each job of each process.
  *
  * <p>The folder is HEADWAY_SPOOL, else headway/spool in the user's state folder ($XDG_STATE_HOME or
- * ~/.local/state); an empty HEADWAY_SPOOL turns it off. A file holds session ids, which are
- * secrets: it is readable by its user alone (0600, in a folder of 0700). There are at most 100
- * files, of at most 8 MiB each. The clients of all languages share it.
+ * ~/.local/state); an empty HEADWAY_SPOOL turns the spool off. A file contains session ids, which
+ * are secrets: only its user can read it (0600, in a folder of 0700). There are at most 100 files,
+ * of at most 8 MiB each. All clients share the format (docs/client-engine.md).
  */
 final class Spool {
-    private static final int FILES = 100;
+    private static final int MAX_FILES = 100;
 
     private Spool() {}
 
-    /** Where the files are, whether it exists or not; null if there shall be none. */
+    /** Where the files are, whether the folder exists or not; null = no spool. */
     static Path folder(Map<String, String> environment) {
         String path = environment.get("HEADWAY_SPOOL");
         if (path != null) {
@@ -37,7 +37,7 @@ final class Spool {
         return base == null ? null : base.resolve("headway").resolve("spool");
     }
 
-    /** A user whom the system does not know has no home: Java calls it "?". */
+    /** A user that the system does not know has no home: Java calls it "?". */
     static Path stateOf(String home) {
         boolean known = home != null && !home.isEmpty() && !home.equals("?");
         return known ? Path.of(home, ".local", "state") : null;
@@ -51,46 +51,48 @@ final class Spool {
         return folder() != null;
     }
 
-    /** The files that wait for this server, oldest first; of that job alone, if one is given. */
-    static List<Path> letters(Target target, String jobId) {
-        String job = jobId.isEmpty() ? "*" : plain(jobId);
-        return list(folder(), mark(target.address(), target.tls()) + "-*-" + job + ".json");
+    /**
+     * The files that wait for this server, oldest first; only those of one job if an id is given.
+     */
+    static List<Path> waitingFiles(Target target, String jobId) {
+        String job = jobId.isEmpty() ? "*" : fileNameId(jobId);
+        return list(folder(), serverKey(target.address(), target.tls()) + "-*-" + job + ".json");
     }
 
-    /** Whose letter it is, as its name says. */
-    static String jobIn(Path path) {
+    /** The job's id in the file's name. */
+    static String jobInName(Path path) {
         return path.getFileName().toString().replaceFirst("^.*-", "");
     }
 
     /**
-     * Writes these words down, in place of those before (null: there were none). IOException, also
-     * if there is no room.
+     * Saves this record, in place of the file before (null: there was none). IOException, also if
+     * there is no room.
      */
-    static Letter write(Words words, Letter before) throws IOException {
+    static SpoolFile write(SpoolRecord spoolRecord, SpoolFile before) throws IOException {
         if (before != null) {
-            return Letter.write(before.path, words);
+            return SpoolFile.write(before.path, spoolRecord);
         }
         Path folder = folder();
         if (folder == null) {
             throw new IOException("HEADWAY_SPOOL is empty, or there is no home for it");
         }
         prepare(folder);
-        if (list(folder, "*.json").size() >= FILES) {
-            throw new IOException(folder + " has " + FILES + " files already");
+        if (list(folder, "*.json").size() >= MAX_FILES) {
+            throw new IOException(folder + " has " + MAX_FILES + " files already");
         }
         String name =
-                mark(words.address(), words.tls())
+                serverKey(spoolRecord.address(), spoolRecord.tls())
                         + "-"
                         + Ids.uuid7()
                         + "-"
-                        + plain(words.jobId())
+                        + fileNameId(spoolRecord.jobId())
                         + ".json";
-        return Letter.write(folder.resolve(name), words);
+        return SpoolFile.write(folder.resolve(name), spoolRecord);
     }
 
-    /** Makes the folder if it does not exist. IOException, also if it is not the user's alone. */
+    /** Makes the folder if it does not exist. IOException, also if others can read it. */
     static void prepare(Path folder) throws IOException {
-        if (!Letter.POSIX) {
+        if (!SpoolFile.POSIX) {
             Files.createDirectories(folder);
             return;
         }
@@ -99,11 +101,11 @@ final class Spool {
             Files.createDirectories(folder.toAbsolutePath().getParent());
             Files.createDirectory(folder, PosixFilePermissions.asFileAttribute(alone));
         }
-        if (!Letter.isOurs(folder)) {
+        if (!SpoolFile.isOurs(folder)) {
             throw new AccessDeniedException(folder + " belongs to another user");
         }
         if (!alone.containsAll(Files.getPosixFilePermissions(folder))) {
-            // It was there before, perhaps with other things in it: its mode is not ours to change.
+            // The folder existed before, perhaps with other files in it. Do not change its mode.
             throw new AccessDeniedException(
                     folder
                             + " is open to others: chmod 700 it, or name another folder in"
@@ -111,11 +113,11 @@ final class Spool {
         }
     }
 
-    /** Keeps the youngest of what was refused. */
+    /** Keeps only the newest refused files. */
     static void trimRefused(Path folder) throws IOException {
         List<Path> refused = list(folder, "*.refused");
         refused.sort(Comparator.comparing(path -> path.getFileName().toString()));
-        for (Path old : refused.subList(0, Math.max(refused.size() - FILES, 0))) {
+        for (Path old : refused.subList(0, Math.max(refused.size() - MAX_FILES, 0))) {
             Files.deleteIfExists(old);
         }
     }
@@ -136,15 +138,15 @@ final class Spool {
         return found;
     }
 
-    /** In the name, so that a look at the folder tells whether there is something for a server. */
-    static String mark(String address, boolean tls) {
+    /** Part of the name, so that the names alone tell whether there is something for a server. */
+    static String serverKey(String address, boolean tls) {
         CRC32 crc = new CRC32();
         crc.update((address + " " + (tls ? "True" : "False")).getBytes(StandardCharsets.UTF_8));
         return String.format("%08x", crc.getValue());
     }
 
-    /** The worker chooses it, and only the server says whether it is one. */
-    private static String plain(String jobId) {
+    /** The worker chooses the id, and only the server checks it. */
+    private static String fileNameId(String jobId) {
         return jobId.matches("[0-9A-Za-z]{1,64}") ? jobId : "odd";
     }
 }

@@ -2,22 +2,22 @@ package dev.headway;
 
 import dev.headway.v1.JobStatus;
 
-/** Where a job stands; the picture is in job.proto. */
+/** The status of a job; job.proto has a diagram. */
 public enum Status {
-    /** Created, not yet taken by a worker. */
+    /** Created, and waiting for a worker. */
     PENDING,
     /** A worker has it. */
     RUNNING,
-    /** Its worker was not heard of for the job's heartbeat timeout. */
+    /** Its worker has sent nothing for the job's heartbeat timeout. */
     LOST,
-    /** Ended, with results if it was given any. */
+    /** Ended successfully, with results if there are any. */
     COMPLETED,
     /** Ended by an error. */
     FAILED,
-    /** Ended early because somebody wanted that. */
+    /** Ended early, after a cancellation request. */
     CANCELLED;
 
-    /** Whether nothing can happen to the job any more. */
+    /** Whether the job has ended for good. */
     public boolean isFinal() {
         return this == COMPLETED || this == FAILED || this == CANCELLED;
     }
@@ -30,7 +30,7 @@ public enum Status {
         return valueOf(job.getStatus().name().replaceFirst("^JOB_STATUS_", ""));
     }
 
-    /** Whether the job can change no more; one whose status this version does not know may. */
+    /** Whether the job can no longer change. A job with an unknown status still may. */
     static boolean isFinal(dev.headway.v1.Job job) {
         return switch (job.getStatus()) {
             case JOB_STATUS_COMPLETED, JOB_STATUS_FAILED, JOB_STATUS_CANCELLED -> true;

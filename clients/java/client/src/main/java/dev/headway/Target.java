@@ -5,7 +5,7 @@ import java.util.Map;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** A server's address, and what it takes to talk to it. */
+/** A server's address, and the options to connect to it. */
 record Target(String address, boolean tls, String token, Path ca) {
     static final String DEFAULT = "127.0.0.1:50051";
 
@@ -14,7 +14,7 @@ record Target(String address, boolean tls, String token, Path ca) {
                     "(?:(?<scheme>https?)://)?(?<host>\\[[0-9A-Fa-f:.%]+]|[^\\s:/\\[\\]@]+):(?<port>\\d{1,5})/?");
 
     /**
-     * Takes what is given (null: not), else what is in the environment. IllegalArgumentException if
+     * Takes the given value, or if it is null that of the environment. IllegalArgumentException if
      * it is malformed.
      */
     static Target of(String target, String token, Path ca, Map<String, String> environment) {
@@ -45,7 +45,7 @@ record Target(String address, boolean tls, String token, Path ca) {
                         ? token
                         : found("HEADWAY_TOKEN", environment, null);
         if (bearer != null && !bearer.matches("[ -~]+")) {
-            // What gRPC logs of a header that it cannot send shows it.
+            // gRPC would log a header that it cannot send, and so the token.
             throw new IllegalArgumentException(
                     "The token must be of printable ASCII characters; perhaps there is a line"
                             + " break at its end.");

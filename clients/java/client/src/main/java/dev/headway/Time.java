@@ -3,7 +3,7 @@ package dev.headway;
 import java.time.Duration;
 
 /**
- * Monotonic nanoseconds since the start of this process: always positive, so that 0 can say "at
+ * Monotonic nanoseconds since the start of this process: always positive, so that 0 can mean "at
  * once".
  */
 final class Time {
@@ -18,7 +18,7 @@ final class Time {
         return System.nanoTime() - ORIGIN;
     }
 
-    /** As nanoseconds; what is too long to count, for ever. */
+    /** As nanoseconds; a duration that is too long counts as endless. */
     static long nanos(Duration span) {
         try {
             return Math.min(span.toNanos(), FOR_EVER);

@@ -5,7 +5,7 @@ import java.util.Iterator;
 import java.util.Spliterator;
 import java.util.function.Consumer;
 
-/** What a worker gets from {@link Meter#track}. */
+/** The iterator and spliterator of {@link Meter#track}. */
 final class Tracked {
     private Tracked() {}
 
@@ -47,7 +47,7 @@ final class Tracked {
         }
     }
 
-    /** A stream's source, or the share of it that a thread of a parallel stream has. */
+    /** A stream's source, or one thread's share of it in a parallel stream. */
     static final class Parts<T> implements Spliterator<T> {
         private final Meter meter;
         private final Spliterator<T> source;

@@ -6,7 +6,7 @@ import java.io.Serial;
 import java.time.Duration;
 import java.util.List;
 
-/** The server, or its database, does not answer. Worth a retry. */
+/** The server, or its database, does not answer. Try again later. */
 public final class UnavailableException extends HeadwayException {
     @Serial private static final long serialVersionUID = 1L;
 

@@ -18,21 +18,21 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 
 /**
- * Text and JSON values on their way to the server and back. Nothing here throws: a tracker must not
- * stop a worker because a title holds a stray surrogate or a result a date.
+ * Converts texts and JSON values for the server and back. Nothing here throws: an odd title or
+ * result must never make a worker fail.
  */
 final class Values {
     static final int ANY_LENGTH = Integer.MAX_VALUE;
 
-    private static final long EXACT = 1L << 53;
-    private static final BigInteger EXACT_BIG = BigInteger.valueOf(EXACT);
-    private static final int DEPTH = 32;
+    private static final long MAX_EXACT_INTEGER = 1L << 53;
+    private static final BigInteger MAX_EXACT_BIG_INTEGER = BigInteger.valueOf(MAX_EXACT_INTEGER);
+    private static final int MAX_DEPTH = 32;
 
     private Values() {}
 
     /**
-     * The text as the server takes it: without U+0000 and lone surrogates, at most {@code limit}
-     * characters.
+     * Makes a text that the server accepts: without U+0000 and lone surrogates, at most {@code
+     * limit} characters.
      */
     static String clean(Object text, int limit) {
         String plain = text(text);
@@ -44,10 +44,10 @@ final class Values {
         return cleaned.toString();
     }
 
-    /** What it says of itself; if that fails, what it is. */
+    /** Its {@code toString}; if that fails, its class. */
     private static String text(Object value) {
         try {
-            // A text of its own may be null as well.
+            // {@code toString} may return null as well.
             return String.valueOf((Object) String.valueOf(value));
         } catch (RuntimeException | StackOverflowError fault) {
             return value.getClass().getName();
@@ -56,8 +56,8 @@ final class Values {
 
     private static boolean isPlain(String text) {
         for (int i = 0; i < text.length(); i++) {
-            char letter = text.charAt(i);
-            if (letter == 0 || Character.isSurrogate(letter)) {
+            char character = text.charAt(i);
+            if (character == 0 || Character.isSurrogate(character)) {
                 return false;
             }
         }
@@ -72,19 +72,19 @@ final class Values {
     }
 
     /**
-     * Any object as JSON. What JSON has no word for (dates, paths, integers beyond 2⁵³, NaN, what
-     * holds itself) becomes its text.
+     * Converts any object to JSON. What JSON cannot express (dates, paths, integers beyond 2⁵³,
+     * NaN, cycles) becomes its text.
      */
     static Value toValue(Object data) {
         return toValue(data, new ArrayDeque<>());
     }
 
-    /** A map as a JSON object; one that cannot be read is empty. */
+    /** Converts a map to a JSON object. A map that cannot be read becomes empty. */
     static Struct toStruct(Map<?, ?> data) {
         return toValue(data).getStructValue();
     }
 
-    /** {@code around}: the objects that it lies in. */
+    /** {@code around}: the objects that contain it. */
     private static Value toValue(Object data, Deque<Object> around) {
         if (data == null) {
             return Value.newBuilder().setNullValue(NullValue.NULL_VALUE).build();
@@ -95,7 +95,7 @@ final class Values {
         if (data instanceof Number number && isExact(number)) {
             return Value.newBuilder().setNumberValue(number.doubleValue()).build();
         }
-        if (around.size() < DEPTH && around.stream().noneMatch(object -> object == data)) {
+        if (around.size() < MAX_DEPTH && around.stream().noneMatch(object -> object == data)) {
             around.push(data);
             try {
                 Value value = parts(data, around);
@@ -111,7 +111,7 @@ final class Values {
         return Value.newBuilder().setStringValue(clean(data, ANY_LENGTH)).build();
     }
 
-    /** Null if it has no parts. */
+    /** Null if it has no elements. */
     private static Value parts(Object data, Deque<Object> around) {
         if (data instanceof Map<?, ?> map) {
             Struct.Builder struct = Struct.newBuilder();
@@ -139,10 +139,11 @@ final class Values {
 
     private static boolean isExact(Number number) {
         if (number instanceof Long || number instanceof AtomicLong) {
-            return Math.abs(number.longValue()) <= EXACT && number.longValue() != Long.MIN_VALUE;
+            return Math.abs(number.longValue()) <= MAX_EXACT_INTEGER
+                    && number.longValue() != Long.MIN_VALUE;
         }
         if (number instanceof BigInteger big) {
-            return big.abs().compareTo(EXACT_BIG) <= 0;
+            return big.abs().compareTo(MAX_EXACT_BIG_INTEGER) <= 0;
         }
         if (number instanceof BigDecimal) {
             return false;
@@ -151,8 +152,7 @@ final class Values {
     }
 
     /**
-     * The JSON value as Java has it: Boolean, Long for whole numbers, Double, String, List, Map or
-     * null.
+     * The JSON value in Java: Boolean, Long for whole numbers, Double, String, List, Map or null.
      */
     static Object fromValue(Value value) {
         return switch (value.getKindCase()) {
@@ -170,7 +170,7 @@ final class Values {
     }
 
     private static Object fromNumber(double number) {
-        if (Math.rint(number) == number && Math.abs(number) <= EXACT) {
+        if (Math.rint(number) == number && Math.abs(number) <= MAX_EXACT_INTEGER) {
             return (long) number;
         }
         return number;

@@ -5,14 +5,14 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
-/** Waits of the worker's threads. */
+/** Blocks the worker's threads. */
 final class Waiting {
     private Waiting() {}
 
     /**
-     * Waits until the future is done, however it ended; whether it is. An interrupt ends the wait,
-     * and is left to be seen by the thread; one that came before does not: a worker that was
-     * interrupted still has its last words to deliver.
+     * Waits until the future is done, and returns whether it is. An interrupt ends the wait, and
+     * the thread stays interrupted. An interrupt before the wait does not end it: an interrupted
+     * worker still has to deliver the end of its job.
      */
     static boolean atMost(CompletableFuture<?> future, long nanos) {
         boolean interrupted = Thread.interrupted();
@@ -21,7 +21,7 @@ final class Waiting {
         } catch (InterruptedException now) {
             interrupted = true;
         } catch (ExecutionException | TimeoutException ended) {
-            // Which of the two, the future tells.
+            // The future tells which of the two.
         } finally {
             if (interrupted) {
                 Thread.currentThread().interrupt();

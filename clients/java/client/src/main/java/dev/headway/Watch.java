@@ -38,19 +38,19 @@ public final class Watch<T> implements Iterable<T>, AutoCloseable {
     private volatile boolean closed;
     private boolean begun;
 
-    /** Where it comes from, and how far it was heard. */
+    /** The source of a watch, and how far it was read. */
     abstract static class Source<T, A> {
-        /** Opens the call after what was heard last. */
+        /** Opens the call after the last answer. */
         abstract Opened<?, A> open(CallOptions options);
 
-        /** What the answer tells; to be remembered. */
+        /** Reads the answer, and remembers where to continue. */
         abstract T heard(A answer);
 
         /** Whether nothing more can come after it. */
         abstract boolean isLast(T item);
     }
 
-    /** A call, and its request. */
+    /** A call and its request. */
     record Opened<Q, A>(ClientCall<Q, A> call, Q request) {
         Iterator<A> begin() {
             return ClientCalls.blockingServerStreamingCall(call, request);
@@ -62,7 +62,7 @@ public final class Watch<T> implements Iterable<T>, AutoCloseable {
         this.end = timeout == null ? Long.MAX_VALUE : Time.now() + Time.nanos(timeout);
     }
 
-    /** The one loop over it. IllegalStateException at the second call. */
+    /** The only loop over it. IllegalStateException at the second call. */
     @Override
     public Iterator<T> iterator() {
         if (begun) {
@@ -72,7 +72,7 @@ public final class Watch<T> implements Iterable<T>, AutoCloseable {
         return new Loop<>(source);
     }
 
-    /** Ends it; a loop that another thread is in ends too. */
+    /** Ends the watch, and a loop over it in another thread. */
     @Override
     public void close() {
         closed = true;
@@ -139,7 +139,7 @@ public final class Watch<T> implements Iterable<T>, AutoCloseable {
             Iterator<A> begun = opened.begin();
             call = opened.call();
             if (closed) {
-                // In another thread, meanwhile.
+                // Meanwhile, in another thread.
                 call.cancel("no longer needed", null);
             }
             return begun;

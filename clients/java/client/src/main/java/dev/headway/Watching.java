@@ -9,7 +9,7 @@ import dev.headway.v1.WatchJobsResponse;
 
 import io.grpc.CallOptions;
 
-/** What can be watched. */
+/** The two kinds of watches. */
 final class Watching {
     private Watching() {}
 
@@ -41,7 +41,7 @@ final class Watching {
         }
     }
 
-    /** The jobs of a session, for ever. */
+    /** The jobs of a session, without an end. */
     static final class AllJobs extends Watch.Source<WatchJobsResponse, WatchJobsResponse> {
         private final Connection connection;
         private final WatchJobsRequest.Builder request;

@@ -28,7 +28,7 @@ class HeadwayExceptionTest {
         Status status =
                 Status.newBuilder()
                         .setCode(code.getNumber())
-                        .setMessage("words")
+                        .setMessage("text")
                         .addDetails(Any.pack(info))
                         .addDetails(
                                 Any.pack(BadRequest.newBuilder().addFieldViolations(fault).build()))
@@ -50,7 +50,7 @@ class HeadwayExceptionTest {
         HeadwayException error = error(Code.INVALID_ARGUMENT, "headway", "INVALID_REQUEST");
         assertInstanceOf(InvalidRequestException.class, error);
         assertEquals(io.grpc.Status.Code.INVALID_ARGUMENT, error.code());
-        assertEquals("words", error.getMessage());
+        assertEquals("text", error.getMessage());
         assertEquals(List.of(new HeadwayException.Fault("unit", "too long")), error.fields());
         assertEquals(Optional.of(java.time.Duration.ofMillis(500)), error.retryAfter());
     }
@@ -58,17 +58,25 @@ class HeadwayExceptionTest {
     @Test
     void onlyAHeadwayServerEndsSomething() {
         assertEquals(
-                Verdict.REFUSED, Verdict.of(error(Code.NOT_FOUND, "headway", "SOMETHING_NEW")));
+                ErrorPolicy.DROP,
+                ErrorPolicy.of(error(Code.NOT_FOUND, "headway", "SOMETHING_NEW")));
         assertEquals(
-                Verdict.GONE, Verdict.of(error(Code.FAILED_PRECONDITION, "headway", "JOB_ENDED")));
+                ErrorPolicy.STOP,
+                ErrorPolicy.of(error(Code.FAILED_PRECONDITION, "headway", "JOB_ENDED")));
         assertEquals(
-                Verdict.LATER, Verdict.of(error(Code.RESOURCE_EXHAUSTED, "headway", "OVERLOADED")));
-        assertEquals(Verdict.AWAY, Verdict.of(error(Code.RESOURCE_EXHAUSTED, "proxy", "QUOTA")));
-        assertEquals(Verdict.AWAY, Verdict.of(error(Code.NOT_FOUND, "proxy", "JOB_ENDED")));
+                ErrorPolicy.RETRY,
+                ErrorPolicy.of(error(Code.RESOURCE_EXHAUSTED, "headway", "OVERLOADED")));
         assertEquals(
-                Verdict.AWAY,
-                Verdict.of(error(Code.INVALID_ARGUMENT, "headway", "MALFORMED_MESSAGE")));
-        assertEquals(Verdict.AWAY, Verdict.of(error(Code.UNAVAILABLE, "headway", "SHUTTING_DOWN")));
+                ErrorPolicy.RECONNECT,
+                ErrorPolicy.of(error(Code.RESOURCE_EXHAUSTED, "proxy", "QUOTA")));
+        assertEquals(
+                ErrorPolicy.RECONNECT, ErrorPolicy.of(error(Code.NOT_FOUND, "proxy", "JOB_ENDED")));
+        assertEquals(
+                ErrorPolicy.RECONNECT,
+                ErrorPolicy.of(error(Code.INVALID_ARGUMENT, "headway", "MALFORMED_MESSAGE")));
+        assertEquals(
+                ErrorPolicy.RECONNECT,
+                ErrorPolicy.of(error(Code.UNAVAILABLE, "headway", "SHUTTING_DOWN")));
     }
 
     @Test

@@ -39,7 +39,7 @@ import java.util.logging.Handler;
 import java.util.logging.LogRecord;
 import java.util.logging.Logger;
 
-/** Jobs at a server that takes all. */
+/** Jobs at a server that accepts everything. */
 class JobTest {
     private static final String ID = "0190b5a1c8d07b2a9c3e5f60718293a4";
 
@@ -156,14 +156,14 @@ class JobTest {
     @Test
     void whatWasSaidAfterAFlushInVainIsLeft() {
         Meter meter = new Meter("", 0);
-        var course = new Course("s", named("a"), meter, 0, true);
+        var jobState = new JobState("s", named("a"), meter, 0, true);
         meter.advance(1);
-        course.add(Step.mark());
-        course.reports(0);
+        jobState.add(PendingCall.marker());
+        jobState.reports(0);
         meter.advance(1);
         assertEquals(
                 List.of(1L, 2L),
-                course.remains().stream()
+                jobState.undelivered().stream()
                         .map(left -> ((ReportProgressRequest) left).getProgress())
                         .toList());
     }
@@ -178,21 +178,21 @@ class JobTest {
 
     @Test
     void aNewNameIsNotForgottenOverAnOlderAnswer() {
-        var course = new Course("s", named("first"), new Meter("", 0), 0, true);
-        Step second = renaming("second");
-        course.add(second);
-        course.add(renaming("third"));
-        course.change(job -> job.setName("third"));
-        course.answered(second, named("second"));
-        assertEquals("third", course.state().getName());
+        var jobState = new JobState("s", named("first"), new Meter("", 0), 0, true);
+        PendingCall second = renaming("second");
+        jobState.add(second);
+        jobState.add(renaming("third"));
+        jobState.change(job -> job.setName("third"));
+        jobState.answered(second, named("second"));
+        assertEquals("third", jobState.state().getName());
     }
 
     private static dev.headway.v1.Job named(String name) {
         return dev.headway.v1.Job.newBuilder().setId(ID).setName(name).build();
     }
 
-    private static Step renaming(String name) {
-        return Step.call(
+    private static PendingCall renaming(String name) {
+        return PendingCall.call(
                 UpdateJobRequest.newBuilder()
                         .setJob(named(name))
                         .setUpdateMask(FieldMask.newBuilder().addPaths("name"))
@@ -234,7 +234,7 @@ class JobTest {
 
                     @Override
                     public String getMessage() {
-                        throw new IllegalStateException("no words");
+                        throw new IllegalStateException("no text");
                     }
                 };
         client.create(NewJob.named("a").id(ID)).fail(error);

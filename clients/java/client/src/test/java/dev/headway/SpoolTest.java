@@ -28,7 +28,7 @@ class SpoolTest {
 
     @TempDir Path folder;
 
-    private static Words words() {
+    private static SpoolRecord spoolRecord() {
         var report =
                 ReportProgressRequest.newBuilder()
                         .setSessionId(SECRET)
@@ -36,21 +36,21 @@ class SpoolTest {
                         .setSequence(7)
                         .setProgress(3);
         var finish = FinishJobRequest.newBuilder().setSessionId(SECRET).setJobId("j");
-        return new Words("h:1", false, "j", "Naïve", List.of(report.build(), finish.build()));
+        return new SpoolRecord("h:1", false, "j", "Naïve", List.of(report.build(), finish.build()));
     }
 
     @Test
-    void lettersAreReadAsTheyWereWritten() throws IOException {
-        Letter letter = Letter.write(folder.resolve("a.json"), words());
-        assertEquals(words(), letter.read());
+    void spoolFilesAreReadAsTheyWereWritten() throws IOException {
+        SpoolFile file = SpoolFile.write(folder.resolve("a.json"), spoolRecord());
+        assertEquals(spoolRecord(), file.read());
         assertEquals(
                 "rw-------",
-                PosixFilePermissions.toString(Files.getPosixFilePermissions(letter.path)));
-        assertTrue(Letter.claim(letter.path).isEmpty());
-        letter.release();
-        Letter again = Letter.claim(letter.path).orElseThrow();
+                PosixFilePermissions.toString(Files.getPosixFilePermissions(file.path)));
+        assertTrue(SpoolFile.claim(file.path).isEmpty());
+        file.release();
+        SpoolFile again = SpoolFile.claim(file.path).orElseThrow();
         again.remove();
-        assertFalse(Files.exists(letter.path));
+        assertFalse(Files.exists(file.path));
     }
 
     @Test
@@ -70,26 +70,26 @@ class SpoolTest {
 
     @Test
     void whatAnotherHasWrittenMeanwhileStays() throws IOException {
-        Letter letter = Letter.write(folder.resolve("a.json"), words());
+        SpoolFile file = SpoolFile.write(folder.resolve("a.json"), spoolRecord());
         Path theirs = Files.writeString(folder.resolve("theirs"), "theirs");
-        Files.move(theirs, letter.path, StandardCopyOption.REPLACE_EXISTING);
-        letter.remove();
-        assertEquals("theirs", Files.readString(letter.path));
+        Files.move(theirs, file.path, StandardCopyOption.REPLACE_EXISTING);
+        file.remove();
+        assertEquals("theirs", Files.readString(file.path));
     }
 
     @Test
-    void aLetterOfAnotherLanguageIsRead() {
-        String letter =
+    void aSpoolFileOfAnotherLanguageIsRead() {
+        String file =
                 "{\"version\": 1, \"target\": \"h:1\", \"tls\": false, \"job\": \"j\", \"name\":"
                         + " \"Na\\u00efve\", \"requests\": [[\"ReportProgressRequest\","
                         + " \"ChBhIHNlY3JldCBzZXNzaW9uEgFqKAcwAw==\"], [\"FinishJobRequest\","
                         + " \"ChBhIHNlY3JldCBzZXNzaW9uEgFq\"]]}";
-        assertEquals(words(), Words.decode(letter.getBytes(StandardCharsets.UTF_8)));
+        assertEquals(spoolRecord(), SpoolRecord.decode(file.getBytes(StandardCharsets.UTF_8)));
         for (String damaged :
-                List.of("", "[]", "{", "{\"version\": 2}", letter.replace("Finish", "Finnish"))) {
+                List.of("", "[]", "{", "{\"version\": 2}", file.replace("Finish", "Finnish"))) {
             assertThrows(
                     IllegalArgumentException.class,
-                    () -> Words.decode(damaged.getBytes(StandardCharsets.UTF_8)));
+                    () -> SpoolRecord.decode(damaged.getBytes(StandardCharsets.UTF_8)));
         }
     }
 
@@ -101,10 +101,11 @@ class SpoolTest {
                 ReportProgressRequest.newBuilder()
                         .setAdvance(1)
                         .addAllRecordErrors(Collections.nCopies(900, error));
-        Words large = new Words("h:1", false, "j", "", Collections.nCopies(10, report.build()));
+        SpoolRecord large =
+                new SpoolRecord("h:1", false, "j", "", Collections.nCopies(10, report.build()));
         byte[] data = large.encode();
-        assertTrue(data.length <= Words.BYTES);
-        var kept = Words.decode(data).requests();
+        assertTrue(data.length <= SpoolRecord.MAX_FILE_BYTES);
+        var kept = SpoolRecord.decode(data).requests();
         assertEquals(900, ((ReportProgressRequest) kept.get(0)).getRecordErrorsCount());
         assertEquals(0, ((ReportProgressRequest) kept.get(9)).getRecordErrorsCount());
         assertEquals(1, ((ReportProgressRequest) kept.get(9)).getAdvance());
@@ -116,27 +117,27 @@ class SpoolTest {
         assertEquals(null, Spool.folder(Map.of("HEADWAY_SPOOL", "")));
         assertEquals(Path.of("/s/headway/spool"), Spool.folder(Map.of("XDG_STATE_HOME", "/s")));
         assertEquals(null, Spool.stateOf("?"));
-        assertEquals("1e37332c", Spool.mark("127.0.0.1:50051", false));
-        assertEquals("185259d8", Spool.mark("h:1", true));
+        assertEquals("1e37332c", Spool.serverKey("127.0.0.1:50051", false));
+        assertEquals("185259d8", Spool.serverKey("h:1", true));
     }
 
     @Test
-    void laterLettersOfAJobWaitForThoseInOtherHands() throws IOException {
+    void laterFilesOfAJobWaitForClaimedOnes() throws IOException {
         Target target = Target.of("127.0.0.1:2", null, null, Map.of());
-        Words words = new Words("127.0.0.1:2", false, "j", "", List.of());
-        Letter held = Spool.write(words, null);
-        Letter later = Spool.write(words, null);
+        SpoolRecord spoolRecord = new SpoolRecord("127.0.0.1:2", false, "j", "", List.of());
+        SpoolFile held = Spool.write(spoolRecord, null);
+        SpoolFile later = Spool.write(spoolRecord, null);
         later.release();
         Files.writeString(later.path, "{");
         var credentials = Channels.credentials(target);
-        assertEquals(new SpoolReport(0, 0, 2), Postman.flush(target, credentials));
+        assertEquals(new SpoolReport(0, 0, 2), SpoolSender.flush(target, credentials));
         held.remove();
-        assertEquals(new SpoolReport(0, 1, 0), Postman.flush(target, credentials));
+        assertEquals(new SpoolReport(0, 1, 0), SpoolSender.flush(target, credentials));
     }
 
     @Test
-    void aServerThatIsAwayHoldsNobodyUp() throws IOException {
-        for (Path old : Spool.letters(Target.of("127.0.0.1:1", null, null, Map.of()), "")) {
+    void anUnreachableServerDelaysNothing() throws IOException {
+        for (Path old : Spool.waitingFiles(Target.of("127.0.0.1:1", null, null, Map.of()), "")) {
             Files.delete(old);
         }
         long start = Time.now();
@@ -159,11 +160,11 @@ class SpoolTest {
             assertFalse(job.flush(Duration.ZERO));
         }
         assertTrue(Time.now() - start < 5 * Time.SECOND);
-        List<Path> letters = Spool.letters(Target.of("127.0.0.1:1", null, null, Map.of()), id);
-        assertEquals(1, letters.size());
+        List<Path> files = Spool.waitingFiles(Target.of("127.0.0.1:1", null, null, Map.of()), id);
+        assertEquals(1, files.size());
         assertEquals(
                 List.of("CreateJobRequest", "ReportProgressRequest", "FinishJobRequest"),
-                Words.decode(Files.readAllBytes(letters.get(0))).requests().stream()
+                SpoolRecord.decode(Files.readAllBytes(files.get(0))).requests().stream()
                         .map(r -> r.getDescriptorForType().getName())
                         .toList());
     }

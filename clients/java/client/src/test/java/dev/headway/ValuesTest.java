@@ -44,7 +44,7 @@ class ValuesTest {
                 new Object() {
                     @Override
                     public String toString() {
-                        throw new IllegalStateException("no words");
+                        throw new IllegalStateException("no text");
                     }
                 };
         List<Object> one = new ArrayList<>();

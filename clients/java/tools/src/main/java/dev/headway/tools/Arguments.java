@@ -10,7 +10,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** What an operation was given; what it was not given has a default. */
+/** The arguments of an operation, with defaults. */
 record Arguments(JsonObject all) {
     boolean has(String name) {
         return all.has(name);
@@ -64,7 +64,7 @@ record Arguments(JsonObject all) {
         return plain(all.get(name));
     }
 
-    /** The JSON value as a worker would have it. */
+    /** The JSON value as a worker would use it. */
     private static Object plain(JsonElement json) {
         if (json.isJsonObject()) {
             Map<String, Object> map = new LinkedHashMap<>();

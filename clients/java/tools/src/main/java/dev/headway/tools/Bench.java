@@ -13,7 +13,7 @@ import java.util.Locale;
 import java.util.function.LongConsumer;
 import java.util.stream.LongStream;
 
-/** What an update costs, without a server: one JSON object a line. */
+/** Measures what an update costs, without a server: one JSON object a line. */
 final class Bench {
     private static final int REPEATS = 7;
     private static final long SHORTEST = 100_000_000;

@@ -34,7 +34,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.stream.IntStream;
 
-/** Does what a case of the conformance suite says; see clients/conformance/README.md. */
+/** Carries out the operations of a conformance case; see clients/conformance/README.md. */
 final class Driver {
     private static final Gson JSON =
             new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
@@ -263,10 +263,10 @@ final class Driver {
         try {
             job.throwIfCancelled();
             return null;
-        } catch (JobCancelledException wish) {
+        } catch (JobCancelledException cancelled) {
             Map<String, Object> about = new LinkedHashMap<>();
-            about.put("reason", wish.reason());
-            about.put("deadline", wish.deadline().map(Object::toString).orElse(null));
+            about.put("reason", cancelled.reason());
+            about.put("deadline", cancelled.deadline().map(Object::toString).orElse(null));
             return about;
         }
     }

@@ -33,8 +33,8 @@ record Marc(String number, Fault fault) {
     record Raw(byte[] data, int offset) {}
 
     /**
-     * The records of a file: they end at the terminator, whatever length they claim, so that a
-     * broken one takes no others with it.
+     * The records of a file. They end at the terminator, whatever length they claim, so that a
+     * broken record does not damage others.
      */
     static List<Raw> split(byte[] file) {
         List<Raw> records = new ArrayList<>();
@@ -60,7 +60,7 @@ record Marc(String number, Fault fault) {
         return new Raw(Arrays.copyOfRange(file, start, end), offset);
     }
 
-    /** Reads a record, and says what is wrong with it; from one thread. */
+    /** Reads a record, and says what is wrong with it. Use it from one thread. */
     static Marc read(byte[] data) {
         if (data.length == 0 || data[data.length - 1] != END) {
             return new Marc("", new Fault("TRUNCATED", "the file ends within the record"));
@@ -70,7 +70,7 @@ record Marc(String number, Fault fault) {
             FEED.put(withItsLength(data));
             record = READER.next();
         } catch (RuntimeException unreadable) {
-            // Whatever marc4j says about it: it stumbles over its own arrays as well.
+            // Any fault that marc4j finds. It also fails with exceptions of its own arrays.
             return new Marc(
                     "", new Fault("BAD_STRUCTURE", String.valueOf(unreadable.getMessage())));
         }
@@ -100,7 +100,7 @@ record Marc(String number, Fault fault) {
                 && title.getSubfields("ab").stream().anyMatch(part -> !part.getData().isEmpty());
     }
 
-    /** marc4j goes by the length that a record claims. */
+    /** marc4j relies on the length that a record claims. */
     private static byte[] withItsLength(byte[] data) {
         byte[] length =
                 String.format("%05d", Math.min(data.length, LONGEST))
@@ -115,7 +115,7 @@ record Marc(String number, Fault fault) {
     }
 
     /**
-     * One record after the other, for one reader: to make a reader takes longer than to read a
+     * Gives one reader one record after the other: making a reader takes longer than reading a
      * record.
      */
     private static final class Feed extends InputStream {

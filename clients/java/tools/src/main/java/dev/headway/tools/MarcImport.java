@@ -36,7 +36,8 @@ final class MarcImport {
     private MarcImport(String file, double rate) {
         this.file = file;
         this.rate = rate;
-        List.of("added", "updated", "skipped", "failed").forEach(tally -> outcome.put(tally, 0L));
+        List.of("added", "updated", "skipped", "failed")
+                .forEach(counter -> outcome.put(counter, 0L));
     }
 
     public static void main(String[] args) throws IOException {
@@ -56,8 +57,8 @@ final class MarcImport {
                             .size(Marc.split(data).size())
                             .unit("records");
             client.call(job, tracked -> work.run(tracked, data));
-        } catch (JobCancelledException wish) {
-            System.err.println("cancelled: " + wish.reason());
+        } catch (JobCancelledException cancelled) {
+            System.err.println("cancelled: " + cancelled.reason());
         }
         Map<String, Object> last = new LinkedHashMap<>(work.outcome);
         last.put("seconds", work.seconds);
@@ -95,12 +96,12 @@ final class MarcImport {
             return;
         }
         byte[] before = catalogue.put(marc.number(), raw.data());
-        String tally =
+        String counter =
                 before == null
                         ? "added"
                         : Arrays.equals(before, raw.data()) ? "skipped" : "updated";
-        job.count(tally);
-        outcome.merge(tally, 1L, Long::sum);
+        job.count(counter);
+        outcome.merge(counter, 1L, Long::sum);
     }
 
     /** Spreads the records evenly, as a real catalogue would. */

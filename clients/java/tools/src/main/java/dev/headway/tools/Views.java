@@ -9,11 +9,11 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** How the driver says what it saw. */
+/** How the driver shows what it saw. */
 final class Views {
     private Views() {}
 
-    /** What a job object says of itself. */
+    /** What a job object tells about itself. */
     static Object view(Job job) {
         Map<String, Object> view = new LinkedHashMap<>();
         view.put("id", job.id());
