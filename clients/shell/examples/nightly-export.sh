@@ -3,12 +3,12 @@
 #
 #   HEADWAY_SESSION=nightly nightly-export.sh /srv/export /srv/archive
 #
-# The export also works without a server: HEADWAY_KEEP saves undelivered reports, for the next night or `headway flush`.
+# The export also works without a server: HEADWAY_OFFLINE saves undelivered reports, for the next night or `headway flush`.
 # A file that cannot be compressed is a record error; the others go on. After a cancellation request, the current file is
 # the last. Files that are already in the archive stay as they are, so that a second run continues where the first stopped.
 set -euo pipefail
 shopt -s nullglob
-export HEADWAY_KEEP=1
+export HEADWAY_OFFLINE=1
 
 from=$1 to=$2
 written=0 failed=0 cancelled=''

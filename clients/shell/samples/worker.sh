@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 set -euo pipefail
-export HEADWAY_KEEP=1 # without a server the work goes on, and everything arrives later
+export HEADWAY_OFFLINE=1 # without a server the work goes on, and everything arrives later
 
 batch=("record 1" "record 2" "record 3")
 job=$(headway create --name "Stage MARC records" --size ${#batch[@]} --unit records)
