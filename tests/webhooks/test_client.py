@@ -15,7 +15,7 @@ import trustme
 from headway_server.webhooks.address_policy import may_reach
 from headway_server.webhooks.client import NoAnswer, Poster
 from tests.support.caller import Caller
-from tests.support.notices import Start, deliver, waiting
+from tests.support.webhooks import Start, deliver, waiting
 from tests.support.receiver import Receiver
 
 

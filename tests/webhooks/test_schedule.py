@@ -9,7 +9,7 @@ from headway_server.domain.limits import MICROSECONDS
 from headway_server.webhooks.delivery import LEASE, RETRIES_TOGETHER, asked_wait
 from tests.support.app import NOON
 from tests.support.caller import Caller
-from tests.support.notices import Start, deliver, delivering, execute, finish_jobs, waiting
+from tests.support.webhooks import Start, deliver, delivering, execute, finish_jobs, waiting
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 

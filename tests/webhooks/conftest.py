@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ENGINES, empty_database
-from tests.support.notices import Start, starting
+from tests.support.webhooks import Start, starting
 from tests.support.receiver import Receiver
 
 

@@ -20,7 +20,7 @@ from headway_server.service.sealed_tokens import SessionHasher
 from headway_server.settings import read
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, value
-from tests.support.notices import Start, deliver, execute, waiting
+from tests.support.webhooks import Start, deliver, execute, waiting
 from tests.support.receiver import SECRET, Receiver
 from tests.support.waiting import until
 
