@@ -5,12 +5,12 @@ import random
 import threading
 import time
 
-from headway_server.service.commit_queue import LINGER, Line
+from headway_server.service.commit_queue import GATHER_TIME, CommitQueue
 
 PATIENCE = 10.0
 
 
-def take_all(line: Line[int], company: int, taken: list[int]) -> None:
+def take_all(line: CommitQueue[int], company: int, taken: list[int]) -> None:
     while True:
         line.wait(company)
         closed = line.closed
@@ -22,7 +22,7 @@ def take_all(line: Line[int], company: int, taken: list[int]) -> None:
 
 
 def test_all_that_is_put_is_taken_once_and_in_order() -> None:
-    async def put_many(line: Line[int], count: int) -> None:
+    async def put_many(line: CommitQueue[int], count: int) -> None:
         chance = random.Random(count)
         for number in range(count):
             line.put(number)
@@ -30,10 +30,10 @@ def test_all_that_is_put_is_taken_once_and_in_order() -> None:
             if chance.random() < 0.3:
                 await asyncio.sleep(0)
             if chance.random() < 0.005:
-                await asyncio.sleep(2 * LINGER)
+                await asyncio.sleep(2 * GATHER_TIME)
 
     async def run(company: int) -> list[int]:
-        line: Line[int] = Line(asyncio.get_running_loop())
+        line: CommitQueue[int] = CommitQueue(asyncio.get_running_loop())
         taken: list[int] = []
         thread = threading.Thread(target=take_all, args=(line, company, taken))
         thread.start()
@@ -50,7 +50,7 @@ def test_all_that_is_put_is_taken_once_and_in_order() -> None:
 
 def test_who_is_alone_does_not_wait_for_company_that_never_comes() -> None:
     async def run() -> float:
-        line: Line[str] = Line(asyncio.get_running_loop())
+        line: CommitQueue[str] = CommitQueue(asyncio.get_running_loop())
         waiting = asyncio.create_task(asyncio.to_thread(line.wait, 1000))
         await asyncio.sleep(0)
         began = time.monotonic()
@@ -65,7 +65,7 @@ def test_who_is_alone_does_not_wait_for_company_that_never_comes() -> None:
 
 def test_what_is_put_back_comes_first() -> None:
     async def run() -> list[int | None]:
-        line: Line[int] = Line(asyncio.get_running_loop())
+        line: CommitQueue[int] = CommitQueue(asyncio.get_running_loop())
         for number in (1, 2, 3):
             line.put(number)
         taken = [line.take(), line.take()]

@@ -18,7 +18,7 @@ from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.resources import regular_files
 from headway_server.setting_values import Raw
 from headway_server.storage.database import StartError
-from headway_server.webhooks import config as webhooks
+from headway_server.webhooks import config as webhook_config
 from headway_server.webhooks.config import Endpoint
 
 PREFIX = "HEADWAY_"
@@ -37,8 +37,21 @@ def _metadata(parse: Callable[[Raw], object], help_text: str, shown: str = "") -
     return {"parse": parse, "help": help_text, "default": shown}
 
 
-SECRETS = ("database", "session_key", "notice_secret", "notice_url")
-"""Settings that `@path` can be given for: what stands on a command line can be read by all users of the machine."""
+SECRETS = ("database", "session_key", "webhook_secret", "webhook_url")
+"""Settings that accept `@path`: all users of the machine can read a command line."""
+
+OLD_NAMES: Mapping[str, str] = {
+    "notice_url": "webhook_url",
+    "notice_secret": "webhook_secret",
+    "notice_source": "webhook_source",
+    "notice_lifetime": "webhook_lifetime",
+    "allow_private_notices": "allow_private_webhooks",
+    "max_pending_notices": "max_pending_webhooks",
+}
+"""Earlier names of settings, and the present ones. Flags, variables and keys of the file accept both."""
+
+TABLES = ("webhook", "notices")
+"""The table of a webhook in the file, and its earlier name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +144,7 @@ class Settings:
         default="text",
         metadata=_metadata(values.log_format, "notices on standard error: text, or json for one object a line", "text"),
     )
-    notice_url: str = field(
+    webhook_url: str = field(
         default="",
         metadata=_metadata(
             values.text,
@@ -139,27 +152,27 @@ class Settings:
             "none",
         ),
     )
-    notice_secret: str = field(
+    webhook_secret: str = field(
         default="",
         repr=False,
         metadata=_metadata(values.text, "@FILE with whsec_ and base64: what notices to it are signed with", "none"),
     )
-    notice_source: str = field(
+    webhook_source: str = field(
         default="/headway",
         metadata=_metadata(values.reference, "source of the CloudEvents that notices are", "/headway"),
     )
-    notice_lifetime: int = field(
+    webhook_lifetime: int = field(
         default=3 * 86_400 * MICROSECONDS,
         metadata=_metadata(values.positive_span, "how long a notice is tried before it is given up", "3d"),
     )
-    allow_private_notices: bool = field(
+    allow_private_webhooks: bool = field(
         default=False,
         metadata=_metadata(
             values.switch, "let notices go to this machine and its own network, and without TLS to http:// URLs", "off"
         ),
     )
-    notices: tuple[Endpoint, ...] = ()
-    """The receivers: notice_url, and the [[notices]] of the file."""
+    webhooks: tuple[Endpoint, ...] = ()
+    """The receivers: webhook_url, and the [[webhook]] tables of the file."""
     limits: Limits = field(default_factory=Limits)
     warnings: tuple[str, ...] = ()
     """What the operator had better change."""
@@ -174,7 +187,7 @@ def _names() -> dict[str, tuple[Callable[[Raw], object], str, str]]:
     """Every setting by its name: parser, help, and the default as shown."""
     names = {}
     for item in dataclasses.fields(Settings):
-        if item.name not in ("limits", "notices", "warnings"):
+        if item.name not in ("limits", "webhooks", "warnings"):
             names[item.name] = (item.metadata["parse"], item.metadata["help"], item.metadata["default"])
     for item in dataclasses.fields(Limits):
         most = item.metadata["most"]
@@ -198,33 +211,32 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         description="Serve jobs over gRPC and HTTP.",
         epilog="Every flag is also a variable (--listen is HEADWAY_LISTEN) and a key of the --config file "
         '(listen = "…"). A flag wins over a variable, a variable over the file. For --database, --session-key, '
-        "--notice-url and --notice-secret, @FILE stands for what is in that file.",
+        "--webhook-url and --webhook-secret, @FILE stands for what is in that file.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
     names = _names()
+    old_names = {new: old for old, new in OLD_NAMES.items()}
     for name, (parse, help_text, default) in names.items():
-        flag = "--" + name.replace("_", "-")
         shown = f"{help_text} (default: {default})".replace("%", "%%")
-        if parse is values.switch:
-            parser.add_argument(flag, action="store_const", const="true", help=shown)
-        else:
-            parser.add_argument(flag, metavar="VALUE", help=shown)
+        _add_flag(parser, name, shown, is_switch=parse is values.switch)
+        if name in old_names:
+            _add_flag(parser, old_names[name], argparse.SUPPRESS, is_switch=parse is values.switch)
     given = vars(parser.parse_args(arguments))
     config = given.pop("config") or environment.get(f"{PREFIX}CONFIG")
     found: dict[str, object] = {}
     warnings: list[str] = []
     of_file, tables = _read_file(config, names) if config else ({}, [])
-    for source, raws in (
-        ("the file", of_file),
-        (
-            "variable",
-            {n: environment[PREFIX + n.upper()] for n in names if PREFIX + n.upper() in environment},
-        ),
-        ("flag", {name: raw for name, raw in given.items() if raw is not None}),
-    ):
-        for name, raw in raws.items():
-            label = _label(source, name, config)
+    # Old names first, so that the present name wins where both are given.
+    written = (*OLD_NAMES, *names)
+    of_environment = {n: environment[PREFIX + n.upper()] for n in written if PREFIX + n.upper() in environment}
+    for source, raws in (("the file", of_file), ("variable", of_environment), ("flag", given)):
+        for name_given in written:
+            raw = raws.get(name_given)
+            if raw is None:
+                continue
+            name = OLD_NAMES.get(name_given, name_given)
+            label = _label(source, name_given, config)
             try:
                 found[name] = _parse(name, raw, names[name][0])
             except ValueError as error:
@@ -236,7 +248,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     limits = Limits(**{n.removeprefix("max_"): v for n, v in found.items() if n.startswith("max_")})  # type: ignore[arg-type]
     settings = Settings(**{n: v for n, v in found.items() if not n.startswith("max_")}, limits=limits)  # type: ignore[arg-type]
     _check_reach(settings)
-    return dataclasses.replace(settings, notices=_notices(settings, tables, config), warnings=tuple(warnings))
+    return dataclasses.replace(settings, webhooks=_webhooks(settings, tables, config), warnings=tuple(warnings))
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, help_text: str, *, is_switch: bool) -> None:
+    flag = "--" + name.replace("_", "-")
+    if is_switch:
+        parser.add_argument(flag, action="store_const", const="true", help=help_text)
+    else:
+        parser.add_argument(flag, metavar="VALUE", help=help_text)
 
 
 def _parse(name: str, raw: Raw, parse: Callable[[Raw], object]) -> object:
@@ -248,7 +268,7 @@ def _shows_secret(name: str, raw: Raw) -> bool:
     """Whether this value of a setting is a secret itself, and not where it is."""
     if name not in SECRETS or str(raw).startswith("@"):
         return False
-    if name not in ("database", "notice_url"):
+    if name not in ("database", "webhook_url"):
         return True
     try:
         parts = urlsplit(str(raw))
@@ -257,18 +277,18 @@ def _shows_secret(name: str, raw: Raw) -> bool:
         return False
 
 
-def _notices(settings: Settings, tables: object, config: str | None) -> tuple[Endpoint, ...]:
+def _webhooks(settings: Settings, tables: object, config: str | None) -> tuple[Endpoint, ...]:
     try:
-        found = list(webhooks.from_tables(tables, private=settings.allow_private_notices))
+        found = list(webhook_config.from_tables(tables, private=settings.allow_private_webhooks))
     except ValueError as error:
         raise StartError(f"--config: {config}: {error}") from None
     try:
-        if settings.notice_url:
-            url = webhooks.checked_url(settings.notice_url, private=settings.allow_private_notices)
-            found.append(Endpoint(url, webhooks.parse_secrets(settings.notice_secret, "--notice-secret")))
-        webhooks.check_distinct(found)
+        if settings.webhook_url:
+            url = webhook_config.checked_url(settings.webhook_url, private=settings.allow_private_webhooks)
+            found.append(Endpoint(url, webhook_config.parse_secrets(settings.webhook_secret, "--webhook-secret")))
+        webhook_config.check_distinct(found)
     except ValueError as error:
-        raise StartError(f"--notice-url: {error}") from None
+        raise StartError(f"--webhook-url: {error}") from None
     return tuple(found)
 
 
@@ -283,7 +303,7 @@ def _label(source: str, name: str, config: str | None) -> str:
 
 
 def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], object]:
-    """The settings in a file, and its tables of notices."""
+    """The settings in a file, and its tables of webhooks. Raises StartError."""
     try:
         text = regular_files.read_text(Path(path), CONFIG_BYTES_MAX)
         if any(line.count(".") > LINE_DOTS_MAX for line in text.splitlines()):
@@ -297,13 +317,15 @@ def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], 
         raise StartError(f"--config: {path} is nested too deeply") from None
     except ValueError as error:
         raise StartError(f"--config: {path} {error}") from None
-    notices = content.pop("notices", [])
+    tables = [content.pop(name) for name in TABLES if name in content]
+    if len(tables) > 1:
+        raise StartError(f"--config: {path} has both [[webhook]] and [[notices]]; write [[webhook]] alone")
     for name, value in content.items():
-        if name not in names:
+        if name not in names and name not in OLD_NAMES:
             raise StartError(f"--config: {path} has the unknown key {name!r}; see headway serve --help")
         if not isinstance(value, str | int | bool):
             raise StartError(f"--config: {path}: {name} must be a text, a number or true/false")
-    return content, notices
+    return content, tables[0] if tables else []
 
 
 def is_loopback(address: str) -> bool:

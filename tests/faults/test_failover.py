@@ -99,7 +99,7 @@ def test_a_database_that_can_only_be_read(primary: Postgres, caplog: pytest.LogC
             assert [outcome(call) for call in calls] == ["DATABASE_UNAVAILABLE"] * len(calls)
             assert outcome(writes(app, ended)[-1]) == "DATABASE_UNAVAILABLE"
             with pytest.raises(DatabaseUnavailable):
-                app.run(app.app.writer.chore(partial(note_time, app.app.store, 1)))
+                app.run(app.app.writer.run_task(partial(note_time, app.app.store, 1)))
             with pytest.raises(StartError, match=r"cannot be reached: .*read-only") as caught:
                 open_engine(database)
             assert "\n" not in str(caught.value)

@@ -49,14 +49,14 @@ def request(verb: str, path: str, *headers: str) -> bytes:
 
 
 def test_a_connection_that_says_nothing_is_closed(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "HEAD_PATIENCE", SOON)
+    monkeypatch.setattr(http_server, "HEAD_TIMEOUT", SOON)
     assert heard(connect(app)) == b""
 
 
 @pytest.mark.parametrize("part", [b"G", b"GET / HTTP/1.1\r\nhost: localhost\r\nx: "])
 def test_a_head_that_does_not_end(app: RunningApp, monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
     """However its sender keeps it alive, one byte at a time."""
-    monkeypatch.setattr(http_server, "HEAD_PATIENCE", SOON)
+    monkeypatch.setattr(http_server, "HEAD_TIMEOUT", SOON)
     connection = connect(app)
     connection.sendall(part)
     stop = threading.Event()
@@ -82,7 +82,7 @@ def test_a_head_that_does_not_end(app: RunningApp, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_body_that_does_not_end(app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "PATIENCE", SOON)
+    monkeypatch.setattr(bodies, "REQUEST_TIMEOUT", SOON)
     connection = connect(app)
     head = request("POST", f"{PREFIX}CreateJob", "content-type: application/json", "content-length: 100")
     connection.sendall(head + b'{"sessionId":')
@@ -105,7 +105,7 @@ def test_a_message_of_a_stream_that_does_not_end(
     app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that has not begun may be waited for, as long as the stream lives."""
-    monkeypatch.setattr(bodies, "PATIENCE", SOON)
+    monkeypatch.setattr(bodies, "REQUEST_TIMEOUT", SOON)
     job = caller.create()
     report = enveloped({"reports": [{"sessionId": caller.session, "jobId": job.id, "advance": "1"}]})
     connection = connect(app)
@@ -181,7 +181,7 @@ def test_slow_senders_hold_up_nobody(app: RunningApp, client: Client, session: s
 
 def test_a_reader_who_takes_nothing_is_left(app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that nobody reads holds a place that others could have."""
-    monkeypatch.setattr(http_server, "WRITE_PATIENCE", SOON)
+    monkeypatch.setattr(http_server, "HTTP_WRITE_TIMEOUT", SOON)
     jobs = [caller.create(name="x" * 256, labels={f"{n}": "y" * 256 for n in range(60)}).id for n in range(20)]
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

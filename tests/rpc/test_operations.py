@@ -135,7 +135,7 @@ def test_results_that_many_wait_for_are_converted_once(
 
     monkeypatch.setattr(encoded_replies, "value_on_wire", counted)
     job = caller.create()
-    results = value(["x" * encoded_replies.WRITTEN_AT_ONCE, job.id])
+    results = value(["x" * encoded_replies.ENCODED_INLINE_MAX, job.id])
     caller.finish(job.id, results=results)
     wait = app.channel.unary_unary(
         "/google.longrunning.Operations/WaitOperation",

@@ -108,7 +108,7 @@ def test_while_the_server_could_not_listen_nobody_is_lost(caller: Caller) -> Non
     """A machine that slept, or a process that was stopped, grants every worker its full timeout anew."""
     job = caller.create(heartbeat_timeout=seconds(60), stall_timeout=seconds(100))
     caller.app.clock.forward(3600)
-    caller.app.app.upkeep.deaf_until_now()
+    caller.app.app.sweeper.restart_timeouts()
     caller.app.pass_time(0)
     now = caller.get(job.id)
     assert (now.status, now.stalled) == (RUNNING, False)

@@ -82,7 +82,7 @@ class RunningApp:
     def pass_time(self, seconds: float) -> None:
         """Move the clock, and let the server do what has become due."""
         self.clock.forward(seconds)
-        self.run(self.app.upkeep.sweep())
+        self.run(self.app.sweeper.sweep())
 
     def __exit__(self, *_: object) -> None:
         loop_gaps.look(self)

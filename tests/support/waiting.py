@@ -42,7 +42,7 @@ def held_commits(app: RunningApp) -> Iterator[Callable[[int], None]]:
 
     async def begin() -> None:
         started.set_result(None)
-        await app.app.writer.chore(hold)
+        await app.app.writer.run_task(hold)
 
     thread = threading.Thread(target=lambda: app.run(begin()))
     thread.start()

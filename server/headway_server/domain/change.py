@@ -3,14 +3,14 @@
 import enum
 from dataclasses import dataclass, field
 
-from headway_server.domain.commands import Action
+from headway_server.domain.commands import Command
 from headway_server.domain.gaps import Gap
 from headway_server.domain.job import Job
 from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.domain.report import RecordError, Variables
 
 
-class Event(enum.StrEnum):
+class EventType(enum.StrEnum):
     """What the operator can have told elsewhere."""
 
     COMPLETED = "completed"
@@ -21,10 +21,10 @@ class Event(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Event:
     """Something happened to a job; `job` is the job as that left it."""
 
-    event: Event
+    type: EventType
     job: Job
 
 
@@ -35,7 +35,7 @@ class Rules:
     limits: Limits = field(default_factory=Limits)
     retention: int = 30 * 86_400 * MICROSECONDS
     abandon_after: int = 30 * 86_400 * MICROSECONDS
-    noticed: frozenset[Event] = frozenset()
+    wanted_events: frozenset[EventType] = frozenset()
     """What somebody wants to be told of."""
     gaps: tuple[Gap, ...] = ()
     """When no server ran, or the clock was wrong: such times do not count for retention."""
@@ -54,12 +54,12 @@ class Change:
     """Whether more changed than what every report changes."""
     relabelled: bool = False
     variables: Variables | None = None
-    """Loaded for the actions that `touches_variables` names."""
+    """Loaded for the commands that `needs_variables` names."""
     variables_changed: bool = False
     results: str | None = None
     record_errors: list[RecordError] = field(default_factory=list)
     """New ones; the last of them is number `job.error_count`."""
-    notices: tuple[Notice, ...] = ()
+    events: tuple[Event, ...] = ()
     """What somebody wants to be told of, in the order in which it happened."""
-    answered: Action | None = None
+    answered: Command | None = None
     """The last command whose answer is `job`; None before the first."""

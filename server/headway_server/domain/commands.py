@@ -100,16 +100,16 @@ class Tick:
         return start + span + sum(max(gap.end - max(gap.start, start), 0) for gap in self.gaps)
 
 
-Action = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick
+Command = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick
 
 
-def concerned(key: Key, action: Action) -> tuple[Key, ...]:
-    """The jobs that an action on this one may change."""
-    if isinstance(action, Create) and action.continues:
-        return key, (key[0], action.continues)
+def affected_keys(key: Key, command: Command) -> tuple[Key, ...]:
+    """The jobs that a command on this one may change."""
+    if isinstance(command, Create) and command.continues:
+        return key, (key[0], command.continues)
     return (key,)
 
 
-def touches_variables(action: Action) -> bool:
-    """Whether `step` needs the job's variables for this action."""
-    return action.variables is not None if isinstance(action, Report) else isinstance(action, SetVariables)
+def needs_variables(command: Command) -> bool:
+    """Whether `step` needs the job's variables for this command."""
+    return command.variables is not None if isinstance(command, Report) else isinstance(command, SetVariables)

@@ -18,7 +18,7 @@ MIN_WINDOW = 10 * SECOND
 """The pace forgets what lies further back than this, or than a quarter of the run if that is longer (µs)."""
 
 
-UNSAID = -1
+UNKNOWN_PROGRESS = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Pace:
     time: int
     """When progress was last taken in (µs)."""
     progress: int
-    """The job's progress then; `UNSAID` while a new worker has not said where it begins."""
+    """The job's progress then; `UNKNOWN_PROGRESS` while a new worker has not said where it begins."""
     elapsed: int = 0
     """For how long progress was observed (µs): time lost between two workers does not count."""
     folds: int = 0
@@ -54,7 +54,7 @@ def observe(pace: Pace | None, progress: int, now: int) -> Pace:
     """The pace after the meter moved to `progress` at `now`."""
     if pace is None or progress < pace.progress:
         return Pace(now, progress)
-    if pace.progress == UNSAID:
+    if pace.progress == UNKNOWN_PROGRESS:
         return resume(pace, progress, now)
     span = now - pace.time
     if span < FOLD_INTERVAL:
@@ -76,7 +76,7 @@ def observe(pace: Pace | None, progress: int, now: int) -> Pace:
 def resume(pace: Pace, progress: int, now: int) -> Pace:
     """The pace after a gap in which nobody worked: what was learnt stays, the gap itself is not held against it.
 
-    `progress`: where the work goes on; `UNSAID` if the next report tells, as of a worker that takes over and may go
+    `progress`: where the work goes on; `UNKNOWN_PROGRESS` if the next report tells, as of a worker that takes over and may go
     back to its checkpoint first."""
     return replace(pace, time=now, progress=progress)
 

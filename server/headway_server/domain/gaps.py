@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from headway_server.domain.limits import MICROSECONDS
 
-GAPS_KEPT = 64
-GAPS_KEPT_FOR = 3600 * MICROSECONDS
+RECENT_GAPS_MAX = 64
+RECENT_GAPS_AGE = 3600 * MICROSECONDS
 """So many gaps are kept, for so long (µs)."""
 
 
@@ -23,7 +23,7 @@ class Gap:
         return self.end - self.start
 
 
-def counted_back(now: int, span: int, gaps: Sequence[Gap]) -> int:
+def start_of_span(now: int, span: int, gaps: Sequence[Gap]) -> int:
     """The moment (µs) since which `span` has passed until `now`, without the gaps."""
     moment = now - span
     for gap in reversed(gaps):
@@ -37,7 +37,7 @@ class RecentGaps:
 
     def __init__(self, elapsed: Callable[[], int]) -> None:
         self._elapsed = elapsed
-        self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
+        self._gaps: deque[Gap] = deque(maxlen=RECENT_GAPS_MAX)
 
     def add(self, gap: Gap) -> None:
         self._gaps.append(gap)
@@ -47,7 +47,7 @@ class RecentGaps:
         elapsed = self._elapsed()
         ahead = now - elapsed
         kept = tuple(self._gaps)
-        return tuple(Gap(gap.start + ahead, gap.end + ahead) for gap in kept if gap.end > elapsed - GAPS_KEPT_FOR)
+        return tuple(Gap(gap.start + ahead, gap.end + ahead) for gap in kept if gap.end > elapsed - RECENT_GAPS_AGE)
 
     def longest(self, within: int) -> int:
         """The longest (µs) of those that ended in the last `within` µs; 0 if there was none."""

@@ -63,6 +63,6 @@ class Limits:
     message_bytes: int = _limit(4 * 1024 * 1024, "size of a gRPC message, in bytes", 256 * 1024 * 1024)
     request_bytes: int = _limit(64 * 1024 * 1024, "all requests that arrive or are worked on, in bytes", 4 * GIB)
     pending_writes: int = _limit(10_000, "calls that wait for their commit before further ones are shed")
-    pending_notices: int = _limit(
+    pending_webhooks: int = _limit(
         100_000, "notices that wait for one receiver before the oldest are given up", 100_000_000
     )

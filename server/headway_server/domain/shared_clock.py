@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from headway_server.domain.limits import MICROSECONDS
 
-JUMP = MICROSECONDS
+JUMP_MIN = MICROSECONDS
 """A difference (µs) that no drift of clocks explains between two looks a second apart."""
 
 TOLERANCE = 20_000
 """Differences (µs) that are not worth a change."""
 
-SHRINKS = 100
+SHRINK_DIVISOR = 100
 """The correction shrinks by 1 µs in so many: too slow to make a timeout early or late by more than a hundredth."""
 
 ALONE_AFTER = 120 * MICROSECONDS
@@ -45,7 +45,7 @@ class Correction:
 
     def at(self, database_time: int) -> int:
         """What is left of it (µs) at that time of the database."""
-        shrunk = max(database_time - self.since, 0) // SHRINKS
+        shrunk = max(database_time - self.since, 0) // SHRINK_DIVISOR
         size = max(abs(self.amount) - shrunk, 0)
         return size if self.amount > 0 else -size
 
@@ -82,7 +82,7 @@ class SharedClock:
         expected = database_time + kept.at(database_time)
         ours = min(max(expected, self._offset + asked_at), self._offset + self._elapsed())
         difference = expected - ours
-        if abs(difference) >= JUMP:
+        if abs(difference) >= JUMP_MIN:
             return Correction(ours - database_time, database_time)
         if abs(difference) > TOLERANCE:
             self._offset += difference

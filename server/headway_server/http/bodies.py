@@ -13,7 +13,7 @@ from headway_server.domain.errors import FormatUnsupported, MalformedMessage, Me
 from headway_server.resources.budget import Share
 from headway_server.resources.offload import read_off_loop
 
-PATIENCE = 30.0
+REQUEST_TIMEOUT = 30.0
 """Seconds in which a request, or a message of a stream that has begun, must have arrived."""
 
 COMPRESSED, LAST = 1, 2
@@ -25,7 +25,7 @@ Inflate = Callable[[bytes], bytes]
 """From a message as it was sent to what it says. Raises MalformedMessage, MessageTooLarge."""
 
 
-class Gone(Exception):
+class Disconnected(Exception):
     """The caller has closed the connection before the request was there."""
 
 
@@ -67,14 +67,14 @@ class Presence:
 
 
 async def whole(receive: Receive, limit: int, share: Share) -> bytes:
-    """All of the body, counted in `share`. Raises MessageTooLarge, MemoryLimit, RequestTooSlow, Gone."""
+    """All of the body, counted in `share`. Raises MessageTooLarge, MemoryLimit, RequestTooSlow, Disconnected."""
     body = bytearray()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Gone
+                    raise Disconnected
                 chunk = message.get("body", b"")
                 share.add(len(chunk))
                 body += chunk
@@ -117,7 +117,7 @@ async def messages(
             yield message.pop()
             share.drop(held)
         if buffer and deadline is None:
-            deadline = asyncio.get_running_loop().time() + PATIENCE
+            deadline = asyncio.get_running_loop().time() + REQUEST_TIMEOUT
     presence.listen()
     if buffer:
         raise MalformedMessage("The stream ends within a message.")
@@ -127,7 +127,7 @@ async def only(sent: AsyncGenerator[bytes, None]) -> bytes:
     """The one message of a stream. Raises FormatUnsupported, RequestTooSlow."""
     found = None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             async for message in sent:
                 if found is not None:
                     raise FormatUnsupported("The request must be one message in its envelope, not several.")

@@ -22,24 +22,24 @@ from headway_server.domain.errors import DeadlinePassed, FormatUnsupported, JobE
 from headway_server.http import bodies, http_errors, json_codec
 from headway_server.http.headers import accepts_gzip, is_utf8
 from headway_server.resources.budget import Share
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.resources.offload import read_off_loop, write_off_loop
 from headway_server.rpc import to_proto
-from headway_server.rpc.call_guard import PARSED_AT_ONCE, Answer, Caller, Guard, Method, Refused
+from headway_server.rpc.call_guard import PARSED_INLINE_MAX, Answer, Caller, Guard, Method, Refused
 from headway_server.rpc.json_values import Json
 
-DOOR = "http"
+HTTP_TRANSPORT = "http"
 
-VERSION = "1"
+CONNECT_VERSION = "1"
 
-JSON_AT_ONCE = 4 * 1024
+JSON_INLINE_MAX = 4 * 1024
 """Requests and answers of more bytes than this are read from JSON, or written as JSON, off the event loop: the worst of
 them take 5 ms."""
 
-ZIPPED_FROM = 8 * 1024
+COMPRESSED_MIN = 8 * 1024
 """Answers of fewer bytes are not worth compressing."""
 
-LATE = (
+DEADLINE_PASSED_TEXT = (
     "The deadline passed before the call was done; a write may have been committed all the same, so look or repeat it."
 )
 
@@ -81,7 +81,7 @@ class Unary:
         run: Run,
         limit: int,
         encode: Callable[[Answer], bytes],
-        large_answers: LargeAnswers,
+        large_replies: LargeReplies,
         *,
         json_only: bool = False,
     ) -> None:
@@ -90,7 +90,7 @@ class Unary:
         self._limit = limit
         self._decode = json_codec.decoder(method.descriptor.input_type, method.guard.limits.values)
         self._encode = encode
-        self._large_answers = large_answers
+        self._large_replies = large_replies
         self._kinds = ("json",) if json_only else ("json", "proto")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +101,7 @@ class Unary:
             response = http_errors.refusal(error)
         except Refused as refused:
             response = http_errors.response(refused.status)
-        except bodies.Gone:
+        except bodies.Disconnected:
             return
         if response is not None:
             await response(scope, receive, send)
@@ -109,7 +109,7 @@ class Unary:
     async def _answer(self, terms: _Terms, body: list[bytes], caller: Caller, share: Share) -> bytes:
         request = [await _parsed(self._method, self._decode if terms.in_json else None, body.pop())]
         share.give_back()
-        async with self._large_answers.turn(caller.connection) if self._method.large else nullcontext():
+        async with self._large_replies.turn(caller.connection) if self._method.large else nullcontext():
             # Handed over: what waits long does not hold what it began with.
             return await _written(terms, await self._run(request.pop(), caller), self._encode)
 
@@ -131,7 +131,7 @@ class Unary:
         if content is None:
             return None
         headers_out = {"cache-control": "no-store"}
-        if terms.zips and len(content) >= ZIPPED_FROM:
+        if terms.zips and len(content) >= COMPRESSED_MIN:
             content = await write_off_loop(gzip.compress, content, 1)
             headers_out["content-encoding"] = "gzip"
         return Response(content, 200, headers_out, "application/json" if terms.in_json else "application/proto")
@@ -217,18 +217,18 @@ def applications(
     service: ServiceDescriptor,
     servicer: object,
     limit: int,
-    large_answers: LargeAnswers,
+    large_replies: LargeReplies,
     heartbeat: float,
 ) -> Mapping[str, Unary | Streaming]:
     """An ASGI application for each method, by its name. `limit` is that of a message, in bytes; on a watch that is idle
     an empty message is sent every `heartbeat` seconds."""
     made: dict[str, Unary | Streaming] = {}
     for descriptor in service.methods:
-        method, run = guard.method(descriptor, DOOR), getattr(servicer, descriptor.name)
+        method, run = guard.method(descriptor, HTTP_TRANSPORT), getattr(servicer, descriptor.name)
         if descriptor.server_streaming:
             made[descriptor.name] = Streaming(method, run, limit, heartbeat)
         else:
-            made[descriptor.name] = Unary(method, run, limit, json_codec.encoder(descriptor.output_type), large_answers)
+            made[descriptor.name] = Unary(method, run, limit, json_codec.encoder(descriptor.output_type), large_replies)
     return made
 
 
@@ -249,9 +249,9 @@ def _kind(headers: Headers, prefix: str, kinds: Collection[str]) -> str:
 
 def _terms(headers: Headers, prefix: str, kinds: Collection[str], coding: str, limit: int) -> _Terms:
     kind = _kind(headers, prefix, kinds)
-    if headers.get("connect-protocol-version", VERSION) != VERSION:
+    if headers.get("connect-protocol-version", CONNECT_VERSION) != CONNECT_VERSION:
         raise FormatUnsupported(
-            f"This is version {VERSION} of the Connect protocol: 'Connect-Protocol-Version: {VERSION}'."
+            f"This is version {CONNECT_VERSION} of the Connect protocol: 'Connect-Protocol-Version: {CONNECT_VERSION}'."
         )
     timeout = headers.get("connect-timeout-ms")
     deadline = None
@@ -267,14 +267,14 @@ async def _parsed(method: Method, decode: Callable[[bytes], bytes] | None, body:
     """The request of a body; `decode` makes protobuf of JSON."""
     if decode is None:
         return await method.parse(body)
-    if len(body) <= JSON_AT_ONCE:
+    if len(body) <= JSON_INLINE_MAX:
         return method.parse_now(decode(body))
     return await method.expand(lambda: method.parse_now(decode(body)))
 
 
 async def _written(terms: _Terms, answer: Answer, encode: Callable[[Answer], bytes]) -> bytes:
     size = len(answer) if isinstance(answer, bytes) else answer.ByteSize()
-    if size <= (JSON_AT_ONCE if terms.in_json else PARSED_AT_ONCE):
+    if size <= (JSON_INLINE_MAX if terms.in_json else PARSED_INLINE_MAX):
         return terms.write(answer, encode)
     return await write_off_loop(terms.write, answer, encode)
 
@@ -285,7 +285,7 @@ async def _by(deadline: float | None, work: Awaitable[T]) -> T:
         async with asyncio.timeout_at(deadline):
             return await work
     except TimeoutError:
-        raise DeadlinePassed(LATE) from None
+        raise DeadlinePassed(DEADLINE_PASSED_TEXT) from None
 
 
 async def _until(deadline: float | None, answers: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

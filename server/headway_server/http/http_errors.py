@@ -44,7 +44,7 @@ _DETAILS = {
     for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
 }
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def told(status: status_pb2.Status) -> dict[str, Json]:
@@ -59,7 +59,7 @@ def told(status: status_pb2.Status) -> dict[str, Json]:
     return {"code": code, "message": status.message, "details": details}
 
 
-def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[str, str] = NOTHING) -> Response:
+def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """The response to a request that failed, with the HTTP status of its reason or code unless one is given."""
     own = {"cache-control": "no-store"}
     for packed in status.details:
@@ -77,6 +77,6 @@ def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[s
     return Response(content, http_status, {**own, **headers}, "application/json")
 
 
-def refusal(error: JobError, http_status: int = 0, headers: Mapping[str, str] = NOTHING) -> Response:
+def refusal(error: JobError, http_status: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """As `response`, for an error of ours."""
     return response(to_proto.status(error), http_status, headers)

@@ -28,25 +28,25 @@ from headway_server.domain.errors import (
 )
 from headway_server.http import connect_protocol, page_files, poll
 from headway_server.http.http_errors import refusal
-from headway_server.http.origin_policy import Safety
+from headway_server.http.origin_policy import OriginPolicy
 from headway_server.resources.budget import Budget
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.rpc.call_guard import Guard
 from headway_server.rpc.call_guard import Scope as Allowed
 
 PAGE = Path(__file__).with_name("page")
 OPENAPI = Path(__file__).with_name("openapi.json")
 
-HEAD_BYTES = 16 * 1024
+REQUEST_HEAD_BYTES_MAX = 16 * 1024
 """So long may the head of a request be."""
 
-HEAD_PATIENCE = 10.0
+HEAD_TIMEOUT = 10.0
 """Seconds from a connection to the first byte of a request, and from there to the end of its head."""
 
-WRITE_PATIENCE = 60.0
+HTTP_WRITE_TIMEOUT = 60.0
 """Seconds after which a caller who takes nothing of their answer is left."""
 
-LAST_WRITE_TIMEOUT = 0.5
+HTTP_SHUTDOWN_WRITE_TIMEOUT = 0.5
 """The same while the server stops."""
 
 WRITE_BUFFER_BYTES = 16 * 1024
@@ -60,17 +60,17 @@ RESERVED_TIMEOUT = 2.0
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 
-LINGER = 1.0
+REFUSAL_CLOSE_DELAY = 1.0
 """Seconds that a connection stays open behind a refusal."""
 
-IDLE = 75
+KEEP_ALIVE_TIMEOUT = 75
 """Seconds that a connection is kept for a next request."""
 
-CALLERS_HEADERS = ("authorization", "connect-protocol-version", "connect-timeout-ms")
+ALLOWED_HEADERS = ("authorization", "connect-protocol-version", "connect-timeout-ms")
 """Headers that pages of allowed origins may send, besides what any page may."""
 
 
-class Paths:
+class Router:
     """Sends each request to what its path names, if it has the right verb."""
 
     def __init__(self, apps: Mapping[str, tuple[Collection[str], ASGIApp]]) -> None:
@@ -97,21 +97,21 @@ def application(
     hosts: Collection[str],
     origins: Collection[str],
     limit: int,
-    large_answers: LargeAnswers,
+    large_replies: LargeReplies,
     heartbeat: float,
     ready: Callable[[], JobError | None],
     metrics: Callable[[], Response],
     inward: Allowed,
 ) -> ASGIApp:
     """All that is served. `inward` is the scope that /readyz and /metrics ask for; `limit` a message's, in bytes."""
-    methods = connect_protocol.applications(guard, service, servicer, limit, large_answers, heartbeat)
+    methods = connect_protocol.applications(guard, service, servicer, limit, large_replies, heartbeat)
     get_job = service.methods_by_name["GetJob"]
     polled = connect_protocol.Unary(
-        guard.method(get_job, connect_protocol.DOOR),
+        guard.method(get_job, connect_protocol.HTTP_TRANSPORT),
         getattr(servicer, get_job.name),
         limit,
         poll.encode,
-        large_answers,
+        large_replies,
         json_only=True,
     )
 
@@ -121,8 +121,8 @@ def application(
 
     looked: dict[str, ASGIApp] = {
         "/healthz": PlainTextResponse("alive\n", headers={"cache-control": "no-store"}),
-        "/readyz": _Inward(guard, inward, answer_ready),
-        "/metrics": _Inward(guard, inward, metrics),
+        "/readyz": _OperatorEndpoint(guard, inward, answer_ready),
+        "/metrics": _OperatorEndpoint(guard, inward, metrics),
         **dict(page_files.served(PAGE)),
     }
     if OPENAPI.exists():
@@ -131,16 +131,16 @@ def application(
     looked["/server.json"] = page_files.File(json.dumps({"grpcPort": grpc_port}).encode(), "application/json")
     called: dict[str, ASGIApp] = {"/poll": polled}
     called |= {f"/{service.full_name}/{name}": app for name, app in methods.items()}
-    apps: ASGIApp = Paths(
+    apps: ASGIApp = Router(
         {path: (("GET", "HEAD"), app) for path, app in looked.items()}
         | {path: (("POST",), app) for path, app in called.items()}
     )
     if origins:
-        apps = CORSMiddleware(apps, origins, ("GET", "POST"), CALLERS_HEADERS, max_age=7200)
-    return Safety(apps, listen, hosts, origins)
+        apps = CORSMiddleware(apps, origins, ("GET", "POST"), ALLOWED_HEADERS, max_age=7200)
+    return OriginPolicy(apps, listen, hosts, origins)
 
 
-class _Inward:
+class _OperatorEndpoint:
     """What operators ask for, behind the guard where the port can be reached from elsewhere."""
 
     def __init__(self, guard: Guard, scope: Allowed, answer: Callable[[], Response]) -> None:
@@ -150,7 +150,7 @@ class _Inward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._guard.admit(self._scope, Headers(scope=scope).getlist("authorization"))
+            self._guard.authorize(self._scope, Headers(scope=scope).getlist("authorization"))
             response = self._answer()
         except JobError as error:
             response = refusal(error)
@@ -183,13 +183,13 @@ class _Protocol(H11Protocol):
         super().connection_made(cast(asyncio.Transport, transport))
         self.transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         self._served, self.app = self.app, self._bounded
-        self._head_timeout = HEAD_PATIENCE
+        self._head_timeout = HEAD_TIMEOUT
         beyond = len(self.connections) - self.config.connections
         if beyond > RESERVED_CONNECTIONS:
             self._refuse(refusal(ConnectionsLimit(), 503), linger=0)
         elif beyond > 0:
             self._served = _only_health(self._served, self.transport)
-            self._head_timeout = min(HEAD_PATIENCE, RESERVED_TIMEOUT)
+            self._head_timeout = min(HEAD_TIMEOUT, RESERVED_TIMEOUT)
         self._wait()
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -246,7 +246,7 @@ class _Protocol(H11Protocol):
         if self.config.unsent.allows(self._name, size):
             self.config.unsent.take(self._name, size)
             self._unsent = size
-            timeout = LAST_WRITE_TIMEOUT if self.config.ending else WRITE_PATIENCE
+            timeout = HTTP_SHUTDOWN_WRITE_TIMEOUT if self.config.ending else HTTP_WRITE_TIMEOUT
             self._stuck = self.loop.call_later(timeout, self.transport.abort)
         else:
             self.transport.abort()
@@ -255,11 +255,11 @@ class _Protocol(H11Protocol):
         super().resume_writing()
         self._sent()
 
-    def hurry(self) -> None:
+    def shorten_timeouts(self) -> None:
         """The server stops: do not wait long for what this caller has yet to take."""
         if self._stuck is not None:
             self._stuck.cancel()
-            self._stuck = self.loop.call_later(LAST_WRITE_TIMEOUT, self.transport.abort)
+            self._stuck = self.loop.call_later(HTTP_SHUTDOWN_WRITE_TIMEOUT, self.transport.abort)
 
     def _sent(self) -> None:
         if self._stuck is not None:
@@ -288,7 +288,7 @@ class _Protocol(H11Protocol):
         refused = MalformedMessage(f"The head of the request {what}.")
         self._refuse(refusal(refused, status))
 
-    def _refuse(self, response: Response, *, linger: float = LINGER) -> None:
+    def _refuse(self, response: Response, *, linger: float = REFUSAL_CLOSE_DELAY) -> None:
         self._refused = True
         if self.cycle is not None and not self.cycle.response_complete:
             # Its answer, if it has begun, cannot be completed as if nothing had happened.
@@ -332,7 +332,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
 
-class Door:
+class HttpServer:
     """The port. `start`, then `stop`."""
 
     def __init__(self, app: ASGIApp, sockets: list[socket.socket], connections: int, unsent: Budget) -> None:
@@ -348,9 +348,9 @@ class Door:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=IDLE,
+            timeout_keep_alive=KEEP_ALIVE_TIMEOUT,
             timeout_graceful_shutdown=1,
-            h11_max_incomplete_event_size=HEAD_BYTES,
+            h11_max_incomplete_event_size=REQUEST_HEAD_BYTES_MAX,
         )
         config.connections, config.unsent = connections, unsent
         self._server = _Server(config)
@@ -364,12 +364,12 @@ class Door:
         self._task = asyncio.create_task(self._server.serve(self._sockets))
         await self._server.ready.wait()
 
-    def hurry(self) -> None:
+    def shorten_timeouts(self) -> None:
         """Do not wait long for callers who do not read: the server stops."""
         self._config.ending = True
         for protocol in self._server.server_state.connections:
             if isinstance(protocol, _Protocol):
-                protocol.hurry()
+                protocol.shorten_timeouts()
 
     async def stop(self) -> None:
         """Answer what is being answered, for a second, and close the port."""

@@ -15,15 +15,15 @@ from headway_server.resources.cache import Cache
 from headway_server.rpc.from_proto import DETAIL_TYPES, MUST_BE_DETAIL
 from headway_server.rpc.json_values import EXACT_INTEGERS, Json, entry, wire
 
-DEPTH = 100
+DEPTH_MAX = 100
 """So deep may objects and lists nest: protobuf reads no deeper."""
 
-TOO_DEEP = f"The JSON is nested deeper than the {DEPTH} levels of protobuf, of which a list in a list takes two."
+TOO_DEEP = f"The JSON is nested deeper than the {DEPTH_MAX} levels of protobuf, of which a list in a list takes two."
 
-KEPT_BYTES = 8 * 1024 * 1024
+JSON_BYTES = 8 * 1024 * 1024
 """Bytes of answers that are kept as JSON: what many look at, or some again and again, is among the last."""
 
-KEPT_LENGTH = 4096
+JSON_LENGTH_MAX = 4096
 """Bytes of the largest answer that is looked up: that takes time too."""
 
 TEXT_LENGTH = 64 * 1024
@@ -54,7 +54,7 @@ _Place = tuple[str | int, ...]
 _Taken = tuple[_Place, bytes | str]
 """A message on the wire, or a text, and its place."""
 
-_kept: Cache[tuple[str, bytes], bytes] = Cache(KEPT_BYTES)
+_kept: Cache[tuple[str, bytes], bytes] = Cache(JSON_BYTES)
 
 
 def decoder(descriptor: Descriptor, values: int) -> Callable[[bytes], bytes]:
@@ -99,7 +99,7 @@ def encoder(descriptor: Descriptor) -> Callable[[message.Message | bytes], bytes
         return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
     def encode_once(raw: bytes) -> bytes:
-        if len(raw) > KEPT_LENGTH:
+        if len(raw) > JSON_LENGTH_MAX:
             return encode(kind.FromString(raw))
         key = (descriptor.full_name, raw)
         made = _kept.get(key)
@@ -150,12 +150,12 @@ def _check_extent(body: bytes, values: int) -> None:
     empty = outside.count(b"[]") + outside.count(b"{}")
     if max(1 + outside.count(b",") + opened - empty, opened) > values:
         raise MalformedMessage(_TOO_MANY.format(values))
-    if opened <= DEPTH:
+    if opened <= DEPTH_MAX:
         return
     brackets = outside.translate(None, _NO_BRACKETS)
     if len(brackets) != 2 * opened:
         raise MalformedMessage("The body is not JSON: its brackets do not match.")
-    if max(accumulate(map(_LEVELS.__getitem__, brackets))) > DEPTH:
+    if max(accumulate(map(_LEVELS.__getitem__, brackets))) > DEPTH_MAX:
         raise MalformedMessage(TOO_DEEP)
 
 

@@ -10,10 +10,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from headway_server.resources.call_statistics import Histogram, Tally
+from headway_server.resources.call_statistics import CallStatistics, Histogram
 from headway_server.resources.loop_monitor import LoopMonitor
-from headway_server.service.commit_writer import Writer
-from headway_server.service.watch_hub import Hub
+from headway_server.service.commit_writer import CommitWriter
+from headway_server.service.watch_hub import WatchHub
 from headway_server.storage.database import Engine
 
 LABELS = ("version", "database")
@@ -28,9 +28,9 @@ class Metrics(Collector):
         self,
         version: str,
         engine: Engine,
-        tallies: Mapping[tuple[str, str], Tally],
-        hub: Hub,
-        writer: Writer,
+        call_statistics: Mapping[tuple[str, str], CallStatistics],
+        hub: WatchHub,
+        writer: CommitWriter,
         loop_monitor: LoopMonitor,
         connections: Callable[[], int],
         ready: Callable[[], bool],
@@ -39,7 +39,7 @@ class Metrics(Collector):
     ) -> None:
         self._version = version
         self._engine = engine
-        self._tallies = tallies
+        self._call_statistics = call_statistics
         self._hub = hub
         self._writer = writer
         self._loop_monitor = loop_monitor
@@ -86,13 +86,13 @@ class Metrics(Collector):
     def _calls(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         ended = CounterMetricFamily("headway_calls", "Calls that ended, by their code", labels=(*CALL_LABELS, "code"))
         seconds = HistogramMetricFamily("headway_call_seconds", "How long calls took", labels=CALL_LABELS)
-        for (door, name), tally in self._tallies.items():
+        for (door, name), statistics in self._call_statistics.items():
             service, _, method = name.rpartition(".")
             labels = (door, service, method)
-            for code, number in tally.codes.items():
+            for code, number in statistics.codes.items():
                 ended.add_metric((*labels, code_pb2.Code.Name(code)), number)
-            if tally.codes:
-                seconds.add_metric(labels, _buckets(tally.seconds), tally.seconds.total)
+            if statistics.codes:
+                seconds.add_metric(labels, _buckets(statistics.seconds), statistics.seconds.total)
         yield ended
         yield seconds
 

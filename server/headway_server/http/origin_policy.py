@@ -15,10 +15,10 @@ from headway_server.http.http_errors import refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-OPEN = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Paths for load balancers, which call by whatever name they like: there is nothing to be had from them."""
 
-PRIVATE = frozenset({"/metrics"})
+PRIVATE_PATHS = frozenset({"/metrics"})
 """What no page of another origin may even ask for, though it could not read it."""
 
 ADDRESS_LENGTH = 64
@@ -32,7 +32,7 @@ HOST_REFUSED = (
 ORIGIN_REFUSED = "A page of another origin calls; name those that may with --http-origins (HEADWAY_HTTP_ORIGINS)."
 
 
-class Safety:
+class OriginPolicy:
     """Around the whole application."""
 
     def __init__(self, app: ASGIApp, listen: str, hosts: Collection[str], origins: Collection[str]) -> None:
@@ -90,14 +90,14 @@ class Safety:
         # Every path here is plain; one that was escaped has passed somebody else's rules under another name.
         if b"%" in scope["raw_path"]:
             raise MethodUnknown
-        if scope["path"] in OPEN:
+        if scope["path"] in OPEN_PATHS:
             return
         host = headers.get("host", "").lower()
         if not self._is_ours(_host(host)):
             raise SiteRefused(HOST_REFUSED)
         reads = scope["method"] in ("GET", "HEAD")
         origin = headers.get("origin")
-        if origin in self._origins or (reads and scope["path"] not in PRIVATE):
+        if origin in self._origins or (reads and scope["path"] not in PRIVATE_PATHS):
             return
         foreign = origin is not None and origin.partition("://")[2].lower() != host
         if foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):

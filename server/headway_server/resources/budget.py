@@ -4,7 +4,7 @@ from typing import Self
 
 from headway_server.domain.errors import JobError
 
-PART = 8
+SHARE_DIVISOR = 8
 """One holder may hold at most this part (1/8) of what is still free. So each new holder finds room, however many there
 are: after n greedy ones n/(n + 8) of the total is taken. The rule is that of dynamic buffer thresholds in switches
 (Choudhury and Hahne, 1998)."""
@@ -30,7 +30,7 @@ class Budget:
         """Whether `take` would give this much."""
         free = self.total - self.used
         # Of a small total, too, everybody may have one.
-        return amount <= free and (self.held(holder) + amount) * PART <= max(free, PART)
+        return amount <= free and (self.held(holder) + amount) * SHARE_DIVISOR <= max(free, SHARE_DIVISOR)
 
     def take(self, holder: str, amount: int) -> None:
         """Give it this much more. Raises the budget's error if its share, or the total, does not allow it."""

@@ -5,10 +5,10 @@ from collections.abc import Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
-OVERHEAD = 300
+ENTRY_OVERHEAD = 300
 """Bytes that an entry takes beside what it holds."""
 
-PART = 64
+ENTRY_DIVISOR = 64
 """By default an entry of more than this part (1/64) of the total is not kept."""
 
 K = TypeVar("K", bound=Hashable)
@@ -22,7 +22,7 @@ class Cache(Generic[K, V]):
     it is looked up, because the look-up hashes all of it.
     """
 
-    def __init__(self, total: int, part: int = PART) -> None:
+    def __init__(self, total: int, part: int = ENTRY_DIVISOR) -> None:
         self._total = total
         self._part = part
         self._used = 0
@@ -41,7 +41,7 @@ class Cache(Generic[K, V]):
 
     def put(self, key: K, value: V, size: int) -> bool:
         """Keep the value, of `size` bytes together with its key, if that is not too much; whether it is kept."""
-        size += OVERHEAD
+        size += ENTRY_OVERHEAD
         if size * self._part > self._total:
             return False
         with self._lock:

@@ -29,7 +29,7 @@ class Histogram:
         self.total += number
 
 
-class Tally:
+class CallStatistics:
     """Calls of one method through one door."""
 
     __slots__ = ("codes", "seconds")

@@ -13,7 +13,7 @@ class Clock(Protocol):
     def now(self) -> int: ...
 
 
-CATCH_UP = 10
+CATCH_UP_DIVISOR = 10
 """A clock that is ahead loses one part in so many: a heartbeat timeout is stretched by a tenth, and nobody is LOST."""
 
 
@@ -31,7 +31,7 @@ class SteadyClock:
 
     def now(self) -> int:
         passed = self.elapsed() - self._began
-        return self._anchor + passed - min(self._ahead, passed // CATCH_UP)
+        return self._anchor + passed - min(self._ahead, passed // CATCH_UP_DIVISOR)
 
     @staticmethod
     def elapsed() -> int:

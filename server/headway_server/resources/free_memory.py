@@ -5,10 +5,10 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
-INTERVAL = 10.0
+TRIM_INTERVAL = 10.0
 """Seconds between two looks."""
 
-WORTH = 32 * 1024 * 1024
+TRIM_MIN = 32 * 1024 * 1024
 """Bytes beyond the least that the process ever had, from which on it may keep some that are free."""
 
 
@@ -35,8 +35,8 @@ async def run() -> None:
         return
     least = _resident()
     while True:
-        await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(TRIM_INTERVAL)
         least = min(least, _resident())
-        if _resident() - least > WORTH:
+        if _resident() - least > TRIM_MIN:
             # It holds a lock of the allocator for each thread in turn: not on the event loop.
             await asyncio.to_thread(trim, 0)

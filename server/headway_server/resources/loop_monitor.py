@@ -8,10 +8,10 @@ from headway_server.domain.limits import MICROSECONDS
 from headway_server.resources.call_statistics import LOOP_SECONDS, Histogram
 from headway_server.resources.clock import SteadyClock
 
-INTERVAL = 0.02
+MEASURE_INTERVAL = 0.02
 """Seconds between two measurements: a gap is measured this much too short at most."""
 
-GAP_MIN = 50_000
+LAG_MIN = 50_000
 """Lags (µs) from here on are kept as gaps: shorter ones delay no report by more than heartbeats allow anyway."""
 
 
@@ -44,17 +44,17 @@ class LoopMonitor:
     def _schedule(self) -> None:
         self._process_time = time.process_time()
         self._thread_time = time.thread_time()
-        self._due = SteadyClock.elapsed() + int(INTERVAL * MICROSECONDS)
-        self._timer = self._loop.call_later(INTERVAL, self._measure)
+        self._due = SteadyClock.elapsed() + int(MEASURE_INTERVAL * MICROSECONDS)
+        self._timer = self._loop.call_later(MEASURE_INTERVAL, self._measure)
 
     def _measure(self) -> None:
         now = SteadyClock.elapsed()
-        if now - self._due >= GAP_MIN:
+        if now - self._due >= LAG_MIN:
             self.gaps.add(Gap(self._due, now))
         lag = max(now - self._due, 0) / MICROSECONDS
         self.lag_seconds.add(lag)
         if lag > self.worst_own_lag:
-            # What was computed before the measurement was due counts too: no more than INTERVAL.
+            # What was computed before the measurement was due counts too: no more than MEASURE_INTERVAL.
             self.worst_lag = max(self.worst_lag, lag)
             self.worst_busy_lag = max(self.worst_busy_lag, min(lag, time.process_time() - self._process_time))
             self.worst_own_lag = max(self.worst_own_lag, min(lag, time.thread_time() - self._thread_time))

@@ -34,7 +34,7 @@ from headway_server.domain.errors import (
 )
 from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.resources.budget import Budget
-from headway_server.resources.call_statistics import CANCELLED, Tally
+from headway_server.resources.call_statistics import CANCELLED, CallStatistics
 from headway_server.resources.offload import read_off_loop
 from headway_server.rpc import to_proto, wire_fields
 
@@ -44,21 +44,21 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-PARSED_AT_ONCE = 64 * 1024
+PARSED_INLINE_MAX = 64 * 1024
 """Requests of more bytes than this are parsed off the event loop: the worst of them take 3 ms."""
 
 FIELDS_A_VALUE = 4
 """Fields on the wire for one value of JSON, at most: those of an entry of an object, its key and its value."""
 
-ON_THEIR_WAY = 0.25
+DRAIN_DELAY = 0.25
 """Seconds in which calls may still arrive from callers that have not heard of the end."""
 
 
-ANSWER_BEFORE = 0.5
-ANSWER_PART = 0.2
+REPLY_MARGIN = 0.5
+REPLY_MARGIN_PART = 0.2
 """A wait ends so many seconds before the caller's deadline, or this part of what is left if that is less."""
 
-DEADLINE_OVER = 0.001
+DEADLINE_MIN = 0.001
 """A deadline that is less than this (seconds) away is over: gRPC rounds what is left up."""
 
 
@@ -87,7 +87,7 @@ class Caller(NamedTuple):
         """How long (µs) to wait, so that the answer still reaches the caller before their deadline."""
         if self.remaining is None:
             return wait
-        left = self.remaining - min(ANSWER_BEFORE, self.remaining * ANSWER_PART)
+        left = self.remaining - min(REPLY_MARGIN, self.remaining * REPLY_MARGIN_PART)
         return min(wait, int(left * MICROSECONDS))
 
 
@@ -135,7 +135,7 @@ POLICY: Mapping[str, Scope] = {
 }
 """What each method asks of its caller. A method without a row here cannot be served."""
 
-LARGE_ANSWERS = frozenset(
+LARGE_REPLIES = frozenset(
     {
         f"{_JOBS}.ListJobs",
         f"{_JOBS}.GetVariables",
@@ -197,7 +197,7 @@ class Guard:
         self._running = 0
         self._idle = asyncio.Event()
         self._closed = False
-        self.tallies: dict[tuple[str, str], Tally] = {}
+        self.call_statistics: dict[tuple[str, str], CallStatistics] = {}
         """By door and full name of the method."""
 
     async def close(self, grace: float) -> None:
@@ -209,16 +209,16 @@ class Guard:
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await asyncio.sleep(ON_THEIR_WAY)
+                await asyncio.sleep(DRAIN_DELAY)
                 if self._running:
                     await self._idle.wait()
 
     def method(self, descriptor: MethodDescriptor, door: str) -> Method:
         """The way into a method through a door. One that POLICY does not name raises KeyError."""
-        tally = self.tallies.setdefault((door, descriptor.full_name), Tally())
-        return Method(self, descriptor, POLICY[descriptor.full_name], tally)
+        statistics = self.call_statistics.setdefault((door, descriptor.full_name), CallStatistics())
+        return Method(self, descriptor, POLICY[descriptor.full_name], statistics)
 
-    def admit(self, scope: Scope, given: Sequence[str | bytes], remaining: float | None = None) -> Caller:
+    def authorize(self, scope: Scope, given: Sequence[str | bytes], remaining: float | None = None) -> Caller:
         """Who calls, from all that was given as `authorization`; `remaining` is what is left (seconds) until the
         caller's deadline. Raises what they are refused for."""
         if self._closed and scope is not Scope.OPEN:
@@ -234,16 +234,16 @@ class Guard:
 
     def _check_time(self, scope: Scope, remaining: float) -> None:
         """Refuse what cannot be done before its deadline."""
-        if remaining < DEADLINE_OVER:
+        if remaining < DEADLINE_MIN:
             raise DeadlinePassed
         if scope is Scope.REPORT and remaining < (wait := self._wait()):
             raise Overloaded(wait)
 
-    def begun(self) -> None:
+    def call_began(self) -> None:
         """A call runs that the end waits for."""
         self._running += 1
 
-    def over(self) -> None:
+    def call_ended(self) -> None:
         """A call that had begun has ended."""
         self._running -= 1
         if self._closed and not self._running:
@@ -253,19 +253,19 @@ class Guard:
 class Method:
     """The way into one method through one door."""
 
-    def __init__(self, guard: Guard, descriptor: MethodDescriptor, scope: Scope, tally: Tally) -> None:
+    def __init__(self, guard: Guard, descriptor: MethodDescriptor, scope: Scope, statistics: CallStatistics) -> None:
         self.guard = guard
         self.descriptor = descriptor
         self.scope = scope
-        self.tally = tally
+        self.statistics = statistics
         self._kind = message_factory.GetMessageClass(descriptor.input_type)
-        self.large = descriptor.full_name in LARGE_ANSWERS
+        self.large = descriptor.full_name in LARGE_REPLIES
         """Whether its callers take turns."""
 
     async def parse(self, raw: bytes) -> message.Message:
         """The request. Large ones are parsed off the event loop, one at a time. Raises MalformedMessage,
         InvalidRequest."""
-        if len(raw) <= PARSED_AT_ONCE:
+        if len(raw) <= PARSED_INLINE_MAX:
             return self.parse_now(raw)
         return await self.expand(self.parse_now, raw)
 
@@ -289,21 +289,21 @@ class Method:
         except message.DecodeError:
             raise MalformedMessage from None
 
-    def call(self, given: Sequence[str | bytes], remaining: float | None, connection: str) -> Passage:
+    def call(self, given: Sequence[str | bytes], remaining: float | None, connection: str) -> GuardedCall:
         """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails.
 
         `connection` names the connection that it came through.
         """
-        return Passage(self, given, remaining, connection)
+        return GuardedCall(self, given, remaining, connection)
 
     def refused(self, error: JobError) -> Refused:
         """What the caller is told of a call that did not get as far as `call`."""
-        self.tally.add(to_proto.CODES[error.reason], 0.0)
-        _let_go(error)
+        self.statistics.add(to_proto.CODES[error.reason], 0.0)
+        _drop_traceback(error)
         return Refused(to_proto.status(error))
 
 
-class Passage:
+class GuardedCall:
     """A call on its way through the guard."""
 
     __slots__ = ("_began", "_connection", "_given", "_method", "_remaining")
@@ -318,17 +318,17 @@ class Passage:
     def __enter__(self) -> Caller:
         method = self._method
         try:
-            caller = method.guard.admit(method.scope, self._given, self._remaining)
+            caller = method.guard.authorize(method.scope, self._given, self._remaining)
         except JobError as error:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:
-            method.guard.begun()
+            method.guard.call_began()
         return Caller(caller.scopes, self._connection, self._remaining)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         method = self._method
         if method.scope is not Scope.OPEN:
-            method.guard.over()
+            method.guard.call_ended()
         if error is None:
             self._count(0)
         elif isinstance(error, grpc.aio.AbortError):
@@ -348,14 +348,14 @@ class Passage:
             log.error("fault %s in %s", number, self._method.descriptor.full_name, exc_info=error)
             status = to_proto.fault(number)
         self._count(status.code)
-        _let_go(error)
+        _drop_traceback(error)
         return Refused(status)
 
     def _count(self, code: int) -> None:
-        self._method.tally.add(code, time.perf_counter() - self._began)
+        self._method.statistics.add(code, time.perf_counter() - self._began)
 
 
-def _let_go(error: Exception) -> None:
+def _drop_traceback(error: Exception) -> None:
     """Forget where it was raised. Its traceback holds what all those functions had in hand, megabytes of a request too.
     If one of them has the error in a variable, that is a cycle, which only the collector frees."""
     error.__traceback__ = error.__context__ = None

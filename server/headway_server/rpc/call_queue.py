@@ -21,45 +21,45 @@ import grpc.aio
 from headway_server.domain.errors import Overloaded
 from headway_server.rpc import to_proto
 
-ASKED_FOR = 256
+REQUESTED_CALLS = 256
 """Calls that gRPC is asked for at once. From 64 on, none costs less; more keep up with bursts while cycles are long."""
 
-HANDED_ON = 16
+CALLS_A_CYCLE = 16
 """Calls that are handed on in one cycle of the event loop: a cycle takes some 2 ms then, and each call several."""
 
-HELD_BACK = 0.002
+SLOW_COMMIT_DELAY = 0.002
 """Seconds between two calls that are handed on while commits are long: what is read waits for little, and what is
 written would make the next commit longer still. Here it can be refused before anything was done for it."""
 
 WAITING_MAX = 1300
 """Calls that wait here before a connection may have its share of them alone. More than one connection may have open."""
 
-WAIT_MAX = 0.5
+CALL_WAIT_MAX = 0.5
 """Seconds that a call may wait here before it is refused: most callers would not wait much longer."""
 
-LATE = 0.1
+NEWEST_FIRST_AFTER = 0.1
 """Seconds that the oldest call of a connection may wait before its newest is served first. Most of the others' callers
 would have given up by the time that they had their turn: then none would be answered in time."""
 
-REFUSALS = 1500
+REFUSALS_A_SECOND = 1500
 """Refusals a second while all connections have calls waiting. One costs some 70 µs, so all of them take a tenth of the
 time. Further calls are left to gRPC, which closes them for less, without a reason, whoever sent them."""
 
-QUIET = 10.0
+QUIET_PERIOD = 10.0
 """Seconds after a call of a connection that had none waiting while many of others did. So long as many are refused as
 there are too many: if they were left to gRPC, it would close the quiet connection's calls too, and then nothing more
 would be seen of it."""
 
-NOISY = 16
+NOISY_CALLS = 16
 """Calls of a connection that wait at a time from which on it is not quiet, for as many seconds again."""
 
-NOISY_KEPT = 10_000
+NOISY_CONNECTIONS_MAX = 10_000
 """Connections of which that is remembered."""
 
-STATUSES = 16
+PREPARED_STATUSES = 16
 """Refusals that are prepared, each with a delay of its own."""
 
-PREPARED_FOR = 0.5
+PREPARED_AGE_MAX = 0.5
 """Seconds until they are prepared anew."""
 
 _cygrpc = importlib.import_module("grpc._cython.cygrpc")
@@ -78,7 +78,7 @@ class _Waiting(NamedTuple):
 _Trailer = tuple[tuple[str, bytes]]
 
 
-class Intake:
+class CallQueue:
     """A gRPC server with these options and handlers. Calls are held back while the server is busy with those before
     them, and the more so while commits are behind."""
 
@@ -136,12 +136,12 @@ class Intake:
     async def _next(self) -> _State:
         """The next call to serve. grpc.aio asks for one after the other."""
         if not self._takers:
-            self._takers = [self._loop.create_task(self._take()) for _ in range(ASKED_FOR)]
+            self._takers = [self._loop.create_task(self._take()) for _ in range(REQUESTED_CALLS)]
         while True:
             if self._handed_on and self._is_behind():
-                await asyncio.sleep(HELD_BACK)
+                await asyncio.sleep(SLOW_COMMIT_DELAY)
                 self._handed_on = 0
-            elif self._handed_on >= HANDED_ON or self._is_busy():
+            elif self._handed_on >= CALLS_A_CYCLE or self._is_busy():
                 # Others have their turn.
                 await asyncio.sleep(0)
                 self._handed_on = 0
@@ -192,15 +192,15 @@ class Intake:
         if queue is None:
             queue = self._queues[connection] = deque()
             if self._waiting >= WAITING_MAX // 2 and self._noisy_until.get(connection, 0.0) < now:
-                self._quiet_until = now + QUIET
+                self._quiet_until = now + QUIET_PERIOD
         elif self._is_full and len(queue) * len(self._queues) >= WAITING_MAX and self._may_refuse:
-            self._refuse(context, WAIT_MAX)
+            self._refuse(context, CALL_WAIT_MAX)
             return
         queue.append(_Waiting(now, state, context))
-        if len(queue) >= NOISY:
-            if len(self._noisy_until) >= NOISY_KEPT:
+        if len(queue) >= NOISY_CALLS:
+            if len(self._noisy_until) >= NOISY_CONNECTIONS_MAX:
                 self._noisy_until.clear()
-            self._noisy_until[connection] = now + QUIET
+            self._noisy_until[connection] = now + QUIET_PERIOD
         self._waiting += 1
         self._arrived.set()
 
@@ -213,11 +213,11 @@ class Intake:
             call = queue.popleft()
             self._waiting -= 1
             waited = now - call.came
-            if waited <= LATE:
+            if waited <= NEWEST_FIRST_AFTER:
                 break
             if call.context.time_remaining() == 0:
                 call = None
-            elif waited > WAIT_MAX and self._may_refuse:
+            elif waited > CALL_WAIT_MAX and self._may_refuse:
                 self._refuse(call.context, waited)
                 self._handed_on += 1
                 call = None
@@ -239,7 +239,7 @@ class Intake:
     @property
     def _may_refuse(self) -> bool:
         now = time.monotonic()
-        self._allowance = min(self._allowance + (now - self._allowed_at) * REFUSALS, REFUSALS)
+        self._allowance = min(self._allowance + (now - self._allowed_at) * REFUSALS_A_SECOND, REFUSALS_A_SECOND)
         self._allowed_at = now
         return self._allowance >= 1 or now < self._quiet_until
 
@@ -253,8 +253,8 @@ class Intake:
 
     def _refusal(self, wait: float) -> tuple[str, _Trailer]:
         now = time.monotonic()
-        if now - self._prepared_at > PREPARED_FOR:
-            statuses = [to_proto.status(Overloaded(wait)) for _ in range(STATUSES)]
+        if now - self._prepared_at > PREPARED_AGE_MAX:
+            statuses = [to_proto.status(Overloaded(wait)) for _ in range(PREPARED_STATUSES)]
             self._prepared = [
                 (status.message, (("grpc-status-details-bin", status.SerializeToString()),)) for status in statuses
             ]

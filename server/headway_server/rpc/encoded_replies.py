@@ -12,31 +12,31 @@ from headway_server.resources.offload import write_off_loop
 from headway_server.rpc import to_proto
 from headway_server.rpc.json_values import delimited, struct_on_wire, tag, value_on_wire
 
-KEPT_BYTES = 8 * 1024 * 1024
+REPLIES_BYTES = 8 * 1024 * 1024
 """Bytes of answers of a kind that are kept: what many look at, or some again and again, is among the last."""
 
-LARGE_KEPT_BYTES = 2 * 1024 * 1024
+LARGE_REPLIES_BYTES = 2 * 1024 * 1024
 """Bytes of answers of a kind that are too large to be kept with the others: many may wait for the same one."""
 
-LARGE_PART = 2
+LARGE_REPLY_DIVISOR = 2
 """One of them may take this part (1/2) of these bytes."""
 
-WRITTEN_AT_ONCE = 4 * 1024
+ENCODED_INLINE_MAX = 4 * 1024
 """Longer JSON text is converted off the event loop: the worst of this length takes 3 ms."""
 
-VALUES_KEPT_BYTES = 4 * 1024 * 1024
+VALUES_BYTES = 4 * 1024 * 1024
 """Bytes of results as protobuf that are kept, for all who get them at about the same time. One may take all of it."""
 
 _RESULTS = tag(pb.GetResultsResponse.RESULTS_FIELD_NUMBER)
 _VARIABLES = tag(pb.GetVariablesResponse.VARIABLES_FIELD_NUMBER)
 
-_Committed = tuple[str, str, int, int]
+_JobState = tuple[str, str, int, int]
 _Report = tuple[Status, int, int, Cancellation | None, int]
 
 
 def _once(make: Callable[[Job], Message]) -> Callable[[Job], bytes]:
-    kept: Cache[_Committed, bytes] = Cache(KEPT_BYTES)
-    large: Cache[_Committed, bytes] = Cache(LARGE_KEPT_BYTES, LARGE_PART)
+    kept: Cache[_JobState, bytes] = Cache(REPLIES_BYTES)
+    large: Cache[_JobState, bytes] = Cache(LARGE_REPLIES_BYTES, LARGE_REPLY_DIVISOR)
 
     def encode(job: Job) -> bytes:
         # A job that is created anew under its old id has the same revisions again, but later.
@@ -63,9 +63,9 @@ def watched_in_session(job: Job, token: str) -> bytes:
     return watched(job) + pb.WatchJobsResponse(resume_token=token).SerializeToString()
 
 
-_reported: Cache[_Report, bytes] = Cache(KEPT_BYTES // 8)
+_reported: Cache[_Report, bytes] = Cache(REPLIES_BYTES // 8)
 
-_values: Cache[bytes, bytes] = Cache(VALUES_KEPT_BYTES, 1)
+_values: Cache[bytes, bytes] = Cache(VALUES_BYTES, 1)
 """By the digest of the JSON text."""
 
 
@@ -76,7 +76,7 @@ def reported(job: Job, pace: int) -> bytes:
     made = _reported.get(key)
     if made is None:
         made = pb.ReportProgressResponse(
-            status=to_proto.STATUSES[job.status],
+            status=to_proto.PROTO_STATUSES[job.status],
             progress=job.progress,
             revision=job.revision,
             cancellation=to_proto.cancellation(job.cancellation),
@@ -94,7 +94,7 @@ async def results(text: str | None) -> bytes:
 
 async def value(text: str) -> bytes:
     """google.protobuf.Value of JSON text."""
-    if len(text) <= WRITTEN_AT_ONCE:
+    if len(text) <= ENCODED_INLINE_MAX:
         return value_on_wire(text)
     return await write_off_loop(_value_once, text)
 
@@ -111,6 +111,6 @@ def _value_once(text: str) -> bytes:
 
 async def variables(texts: Mapping[str, str]) -> bytes:
     """GetVariablesResponse."""
-    if sum(map(len, texts.values())) <= WRITTEN_AT_ONCE:
+    if sum(map(len, texts.values())) <= ENCODED_INLINE_MAX:
         return delimited(_VARIABLES, struct_on_wire(texts))
     return delimited(_VARIABLES, await write_off_loop(struct_on_wire, texts))

@@ -13,17 +13,17 @@ from headway_server.domain.commands import Cancel, Create, Fail, Finish, SetVari
 from headway_server.domain.job import Error, Status
 from headway_server.domain.report import RecordError, Report
 from headway_server.rpc.json_values import to_text
-from headway_server.rpc.to_proto import PAGE_BYTES, STATUSES
+from headway_server.rpc.to_proto import PROTO_STATUSES, REPLY_BYTES_MAX
 from headway_server.rpc.validation import Checks
 from headway_server.storage.listing import Filter
 
-LARGE = 8 * 1024
+CONVERTED_INLINE_MAX = 8 * 1024
 """Requests of more bytes than this are converted off the event loop: the worst of them take 5 ms."""
 
 WIRE_OVER_JSON = 6
 """A number takes up to so many times more bytes on the wire than as JSON."""
 
-PAGE_SIZE = 50
+DEFAULT_PAGE_SIZE = 50
 """Jobs on a page unless the caller says otherwise."""
 
 MASK_PATHS = 32
@@ -34,7 +34,7 @@ ERROR_DETAILS = 64
 
 UPDATABLE = ("name", "invoker", "size", "unit", "labels")
 
-FROM_PROTO: dict[int, Status] = {number: status for status, number in STATUSES.items()}
+DOMAIN_STATUSES: dict[int, Status] = {number: status for status, number in PROTO_STATUSES.items()}
 
 DETAIL_TYPES: dict[str, type[message.Message]] = {
     f"type.googleapis.com/{kind.DESCRIPTOR.full_name}": kind
@@ -63,7 +63,7 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
         checks.job_id(request.job_id)
     if request.continues:
         checks.job_id(request.continues, "continues")
-    action = Create(
+    command = Create(
         digest="",
         pending=request.pending,
         name=checks.text("name", request.name, limits.name_length),
@@ -80,19 +80,19 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
     )
     # The key is looked at by itself: a job may have been made without it.
     parameters: list[object] = [
-        action.pending,
-        action.name,
-        action.invoker,
-        action.size,
-        action.unit,
-        sorted(action.labels.items()),
-        action.heartbeat_timeout,
-        action.stall_timeout,
-        action.retention,
+        command.pending,
+        command.name,
+        command.invoker,
+        command.size,
+        command.unit,
+        sorted(command.labels.items()),
+        command.heartbeat_timeout,
+        command.stall_timeout,
+        command.retention,
         # Left out where there is none, so that a call can be repeated that was first made before there was this.
-        *([action.continues] if action.continues else ()),
+        *([command.continues] if command.continues else ()),
     ]
-    return replace(action, digest=_digest(json.dumps(parameters)))
+    return replace(command, digest=_digest(json.dumps(parameters)))
 
 
 def start(request: pb.StartJobRequest, _: Checks) -> Start:
@@ -185,8 +185,8 @@ def finish(request: pb.FinishJobRequest, checks: Checks) -> Finish:
     if not request.HasField("results"):
         return Finish(None, _digest("absent"), attempt)
     on_wire = request.results.ByteSize()
-    if on_wire > PAGE_BYTES:
-        checks.fault("results", f"must take at most {PAGE_BYTES} bytes as protobuf, not {on_wire}")
+    if on_wire > REPLY_BYTES_MAX:
+        checks.fault("results", f"must take at most {REPLY_BYTES_MAX} bytes as protobuf, not {on_wire}")
         return Finish(None, "", attempt)
     text = to_text(request.results, "results", checks.faults)
     size = len(text.encode())
@@ -266,8 +266,8 @@ def list_filter(request: pb.ListJobsRequest, checks: Checks, session_hash: str |
     statuses = set()
     checks.count("statuses", len(request.statuses), 2 * len(Status))
     for index, number in enumerate(request.statuses[: 2 * len(Status)]):
-        if number in FROM_PROTO:
-            statuses.add(FROM_PROTO[number])
+        if number in DOMAIN_STATUSES:
+            statuses.add(DOMAIN_STATUSES[number])
         else:
             checks.fault(f"statuses[{index}]", "must be a JobStatus other than JOB_STATUS_UNSPECIFIED")
     wanted = Filter(
@@ -278,7 +278,7 @@ def list_filter(request: pb.ListJobsRequest, checks: Checks, session_hash: str |
         labels=checks.labels(request.labels),
         stalled=request.stalled if request.HasField("stalled") else None,
     )
-    size = checks.not_negative("page_size", request.page_size) or PAGE_SIZE
+    size = checks.not_negative("page_size", request.page_size) or DEFAULT_PAGE_SIZE
     return wanted, min(size, limits.page_size)
 
 

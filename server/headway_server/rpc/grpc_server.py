@@ -17,9 +17,9 @@ from headway_server.resources.budget import Share
 from headway_server.rpc.call_guard import Answer, Caller, Guard, Method, Refused
 from headway_server.rpc.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls
 
-DOOR = "grpc"
+GRPC_TRANSPORT = "grpc"
 
-COUNTED_FROM = 4 * 1024
+COUNTED_MIN = 4 * 1024
 """Smaller messages are not counted among the bytes that the server holds: most calls bring one, and end soon."""
 
 Served = TypeVar("Served", bytes, None)
@@ -48,7 +48,7 @@ def handlers(
 
 
 def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
-    method = guard.method(descriptor, DOOR)
+    method = guard.method(descriptor, GRPC_TRANSPORT)
     if method.large:
         run = _in_turn(calls, run)
 
@@ -68,7 +68,7 @@ def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _U
 def _streaming(
     guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Streaming, wants_context: bool
 ) -> _Handler:
-    method = guard.method(descriptor, DOOR)
+    method = guard.method(descriptor, GRPC_TRANSPORT)
 
     async def serve(call: Call, raws: AsyncIterator[bytes], context: Context) -> None:
         if descriptor.client_streaming:
@@ -122,7 +122,7 @@ def _handler(
 def _in_turn(calls: OpenCalls, run: _Unary) -> _Unary:
     async def run_in_turn(request: _Request, caller: "Caller | Context") -> Answer:
         assert isinstance(caller, Caller)
-        async with calls.large_answers.turn(caller.connection):
+        async with calls.large_replies.turn(caller.connection):
             return await run(request, caller)
 
     return run_in_turn
@@ -138,7 +138,7 @@ def _serialized(answer: Answer) -> bytes:
 
 def _share(guard: Guard, connection: str, size: int) -> AbstractContextManager[object]:
     """What a message takes of the bytes that the server holds of requests; small ones are not counted."""
-    return nullcontext() if size <= COUNTED_FROM else Share(guard.requests, connection, size)
+    return nullcontext() if size <= COUNTED_MIN else Share(guard.requests, connection, size)
 
 
 async def _parsed(raws: AsyncIterator[bytes], method: Method, connection: str) -> AsyncIterator[message.Message]:

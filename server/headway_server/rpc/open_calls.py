@@ -17,22 +17,22 @@ import grpc.aio
 
 from headway_server.domain.errors import JobError, MalformedMessage, MemoryLimit, RequestTooSlow, StreamExpired
 from headway_server.resources.budget import Budget
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.resources.turns import Turns
 
 MESSAGE_TIMEOUT = 30.0
 """Seconds from the headers of a call to the end of its first message, as for a request over HTTP."""
 
-SLOW_MESSAGE = 2.0
+SLOW_MESSAGE_AFTER = 2.0
 """Seconds after which a first message that is not there counts as slow. gRPC may hold most of it (up to 4 MiB)."""
 
-SLOW_MESSAGES = 64
+SLOW_MESSAGES_MAX = 64
 """Slow first messages, in all. Those of a connection that has more than its share of them are refused."""
 
 WRITE_TIMEOUT = 60.0
 """Seconds in which a caller must take a message that is sent to them."""
 
-LAST_WRITE_TIMEOUT = 0.5
+SHUTDOWN_WRITE_TIMEOUT = 0.5
 """The same while the server stops: it does not wait long for those who do not read."""
 
 AUXILIARY_LIFE = 3600.0
@@ -41,24 +41,24 @@ AUXILIARY_LIFE = 3600.0
 AUXILIARY_CALLS = 1000
 """Open calls of gRPC's own services, in all. A client needs one or two of them."""
 
-SMALL = 1024
+UNCOUNTED_REPLY_BYTES = 1024
 """Answers of at most so many bytes are not worth counting: they are less than what an open call takes anyway."""
 
-MESSAGES = 16
+MESSAGES_A_CYCLE = 16
 """First messages that are worked on in one cycle of the event loop, connections by turns: each takes up to some ms, and
 gRPC brings hundreds at once."""
 
-ARRIVING = 64
+ARRIVING_MAX = 64
 """First messages that are awaited before further calls have to wait."""
 
-SOON = 0.1
+ARRIVAL_TIME = 0.1
 """Seconds, or up to twice as many, after which a message that has not come is not awaited in that sense any more."""
 
-WRITES = 32
+WRITES_A_CYCLE = 32
 """Messages of streams that are sent in one cycle of the event loop, connections by turns. It takes some 3 ms then, and
 other calls take several cycles, however many watches have something to send."""
 
-SWEEP_INTERVAL = 1.0
+LATE_CALLS_INTERVAL = 1.0
 """Seconds between two looks for calls that are late. A timer for each call would cost more than the calls' count."""
 
 OUTER_TASK = "rpc_task"
@@ -143,7 +143,7 @@ class Call:
 
     def answer(self, size: int) -> None:
         """The answer, of so many bytes, is handed to gRPC now. Raises MemoryLimit."""
-        if size > SMALL:
+        if size > UNCOUNTED_REPLY_BYTES:
             self._calls.unsent.take(self.connection, size)
             self._unsent_bytes = size
         self.writing = True
@@ -199,7 +199,7 @@ class _Arrivals:
             self._before -= 1
 
     def _turn(self) -> None:
-        span = int(time.monotonic() / SOON)
+        span = int(time.monotonic() / ARRIVAL_TIME)
         if span != self._span:
             self._before = self._now if span == self._span + 1 else 0
             self._now = 0
@@ -211,10 +211,10 @@ class OpenCalls:
 
     def __init__(self, total: int, unsent: Budget) -> None:
         self.unsent = unsent
-        self.large_answers = LargeAnswers(unsent)
+        self.large_replies = LargeReplies(unsent)
         self.arrivals = _Arrivals()
-        self.messages = Turns(MESSAGES)
-        self.writes = Turns(WRITES)
+        self.messages = Turns(MESSAGES_A_CYCLE)
+        self.writes = Turns(WRITES_A_CYCLE)
         self.now = 0.0
         """Seconds, as of the last sweep: exact enough, and cheaper than to ask the clock twice a call."""
         self._calls = Budget(total, MemoryLimit)
@@ -244,14 +244,14 @@ class OpenCalls:
     @property
     def are_busy(self) -> bool:
         """Whether further calls have to wait, so that it is known of them for how long."""
-        return self.messages.are_taken or len(self.arrivals) >= ARRIVING
+        return self.messages.are_taken or len(self.arrivals) >= ARRIVING_MAX
 
     async def run(self) -> None:
         """End the calls that are late, for ever."""
         loop = asyncio.get_running_loop()
         self.now = loop.time()
         while True:
-            await asyncio.sleep(SWEEP_INTERVAL)
+            await asyncio.sleep(LATE_CALLS_INTERVAL)
             await self.sweep(loop.time())
 
     async def sweep(self, now: float) -> None:
@@ -265,10 +265,10 @@ class OpenCalls:
                     stuck.append(call)
                 else:
                     call.end()
-            elif call.arriving and call.due <= now + MESSAGE_TIMEOUT - SLOW_MESSAGE:
+            elif call.arriving and call.due <= now + MESSAGE_TIMEOUT - SLOW_MESSAGE_AFTER:
                 slow.append(call)
         # The oldest of them go first: they had the most time.
-        messages = Budget(SLOW_MESSAGES, MemoryLimit)
+        messages = Budget(SLOW_MESSAGES_MAX, MemoryLimit)
         for call in reversed(slow):
             if messages.allows(call.connection, 1):
                 messages.take(call.connection, 1)
@@ -281,7 +281,7 @@ class OpenCalls:
         """Give those who have yet to take something a short time, then end their calls."""
         writing = [call for call in self._open.values() if call.writing]
         if writing:
-            await asyncio.sleep(LAST_WRITE_TIMEOUT)
+            await asyncio.sleep(SHUTDOWN_WRITE_TIMEOUT)
             await _reset([call for call in writing if call.writing])
 
 

@@ -14,7 +14,7 @@ from headway_server.domain.commands import Cancel, Clear
 from headway_server.domain.errors import JobEnded
 from headway_server.domain.job import ENDED, Job, Status
 from headway_server.domain.limits import INT64_MAX, Limits
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.rpc import encoded_replies, from_proto, to_proto
 from headway_server.rpc.call_guard import Caller
 from headway_server.rpc.sessions import Sessions
@@ -22,7 +22,7 @@ from headway_server.rpc.validation import Checks
 from headway_server.service.job_service import Jobs, Name
 from headway_server.storage.listing import Filter
 
-NAME = "must be sessions/{session_id}/operations/{job_id}"
+MUST_BE_NAME = "must be sessions/{session_id}/operations/{job_id}"
 
 VALUE_TYPE = "type.googleapis.com/google.protobuf.Value"
 
@@ -43,10 +43,10 @@ class OperationsServicer:
         limits: Limits,
         cancel_grace: int,
         longest_poll: int,
-        large_answers: LargeAnswers,
+        large_replies: LargeReplies,
     ) -> None:
         self._longest_poll = longest_poll
-        self._large_answers = large_answers
+        self._large_replies = large_replies
         self._jobs = jobs
         self._sessions = sessions
         self._limits = limits
@@ -68,7 +68,7 @@ class OperationsServicer:
             checks.fault("filter", "can be done=true or done=false alone")
         else:
             done = FILTERS[condition]
-        size = checks.not_negative("page_size", request.page_size) or from_proto.PAGE_SIZE
+        size = checks.not_negative("page_size", request.page_size) or from_proto.DEFAULT_PAGE_SIZE
         checks.done()
         statuses = frozenset(status for status in Status if done is None or (status in ENDED) == done)
         wanted = Filter(session, statuses if done is not None else frozenset())
@@ -98,7 +98,7 @@ class OperationsServicer:
         # No revision is newer than that: the end alone is waited for.
         job = await self._jobs.get(name, INT64_MAX, wait, caller.connection)
         # Many may wait for the same end, and each would make its answer at once.
-        async with self._large_answers.turn(caller.connection):
+        async with self._large_replies.turn(caller.connection):
             return await self._operation(text, job)
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, caller: Caller) -> empty_pb2.Empty:
@@ -118,7 +118,7 @@ class OperationsServicer:
         parent, separator, job_id = text.rpartition("/operations/")
         session_id = parent.removeprefix("sessions/")
         if not separator or session_id == parent:
-            checks.fault("name", NAME)
+            checks.fault("name", MUST_BE_NAME)
             checks.done()
         checks.job_id(job_id, "name")
         name = self._sessions(session_id, caller, checks, "name"), job_id

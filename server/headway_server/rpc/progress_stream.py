@@ -20,25 +20,25 @@ from headway_server.rpc import from_proto, to_proto
 from headway_server.rpc.validation import JOB_ID_LENGTH, Checks
 from headway_server.service.command_costs import parts
 from headway_server.service.commit import Outcome, Step
-from headway_server.service.commit_writer import Lane
+from headway_server.service.commit_writer import StreamOrder
 from headway_server.service.job_service import EVERYWHERE, Jobs, Name
 
-WINDOW = 64
+STREAM_MAX_IN_FLIGHT = 64
 """Requests of one stream that may wait for their commit; further ones wait with the sender."""
 
 FAILURES_MAX = 500
 """Failures that one response names, or those of a single request: more would not fit into a gRPC message."""
 
-REFUSALS_AT_ONCE = 8
+REFUSALS_INLINE_MAX = 8
 """Refused reports of a request, or failures of a response, that the event loop handles: one takes up to 30 µs."""
 
-SMALL = 256
+SMALL_REPORT_BYTES = 256
 """Reports of fewer bytes than this on average are converted quickly, if none has variables or record errors."""
 
 NAME_BYTES = 200
 """Bytes that a job's id and the hash of its session take in what is kept of its name."""
 
-KNOWN_BYTES = 16 * 1024 * 1024
+NAMES_BYTES = 16 * 1024 * 1024
 """Bytes of the names of jobs that are kept."""
 
 IDLE_TIMEOUT = 600.0
@@ -74,10 +74,10 @@ class ProgressStream:
         self._limits = limits
         self._namer = namer
         self._convert = convert
-        self._room = asyncio.Semaphore(WINDOW)
+        self._room = asyncio.Semaphore(STREAM_MAX_IN_FLIGHT)
         self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
-        self._lane = Lane()
+        self._order = StreamOrder()
         self._parts: asyncio.Future[list[Outcome]] | None = None
         """The outcomes of a request that goes through several commits; until they are known, none follows it."""
         self._known = known
@@ -112,7 +112,7 @@ class ProgressStream:
             expiry.cancel()
             self._idle.cancel()
             receiver.cancel()
-            self._lane.close(StreamExpired())
+            self._order.close(StreamExpired())
             for item in self._waiting:
                 if isinstance(item, _Waiting):
                     item.outcomes.cancel()
@@ -164,8 +164,10 @@ class ProgressStream:
         reports = iter(request.reports)
         named: list[_Named] = []
         refused: dict[int, JobError] = {}
-        if size <= from_proto.LARGE or (size < SMALL * len(request.reports) and _are_plain(request)):
-            self._read(reports, named, refused, REFUSALS_AT_ONCE)
+        if size <= from_proto.CONVERTED_INLINE_MAX or (
+            size < SMALL_REPORT_BYTES * len(request.reports) and _are_plain(request)
+        ):
+            self._read(reports, named, refused, REFUSALS_INLINE_MAX)
         if len(named) + len(refused) < len(request.reports):
             await self._convert(partial(self._read, reports, named, refused))
         if _are_located(named):
@@ -175,7 +177,7 @@ class ProgressStream:
     def _apply(self, steps: Sequence[Step], size: int) -> "asyncio.Future[list[Outcome]]":
         parted = parts(steps)
         if len(parted) == 1:
-            return self._jobs.report(steps, size, self._lane)
+            return self._jobs.report(steps, size, self._order)
         self._parts = asyncio.create_task(self._apply_parts(parted, size))
         return self._parts
 
@@ -184,7 +186,7 @@ class ProgressStream:
         outcomes: list[Outcome] = []
         for part in parted:
             await self._jobs.room()
-            outcomes += await self._jobs.report(part, size // len(parted), self._lane)
+            outcomes += await self._jobs.report(part, size // len(parted), self._order)
         return outcomes
 
     def _read(
@@ -277,8 +279,8 @@ class ProgressStream:
             if job.cancellation is not None:
                 response.cancellations.add(job_id=job.id, cancellation=to_proto.cancellation(job.cancellation))
         if jobs:
-            response.next_report_after.CopyFrom(to_proto.span(min(map(self._jobs.pace, jobs))))
-        if len(failed) > REFUSALS_AT_ONCE:
+            response.next_report_after.CopyFrom(to_proto.span(min(map(self._jobs.report_interval, jobs))))
+        if len(failed) > REFUSALS_INLINE_MAX:
             return await write_off_loop(_serialised, response, failed)
         return _serialised(response, failed)
 

@@ -10,7 +10,7 @@ from headway_server.service.sealed_tokens import SessionHasher
 
 ANY_SESSION = "-"
 
-KEPT_BYTES = 4 * 1024 * 1024
+SESSIONS_BYTES = 4 * 1024 * 1024
 """Bytes of the sessions whose hashes are kept: most calls are of few."""
 
 
@@ -20,7 +20,7 @@ class Sessions:
     def __init__(self, hasher: SessionHasher, limits: Limits) -> None:
         self._hasher = hasher
         self._limits = limits
-        self._known: Cache[str, str] = Cache(KEPT_BYTES)
+        self._known: Cache[str, str] = Cache(SESSIONS_BYTES)
 
     def __call__(self, session_id: str, caller: Caller, checks: Checks, field: str = "session_id") -> str | None:
         """The session's hash; EVERYWHERE for an admin who writes "-". Raises ScopeMissing; other faults go to

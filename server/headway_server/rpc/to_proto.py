@@ -14,14 +14,14 @@ from headway_server.domain.report import RecordError
 
 DOMAIN = "headway"
 
-PAGE_BYTES = 3 * 1024 * 1024
+REPLY_BYTES_MAX = 3 * 1024 * 1024
 """A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
 
 RETRY_JITTER = 0.5
 """Callers are told to stay away for up to this much longer than necessary (1 = twice as long), each for another time:
 those who were refused together must not return together."""
 
-STATUSES: dict[Status, job_pb2.JobStatus] = {
+PROTO_STATUSES: dict[Status, job_pb2.JobStatus] = {
     Status.PENDING: job_pb2.JOB_STATUS_PENDING,
     Status.RUNNING: job_pb2.JOB_STATUS_RUNNING,
     Status.LOST: job_pb2.JOB_STATUS_LOST,
@@ -78,7 +78,7 @@ class Room:
         """Whether one of so many bytes fits too."""
         first = not self._taken
         self._taken += size
-        return first or self._taken <= PAGE_BYTES
+        return first or self._taken <= REPLY_BYTES_MAX
 
 
 def status(error: JobError) -> status_pb2.Status:
@@ -132,7 +132,7 @@ def job(source: Job) -> job_pb2.Job:
         size=source.size,
         progress=source.progress,
         unit=source.unit,
-        status=STATUSES[source.status],
+        status=PROTO_STATUSES[source.status],
         message=source.message,
         labels=source.labels,
         parts=source.parts,
@@ -154,7 +154,7 @@ def job(source: Job) -> job_pb2.Job:
         last_sequence=max(source.sequences.values(), default=0),
         history=[
             job_pb2.StatusChange(
-                status=STATUSES[change.status],
+                status=PROTO_STATUSES[change.status],
                 time=time(change.time),
                 revision=change.revision,
                 reason=change.reason,

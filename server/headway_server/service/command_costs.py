@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from headway_server.domain.commands import Action, Create, Update
+from headway_server.domain.commands import Command, Create, Update
 from headway_server.domain.report import Report
 from headway_server.service.commit import Step
 
@@ -19,7 +19,7 @@ parted. Takes some 50 ms on SQLite, 100 on PostgreSQL."""
 
 def weight(steps: Sequence[Step], size: int = 0) -> int:
     """What the steps of one call weigh, in plain steps. `size`: bytes of the request."""
-    rows = sum([_rows(action) for _, action in steps])
+    rows = sum([_rows(command) for _, command in steps])
     return len(steps) + rows // ROWS_A_STEP + size // BYTES_A_STEP
 
 
@@ -38,8 +38,8 @@ def parts(steps: Sequence[Step]) -> list[Sequence[Step]]:
     return [*found, steps[begin:]]
 
 
-def _rows(action: Action) -> int:
-    """Rows that the action may add beside its job's."""
-    if isinstance(action, Report):
-        return len(action.record_errors)
-    return len(action.labels or ()) if isinstance(action, (Create, Update)) else 0
+def _rows(command: Command) -> int:
+    """Rows that the command may add beside its job's."""
+    if isinstance(command, Report):
+        return len(command.record_errors)
+    return len(command.labels or ()) if isinstance(command, (Create, Update)) else 0

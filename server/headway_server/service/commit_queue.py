@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-LINGER = 0.001
+GATHER_TIME = 0.001
 """Seconds that who takes waits for company, from when it began to wait at all."""
 
 T = TypeVar("T")
@@ -15,7 +15,7 @@ T = TypeVar("T")
 _NEVER = 2**63
 
 
-class Line(Generic[T]):
+class CommitQueue(Generic[T]):
     """Put from the loop, take in one other thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,7 +48,7 @@ class Line(Generic[T]):
 
     def wait(self, company: int) -> None:
         """Waits for something to take, and a moment for so many. Returns at once if the line is closed."""
-        until = time.monotonic() + LINGER
+        until = time.monotonic() + GATHER_TIME
         self._wanted = 1
         while not self._items and not self.closed:
             self._bell.get()

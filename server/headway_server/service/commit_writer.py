@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from headway_server.domain.change import Change, Rules
-from headway_server.domain.commands import Action, concerned
+from headway_server.domain.commands import Command, affected_keys
 from headway_server.domain.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
 from headway_server.domain.gaps import Gap, RecentGaps
 from headway_server.domain.job import Job, Key
@@ -22,41 +22,46 @@ from headway_server.resources.call_statistics import COMMIT_CALLS, COMMIT_SECOND
 from headway_server.resources.clock import Clock, SteadyClock
 from headway_server.service.command_costs import weight
 from headway_server.service.commit import Commit, Outcome, Step
-from headway_server.service.commit_queue import Line
-from headway_server.service.job_cache import Committed
+from headway_server.service.commit_queue import CommitQueue
+from headway_server.service.job_cache import JobCache
 from headway_server.service.totals import Totals
-from headway_server.storage.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
-from headway_server.storage.listing import Removal
+from headway_server.storage.database_errors import (
+    DATABASE_ERRORS,
+    Treatment,
+    as_bug,
+    as_job_error,
+    log_error,
+    treatment,
+)
+from headway_server.storage.listing import JobEvent, Removal
 from headway_server.storage.store import CommitFailed, Store
 
-BATCH_MAX = 2000
+BATCH_WEIGHT_MAX = 2000
 """What the steps of one commit weigh together, or little more, so that no call waits long for its neighbours: some
 100 ms."""
 
-TRIES = 3
+COMMIT_TRIES = 3
 """So often a commit is tried that another server, or a lost connection, got in the way of."""
 
 PENDING_BYTES_MAX = 64 * 1024 * 1024
 
-WAIT_MAX = 0.5
+COMMIT_WAIT_MAX = 0.5
 """Seconds that the commits ahead of a call may take, not counting the one that takes it along: most callers would not
 wait for more. Further calls are refused, and streams are not read on, until less is ahead."""
 
-LONG = 0.1
+LONG_COMMIT = 0.1
 """Seconds from which on a commit is long: those that come meanwhile wait for it, and then for their own."""
 
-TELLING = 64
+STEP_TIME_WEIGHT_MIN = 64
 """What a commit weighs at least that tells how long a step takes; of a smaller one most is the commit itself."""
 
-COMMIT_MEMORY = 0.25
+COMMIT_SMOOTHING = 0.25
 """The weight of the latest commit in the average time of a commit."""
 
 log = logging.getLogger(__name__)
 
-Published = Job | Removal
 
-
-class Lane:
+class StreamOrder:
     """Calls that build on each other: once one of them has failed, those behind it are refused with its error.
 
     Without that a stream whose second request fails and third succeeds would send the second again, and its sequences
@@ -77,19 +82,19 @@ class _Call:
     future: "asyncio.Future[list[Outcome]]"
     size: int = 0
     weight: int = 0
-    chore: Callable[[], None] | None = None
-    lane: Lane | None = None
+    task: Callable[[], None] | None = None
+    order: StreamOrder | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     failure: Exception | None = None
 
     def fail(self, error: Exception) -> None:
         """Fail this call, and those that build on it."""
         self.failure = error
-        if self.lane is not None:
-            self.lane.close(error if isinstance(error, JobError) else DatabaseUnavailable())
+        if self.order is not None:
+            self.order.close(error if isinstance(error, JobError) else DatabaseUnavailable())
 
 
-class _Later:
+class _Deferred:
     """The calls of a batch that are left to the next commit: those that cannot share this one, and what must not
     overtake them."""
 
@@ -97,24 +102,24 @@ class _Later:
         self.calls: dict[_Call, None] = {}
         """In their order."""
         self._keys: set[Key] = set()
-        self._lanes: set[Lane] = set()
+        self._orders: set[StreamOrder] = set()
 
     def add(self, call: _Call) -> None:
         self.calls[call] = None
         self._keys.update([key for key, _ in call.steps])
-        if call.lane is not None:
-            self._lanes.add(call.lane)
+        if call.order is not None:
+            self._orders.add(call.order)
 
     def holds_back(self, call: _Call) -> bool:
-        """Whether the call is about a job, or belongs to a lane, of one that waits; or is a barrier."""
+        """Whether the call is about a job, or belongs to an order, of one that waits; or is a barrier."""
         if not self.calls:
             return False
-        if call.lane in self._lanes or not (call.steps or call.chore):
+        if call.order in self._orders or not (call.steps or call.task):
             return True
         return any(key in self._keys for key, _ in call.steps)
 
 
-class Writer:
+class CommitWriter:
     """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return;
     each of `beside` within the commit, to write what belongs to it.
     """
@@ -122,22 +127,22 @@ class Writer:
     def __init__(
         self,
         store: Store,
-        committed: Committed,
+        job_cache: JobCache,
         totals: Totals,
         clock: Clock,
         rules: Rules,
-        publish: Callable[[Sequence[Published]], None],
-        beside: Sequence[Callable[[Sequence[Change]], None]] = (),
+        publish: Callable[[Sequence[JobEvent]], None],
+        extra_writes: Sequence[Callable[[Sequence[Change]], None]] = (),
     ) -> None:
         self._store = store
-        self._committed = committed
+        self._job_cache = job_cache
         self._totals = totals
         self._clock = clock
         self._rules = rules
         self._publish = publish
-        self._beside = beside
+        self._extra_writes = extra_writes
         self._loop = asyncio.get_running_loop()
-        self._line: Line[_Call] = Line(self._loop)
+        self._queue: CommitQueue[_Call] = CommitQueue(self._loop)
         self._waiting: set[_Call] = set()
         self._waiting_weight = 0
         self._pending_bytes = 0
@@ -172,7 +177,7 @@ class Writer:
     @property
     def wait(self) -> float:
         """Seconds that the commits ahead of a new call are expected to take. 0 if the next commit takes it along."""
-        commits = self._waiting_weight // BATCH_MAX
+        commits = self._waiting_weight // BATCH_WEIGHT_MAX
         if not commits:
             return 0.0
         began = self._commit_began
@@ -184,12 +189,12 @@ class Writer:
         """Whether the commit that runs is a long one, or the next would be."""
         began = self._commit_began
         running = time.perf_counter() - began if began else 0.0
-        return max(running, self._waiting_weight * self._step_time) > LONG
+        return max(running, self._waiting_weight * self._step_time) > LONG_COMMIT
 
     @property
     def load(self) -> float:
         """How much waits, and how long, against the limits of both: 0 to 1, and more beyond them."""
-        return max(self._fullness, self.wait / WAIT_MAX)
+        return max(self._fullness, self.wait / COMMIT_WAIT_MAX)
 
     @property
     def _fullness(self) -> float:
@@ -203,27 +208,27 @@ class Writer:
             await self._room.wait()
 
     def submit(
-        self, steps: Sequence[Step], size: int = 0, *, lane: Lane | None = None, urgent: bool = False
+        self, steps: Sequence[Step], size: int = 0, *, order: StreamOrder | None = None, urgent: bool = False
     ) -> "asyncio.Future[list[Outcome]]":
         """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
 
-        `lane`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the
+        `order`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the
         job as the step left it. Raises Overloaded or ShuttingDown at once, DatabaseUnavailable or StorageFull later,
         and then nothing was acknowledged.
         """
-        if lane is not None and lane.error is not None:
-            raise lane.error
+        if order is not None and order.error is not None:
+            raise order.error
         # A stream has waited for room already: time that has passed since is no reason to break it.
-        if not urgent and (self.load if lane is None else self._fullness) >= 1:
+        if not urgent and (self.load if order is None else self._fullness) >= 1:
             overloaded = Overloaded(self.wait)
-            if lane is not None:
-                lane.close(overloaded)
+            if order is not None:
+                order.close(overloaded)
             raise overloaded
-        return self._put(_Call(steps, self._loop.create_future(), size, weight(steps, size), lane=lane))
+        return self._put(_Call(steps, self._loop.create_future(), size, weight(steps, size), order=order))
 
-    async def chore(self, work: Callable[[], None]) -> None:
+    async def run_task(self, work: Callable[[], None]) -> None:
         """Run writes that belong to no job, in a commit like any other."""
-        await self._put(_Call((), self._loop.create_future(), chore=work))
+        await self._put(_Call((), self._loop.create_future(), task=work))
 
     async def barrier(self) -> None:
         """Until all that was submitted before is committed, or refused."""
@@ -240,21 +245,21 @@ class Writer:
         self._waiting.add(call)
         self._waiting_weight += call.weight
         self._pending_bytes += call.size
-        self._line.put(call)
+        self._queue.put(call)
         return call.future
 
     def give_up(self) -> None:
         """The database hangs: answer all that waits with DatabaseUnavailable. Some of it may yet be committed."""
         self.failures += 1
         for call in self._waiting:
-            if call.lane is not None:
-                call.lane.close(DatabaseUnavailable())
+            if call.order is not None:
+                call.order.close(DatabaseUnavailable())
             if not call.future.done():
                 call.future.set_exception(DatabaseUnavailable())
 
-    async def apply(self, key: Key, action: Action, size: int = 0) -> Job:
-        """Apply one action; the job as the action left it. Raises the domain's errors too."""
-        (outcome,) = await self.submit(((key, action),), size)
+    async def apply(self, key: Key, command: Command, size: int = 0) -> Job:
+        """Apply one command; the job as the command left it. Raises the domain's errors too."""
+        (outcome,) = await self.submit(((key, command),), size)
         if isinstance(outcome, JobError):
             raise outcome
         return outcome
@@ -264,7 +269,7 @@ class Writer:
         if not self._closed:
             self._closed = True
             self._room.set()
-            self._line.close()
+            self._queue.close()
         await asyncio.to_thread(self._thread.join)
 
     # The writer's thread.
@@ -273,21 +278,21 @@ class Writer:
         while True:
             # Who was just answered comes back, and is worth a short wait: a commit costs as much as many calls. Who is
             # alone does not wait for anybody.
-            self._line.wait(len(self._waiting))
-            closing = self._line.closed
+            self._queue.wait(len(self._waiting))
+            closing = self._queue.closed
             batch = self._collect()
             if batch:
                 began = self._commit_began = time.perf_counter()
                 published = self._commit(batch)
                 took = time.perf_counter() - began
                 self._commit_began = 0.0
-                if took >= LONG:
+                if took >= LONG_COMMIT:
                     ended = SteadyClock.elapsed()
                     self.slow_commits.add(Gap(ended - int(took * MICROSECONDS), ended))
-                self._commit_time += (took - self._commit_time) * COMMIT_MEMORY
+                self._commit_time += (took - self._commit_time) * COMMIT_SMOOTHING
                 weighed = sum([call.weight for call in batch])
-                if weighed >= TELLING:
-                    self._step_time += (took / weighed - self._step_time) * COMMIT_MEMORY
+                if weighed >= STEP_TIME_WEIGHT_MIN:
+                    self._step_time += (took / weighed - self._step_time) * COMMIT_SMOOTHING
                 self.commit_seconds.add(took)
                 self.commit_calls.add(len(batch))
                 try:
@@ -301,7 +306,7 @@ class Writer:
     def _collect(self) -> list[_Call]:
         batch: list[_Call] = []
         taken = 0
-        while taken < BATCH_MAX and (call := self._line.take()) is not None:
+        while taken < BATCH_WEIGHT_MAX and (call := self._queue.take()) is not None:
             if call.future.done():
                 self._loop.call_soon_threadsafe(self._forget, call)
             else:
@@ -309,15 +314,15 @@ class Writer:
                 taken += call.weight
         return batch
 
-    def _commit(self, batch: list[_Call]) -> list[Published]:
-        for tries_left in reversed(range(TRIES)):
+    def _commit(self, batch: list[_Call]) -> list[JobEvent]:
+        for tries_left in reversed(range(COMMIT_TRIES)):
             for call in batch:
                 call.outcomes, call.failure = [], None
             try:
                 return self._transact(batch)
             except CommitFailed as failed:
                 assert isinstance(failed.__cause__, Exception)
-                self._uncertain |= {key for call in batch for step in call.steps for key in concerned(*step)}
+                self._uncertain |= {key for call in batch for step in call.steps for key in affected_keys(*step)}
                 return self._fail(batch, failed.__cause__)
             except DATABASE_ERRORS as error:
                 # Nothing is committed yet.
@@ -325,8 +330,8 @@ class Writer:
                     case Treatment.RETRY if tries_left:
                         pass
                     case Treatment.RECONNECT if tries_left:
-                        report(error)
-                        self._committed.forget()
+                        log_error(error)
+                        self._job_cache.forget()
                         self._store.disconnect()
                     case Treatment.BUG:
                         return self._part(batch, as_bug(error))
@@ -336,7 +341,7 @@ class Writer:
                 return self._part(batch, error)
         raise AssertionError("unreachable")
 
-    def _part(self, batch: list[_Call], error: Exception) -> list[Published]:
+    def _part(self, batch: list[_Call], error: Exception) -> list[JobEvent]:
         """One call that cannot be done must not take its neighbours with it: try them one by one."""
         if len(batch) == 1:
             batch[0].fail(error)
@@ -344,22 +349,22 @@ class Writer:
         log.warning("a commit of %d calls failed (%s); trying them one by one", len(batch), type(error).__name__)
         return [item for call in batch for item in self._commit([call])]
 
-    def _fail(self, batch: list[_Call], error: Exception) -> list[Published]:
+    def _fail(self, batch: list[_Call], error: Exception) -> list[JobEvent]:
         self.failures += 1
         failure = self.failure = as_job_error(error)
         if not self._store.engine.unusable:
-            report(error)
+            log_error(error)
         # Whether it was committed is not known.
-        self._committed.forget()
+        self._job_cache.forget()
         self._store.disconnect()
         for call in batch:
             call.fail(failure)
         return []
 
-    def _transact(self, batch: list[_Call]) -> list[Published]:
-        if not any(call.steps or call.chore for call in batch):
+    def _transact(self, batch: list[_Call]) -> list[JobEvent]:
+        if not any(call.steps or call.task for call in batch):
             return []
-        if self._store.engine.shared or any(call.chore for call in batch):
+        if self._store.engine.shared or any(call.task for call in batch):
             with self._store.transaction():
                 commit = self._work(batch)
                 changed = commit.changed()
@@ -372,44 +377,44 @@ class Writer:
             if not self._store.save_at_once(changed):
                 with self._store.transaction():
                     self._save(changed)
-        self._committed.note(changed)
+        self._job_cache.note(changed)
         self._totals.note(changed, commit.new_sessions)
-        if changed or any(call.chore for call in batch):
+        if changed or any(call.task for call in batch):
             # Any other commit would succeed on a full disk too.
             self.failure, self.succeeded_at = None, time.monotonic()
-        published = [_published(change) for change in changed if change.changed and not _passing(change)]
+        published = [_job_event(change) for change in changed if change.changed and not _is_invisible(change)]
         # The order in which a watch is taken up again.
         return sorted(published, key=attrgetter("update_time", "id", "session_hash"))
 
     def _save(self, changed: list[Change]) -> None:
         self._store.save(changed)
-        for write in self._beside:
+        for write in self._extra_writes:
             write(changed)
 
     def _work(self, batch: list[_Call]) -> Commit:
         # One moment a commit, and each later than the one before: a watch is taken up again by it.
         now = self._last_now = max(self._clock.now(), self._last_now + 1)
         steps = (call.steps for call in batch)
-        commit = Commit(self._store, self._committed, self._totals, self._rules, now, steps)
-        later = _Later()
+        commit = Commit(self._store, self._job_cache, self._totals, self._rules, now, steps)
+        later = _Deferred()
         for call in batch:
             if later.holds_back(call) or commit.must_wait(call.steps):
                 later.add(call)
                 continue
-            if call.lane is not None and call.lane.error is not None:
-                call.failure = call.lane.error
+            if call.order is not None and call.order.error is not None:
+                call.failure = call.order.error
                 continue
-            if call.chore is not None:
-                call.chore()
+            if call.task is not None:
+                call.task()
             call.outcomes = commit.apply(call.steps)
         if later.calls:
-            self._line.put_back(later.calls)
+            self._queue.put_back(later.calls)
             batch[:] = [call for call in batch if call not in later.calls]
         return commit
 
     # Back in the event loop.
 
-    def _deliver(self, batch: list[_Call], published: list[Published]) -> None:
+    def _deliver(self, batch: list[_Call], published: list[JobEvent]) -> None:
         if published:
             self._publish(published)
         for call in batch:
@@ -428,11 +433,11 @@ class Writer:
         self._room.set()
 
 
-def _published(change: Change) -> Published:
+def _job_event(change: Change) -> JobEvent:
     job = change.job
     return Removal(job.session_hash, job.id, job.update_time) if change.removed else job
 
 
-def _passing(change: Change) -> bool:
+def _is_invisible(change: Change) -> bool:
     """Whether a job came and went within one commit, so that nobody can have seen it."""
     return change.created and change.removed

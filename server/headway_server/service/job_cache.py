@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from headway_server.domain.change import Change
 from headway_server.domain.job import Job, Key, growth, weight
 
-SESSIONS = 4096
+SESSIONS_COUNTED = 4096
 """Sessions whose jobs are counted."""
 
 
-class Committed:
+class JobCache:
     """Holds jobs that take `room` bytes of memory together; 0 = holds nothing."""
 
     def __init__(self, room: int) -> None:
@@ -38,7 +38,7 @@ class Committed:
         """So many jobs the session has."""
         if self._room:
             self._counts[session_hash] = count
-            if len(self._counts) > SESSIONS:
+            if len(self._counts) > SESSIONS_COUNTED:
                 self._counts.popitem(last=False)
 
     def note(self, changes: Iterable[Change]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from headway_server.domain.commands import Action, Create
+from headway_server.domain.commands import Command, Create
 from headway_server.domain.errors import (
     Fault,
     InvalidRequest,
@@ -20,27 +20,27 @@ from headway_server.domain.limits import MICROSECONDS
 from headway_server.domain.report import RecordError
 from headway_server.resources.clock import Clock
 from headway_server.service.commit import Outcome, Step
-from headway_server.service.commit_writer import Lane, Writer
+from headway_server.service.commit_writer import CommitWriter, StreamOrder
 from headway_server.service.ids import Ids
-from headway_server.service.job_cache import Committed
+from headway_server.service.job_cache import JobCache
 from headway_server.service.sealed_tokens import Sealer
 from headway_server.service.session_watch import SessionWatches
-from headway_server.service.watch_hub import Hub, Seen, moment
-from headway_server.storage.listing import NEWEST, Filter, Position, Removal, position
+from headway_server.service.watch_hub import WatchHub, moment
+from headway_server.storage.listing import NEWEST, Filter, JobEvent, Position, Removal, position
 from headway_server.storage.read_pool import Readers
 from headway_server.storage.store import Store
 from headway_server.storage.writes import RECORD_ERRORS_KEPT
 
-WATCHED_PACE = MICROSECONDS // 4
+WATCHED_REPORT_INTERVAL = MICROSECONDS // 4
 """µs between the reports of a job that somebody looks at."""
 
-UNWATCHED_PACE = 2 * MICROSECONDS
+UNWATCHED_REPORT_INTERVAL = 2 * MICROSECONDS
 """µs between the reports of a job that nobody looks at."""
 
-SLOWEST_PACE = 30 * MICROSECONDS
+LONGEST_REPORT_INTERVAL = 30 * MICROSECONDS
 """µs between the reports of a job while the server is loaded to its limit."""
 
-PAGE_BYTES = 4 * 1024 * 1024
+LIST_PAGE_BYTES = 4 * 1024 * 1024
 """A page's jobs have no more text than this, or little more: about what an answer can hold."""
 
 
@@ -84,16 +84,16 @@ class Jobs:
     def __init__(
         self,
         store: Store,
-        committed: Committed,
+        job_cache: JobCache,
         readers: Readers,
-        writer: Writer,
-        hub: Hub,
+        writer: CommitWriter,
+        hub: WatchHub,
         clock: Clock,
         sealer: Sealer,
         longest_poll: int,
     ) -> None:
         self._store = store
-        self._committed = committed
+        self._job_cache = job_cache
         self._readers = readers
         self._writer = writer
         self._hub = hub
@@ -103,27 +103,27 @@ class Jobs:
         self._session_watches = SessionWatches(store, readers, hub, clock, sealer)
         self._ids = Ids(clock)
 
-    async def create(self, session_hash: str, job_id: str, action: Create, size: int) -> Job:
+    async def create(self, session_hash: str, job_id: str, command: Create, size: int) -> Job:
         """A new job, or the one that an earlier call with this id and these parameters made. `size` as for `apply`."""
-        return await self._writer.apply((session_hash, job_id or self._ids()), action, size)
+        return await self._writer.apply((session_hash, job_id or self._ids()), command, size)
 
-    async def apply(self, name: Name, action: Action, size: int) -> Job:
-        """Do something with a job; the job as this left it. `size` is the action's weight in bytes."""
-        return await self._writer.apply(await self.locate(name), action, size)
+    async def apply(self, name: Name, command: Command, size: int) -> Job:
+        """Do something with a job; the job as this left it. `size` is the command's weight in bytes."""
+        return await self._writer.apply(await self.locate(name), command, size)
 
     async def room(self) -> None:
         """Wait until reports can be taken."""
         await self._writer.room()
 
-    def report(self, steps: Sequence[Step], size: int, lane: Lane) -> "asyncio.Future[list[Outcome]]":
+    def report(self, steps: Sequence[Step], size: int, order: StreamOrder) -> "asyncio.Future[list[Outcome]]":
         """Apply reports, in their order and in one commit; what became of each. `size` is their weight in bytes."""
-        return self._writer.submit(steps, size, lane=lane)
+        return self._writer.submit(steps, size, order=order)
 
-    def pace(self, job: Job) -> int:
+    def report_interval(self, job: Job) -> int:
         """How long (µs) the worker of this job does well to wait before its next report."""
         watched = self._hub.watched((job.session_hash, job.id))
-        wanted = WATCHED_PACE if watched else UNWATCHED_PACE
-        pace = wanted + int((SLOWEST_PACE - wanted) * min(self._writer.load, 1))
+        wanted = WATCHED_REPORT_INTERVAL if watched else UNWATCHED_REPORT_INTERVAL
+        pace = wanted + int((LONGEST_REPORT_INTERVAL - wanted) * min(self._writer.load, 1))
         return min(pace, job.heartbeat_timeout // 3) if job.heartbeat_timeout else pace
 
     async def get(self, name: Name, after_revision: int = 0, wait: int = 0, connection: str = "") -> Job:
@@ -158,7 +158,7 @@ class Jobs:
             create_time, job_id, session_hash = given
             after = (int(create_time), str(job_id), str(session_hash))
         # One more than asked for, which shows whether the page is the last.
-        query = partial(self._store.listing.jobs, wanted, after, page_size + 1, room=PAGE_BYTES)
+        query = partial(self._store.listing.jobs, wanted, after, page_size + 1, room=LIST_PAGE_BYTES)
         found = await self._readers.list(wanted.session_hash or "-", lambda stop: query(stop=stop))
         jobs, end = found.jobs[:page_size], found.end
         if len(found.jobs) > page_size:
@@ -208,7 +208,7 @@ class Jobs:
 
     def watch_all(
         self, session_hash: str | None, resume_token: str, life: float, connection: str
-    ) -> AsyncGenerator[tuple[Seen, str], None]:
+    ) -> AsyncGenerator[tuple[JobEvent, str], None]:
         """The jobs of a session, or of all, as they are now or as they changed since the token; then every change;
         after `life` seconds StreamExpired.
 
@@ -225,7 +225,7 @@ class Jobs:
         return job, found
 
     async def _get(self, key: Key) -> Job:
-        held = self._committed.get(key)
+        held = self._job_cache.get(key)
         if held is not None:
             return held
         job = await self._readers.read(partial(self._store.get, key))
@@ -246,7 +246,7 @@ class Jobs:
         return sessions[0], job_id
 
 
-def _newer(seen: Seen, job: Job) -> Job:
+def _newer(seen: JobEvent, job: Job) -> Job:
     """The newer of the two. Raises JobNotFound if the job was removed."""
     if moment(seen) <= moment(job):
         return job

@@ -14,22 +14,22 @@ from headway_server.domain.errors import Fault, InvalidRequest, ResumeTokenExpir
 from headway_server.domain.job import Key
 from headway_server.resources.clock import Clock
 from headway_server.service.sealed_tokens import Sealer
-from headway_server.service.watch_hub import NEVER, Behind, Hub, Moment, Seen, SessionInbox, moment
-from headway_server.service.watch_positions import NOTHING, Known, Marks, SnapshotMarks, TimeMarks
-from headway_server.storage.listing import NEWEST, OLDEST, ROWS, Found, Position, Removal, position
+from headway_server.service.watch_hub import NEVER, Behind, Moment, SessionInbox, WatchHub, moment
+from headway_server.service.watch_positions import NOTHING_KNOWN, Known, Marks, SnapshotMarks, TimeMarks
+from headway_server.storage.listing import NEWEST, OLDEST, ROWS, Found, JobEvent, Position, Removal, position
 from headway_server.storage.read_pool import Readers, Stop
 from headway_server.storage.store import Store
 
-REMOVALS = 256
+REMOVALS_A_READ = 256
 """Removals that are read at once."""
 
-BOUNDARIES = 4
+BOUNDARIES_MAX = 4
 """So often a watch may break off before its walk is through, and be told nothing twice."""
 
-PUBLISHED_WITHIN = 0.02
+PUBLISH_TIME = 0.02
 """Seconds after which a change that is in the database was published, as a rule."""
 
-TOLD = 4096
+EARLY_EVENTS_MAX = 4096
 """Jobs told from the database ahead of their publication, of which a watch remembers that."""
 
 
@@ -57,7 +57,7 @@ class Progress:
         """The same, but up to this place all is `known`."""
         _, _, here = self.segment(place)
         boundaries = [(place, here), *[boundary for boundary in self.boundaries if boundary[0] < place]]
-        while len(boundaries) > BOUNDARIES:
+        while len(boundaries) > BOUNDARIES_MAX:
             # Better too little known than too much.
             known = min(known, boundaries.pop(0)[1])
         return Progress(removals, known, tuple(boundaries))
@@ -91,7 +91,7 @@ class _Page:
 class SessionWatches:
     """Watches of all jobs of a session, or of all sessions."""
 
-    def __init__(self, store: Store, readers: Readers, hub: Hub, clock: Clock, sealer: Sealer) -> None:
+    def __init__(self, store: Store, readers: Readers, hub: WatchHub, clock: Clock, sealer: Sealer) -> None:
         self._store = store
         self._readers = readers
         self._hub = hub
@@ -102,7 +102,7 @@ class SessionWatches:
 
     async def watch(
         self, session_hash: str | None, resume_token: str, life: float, connection: str
-    ) -> AsyncGenerator[tuple[Seen, str], None]:
+    ) -> AsyncGenerator[tuple[JobEvent, str], None]:
         """What the caller does not know yet, then every change, each with its resume token; after `life` seconds
         StreamExpired. Raises InvalidRequest and ResumeTokenExpired."""
         scope = session_hash or "-"
@@ -112,14 +112,14 @@ class SessionWatches:
             walk = _Walk(marks, resumed)
             while True:
                 try:
-                    seen = inbox.take()
+                    event = inbox.take()
                 except Behind:
                     inbox.skip()
                     walk.begin_again()
                     continue
-                if seen is not None:
-                    if walk.is_news(seen):
-                        yield seen, self._token(scope, walk)
+                if event is not None:
+                    if walk.is_news(event):
+                        yield event, self._token(scope, walk)
                     continue
                 walk.nothing_waits()
                 if walk.done:
@@ -128,8 +128,8 @@ class SessionWatches:
                 with self._hub.room(session_hash) as room:
                     page = await self._readers.snapshot(connection, self._page(session_hash, walk, room))
                     await self._published(page)
-                    for seen in walk.pass_over(page, inbox):
-                        yield seen, self._token(scope, walk)
+                    for event in walk.pass_over(page, inbox):
+                        yield event, self._token(scope, walk)
 
     def _marks(self, session_hash: str | None) -> Marks:
         if self._store.engine.shared:
@@ -171,12 +171,12 @@ class SessionWatches:
         def read(stop: Stop) -> _Page:
             removals: list[Removal] = []
             if wants_removals:
-                removals = listing.removals(session_hash, removals_after, REMOVALS, removals_unseen_by)
+                removals = listing.removals(session_hash, removals_after, REMOVALS_A_READ, removals_unseen_by)
             found = Found([], after)
-            if len(removals) < REMOVALS:
+            if len(removals) < REMOVALS_A_READ:
                 found = listing.jobs(wanted, after, ROWS, until=until, room=room, stop=stop)
-            changed: list[Seen] = [*removals, *found.jobs]
-            return _Page(removals, found, max([seen.update_time for seen in changed], default=0))
+            changed: list[JobEvent] = [*removals, *found.jobs]
+            return _Page(removals, found, max([event.update_time for event in changed], default=0))
 
         return read
 
@@ -187,7 +187,7 @@ class SessionWatches:
         for _ in range(20):
             if page.newest <= max(self._hub.settled, self._unpublished):
                 return
-            await asyncio.sleep(PUBLISHED_WITHIN / 20)
+            await asyncio.sleep(PUBLISH_TIME / 20)
         self._unpublished = page.newest
 
 
@@ -202,7 +202,7 @@ class _Walk:
         """Whether removals from before the watch were told; to who begins anew they say nothing."""
         self._live = marks.published()
         """What is known of the jobs that were passed."""
-        self._before = resumed or Progress(self._live, NOTHING)
+        self._before = resumed or Progress(self._live, NOTHING_KNOWN)
         """What was known when the walk began."""
         self._place = NEWEST
         """All before and at this place was passed."""
@@ -214,7 +214,7 @@ class _Walk:
         self.removals = self._before.removals
         """What is known of removals."""
         self.removals_unseen_by = self.marks.wanted(self.removals).unseen_by
-        self.removals_place: Position = NOTHING if self.removals_unseen_by else self.removals
+        self.removals_place: Position = NOTHING_KNOWN if self.removals_unseen_by else self.removals
         """All removals up to this place were passed, by (remove_time, id, session_hash)."""
 
     def progress(self) -> Progress:
@@ -243,20 +243,20 @@ class _Walk:
             reached = self.marks.reached()
             self._told = {key: told for key, told in self._told.items() if told[1] > reached}
 
-    def is_news(self, seen: Seen) -> bool:
+    def is_news(self, event: JobEvent) -> bool:
         """Whether to tell this change."""
-        self._advance(self.marks.of(seen))
-        if not self._passed(seen):
+        self._advance(self.marks.of(event))
+        if not self._passed(event):
             # The walk will come to it.
             return False
-        return not self._told or moment(seen) > self._told.get((seen.session_hash, seen.id), (NEVER, 0))[0]
+        return not self._told or moment(event) > self._told.get((event.session_hash, event.id), (NEVER, 0))[0]
 
-    def _passed(self, seen: Seen) -> bool:
-        if isinstance(seen, Removal):
+    def _passed(self, event: JobEvent) -> bool:
+        if isinstance(event, Removal):
             return self.removals_passed
-        return self.done or position(seen) >= self._place
+        return self.done or position(event) >= self._place
 
-    def pass_over(self, page: _Page, inbox: SessionInbox) -> Iterator[Seen]:
+    def pass_over(self, page: _Page, inbox: SessionInbox) -> Iterator[JobEvent]:
         """What to tell of a page that was read. The page is used up."""
         _, until, known = self.segment()
         gone: dict[Key, Moment] = {}
@@ -268,7 +268,7 @@ class _Walk:
             if not self.marks.is_known(removal, self._live):
                 self._remember(removal)
             yield removal
-        if len(page.removals) < REMOVALS and not self.removals_passed:
+        if len(page.removals) < REMOVALS_A_READ and not self.removals_passed:
             self.removals_passed = True
             self.removals = max(self.removals, self._live)
         page.found.jobs.reverse()
@@ -290,7 +290,7 @@ class _Walk:
         if self.removals_passed:
             self.removals = max(self.removals, self._live)
 
-    def _remember(self, seen: Seen) -> None:
-        if len(self._told) >= TOLD:
+    def _remember(self, event: JobEvent) -> None:
+        if len(self._told) >= EARLY_EVENTS_MAX:
             self._told.clear()
-        self._told[seen.session_hash, seen.id] = moment(seen), self.marks.due(seen)
+        self._told[event.session_hash, event.id] = moment(event), self.marks.due(event)

@@ -15,33 +15,33 @@ from headway_server.domain.errors import DatabaseUnavailable, JobError
 from headway_server.domain.gaps import Gap
 from headway_server.domain.limits import MICROSECONDS
 from headway_server.resources.clock import Clock, SteadyClock
-from headway_server.service.commit_writer import Writer
-from headway_server.service.job_events import tell
+from headway_server.service.commit_writer import CommitWriter
+from headway_server.service.job_events import publish_states
 from headway_server.service.other_servers import OtherServers
-from headway_server.service.watch_hub import Hub
+from headway_server.service.watch_hub import WatchHub
 from headway_server.storage.read_pool import ANSWER_TIMEOUT, Readers, within_timeout
 from headway_server.storage.server_facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
 from headway_server.storage.store import Store
 
-INTERVAL = 1.0
+SWEEP_INTERVAL = 1.0
 """Seconds between two sweeps."""
 
-LATE = 3 * MICROSECONDS
+LATE_ROUND_MIN = 3 * MICROSECONDS
 """A round later than this (µs) means that this server could not listen for a while."""
 
 PROBE_INTERVAL = 3.0
 """Seconds without a commit after which one is tried: with the interval of the sweep, a fault is noticed within 5 s."""
 
-ROUND = 2.0
+SWEEP_TIME_MAX = 2.0
 """Seconds after which a sweep with a backlog lets other work pass."""
 
-RULES_ROUND = 0.25
+RULES_TIME_MAX = 0.25
 """Seconds of each round in which jobs are made to follow rules that have changed."""
 
 RULES_BATCH = 50
 """Jobs in one commit that makes them follow rules that have changed: their whole rows are written."""
 
-BATCH = 200
+SWEEP_BATCH = 200
 """Jobs in one commit of the sweep: few enough that no report waits for them."""
 
 REMOVALS_KEPT = 86_400 * MICROSECONDS
@@ -50,15 +50,15 @@ REMOVALS_KEPT = 86_400 * MICROSECONDS
 log = logging.getLogger(__name__)
 
 
-class Upkeep:
+class Sweeper:
     """Sweeps jobs whose time has come."""
 
     def __init__(
         self,
         store: Store,
         readers: Readers,
-        writer: Writer,
-        hub: Hub,
+        writer: CommitWriter,
+        hub: WatchHub,
         clock: Clock,
         rules: Rules,
         others: OtherServers | None,
@@ -84,24 +84,24 @@ class Upkeep:
         # A commit may be under way, and take long: it is known as a gap only in the next round.
         heard_until = now if self._others is None else min(self._others.heard_until, now)
         tick = Tick(self._listening_since, heard_until, self._gaps(now))
-        end = asyncio.get_running_loop().time() + ROUND
-        while due := await within_timeout(self._readers.sweep(partial(self._store.due, now, BATCH))):
+        end = asyncio.get_running_loop().time() + SWEEP_TIME_MAX
+        while due := await within_timeout(self._readers.sweep(partial(self._store.due, now, SWEEP_BATCH))):
             outcomes = await within_timeout(self._writer.submit([(key, tick) for key in due], urgent=True))
-            if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
+            if len(due) < SWEEP_BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
                 break
             if asyncio.get_running_loop().time() > end:
                 # A backlog: the next round goes on, and news from other servers has its turn before.
                 break
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
-            await within_timeout(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
+            await within_timeout(self._writer.run_task(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
         await self._apply_rules(tick)
         # Whether these were committed was not known, and so nobody was told.
-        await tell(self._store, self._readers.sweep, self._hub, self._writer.take_uncertain())
+        await publish_states(self._store, self._readers.sweep, self._hub, self._writer.take_uncertain())
 
     async def _apply_rules(self, tick: Tick) -> None:
         """Let jobs follow rules that have changed since the last start, some of them in each commit."""
-        end = asyncio.get_running_loop().time() + RULES_ROUND
+        end = asyncio.get_running_loop().time() + RULES_TIME_MAX
         while not self._rules_applied:
             last = await within_timeout(self._readers.sweep(partial(rules_applied, self._store, self._rules)))
             if last is None:
@@ -110,7 +110,7 @@ class Upkeep:
             keys = await within_timeout(self._readers.sweep(partial(self._store.keys_after, last, RULES_BATCH)))
             await within_timeout(self._writer.submit([(key, tick) for key in keys], urgent=True))
             note = partial(note_applied, self._store, self._rules, keys[-1] if keys else None)
-            await within_timeout(self._writer.chore(note))
+            await within_timeout(self._writer.run_task(note))
             if asyncio.get_running_loop().time() > end:
                 return
 
@@ -121,10 +121,10 @@ class Upkeep:
         silence = time.monotonic() - self._writer.succeeded_at
         failing = self._writer.failure is not None or self._store.engine.unusable
         if failing or silence >= PROBE_INTERVAL or now - self._time_noted >= NOTE_INTERVAL:
-            await within_timeout(self._writer.chore(partial(note_time, self._store, now)))
+            await within_timeout(self._writer.run_task(partial(note_time, self._store, now)))
             self._time_noted = now
 
-    def deaf_until_now(self) -> None:
+    def restart_timeouts(self) -> None:
         """Nobody could be heard until now: grant every worker its full timeout from here."""
         self._listening_since = self._clock.now()
 
@@ -132,14 +132,14 @@ class Upkeep:
         """Sweep for ever; `ready` is told after each round why the database does not do its work, or None."""
         while True:
             before = SteadyClock.elapsed()
-            await asyncio.sleep(INTERVAL)
-            if SteadyClock.elapsed() - before > LATE:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            if SteadyClock.elapsed() - before > LATE_ROUND_MIN:
                 # This process was stopped, or the machine slept.
-                self.deaf_until_now()
+                self.restart_timeouts()
             trouble = await self._round()
             if trouble is not None:
                 # Reports were refused meanwhile.
-                self.deaf_until_now()
+                self.restart_timeouts()
             self._tell(trouble)
             await ready(trouble)
 
@@ -149,7 +149,7 @@ class Upkeep:
             # First: that time passes may not count while nobody can write.
             await self.probe()
             if self._others is not None:
-                await self._others.meet()
+                await self._others.exchange()
             await self.sweep()
         except TimeoutError:
             self._readers.give_up()

@@ -12,7 +12,7 @@ from headway_server.domain.change import Change
 from headway_server.domain.errors import JobError, ServerJobsLimit, ServerSessionsLimit
 from headway_server.domain.limits import Limits
 
-INTERVAL = 60.0
+COUNT_INTERVAL = 60.0
 """Seconds between two counts: each reads an index from end to end."""
 
 
@@ -37,7 +37,7 @@ class Totals:
         while True:
             with suppress(JobError):
                 await self.recount(count)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(COUNT_INTERVAL)
 
     def check(self, new_jobs: int, new_sessions: int) -> None:
         """Raise ServerJobsLimit or ServerSessionsLimit if so many more may not be stored."""

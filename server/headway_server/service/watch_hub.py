@@ -16,15 +16,13 @@ from headway_server.domain.job import Job, Key, weight
 from headway_server.domain.limits import INT64_MAX, Limits
 from headway_server.resources.budget import Budget, Share
 from headway_server.storage.change_log import Snapshot
-from headway_server.storage.listing import Removal
+from headway_server.storage.listing import JobEvent, Removal
 
-ENTRY_BYTES = 512
+CHANNEL_ENTRY_BYTES = 512
 """What a change takes in a channel beside the job."""
 
-PAGE_BYTES = 64 * 1024
+WATCH_PAGE_BYTES = 64 * 1024
 """What a watch may hold of a page that it reads from the database."""
-
-Seen = Job | Removal
 
 ALL = None
 """In the place of a session: all sessions."""
@@ -34,9 +32,9 @@ Moment = tuple[int, int]
 NEVER: Moment = (0, 0)
 
 
-def moment(seen: Seen) -> Moment:
-    """Orders what is seen of one id: states by time and revision, a removal behind all that it removed."""
-    return (seen.update_time, seen.revision if isinstance(seen, Job) else INT64_MAX)
+def moment(event: JobEvent) -> Moment:
+    """Orders the events of one job id: states by time and revision, a removal behind all that it removed."""
+    return (event.update_time, event.revision if isinstance(event, Job) else INT64_MAX)
 
 
 class Behind(Exception):
@@ -76,19 +74,19 @@ class JobInbox(Inbox):
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: dict[type[Seen], Seen] = {}
+        self._waiting: dict[type[JobEvent], JobEvent] = {}
 
-    def put(self, seen: Seen) -> None:
+    def put(self, event: JobEvent) -> None:
         """Take a state in."""
         waiting = self._waiting.pop(Job, None)
-        if waiting is not None and moment(waiting) > moment(seen):
-            seen = waiting
+        if waiting is not None and moment(waiting) > moment(event):
+            event = waiting
         # A job that is created anew stands behind its removal, not in its place.
-        self._waiting.pop(type(seen), None)
-        self._waiting[type(seen)] = seen
+        self._waiting.pop(type(event), None)
+        self._waiting[type(event)] = event
         self.wake()
 
-    async def get(self) -> Seen:
+    async def get(self) -> JobEvent:
         """The next state; waits for it. Raises what `fail` was given."""
         self.check()
         while not self._waiting:
@@ -113,19 +111,19 @@ class Channel:
         self._budget = budget
         self._numbers: list[int] = []
         """Of all changes since the last time that it was emptied; some were superseded."""
-        self._changes: OrderedDict[int, tuple[Seen, int]] = OrderedDict()
+        self._changes: OrderedDict[int, tuple[JobEvent, int]] = OrderedDict()
         """By their numbers, with their weights; oldest first."""
-        self._latest: dict[tuple[type[Seen], Key], int] = {}
+        self._latest: dict[tuple[type[JobEvent], Key], int] = {}
         self._behind = 0
         """Watchers that have not taken the last change."""
         self._recent: dict[Key, Moment] | None = {} if looked_up else None
         """What was put since the last look but one."""
         self._before_look: dict[Key, Moment] = {}
 
-    def put(self, seen: Seen) -> None:
+    def put(self, event: JobEvent) -> None:
         """Hold a change for all watchers, in the place of what it supersedes."""
-        key = (seen.session_hash, seen.id)
-        now = moment(seen)
+        key = (event.session_hash, event.id)
+        now = moment(event)
         if self._recent is not None:
             if now <= max(self._recent.get(key, NEVER), self._before_look.get(key, NEVER)):
                 return
@@ -136,16 +134,16 @@ class Channel:
                 return
             self._drop(waiting)
         # A job that is created anew stands behind its removal, not in its place.
-        if isinstance(seen, Removal) and (Removal, key) in self._latest:
+        if isinstance(event, Removal) and (Removal, key) in self._latest:
             self._drop(self._latest[Removal, key])
         self.head += 1
         self._behind = len(self.watchers)
-        self._hold(seen)
+        self._hold(event)
         for inbox in self.watchers:
             inbox.wake()
 
-    def _hold(self, seen: Seen) -> None:
-        size = ENTRY_BYTES + (weight(seen) if isinstance(seen, Job) else 0)
+    def _hold(self, event: JobEvent) -> None:
+        size = CHANNEL_ENTRY_BYTES + (weight(event) if isinstance(event, Job) else 0)
         while self._changes and not self._budget.allows(self._holder, size):
             self.dropped = next(iter(self._changes))
             self._drop(self.dropped)
@@ -154,17 +152,17 @@ class Channel:
             return
         self._budget.take(self._holder, size)
         self._numbers.append(self.head)
-        self._changes[self.head] = seen, size
-        self._latest[type(seen), (seen.session_hash, seen.id)] = self.head
+        self._changes[self.head] = event, size
+        self._latest[type(event), (event.session_hash, event.id)] = self.head
 
     def _drop(self, number: int) -> None:
-        seen, size = self._changes.pop(number)
-        del self._latest[type(seen), (seen.session_hash, seen.id)]
+        event, size = self._changes.pop(number)
+        del self._latest[type(event), (event.session_hash, event.id)]
         self._budget.give_back(self._holder, size)
         if len(self._numbers) > 2 * len(self._changes) + 64:
             self._numbers = list(self._changes)
 
-    def after(self, number: int) -> tuple[Seen, int] | None:
+    def after(self, number: int) -> tuple[JobEvent, int] | None:
         """The first change behind that number, with its own; None if it was the last. Raises Behind."""
         if number < self.dropped:
             raise Behind
@@ -174,11 +172,11 @@ class Channel:
                 return self._changes[found][0], found
         return None
 
-    def holds(self, seen: Seen, after: int) -> bool:
+    def holds(self, event: JobEvent, after: int) -> bool:
         """Whether this, or something newer of the same job, waits behind that number."""
-        key = (seen.session_hash, seen.id)
+        key = (event.session_hash, event.id)
         numbers = [self._latest[kind, key] for kind in (Job, Removal) if (kind, key) in self._latest]
-        return any(number > after and moment(self._changes[number][0]) >= moment(seen) for number in numbers)
+        return any(number > after and moment(self._changes[number][0]) >= moment(event) for number in numbers)
 
     def caught_up(self) -> None:
         """A watcher that was behind has taken the last change, or has left."""
@@ -208,7 +206,7 @@ class SessionInbox(Inbox):
         self._channel = channel
         self._taken = channel.head
 
-    def take(self) -> Seen | None:
+    def take(self) -> JobEvent | None:
         """The next change, or None if there is none now. Raises Behind, and what `fail` was given."""
         self.check()
         if self._taken == self._channel.head:
@@ -217,10 +215,10 @@ class SessionInbox(Inbox):
         if found is None:
             self.skip()
             return None
-        seen, self._taken = found
+        event, self._taken = found
         if self._taken == self._channel.head:
             self._channel.caught_up()
-        return seen
+        return event
 
     def skip(self) -> None:
         """Leave out what waits."""
@@ -228,12 +226,12 @@ class SessionInbox(Inbox):
             self._taken = self._channel.head
             self._channel.caught_up()
 
-    def holds(self, seen: Seen) -> bool:
+    def holds(self, event: JobEvent) -> bool:
         """Whether this, or something newer of the same job, will be taken yet."""
-        return self._channel.holds(seen, self._taken)
+        return self._channel.holds(event, self._taken)
 
 
-class Hub:
+class WatchHub:
     """Everybody who watches at this server. `now` (µs): nothing that is in the database was written later. `snapshot`:
     what was visible then, where other servers write to it too; else None."""
 
@@ -252,14 +250,14 @@ class Hub:
         self._watches = Budget(limits.watches, WatchesLimit)
         self._closed = False
 
-    def publish(self, changes: Sequence[Seen]) -> None:
+    def publish(self, changes: Sequence[JobEvent]) -> None:
         """Hand on what a commit changed, in the order of its changes."""
-        for seen in changes:
-            for inbox in self._jobs.get((seen.session_hash, seen.id), ()):
-                inbox.put(seen)
-            for session_hash in (seen.session_hash, ALL):
+        for event in changes:
+            for inbox in self._jobs.get((event.session_hash, event.id), ()):
+                inbox.put(event)
+            for session_hash in (event.session_hash, ALL):
                 if session_hash in self._channels:
-                    self._channels[session_hash].put(seen)
+                    self._channels[session_hash].put(event)
         if self.snapshot is None and changes:
             self.settled = max(self.settled, changes[-1].update_time)
 
@@ -270,7 +268,7 @@ class Hub:
         for channel in self._channels.values():
             channel.looked()
 
-    def lost_track(self) -> None:
+    def restart_watches(self) -> None:
         """Some of what other servers wrote cannot be found any more: let all watchers begin again."""
         self._fail(StreamExpired())
 
@@ -325,11 +323,11 @@ class Hub:
         """How many bytes of a page a watch of this session may hold until the end of the block; it takes a single job
         whatever that says."""
         holder = _holder(session_hash)
-        if not self._budget.allows(holder, PAGE_BYTES):
+        if not self._budget.allows(holder, WATCH_PAGE_BYTES):
             yield 0
             return
-        with Share(self._budget, holder, PAGE_BYTES):
-            yield PAGE_BYTES
+        with Share(self._budget, holder, WATCH_PAGE_BYTES):
+            yield WATCH_PAGE_BYTES
 
     @contextmanager
     def _counted(self, session_hash: str | None, inbox: Inbox, life: float, connection: str) -> Iterator[None]:

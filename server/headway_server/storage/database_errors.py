@@ -16,7 +16,7 @@ import peewee
 
 from headway_server.domain.errors import DatabaseUnavailable, JobError, StorageFull
 
-REPORT_INTERVAL = 10.0
+ERROR_LOG_INTERVAL = 10.0
 """Seconds within which the log names the same error once: a database that is away fails thousands of calls."""
 
 NO_DESCRIPTOR = (
@@ -228,7 +228,7 @@ def _code(found: Exception) -> str | int | None:
     return first if isinstance(first, int) else None
 
 
-class Reports:
+class ErrorLog:
     """Names each error in the log once in a while, with how often it was met since."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -239,16 +239,16 @@ class Reports:
     def add(self, error: Exception) -> None:
         text, now = name(error), self._clock()
         with self._lock:
-            last, count = self._since.get(text, (now - REPORT_INTERVAL, 0))
-            if now - last < REPORT_INTERVAL:
+            last, count = self._since.get(text, (now - ERROR_LOG_INTERVAL, 0))
+            if now - last < ERROR_LOG_INTERVAL:
                 self._since[text] = (last, count + 1)
                 return
             # The others are old news: what is held stays small.
-            self._since = {t: (at, n) for t, (at, n) in self._since.items() if now - at < REPORT_INTERVAL}
+            self._since = {t: (at, n) for t, (at, n) in self._since.items() if now - at < ERROR_LOG_INTERVAL}
             self._since[text] = (now, 0)
         again = f" ({count} more of these since the last line)" if count else ""
         log.warning("the database failed: %s%s", text, again)
 
 
-report = Reports().add
+log_error = ErrorLog().add
 """Name a database's error in the log, once in a while."""

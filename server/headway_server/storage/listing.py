@@ -73,6 +73,10 @@ class Removal:
     update_time: int
 
 
+JobEvent = Job | Removal
+"""A committed change of a job, as watchers get it: its new state, or its removal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a scan found until it stopped."""

@@ -48,7 +48,7 @@ class JobRow(_Table):
     progress = BigIntegerField()
     """Sum of parts. By reports that name an amount."""
     counters = TextField()
-    """JSON object: name to tally. By reports."""
+    """JSON object: name to statistics. By reports."""
     error_count = BigIntegerField()
     """How many record errors were ever reported. By reports."""
     error = TextField(null=True)
@@ -193,7 +193,7 @@ class RemovedRow(_Table):
         )
 
 
-class NoticeRow(_Table):
+class WebhookRow(_Table):
     """A notice that waits to be delivered to one receiver. Gone once it was, or was given up."""
 
     endpoint = CharField(32)
@@ -263,7 +263,7 @@ TABLES: tuple[type[Model], ...] = (
     ResultsRow,
     RecordErrorRow,
     RemovedRow,
-    NoticeRow,
+    WebhookRow,
     ChangeLogRow,
     ServerRow,
     FactRow,

@@ -78,7 +78,7 @@ OWN_SESSION = (
     "locks; connect directly, or use its session mode"
 )
 
-MARK = "headway.connection"
+CONNECTION_MARK = "headway.connection"
 """A setting of our own that tells one session from another."""
 
 
@@ -162,15 +162,15 @@ class Database(peewee.PostgresqlDatabase):
         """Set what the server relies on, and read it back in another transaction: a pooler may drop it, or give this
         connection's session to others. Raises UnsafeConnection."""
         mark = secrets.token_hex(8)
-        values = {**SETTINGS, MARK: mark}
+        values = {**SETTINGS, CONNECTION_MARK: mark}
         connection.execute(
             f"SELECT {', '.join(['set_config(%s, %s, false)'] * len(values))}, {SET_DURABLE}",
             [part for item in values.items() for part in item],
         )
         # A pooler gives a session that is idle to whoever comes next.
         with psycopg.connect(self._conninfo, autocommit=True) as another:
-            ((others_mark,),) = another.execute("SELECT current_setting(%s, true)", (MARK,))
-        names = [*REQUIRED, MARK]
+            ((others_mark,),) = another.execute("SELECT current_setting(%s, true)", (CONNECTION_MARK,))
+        names = [*REQUIRED, CONNECTION_MARK]
         ((*found, found_mark),) = connection.execute(
             f"SELECT {', '.join(['current_setting(%s, true)'] * len(names))}", names
         )

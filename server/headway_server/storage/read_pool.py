@@ -16,7 +16,14 @@ from typing import Any, Generic, TypeVar  # futures of any result wait here
 from headway_server.domain.errors import DatabaseUnavailable, Overloaded, ShuttingDown
 from headway_server.resources.budget import Budget, Share
 from headway_server.resources.turns import Turns
-from headway_server.storage.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
+from headway_server.storage.database_errors import (
+    DATABASE_ERRORS,
+    Treatment,
+    as_bug,
+    as_job_error,
+    log_error,
+    treatment,
+)
 from headway_server.storage.store import Store
 
 READ_THREADS = 4
@@ -40,7 +47,7 @@ LIST_TIME = 0.25
 LIST_STATEMENT_TIMEOUT = 5_000
 """Milliseconds that one statement of a list may take; it looks through few enough rows for a hundredth of that."""
 
-TRIES = 2
+READ_TRIES = 2
 """So often a read is tried that met an error which a new connection may not meet."""
 
 ANSWER_TIMEOUT = 4.0
@@ -68,11 +75,11 @@ class _Read(Generic[T]):
             self._error = error
 
     def _attempt(self, store: Store) -> T:
-        for tries_left in reversed(range(TRIES)):
+        for tries_left in reversed(range(READ_TRIES)):
             try:
                 return self._query()
             except DATABASE_ERRORS as error:
-                report(error)
+                log_error(error)
                 store.disconnect()
                 match treatment(error):
                     case Treatment.BUG:

@@ -33,7 +33,7 @@ GAPS = "gaps"
 NOTE_INTERVAL = 60 * MICROSECONDS
 """How often (µs) the time is noted."""
 
-GAP_MIN = 86_400 * MICROSECONDS
+DOWNTIME_MIN = 86_400 * MICROSECONDS
 """A shorter time (µs) without a server is not worth remembering: no retention that matters is that short."""
 
 GAPS_MAX = 100
@@ -42,7 +42,7 @@ GAPS_MAX = 100
 CATCH_UP_MAX = 86_400 * MICROSECONDS
 """A clock that is further (µs) behind the database is taken for a wrong one, and not waited for."""
 
-BATCH = 200
+CORRECTION_BATCH = 200
 """Jobs whose times are corrected in one commit."""
 
 log = logging.getLogger(__name__)
@@ -77,12 +77,12 @@ def start(store: Store, now: int) -> Start:
     known = max([known, *(latest + 1 for latest in store.latest_times() if latest)])
     gaps = tuple(Gap(*pair) for pair in json.loads(store.fact(GAPS) or "[]"))
     if now >= known:
-        if known and now - known >= GAP_MIN:
+        if known and now - known >= DOWNTIME_MIN:
             gaps = (*gaps, Gap(known, now))[-GAPS_MAX:]
             _remember(store, gaps, now)
             log.warning(
                 "no server ran for %.1f days, or the clock is wrong: ended jobs are kept that much longer",
-                gaps[-1].length / GAP_MIN,
+                gaps[-1].length / DOWNTIME_MIN,
             )
         return Start(now, gaps=gaps)
     if gaps and gaps[-1].start <= now < gaps[-1].end:
@@ -110,9 +110,9 @@ def _remember(store: Store, gaps: tuple[Gap, ...], now: int) -> None:
 def _correct(store: Store, now: int) -> int:
     """Let nothing stored be later than `now`; how many jobs were."""
     keys = store.later_than(now)
-    for start in range(0, len(keys), BATCH):
+    for start in range(0, len(keys), CORRECTION_BATCH):
         with store.transaction():
-            jobs = store.load(keys[start : start + BATCH]).values()
+            jobs = store.load(keys[start : start + CORRECTION_BATCH]).values()
             store.save([Change(no_later_than(job, now), rewritten=True) for job in jobs])
     with store.transaction():
         store.bring_back(now)

@@ -23,25 +23,20 @@ from headway_server.storage.change_log import Snapshot, current_snapshot
 from headway_server.storage.compiled_sql import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
 from headway_server.storage.database import Engine
 from headway_server.storage.database_errors import DATABASE_ERRORS
-from headway_server.storage.listing import Listing, Removal
+from headway_server.storage.listing import JobEvent, Listing, Removal
 from headway_server.storage.models import (
     FactRow,
     JobRow,
-    NoticeRow,
     OpenKeyRow,
     RecordErrorRow,
     RemovedRow,
     ResultsRow,
     VariablesRow,
+    WebhookRow,
 )
 from headway_server.storage.writes import Writes
 
 KEYS_A_QUERY = 128
-
-NO_DESCRIPTOR = (
-    "The server can open no further file: it has as many connections and files open as its system allows. "
-    "Try again; its operator must raise that limit (ulimit -n)."
-)
 
 REMOVALS_FORGOTTEN = "removals_forgotten"
 """The fact that says up to which time (µs) removals may have been forgotten."""
@@ -166,7 +161,7 @@ class Store:
     def bring_back(self, now: int) -> None:
         """Set to `now` (µs) what is stored with later times, but for what `save` stores; the transaction is the
         caller's."""
-        for column in (JobRow.create_time, RemovedRow.remove_time, NoticeRow.create_time, NoticeRow.next_time):
+        for column in (JobRow.create_time, RemovedRow.remove_time, WebhookRow.create_time, WebhookRow.next_time):
             self.database.execute(column.model.update({column: now}).where(column > now))
         if self.removals_forgotten() > now:
             self.remember(REMOVALS_FORGOTTEN, str(now))
@@ -249,7 +244,7 @@ class Store:
             return rows.from_row(row)
         return None
 
-    def states_of(self, keys: Sequence[Key]) -> list[Job | Removal]:
+    def states_of(self, keys: Sequence[Key]) -> list[JobEvent]:
         """What became of these jobs, at most KEYS_A_QUERY: removals, then the jobs that are there."""
         padded = to_power_of_two(keys)
         parameters = [part for key in padded for part in key]

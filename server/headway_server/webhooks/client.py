@@ -19,7 +19,7 @@ import h11
 from headway_server.webhooks.address_policy import may_reach
 from headway_server.webhooks.dns import LOOKUP_TIMEOUT, Lookup
 
-TIMEOUT = 15.0
+RESPONSE_TIMEOUT = 15.0
 """Seconds from the look-up to the end of the answer's head."""
 
 CONNECT_TIMEOUT = 10.0
@@ -38,55 +38,55 @@ BODY_BYTES_MAX = 16 * 1024
 BODY_TIMEOUT = 1.0
 """Seconds for that."""
 
-SENDING_MAX = TIMEOUT + BODY_TIMEOUT
+SEND_TIME_MAX = RESPONSE_TIMEOUT + BODY_TIMEOUT
 """Seconds that a POST takes at most."""
 
-CHUNK = 4096
+READ_BYTES = 4096
 
-PORTS = {"https": 443, "http": 80}
+DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """Nothing came back; the message says why in a few words, none of them the receiver's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     retry_after: str
     """The header Retry-After, or ""."""
 
 
-class Poster:
+class WebhookClient:
     """Posts to one receiver. `private`: it may be on this machine or its own network."""
 
     def __init__(self, url: str, tls: ssl.SSLContext, *, private: bool) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
-        self._port = parts.port or PORTS[parts.scheme]
+        self._port = parts.port or DEFAULT_PORTS[parts.scheme]
         self._authority = parts.netloc
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._tls = tls if parts.scheme == "https" else None
         self._private = private
         self._lookup = Lookup(self._host, self._port)
 
-    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """What the receiver answers. Raises NoAnswer."""
+    async def post(self, headers: Mapping[str, str], body: bytes) -> Response:
+        """What the receiver answers. Raises NoResponse."""
         try:
             return await self._post(headers, body)
         except TimeoutError:
-            raise NoAnswer(f"no answer within {TIMEOUT:g} s") from None
+            raise NoResponse(f"no answer within {RESPONSE_TIMEOUT:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            raise NoAnswer(f"its certificate is not valid: {error.verify_message}") from None
+            raise NoResponse(f"its certificate is not valid: {error.verify_message}") from None
         except ssl.SSLError:
-            raise NoAnswer("it does not speak TLS as it should") from None
+            raise NoResponse("it does not speak TLS as it should") from None
         except h11.ProtocolError:
-            raise NoAnswer("it does not speak HTTP as it should") from None
+            raise NoResponse("it does not speak HTTP as it should") from None
         except OSError as error:
-            raise NoAnswer(f"no connection: {error.strerror or type(error).__name__}") from None
+            raise NoResponse(f"no connection: {error.strerror or type(error).__name__}") from None
 
-    async def _post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        async with asyncio.timeout(TIMEOUT) as limit:
+    async def _post(self, headers: Mapping[str, str], body: bytes) -> Response:
+        async with asyncio.timeout(RESPONSE_TIMEOUT) as limit:
             reader, writer = await self._connect()
             try:
                 head = h11.Request(
@@ -126,11 +126,11 @@ class Poster:
                     return await asyncio.open_connection(address, self._port, ssl=self._tls, server_hostname=name)
             except TimeoutError:
                 if left == 1:
-                    raise NoAnswer(f"no connection within {CONNECT_TIMEOUT:g} s") from None
+                    raise NoResponse(f"no connection within {CONNECT_TIMEOUT:g} s") from None
             except OSError:
                 if left == 1:
                     raise
-        raise NoAnswer("its name stands for no address that notices may be sent to")
+        raise NoResponse("its name stands for no address that webhooks may be sent to")
 
     async def _addresses(self) -> list[str]:
         """Those of the host's addresses that something may be sent to."""
@@ -144,22 +144,22 @@ class Poster:
         try:
             return await self._lookup.addresses()
         except TimeoutError:
-            raise NoAnswer(f"its name could not be looked up within {LOOKUP_TIMEOUT:g} s") from None
+            raise NoResponse(f"its name could not be looked up within {LOOKUP_TIMEOUT:g} s") from None
         except (socket.gaierror, UnicodeError):
-            raise NoAnswer("its name cannot be found") from None
+            raise NoResponse("its name cannot be found") from None
 
 
-async def _read_head(protocol: h11.Connection, reader: asyncio.StreamReader) -> Answer:
+async def _read_head(protocol: h11.Connection, reader: asyncio.StreamReader) -> Response:
     while True:
         event = protocol.next_event()
         if event is h11.NEED_DATA:
-            chunk = await reader.read(CHUNK)
+            chunk = await reader.read(READ_BYTES)
             if not chunk:
-                raise NoAnswer("it closed the connection without an answer")
+                raise NoResponse("it closed the connection without an answer")
             protocol.receive_data(chunk)
         elif isinstance(event, h11.Response):
             retry_after = next((value for name, value in event.headers if name == b"retry-after"), b"")
-            return Answer(event.status_code, retry_after.decode("latin-1"))
+            return Response(event.status_code, retry_after.decode("latin-1"))
 
 
 async def _read_body(protocol: h11.Connection, reader: asyncio.StreamReader) -> None:
@@ -167,7 +167,7 @@ async def _read_body(protocol: h11.Connection, reader: asyncio.StreamReader) -> 
     while read < BODY_BYTES_MAX:
         event = protocol.next_event()
         if event is h11.NEED_DATA:
-            chunk = await reader.read(CHUNK)
+            chunk = await reader.read(READ_BYTES)
             read += len(chunk)
             protocol.receive_data(chunk)
         elif not isinstance(event, h11.Data):
