@@ -50,7 +50,7 @@ OLD_NAMES: Mapping[str, str] = {
 }
 """Earlier names of settings, and the present ones. Flags, variables and keys of the file accept both."""
 
-TABLES = ("webhook", "notices")
+WEBHOOK_TABLES = ("webhook", "notices")
 """The table of a webhook in the file, and its earlier name."""
 
 
@@ -317,7 +317,7 @@ def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], 
         raise StartError(f"--config: {path} is nested too deeply") from None
     except ValueError as error:
         raise StartError(f"--config: {path} {error}") from None
-    tables = [content.pop(name) for name in TABLES if name in content]
+    tables = [content.pop(name) for name in WEBHOOK_TABLES if name in content]
     if len(tables) > 1:
         raise StartError(f"--config: {path} has both [[webhook]] and [[notices]]; write [[webhook]] alone")
     for name, value in content.items():

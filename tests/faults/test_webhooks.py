@@ -177,7 +177,7 @@ def test_what_was_claimed_too_long_ago_is_left_to_others(
     with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
         caller = Caller(one, session)
         caller.finish(caller.create().id)
-        chore = one.app.writer.chore
+        chore = one.app.writer.run_task
 
         async def late(work: Callable[[], None]) -> None:
             """The server learns a minute late that its commit succeeded; meanwhile another one does the work."""

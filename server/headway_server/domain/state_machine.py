@@ -1,6 +1,6 @@
-"""The state machine of a job: pure, and given the time. Nothing here does I/O or reads a clock.
+"""The state machine of a job. Pure: callers pass the time, and nothing here does I/O or reads a clock.
 
-A step is all or nothing: it raises before it changes anything, or it has done everything.
+A step is all or nothing: it raises before it changes anything, or it completes.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ from headway_server.domain.report import (
 )
 
 HISTORY_KEPT = 32
-"""So many changes of status are kept from the beginning of a job's life, and as many from its end."""
+"""A job's history keeps this many changes of status from its beginning, and as many from its end."""
 
 CODE_CANCELLED = 1
 CODE_DEADLINE_EXCEEDED = 4
@@ -50,12 +50,12 @@ CODE_ABORTED = 10
 """Numbers of google.rpc.Code."""
 
 RECHECK_DELAY = MICROSECONDS // 2
-"""After this (µs) the sweep looks again at a job whose silence it could not be sure of."""
+"""The sweeper checks a job again after this time (µs) if it cannot tell yet whether the job's worker is silent."""
 
 NO_TICK = Tick()
 
 RUNNING = Status.RUNNING
-"""At hand for every report: Python looks an enum's members up slowly."""
+"""A module constant for speed: Python looks up members of an enum slowly, and every report needs this one."""
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
@@ -70,7 +70,7 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 def create(
     session_hash: str, job_id: str, command: Create, now: int, rules: Rules, before: Change | None = None
 ) -> Change:
-    """A new job: RUNNING at once, or PENDING if asked for. `before`: the job that it carries on, with its variables."""
+    """Create a job: RUNNING, or PENDING if requested. `before`: the job that it continues, with its variables."""
     job = Job(
         session_hash=session_hash,
         id=job_id,
@@ -103,7 +103,7 @@ def create(
 
 
 def _continue_job(change: Change, before: Change, now: int, rules: Rules) -> None:
-    """Let a new job begin where another one ended, and let that one say so."""
+    """Let a new job begin where another one ended, and record that in both."""
     job, former = change.job, before.job
     if former.status is not Status.LOST and not former.ended:
         raise JobNotEnded
@@ -114,7 +114,9 @@ def _continue_job(change: Change, before: Change, now: int, rules: Rules) -> Non
         _add_history(before, reason, now)
         _record_change(before, now, rules)
     else:
-        error = Error(CODE_ABORTED, "Its worker was lost, and another job carries its work on.", reason="CONTINUED")
+        error = Error(
+            CODE_ABORTED, "The job's worker was lost, and another job continues its work.", reason="CONTINUED"
+        )
         _end(before, Status.FAILED, reason, error, now, rules)
     job.name = job.name or former.name
     job.invoker = job.invoker or former.invoker
@@ -131,7 +133,7 @@ def _continue_job(change: Change, before: Change, now: int, rules: Rules) -> Non
 def step(change: Change, command: Command, now: int, rules: Rules) -> None:
     """Apply one command to the job in `change`, or raise a JobError and change nothing.
 
-    `change.job` must be a copy of its own. `now` never runs backwards for a job: a clock that did is held.
+    `change.job` must be a copy. For a job, `now` never runs backwards: an earlier time is replaced by the last one.
     """
     job = change.job
     if now < job.update_time:
@@ -165,7 +167,7 @@ def step(change: Change, command: Command, now: int, rules: Rules) -> None:
 
 
 def working_copy(job: Job) -> Change:
-    """A change that `step` may work on while others go on reading `job`."""
+    """A change that `step` may modify while others read `job`."""
     return Change(job.copy())
 
 
@@ -177,7 +179,7 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
     if not running:
         _check_running(job)
     if sequence and sequence <= job.sequences.get(part, 0):
-        # It, or a later one of its part, was applied before.
+        # This report, or a later one of its part, was applied before.
         return
     before = job.parts.get(part)
     amount = apply_amount(before or 0, job.progress, report)
@@ -189,8 +191,8 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
         merged = merge_variables(change.variables, report.variables, (), rules.limits)
         change.variables_changed |= merged != change.variables
         change.variables = merged
-    # From here on nothing can fail.
-    roused = False
+    # Nothing below can fail.
+    became_active = False
     job.counters = counters
     if sequence:
         job.sequences = {**job.sequences, part: sequence}
@@ -201,7 +203,7 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
         if moved:
             job.progress += moved
             job.last_progress_time = now
-            roused = job.stalled
+            became_active = job.stalled
             job.stalled = False
             job.pace = estimate.observe(job.pace, job.progress, now)
     if report.size is not None:
@@ -217,11 +219,11 @@ def _report(change: Change, report: Report, now: int, rules: Rules) -> None:
     if not running:
         job.pace = job.pace and estimate.resume(job.pace, job.progress, now)
         _set_status(change, Status.RUNNING, "in contact again", now)
-        roused = True
+        became_active = True
     job.last_contact_time = now
     _raise_revision(change, now)
-    if roused:
-        # Any other report only pushes away the moment at which time alone changes the job.
+    if became_active:
+        # Any other report only delays the next change by time, so the stored wake time may stay.
         _set_wake_time(change, rules)
 
 
@@ -259,7 +261,7 @@ def _start(change: Change, command: Start, now: int, rules: Rules) -> None:
         raise JobAlreadyStarted
     else:
         job.attempt += 1
-        # The successor counts its own reports from 1.
+        # The new worker counts its reports from 1.
         job.sequences = {}
         job.pace = job.pace and estimate.resume(job.pace, estimate.UNKNOWN_PROGRESS, now)
         if job.cancellation is not None:
@@ -330,7 +332,7 @@ def _tick(change: Change, command: Tick, now: int, rules: Rules) -> None:
     if job.cancellation is not None and now >= job.cancellation.deadline:
         _end_cancelled(change, "grace period over", now, rules)
     elif listened >= command.silence_over(heard, rules.abandon_after):
-        error = Error(CODE_DEADLINE_EXCEEDED, "Nothing was heard of the job's worker for too long.", reason="ABANDONED")
+        error = Error(CODE_DEADLINE_EXCEEDED, "The job's worker did not report for too long.", reason="ABANDONED")
         _end(change, Status.FAILED, "abandoned", error, now, rules)
     elif (
         job.status is Status.RUNNING
@@ -353,7 +355,7 @@ def _tick(change: Change, command: Tick, now: int, rules: Rules) -> None:
         _add_event(change, EventType.STALLED, rules)
     _set_wake_time(change, rules, command)
     if job.wake_time is not None and job.wake_time <= now and not change.removed:
-        # Due, but perhaps its worker was heard of: look again soon, and let other jobs have their turn before.
+        # The job is due, but its worker may have reported in the meantime: check again soon, after other jobs.
         job.wake_time = now + RECHECK_DELAY
         change.rewritten = True
 
@@ -362,7 +364,7 @@ def _check_attempt(job: Job, attempt: int) -> None:
     if attempt == 0 or attempt == job.attempt:
         return
     if attempt > job.attempt:
-        raise InvalidRequest(Fault("attempt", f"is ahead of the job's attempt, which is {job.attempt}"))
+        raise InvalidRequest(Fault("attempt", f"is higher than the job's attempt, which is {job.attempt}"))
     raise StaleAttempt
 
 
@@ -397,7 +399,7 @@ def _set_status(change: Change, status: Status, reason: str, now: int) -> None:
 
 
 def _add_history(change: Change, reason: str, now: int) -> None:
-    """Let the history tell of something that happened in the status that the job has."""
+    """Add an entry with the present status to the history."""
     job = change.job
     entry = StatusChange(job.status, now, job.revision + 1, reason)
     history = (*job.history, entry)
@@ -413,14 +415,14 @@ def _remove(change: Change, now: int) -> None:
 
 
 def _record_change(change: Change, now: int, rules: Rules) -> None:
-    """Close a step that callers can see."""
+    """Finish a step that callers can see."""
     _raise_revision(change, now)
     _set_wake_time(change, rules)
 
 
 def _add_event(change: Change, event: EventType, rules: Rules) -> None:
     if event in rules.wanted_events:
-        # A copy: other steps of the same commit may change the job further.
+        # A copy, because later steps of the same commit may change the job.
         change.events = (*change.events, Event(event, change.job.copy()))
         change.rewritten = True
 
@@ -449,10 +451,10 @@ def _last_contact(job: Job) -> int:
 
 
 def _set_wake_time(change: Change, rules: Rules, tick: Tick | None = None) -> None:
-    """Set when time alone will change this job next.
+    """Set when time alone changes this job next.
 
-    Reports only push that moment away, and leave what is stored as it is, too early: the visit of a `tick` then finds
-    nothing due and sets it right. So the index on it is not rewritten with every report.
+    Reports only delay that moment. They leave the stored time, which is then too early: a later `tick` finds nothing
+    due and corrects it. So reports do not rewrite the index on this column.
     """
     job = change.job
     if job.ended:

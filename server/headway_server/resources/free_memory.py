@@ -1,4 +1,4 @@
-"""Gives memory that is no longer used back to the system: glibc keeps what was freed, for each thread that freed it."""
+"""Returns unused memory to the system: glibc keeps freed memory for each thread that freed it."""
 
 import asyncio
 import ctypes
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 TRIM_INTERVAL = 10.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 TRIM_MIN = 32 * 1024 * 1024
-"""Bytes beyond the least that the process ever had, from which on it may keep some that are free."""
+"""Memory is trimmed when the process has this many bytes more than its lowest size so far."""
 
 
 def _trim() -> Callable[[int], int] | None:
-    """glibc's malloc_trim; other C libraries keep less, and have none."""
+    """glibc's malloc_trim. Other C libraries keep less memory and have no such function."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "malloc_trim"):
         return None
@@ -21,7 +21,7 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def _resident() -> int:
-    """Bytes that the process has in memory; 0 where that is not known."""
+    """The resident size of the process in bytes; 0 if it is not known."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     except (OSError, IndexError, ValueError):
@@ -29,7 +29,7 @@ def _resident() -> int:
 
 
 async def run() -> None:
-    """Give back again and again."""
+    """Return unused memory regularly, until cancelled."""
     trim = _trim()
     if trim is None:
         return
@@ -38,5 +38,5 @@ async def run() -> None:
         await asyncio.sleep(TRIM_INTERVAL)
         least = min(least, _resident())
         if _resident() - least > TRIM_MIN:
-            # It holds a lock of the allocator for each thread in turn: not on the event loop.
+            # Not on the event loop: it holds a lock of the allocator for each thread in turn.
             await asyncio.to_thread(trim, 0)

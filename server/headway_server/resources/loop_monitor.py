@@ -1,4 +1,4 @@
-"""Measures for how long the event loop did not run: nobody is answered in such a gap."""
+"""Measures for how long the event loop did not run: no call is answered in such a gap."""
 
 import asyncio
 import time
@@ -9,26 +9,26 @@ from headway_server.resources.call_statistics import LOOP_SECONDS, Histogram
 from headway_server.resources.clock import SteadyClock
 
 MEASURE_INTERVAL = 0.02
-"""Seconds between two measurements: a gap is measured this much too short at most."""
+"""Seconds between two measurements. A gap is measured too short by at most this much."""
 
 LAG_MIN = 50_000
-"""Lags (µs) from here on are kept as gaps: shorter ones delay no report by more than heartbeats allow anyway."""
+"""Lags of at least this (µs) are kept as gaps. Heartbeat timeouts tolerate shorter ones."""
 
 
 class LoopMonitor:
-    """`start` in the event loop; the figures are read from any thread."""
+    """Call `start` in the event loop. Any thread may read the numbers."""
 
     def __init__(self) -> None:
         self.lag_seconds = Histogram(LOOP_SECONDS)
-        """How late the measurements were."""
+        """How late the measurements ran."""
         self.worst_lag = 0.0
-        """The longest of them (s). A stopped process or a busy machine shows here too."""
+        """The longest lag (s). A stopped process or a busy machine also causes lag."""
         self.worst_busy_lag = 0.0
-        """The longest lag (s) in which this process was computing, so that the process itself is the cause."""
+        """The longest lag (s) in which this process was computing: the process itself caused it."""
         self.worst_own_lag = 0.0
-        """The longest lag (s) in which the loop's own thread was computing."""
+        """The longest lag (s) in which the event loop's thread was computing."""
         self.gaps = RecentGaps(SteadyClock.elapsed)
-        """When the loop did not run of late."""
+        """When the loop recently did not run."""
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -37,7 +37,7 @@ class LoopMonitor:
         self._schedule()
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -54,7 +54,7 @@ class LoopMonitor:
         lag = max(now - self._due, 0) / MICROSECONDS
         self.lag_seconds.add(lag)
         if lag > self.worst_own_lag:
-            # What was computed before the measurement was due counts too: no more than MEASURE_INTERVAL.
+            # This includes up to MEASURE_INTERVAL of computing before the measurement was due.
             self.worst_lag = max(self.worst_lag, lag)
             self.worst_busy_lag = max(self.worst_busy_lag, min(lag, time.process_time() - self._process_time))
             self.worst_own_lag = max(self.worst_own_lag, min(lag, time.thread_time() - self._thread_time))

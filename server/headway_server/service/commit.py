@@ -1,4 +1,4 @@
-"""What one commit does to jobs: the steps of all calls that share it, applied to copies of their own."""
+"""One commit: applies the steps of all calls that share it to copies of the jobs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,11 +17,11 @@ Step = tuple[Key, Command]
 """One command on one job."""
 
 Outcome = Job | JobError
-"""What became of a step: the job as the step left it, or why it was refused."""
+"""The result of a step: the job after the step, or the error that refused it."""
 
 
 class Commit:
-    """Belongs within the store's transaction. `now` (µs) is the time of all that it does."""
+    """Runs within the store's transaction. `now` (µs) is the time of all its steps."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Commit:
         self._rules = rules
         self._now = now
         self._counts: dict[str, int] = {}
-        """Jobs of each session in which a job is created, those that this commit creates included."""
+        """The number of jobs of each session in which this commit creates jobs, including those jobs."""
         self._created = 0
         self.new_sessions = 0
         """Sessions that had no job before this commit."""
@@ -54,7 +54,7 @@ class Commit:
                 touched.update(affected_keys(key, create)[1:])
                 named.update([(key[0], create.key)] if create.key else ())
         self._ids = store.ids_by_key(sorted(named)) if named else {}
-        """Of keys, by (session_hash, key): the job that had it last, so far as is known."""
+        """The id of the last known job with a key, by (session_hash, key)."""
         keys.update([(session_hash, job_id) for (session_hash, _), job_id in self._ids.items()])
         self._changes = self._copies(keys)
         touched &= self._changes.keys()
@@ -64,21 +64,21 @@ class Commit:
                 self._changes[key].variables = Variables.of(variables.get(key, {}))
 
     def changed(self) -> list[Change]:
-        """What is to be stored."""
+        """The changes to store."""
         return [change for change in self._changes.values() if change.changed or change.rewritten]
 
     def must_wait(self, steps: Sequence[Step]) -> bool:
-        """Whether these belong into the next commit: a job cannot be removed and created anew in one."""
+        """Whether these steps must wait for the next commit: one commit cannot remove a job and create it again."""
         return self._removed and any(
             isinstance(command, Create) and key in self._changes and self._changes[key].removed
             for key, command in steps
         )
 
     def apply(self, steps: Sequence[Step]) -> list[Outcome]:
-        """Apply the steps, in their order; each is all or nothing.
+        """Apply the steps in their order. Each step is all or nothing.
 
-        Each is answered with the job as it was after that step. Only reports that follow each other share an answer,
-        the job after the last of them.
+        The outcome of a step is the job after that step. Consecutive reports share one outcome: the job after the
+        last of them.
         """
         outcomes: list[Outcome] = []
         for key, command in steps:
@@ -97,7 +97,7 @@ class Commit:
                         self._removed = True
                 outcomes.append(change.job)
             except JobError as error:
-                # Without its traceback, which holds this list.
+                # Drop the traceback: it refers to this list.
                 outcomes.append(error.with_traceback(None))
         return outcomes
 
@@ -111,7 +111,7 @@ class Commit:
             change = self._create(key, replace(command, key=""))
         elif command.continues not in ("", holder.job.continues):
             raise JobAlreadyExists(
-                f"The unfinished job {holder.job.id} has this key, and does not continue the job that you named.",
+                f"The unfinished job {holder.job.id} has this key, but does not continue the job that you named.",
                 {"job_id": holder.job.id},
             )
         else:
@@ -120,7 +120,7 @@ class Commit:
         return change
 
     def _holder(self, session_hash: str, key: str) -> Change | None:
-        """The unfinished job that has this key."""
+        """The unfinished job with this key."""
         change = self._changes.get((session_hash, self._ids.get((session_hash, key), "")))
         return None if change is None or change.removed or change.job.ended else change
 
@@ -144,14 +144,14 @@ class Commit:
         return change
 
     def _to_continue(self, key: Key) -> Change:
-        """The job that a new one shall carry on."""
+        """The job that a new job continues."""
         change = self._changes.get(key)
         if change is None or change.removed:
-            raise JobNotFound("There is no job in this session that has the id in `continues`.")
+            raise JobNotFound("This session has no job with the id in `continues`.")
         successor = change.job.continued_by
         if successor and self._exists((key[0], successor)):
             raise JobAlreadyContinued(
-                f"The job {successor} continues this one already; take that over, or continue it.",
+                f"The job {successor} already continues this one; take over that job, or continue it.",
                 {"job_id": successor},
             )
         if change.answered is not None:
@@ -165,7 +165,7 @@ class Commit:
         return (self._job_cache.get(key) or self._store.get(key)) is not None
 
     def _count(self, session_hash: str) -> int:
-        """How many jobs the session has; counting ends at the limit."""
+        """How many jobs the session has. Counting stops at the limit."""
         count = self._job_cache.count(session_hash)
         if count is None:
             limit = self._rules.limits.session_jobs
@@ -189,5 +189,5 @@ class Commit:
 
 
 def _share_an_answer(before: Command, command: Command) -> bool:
-    """Whether the earlier call may be answered with what the later one makes of the job."""
+    """Whether the earlier call may be answered with the job after the later one."""
     return type(before) is Report and type(command) is Report

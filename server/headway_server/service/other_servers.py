@@ -1,8 +1,8 @@
-"""What a server does for and learns of the others that share its database.
+"""Cooperation of servers that share a database.
 
-Twice a second it looks at what they wrote and tells those who watch. Once a second it tells them up to when all that it
-received is committed, and learns the same of them: a silence counts only as far as every server was heard. In the same
-statement it compares its clock with the database's.
+Twice a second this server reads what the others wrote, and publishes it to its watchers. Once a second it notes up to
+when all that it received is committed, and reads the same of the others: silence of a worker counts only up to the
+earliest of these times. The same statement compares its clock with the database's.
 """
 
 import asyncio
@@ -24,29 +24,28 @@ from headway_server.storage.servers import Servers
 from headway_server.storage.store import Store
 
 CHANGES_INTERVAL = 0.5
-"""Seconds between two looks while somebody watches."""
+"""Seconds between two reads of the change log while somebody watches."""
 
 IDLE_CHANGES_INTERVAL = 2.0
-"""Seconds between two looks while nobody does."""
+"""Seconds between two reads of the change log while nobody watches."""
 
 LOG_RETENTION = 300 * MICROSECONDS
-"""How long entries of the change log are kept (µs). A server that did not look for longer lets its watchers begin
-anew."""
+"""How long entries of the change log are kept (µs). A server that did not read it for longer restarts its watches."""
 
 LOG_DELETE_INTERVAL = 60 * MICROSECONDS
 """How often old entries are deleted (µs)."""
 
 SLOW_COMMIT_ALLOWANCE = 60 * MICROSECONDS
-"""How long (µs) the others allow for a slow commit here: until workers that waited for it have reported again."""
+"""How long (µs) a slow commit counts: until the workers that waited for it have reported again."""
 
 RESEND_TIME = 10.0
-"""In so many seconds workers send again what a server refused while it could not commit."""
+"""Seconds in which workers resend what a server refused while it could not commit."""
 
 log = logging.getLogger(__name__)
 
 
 class OtherServers:
-    """The others, as this server sees them."""
+    """The other servers of the database, as this server sees them."""
 
     def __init__(
         self,
@@ -68,14 +67,14 @@ class OtherServers:
         self._servers = servers
         self._seen = seen
         self._snapshots: deque[tuple[int, Snapshot]] = deque()
-        """When which snapshot was looked at; the oldest is as old as what is kept of the log."""
+        """Snapshots and the times at which they were read. The oldest is as old as the oldest kept entry of the log."""
         self._forgot = clock.now()
         self._committed_until = self._told_until = clock.now()
         self.heard_until = INT64_MAX
-        """All that was sent until then (µs) to the other servers is committed."""
+        """The other servers have committed everything that they received until then (µs)."""
 
     async def publish_changes(self) -> None:
-        """Tell those who watch what other servers have written since the last look that succeeded."""
+        """Publish what other servers have written since the last successful read."""
         news = await within_timeout(self._readers.look(partial(self._change_log.look, self._seen)))
         if news.keys is None:
             self._hub.restart_watches()
@@ -85,8 +84,8 @@ class OtherServers:
         self._hub.looked(news.snapshot)
 
     async def exchange(self) -> None:
-        """Tell the others what this server has heard, and learn it of them; follow the clock that all share."""
-        # One round late: what arrived while the event loop stood still has been read by then.
+        """Exchange with the other servers up to when everything is committed, and follow the shared clock."""
+        # One round late: reports that arrived while the event loop did not run have been read by then.
         tell_until, self._told_until = self._told_until, self._committed_until
         asked_at = SteadyClock.elapsed()
         beat = await within_timeout(self._readers.sweep(partial(self._servers.beat, tell_until)))
@@ -98,7 +97,7 @@ class OtherServers:
                 await self._writer.run_task(partial(self._servers.agree, beat.correction, correction))
 
     async def forget(self) -> None:
-        """Delete what is old of the change log."""
+        """Delete old entries of the change log."""
         now = self._clock.now()
         if now - self._forgot < LOG_DELETE_INTERVAL:
             return
@@ -111,24 +110,24 @@ class OtherServers:
             await self._writer.run_task(partial(self._change_log.forget, old))
 
     async def leave(self) -> None:
-        """This server ends: nobody need wait for it."""
+        """Remove this server from the list, because it ends: no other server waits for it then."""
         await self._writer.run_task(self._servers.leave)
 
     async def run_changes(self) -> None:
-        """Look around for ever."""
+        """Publish changes of other servers until cancelled."""
         while True:
             try:
                 await self.publish_changes()
                 await self.forget()
             except (JobError, TimeoutError):
-                # The database does not answer, which the sweep reports.
+                # The database does not answer. The sweeper reports that.
                 pass
             except Exception:
-                log.exception("looking at what other servers wrote failed; the next look tries again")
+                log.exception("reading the changes of other servers failed; trying again")
             await asyncio.sleep(CHANGES_INTERVAL if self._hub.watches else IDLE_CHANGES_INTERVAL)
 
     async def run_commits(self) -> None:
-        """Find out for ever up to when all that was received is committed."""
+        """Keep track of up to when all received reports are committed, until cancelled."""
         failures = self._writer.failures
         while True:
             began = self._clock.now()
@@ -138,6 +137,6 @@ class OtherServers:
                 failures = self._writer.failures
                 await asyncio.sleep(RESEND_TIME)
             else:
-                # Whoever waited for the slowest of the latest commits could say nothing meanwhile.
+                # Workers that waited for the slowest of the latest commits could not report meanwhile.
                 self._committed_until = began - self._writer.slow_commits.longest(SLOW_COMMIT_ALLOWANCE)
                 await asyncio.sleep(CHANGES_INTERVAL)

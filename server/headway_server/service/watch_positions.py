@@ -1,7 +1,7 @@
-"""How far the caller of a watch knows the changes of many jobs: by time where one server writes, by snapshots where
-several do, for they commit out of the order of their clocks.
+"""Up to which change the caller of a watch knows the jobs: by time if one server writes, and by snapshots if several
+write, because they do not commit in the order of their clocks.
 
-A mark stands for all changes up to it. Later marks are greater.
+A mark covers all changes up to it. Later marks are greater.
 """
 
 from typing import Protocol
@@ -17,13 +17,13 @@ Known = tuple[int, str, str]
 NOTHING_KNOWN: Known = (0, "", "")
 
 READS_UNTIL_PUBLISHED = 2
-"""After so many looks at what others wrote, what was in the database before them was published."""
+"""After this many reads of the change log, everything that was in the database before them was published."""
 
 RUNNING_MAX = 50
-"""Transactions that a mark names."""
+"""The most running transactions in a mark."""
 
 RUNNING_OFFSET = 1_000_000
-"""More than there can be transactions at once."""
+"""More than the number of transactions that can run at a time."""
 
 
 class Marks(Protocol):
@@ -34,32 +34,32 @@ class Marks(Protocol):
         ...
 
     def of(self, event: JobEvent) -> Known:
-        """How far all is known once this change is; perhaps NOTHING_KNOWN."""
+        """The mark up to which everything is known once this event is; perhaps NOTHING_KNOWN."""
         ...
 
     def wanted(self, known: Known) -> Filter:
-        """The changes to read where so much is known; perhaps some more."""
+        """A filter for the changes after this mark. It may include some that are known."""
         ...
 
     def is_known(self, event: JobEvent, known: Known) -> bool:
-        """Whether a change that was read is one of those more."""
+        """Whether an event that was read is already known."""
         ...
 
     def time(self, known: Known) -> int:
-        """The time (µs) at which all up to this mark was known."""
+        """The time (µs) of this mark."""
         ...
 
     def due(self, event: JobEvent) -> int:
-        """A change that was read now was published once `reached` is here."""
+        """The value of `reached` from which on an event that is read now has been published."""
         ...
 
     def reached(self) -> int:
-        """How far publication has come."""
+        """How far the hub has published."""
         ...
 
 
 class TimeMarks:
-    """A mark is (update_time, id, session_hash) of a change."""
+    """Marks of the form (update_time, id, session_hash), of a change."""
 
     def __init__(self, hub: WatchHub, session_hash: str | None) -> None:
         self._hub = hub
@@ -69,7 +69,7 @@ class TimeMarks:
         return self._hub.settled, LAST_ID, ""
 
     def of(self, event: JobEvent) -> Known:
-        # Within a session its hash says nothing, and would only make the tokens longer.
+        # Within a session its hash is always the same, and would only make the tokens longer.
         return event.update_time, event.id, "" if self._session_hash else event.session_hash
 
     def wanted(self, known: Known) -> Filter:
@@ -89,7 +89,8 @@ class TimeMarks:
 
 
 class SnapshotMarks:
-    """A mark is (xmax, running, time) of a snapshot: `running` with their number before it, fewer being later."""
+    """Marks of the form (xmax, running, time), of a snapshot. `running` begins with RUNNING_OFFSET minus the number of
+    running transactions: fewer of them make a later mark."""
 
     def __init__(self, hub: WatchHub, clock: Clock, session_hash: str | None) -> None:
         self._hub = hub
@@ -100,13 +101,13 @@ class SnapshotMarks:
         snapshot = self._hub.snapshot
         assert snapshot is not None
         if len(snapshot.running) > RUNNING_MAX:
-            # Better too little known than a token that is too long.
+            # Claim too little rather than make the token too long.
             snapshot = Snapshot(min(snapshot.running))
         running = ",".join(map(str, snapshot.running))
         return snapshot.xmax, f"{RUNNING_OFFSET - len(snapshot.running)}:{running}", str(self._clock.now())
 
     def of(self, event: JobEvent) -> Known:
-        # Other changes that the same look found may still wait behind this one: only the last of them moves the mark.
+        # Other changes of the same read may follow: the mark moves only after the last of them.
         return NOTHING_KNOWN
 
     def wanted(self, known: Known) -> Filter:

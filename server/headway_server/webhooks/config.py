@@ -1,4 +1,4 @@
-"""Who is told of what: the receivers of webhooks, as the operator names them."""
+"""The receivers of webhooks, and the events that each of them wants, from the settings."""
 
 import base64
 import binascii
@@ -25,31 +25,31 @@ TABLE_KEYS = frozenset({"url", "secret", "secret_file", "events", "name", "label
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A receiver, and what it wants to be told of."""
+    """A receiver of webhooks, and the events that it wants."""
 
     url: str = field(repr=False)
-    """May hold a secret of the receiver's: for nobody's eyes."""
+    """May contain a secret of the receiver: never show it."""
     secrets: tuple[bytes, ...] = field(repr=False)
-    """Every webhook is signed with each of them."""
+    """Every webhook is signed with each of these secrets."""
     events: frozenset[EventType] = frozenset(EventType)
     name: str = "*"
-    """A pattern for the names of jobs: `*`, `?` and `[…]` as in a shell."""
+    """A pattern for names of jobs: `*`, `?` and `[…]` as in a shell."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that a job must have."""
 
     @property
     def key(self) -> str:
-        """What names it in the database, whatever else of it is changed."""
+        """Its name in the database. It depends on the URL alone."""
         return sha256(self.url.encode()).hexdigest()[:32]
 
     @property
     def origin(self) -> str:
-        """What names it in the log."""
+        """Its name in the log."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
     def wants(self, event: Event) -> bool:
-        """Whether it is to be told."""
+        """Whether the receiver gets this event."""
         job = event.job
         return (
             event.type in self.events
@@ -114,14 +114,14 @@ def _secrets(table: Mapping[str, object]) -> tuple[bytes, ...]:
                 raise ValueError(f"secret_file {path} {error}") from None
             return parse_secrets(text, f"secret_file {path}")
         case _:
-            raise ValueError("needs a secret or a secret_file, for webhooks are signed; " + HOW_TO_SIGN)
+            raise ValueError("needs a secret or a secret_file, because webhooks are signed; " + HOW_TO_SIGN)
 
 
 HOW_TO_SIGN = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
 
 
 def parse_secrets(text: str, where: str) -> tuple[bytes, ...]:
-    """The secrets in a text that holds one, or several with white space between. Raises ValueError."""
+    """The secrets in a text: one, or several with white space between them. Raises ValueError."""
     secrets = []
     for word in text.split():
         try:
@@ -137,9 +137,9 @@ def parse_secrets(text: str, where: str) -> tuple[bytes, ...]:
 
 
 def checked_url(url: object, *, private: bool) -> str:
-    """The URL of a receiver; `private`: it may be of this machine or its own network. Raises ValueError.
+    """Check the URL of a receiver. `private`: it may be on this machine or its own network. Raises ValueError.
 
-    What a name stands for is looked up, and checked, whenever something is sent.
+    The addresses of a name are checked when something is sent.
     """
     if not isinstance(url, str) or not url:
         raise ValueError("url must be the address of a receiver, for example https://example.org/hook")
@@ -172,12 +172,12 @@ def _check_host(host: str, private: bool) -> None:
     else:
         reachable = may_reach(address, private=private)
     if not reachable and private:
-        raise ValueError("url has a host that webhooks are never sent to")
+        raise ValueError("url has a host to which webhooks are never sent")
     if not reachable:
-        raise ValueError("url is of this machine or its own network, which needs --allow-private-webhooks")
+        raise ValueError("url is on this machine or its own network, which needs --allow-private-webhooks")
 
 
 def check_distinct(endpoints: Sequence[Endpoint]) -> None:
-    """Raises ValueError if two of them have the same URL: what waits for one would wait for the other."""
+    """Raises ValueError if two endpoints have the same URL: they would share their waiting webhooks."""
     if len({endpoint.url for endpoint in endpoints}) < len(endpoints):
-        raise ValueError("a url of webhooks is there twice; tell two of one receiver apart by a query such as ?a")
+        raise ValueError("two webhooks have the same url; give one of them another query such as ?a")

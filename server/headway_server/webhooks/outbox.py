@@ -1,7 +1,7 @@
-"""The outbox: webhooks are written with the commit that causes them, and stay until they are delivered or given up.
+"""The outbox: a commit writes its webhooks, and they stay until they are delivered or given up.
 
-Servers that share a database share it: a claim is a compare-and-set that holds for a while, so that as a rule one of
-them sends, and another one takes over if that one dies.
+Servers that share a database share the outbox. A claim is a compare-and-set that is valid for some time: usually one
+server sends, and another one takes over if that server fails.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,12 +21,12 @@ from headway_server.webhooks.config import Endpoint
 ROWS_A_STATEMENT = 500
 
 ROWS_A_COMMIT = 1000
-"""Notices that one call of `release` or `give_up` changes for each receiver, so that others wait for no long commit."""
+"""Webhooks that one call of `release` or `give_up` changes for each receiver, to keep commits short."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingDelivery:
-    """A webhook in the outbox."""
+    """A webhook in the outbox, for one receiver."""
 
     endpoint: str
     id: str
@@ -35,9 +35,9 @@ class PendingDelivery:
 
 
 class Outbox:
-    """The outbox of one database. What writes belongs into a transaction of the writer's.
+    """The outbox of one database. Call methods that write within a transaction of the commit writer.
 
-    `render` makes the body of a webhook with that id.
+    `render` makes the body of a webhook from an event and an id.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Outbox:
         self._render = render
 
     def add(self, changes: Iterable[Change]) -> None:
-        """Write down what receivers are to be told of these changes."""
+        """Store the webhooks for these changes."""
         rows: list[dict[str, str | int]] = []
         for change in changes:
             for event in change.events:
@@ -76,21 +76,20 @@ class Outbox:
             self._database.execute(WebhookRow.insert_many(some))
 
     def due(self, endpoint: str, now: int, limit: int, retries: int) -> list[PendingDelivery]:
-        """What may be sent to a receiver by `now` (µs): at most `retries`, longest due first, and beside those what was
-        never tried. `limit` in all."""
+        """Webhooks that may be sent to a receiver at `now` (µs): up to `retries`, longest due first, and those never
+        tried. At most `limit` in all."""
         oldest = self._waiting(self._due(endpoint, now).order_by(WebhookRow.next_time), min(limit, retries))
         new = self._never_tried(endpoint, now).order_by(WebhookRow.next_time)
         found = {pending.id: pending for pending in (*oldest, *self._waiting(new, limit))}
         return list(found.values())[:limit]
 
     def due_newest(self, endpoint: str, now: int) -> list[PendingDelivery]:
-        """A single webhook that may be sent by `now` (µs), if there is any: the newest one that was never tried, else
-        the one longest due."""
+        """A single webhook that may be sent at `now` (µs), if there is one: the newest that was never tried, else the
+        one that is due longest."""
         newest = self._never_tried(endpoint, now).order_by(WebhookRow.next_time.desc())
         return self._waiting(newest, 1) or self.due(endpoint, now, 1, 1)
 
-    # Ordered by what an index gives, and by nothing else: after a start thousands are due at the same time, and each
-    # look would sort them.
+    # Order by an index alone: after a start, thousands are due at the same time, and every check would sort them.
 
     def _due(self, endpoint: str, now: int) -> peewee.Select:
         return WebhookRow.select(WebhookRow.endpoint, WebhookRow.id, WebhookRow.body, WebhookRow.attempts).where(
@@ -104,7 +103,8 @@ class Outbox:
         return [PendingDelivery(*row) for row in self._fetch(query.limit(limit))] if limit > 0 else []
 
     def claim(self, due: Sequence[PendingDelivery], until: int) -> list[PendingDelivery]:
-        """Those that nobody else has claimed since they were read; they are this server's until then (µs)."""
+        """Claim the webhooks that no other server has claimed since they were read. Claims are valid until `until`
+        (µs)."""
         claimed = []
         for pending in self._lock(due):
             attempts = pending.attempts + 1
@@ -113,7 +113,7 @@ class Outbox:
         return claimed
 
     def settle(self, ended: Iterable[tuple[PendingDelivery, int | None]]) -> None:
-        """Forget what was delivered (None). What was not, by claims that still hold, is due again at its time (µs)."""
+        """Delete delivered webhooks (None). Make others due again at their time (µs), if their claim is still valid."""
         times = dict(ended)
         for pending in self._lock(list(times)):
             next_time = times[pending]
@@ -123,8 +123,8 @@ class Outbox:
                 WebhookRow.delete().where(_is(pending)).execute(self._database)
 
     def _lock(self, some: Sequence[PendingDelivery]) -> list[PendingDelivery]:
-        """Those of them that no other server is changing right now. To wait for the others would make all writes of
-        this server wait for a commit of that one; what it changes is its own to send."""
+        """The webhooks that no other server is changing now. Waiting for the rest would delay all writes of this
+        server. The server that changes them also sends them."""
         if not some or not self._database.for_update:
             return list(some)
         query = WebhookRow.select(WebhookRow.endpoint, WebhookRow.id).where(reduce(or_, map(_is, some)))
@@ -137,8 +137,8 @@ class Outbox:
         return changed == 1
 
     def release(self, now: int) -> int:
-        """Make some of what waits due at once: this server has just started, and no other one can be sending. How
-        many; 0: all is due."""
+        """Make some of the waiting webhooks due now, after a start of the only server. Returns how many; 0 means that
+        all are due."""
         released = 0
         for endpoint in self._endpoints:
             of_it = WebhookRow.endpoint == endpoint.key
@@ -148,14 +148,14 @@ class Outbox:
         return released
 
     def overfull(self, before: int, limit: int) -> bool:
-        """Whether `give_up` would find anything."""
+        """Whether `give_up` would delete anything."""
         query = WebhookRow.select(fn.COUNT(WebhookRow.id), fn.MIN(WebhookRow.create_time)).group_by(WebhookRow.endpoint)
         return any(count > limit or oldest < before for count, oldest in self._fetch(query))
 
     def give_up(self, before: int, limit: int) -> dict[str, int]:
-        """Delete some of what is older than that time (µs), and of each receiver's all but the `limit` newest.
+        """Delete some of the webhooks that are older than `before` (µs) or exceed the `limit` newest of a receiver.
 
-        How many webhooks to each receiver were given up; none: all are.
+        Returns how many were deleted for each receiver. Empty: nothing is left to delete.
         """
         counts = {}
         for (endpoint,) in self._fetch(WebhookRow.select(WebhookRow.endpoint).distinct()):
@@ -172,7 +172,7 @@ class Outbox:
         return counts
 
     def _fetch(self, query: peewee.Query) -> list[tuple[Any, ...]]:
-        # SQLite reads on while rows are fetched: a fault of the disk must become peewee's error there too.
+        # SQLite still reads while rows are fetched: turn an error of the disk into peewee's error here too.
         with exception_wrapper:
             found: list[tuple[Any, ...]] = self._database.execute(query).fetchall()
         return found

@@ -1,6 +1,7 @@
-"""Webhooks: CloudEvents that are posted to receivers when a job ends, is LOST or stalled, signed as Standard Webhooks.
+"""Webhooks: CloudEvents for receivers when a job ends, is LOST or stalls, signed as Standard Webhooks.
 
-They come from the outbox, and leave it when the receiver has answered with 2xx: at least once each, under one id.
+A webhook stays in the outbox until its receiver responds with 2xx. It is delivered at least once, always with the same
+id.
 """
 
 import asyncio
@@ -32,20 +33,21 @@ from headway_server.webhooks.outbox import Outbox
 TYPE_PREFIX = "dev.headway.job."
 
 TIDY_INTERVAL = 60.0
-"""Seconds between two looks at what has waited too long."""
+"""Seconds between two checks for webhooks that have waited too long."""
 
 FIRST_TIDY = LONGEST_RETRY_DELAY
-"""How long (µs) after a start no webhook is given up for its age. By then each was due once, so that none is given up
-only because the server was down, or the time of day was wrong, for long."""
+"""For this long (µs) after a start, no webhook is given up for its age. By then each was due once. So none is given up
+only because the server was down or the clock was wrong for a long time."""
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that a stopping server waits for answers; what it does not wait for is sent again."""
+"""Seconds that a stopping server waits for responses. Webhooks without a response are sent again later."""
 
 log = logging.getLogger(__name__)
 
 
 def renderer(source: str) -> Callable[[Event, str], str]:
-    """Makes the body of a webhook with an id: a CloudEvent in JSON, whose data is the Job as protobuf maps it."""
+    """A function that makes the body of a webhook: a CloudEvent in JSON, whose data is the Job in protobuf's JSON
+    mapping."""
 
     def render(event: Event, webhook_id: str) -> str:
         job = event.job
@@ -67,14 +69,14 @@ def renderer(source: str) -> Callable[[Event, str], str]:
 
 
 def _plain(message: Message) -> dict[str, Json]:
-    # With zeros and empty texts: who reads `progress` should not have to know that 0 goes without saying.
+    # Include zeros and empty texts: readers need not know that protobuf omits a `progress` of 0.
     plain: dict[str, Json] = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     return plain
 
 
 class Webhooks:
-    """All receivers. `lifetime` (µs): how long a webhook is tried, `gaps` not counted; `limit`: how many may wait for
-    one receiver."""
+    """The deliveries to all receivers. `lifetime` (µs): how long a webhook is tried, without `gaps`. `limit`: how many
+    webhooks may wait for one receiver."""
 
     def __init__(
         self,
@@ -108,17 +110,17 @@ class Webhooks:
                 for endpoint in endpoints
             ]
 
-    def note(self, published: Iterable[JobEvent]) -> None:
-        """These changes are committed: look at once whether they are to be told of."""
-        if any(isinstance(seen, Job) and _may_be_told(seen) for seen in published):
+    def note(self, events: Iterable[JobEvent]) -> None:
+        """Check for due webhooks at once if these committed changes may cause some."""
+        if any(isinstance(event, Job) and _may_have_event(event) for event in events):
             for delivery in self.deliveries:
                 delivery.wake()
 
     async def start(self, *, alone: bool) -> None:
-        """Begin to deliver; `alone`: no other server can be sending now."""
+        """Begin to deliver. `alone`: no other server can be sending now."""
         if self.deliveries:
             self._delivering = asyncio.create_task(self._deliver(alone))
-        # Also for receivers that are no longer configured, or another server's.
+        # Also tidy for receivers that are no longer configured, or belong to another server.
         self._tidying = asyncio.create_task(self._tidy_for_ever())
 
     async def _deliver(self, alone: bool) -> None:
@@ -129,7 +131,7 @@ class Webhooks:
                 group.create_task(delivery.run())
 
     async def release(self) -> None:
-        """Make all that waits due now."""
+        """Make all waiting webhooks due now."""
         now = self._clock.now()
         released = 0
 
@@ -142,13 +144,13 @@ class Webhooks:
             while released:
                 await self._writer.run_task(release)
         except JobError:
-            # Without it, claims of before end by themselves a little later.
+            # Earlier claims also end by themselves a little later.
             pass
         except Exception:
-            log.exception("releasing the outbox failed; claims of before end by themselves")
+            log.exception("releasing the outbox failed; earlier claims end by themselves")
 
     async def close(self) -> None:
-        """Stop, with a short wait for answers that are on their way."""
+        """Stop, after a short wait for responses that are on their way."""
         for delivery in self.deliveries:
             delivery.stop()
         if self._tidying is not None:
@@ -159,7 +161,7 @@ class Webhooks:
             await asyncio.gather(self._delivering, return_exceptions=True)
 
     async def tidy(self) -> None:
-        """Give up what has waited too long, or is too much."""
+        """Give up webhooks that have waited too long or exceed the limit."""
         now = self._clock.now()
         before = start_of_span(now, self._lifetime, self._gaps) if now >= self._tidy_from else 0
         if not await self._readers.read(partial(self._outbox.overfull, before, self._limit)):
@@ -186,12 +188,12 @@ class Webhooks:
             try:
                 await self.tidy()
             except JobError:
-                # The database is away, which upkeep tells of.
+                # The sweeper reports that the database is unreachable.
                 pass
             except Exception:
                 log.exception("tidying the outbox failed; trying again")
             await asyncio.sleep(TIDY_INTERVAL)
 
 
-def _may_be_told(job: Job) -> bool:
+def _may_have_event(job: Job) -> bool:
     return job.ended or job.stalled or job.status is Status.LOST
