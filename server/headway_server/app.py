@@ -1,4 +1,4 @@
-"""Puts the server together: settings → database → service → doors; starts it, drains it, stops it."""
+"""Assembles the server (settings, database, service, transports), starts it, drains it and stops it."""
 
 import asyncio
 import gc
@@ -69,16 +69,17 @@ REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
 
 GC_THRESHOLDS = (10_000, 10, 500)
-"""The collector's thresholds: a call makes some hundred objects, and hardly any in circles. Those that are closed by
-the thousand do leave circles, and a round that took all of them at once stopped the event loop for 0.2 to 0.3 s."""
+"""Thresholds of the garbage collector. A call makes about a hundred objects and hardly any reference cycles. But
+thousands of closed calls leave cycles, and a collection of all of them at once stopped the event loop for 0.2 to
+0.3 s."""
 
 log = logging.getLogger(__name__)
 
 DATABASE_CLOSE_TIMEOUT = 5.0
-"""Seconds for the last commit when the server ends."""
+"""Seconds for the last commit at the end of the server."""
 
 REPLY_FLUSH_TIME = 0.2
-"""Seconds for the answers that are on their way when the port closes."""
+"""Seconds for replies that are on their way when the port closes."""
 
 
 class App:
@@ -130,7 +131,7 @@ class App:
             self.other_servers = OtherServers(
                 self.store, self.readers, self.writer, self.hub, clock, change_log, servers, snapshot
             )
-        # A clock that a test moves knows nothing of the time in which the event loop did not run.
+        # The clock of a test does not measure the time in which the event loop did not run.
         gaps = self._gaps if self._clock is None else lambda _: ()
         self.sweeper = Sweeper(self.store, self.readers, self.writer, self.hub, clock, rules, self.other_servers, gaps)
         sealer, poll = Sealer(key), settings.longest_poll
@@ -180,8 +181,8 @@ class App:
         self.loop_monitor.start()
 
     def _gaps(self, now: int) -> tuple[Gap, ...]:
-        """When nobody could be heard: while the event loop did not run or callers waited for a slow commit, and since
-        the calls that now wait came."""
+        """Times in which the server could not receive reports: while the event loop did not run, while callers waited
+        for a slow commit, and since the oldest waiting call arrived."""
         waiting = int(self.call_queue.wait * MICROSECONDS)
         return (*self.loop_monitor.gaps.by(now), *self.writer.slow_commits.by(now), Gap(now - waiting, now))
 
@@ -198,8 +199,8 @@ class App:
         if port == 0:
             await self._close_database()
             raise StartError(
-                f"--listen: {self.settings.listen} cannot be had: another program (perhaps another Headway) uses "
-                "that port, or the address is not this machine's; stop that program, or listen elsewhere"
+                f"Cannot listen on {self.settings.listen}: the port is in use, or the address is not of this machine. "
+                "Stop the other program, or choose another --listen."
             )
         return f"{host}:{port}"
 
@@ -211,8 +212,8 @@ class App:
             await self.call_queue.stop(None)
             await self._close_database()
             raise StartError(
-                f"--http: {settings.http} cannot be had: another program (perhaps another Headway) uses that port, or "
-                "the address is not this machine's; choose another, or do without page and JSON: --http ''"
+                f"Cannot listen on {settings.http}: the port is in use, or the address is not of this machine. Choose "
+                "another --http, or --http '' for no page and no JSON."
             ) from None
         self._health.http_port = sockets[0].getsockname()[1]
         self.http_address = f"{settings.http.rpartition(':')[0]}:{self._health.http_port}"
@@ -241,16 +242,16 @@ class App:
             ready=self._trouble,
             metrics=metrics.response,
             heartbeat=settings.stream_heartbeat / MICROSECONDS,
-            inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
+            operator_scope=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
         )
         self._http_server = http_server.HttpServer(app, sockets, settings.limits.http_connections, self._unsent)
         await self._http_server.start()
 
     def _trouble(self) -> JobError | None:
-        """Why this server does well to get no calls now."""
+        """Why this server should get no calls now, or None."""
         if self._draining:
             return ShuttingDown()
-        # A commit that failed is known here sooner than the next round of upkeep.
+        # A failed commit is known before the sweeper's next round.
         return self._database_trouble or self.writer.failure
 
     async def _note_database(self, trouble: JobError | None) -> None:
@@ -261,8 +262,8 @@ class App:
         self._health.set(self._trouble() is None)
 
     async def drain(self) -> None:
-        """Send callers elsewhere, commit what was accepted, close the database. Takes at most the shutdown grace, and
-        a commit. The port stays open, and answers UNAVAILABLE."""
+        """Send callers to other servers, commit everything that was accepted, and close the database. Takes at most the
+        shutdown grace and a commit. The port stays open and answers UNAVAILABLE."""
         self._draining = True
         self._show_health()
         self.hub.close()
@@ -284,12 +285,12 @@ class App:
             async with asyncio.timeout(DATABASE_CLOSE_TIMEOUT):
                 await self._close_database()
         except TimeoutError:
-            log.warning("the database does not answer; leaving without it")
+            log.warning("the database does not answer; stopping without closing it")
 
     async def stop(self) -> None:
-        """Drain, and close the port."""
+        """Drain, then close the port."""
         await self.drain()
-        # What is still open are calls that never sent their message, and watches of the health: nobody waits for those.
+        # Only calls without a message and watches of the health are still open. Do not wait for them.
         await self.call_queue.stop(REPLY_FLUSH_TIME)
         self._calls_task.cancel()
         if self._http_server is not None:
@@ -304,7 +305,7 @@ class App:
 def _prepare(
     settings: Settings, rules: Rules, clock: Clock | None, server_id: str
 ) -> tuple[Store, bytes, server_facts.Start, Snapshot | None]:
-    """The store, the session key, how the clock starts, and where servers share the database what is visible now.
+    """The store, the session key, how the clock starts, and the present snapshot if servers share the database.
 
     Raises StartError.
     """
@@ -326,19 +327,19 @@ def _prepare(
     except BaseException:
         engine.close()
         raise
-    # Each thread has a connection of its own from here on; this one's is done.
+    # From here on each thread has its own connection. Close the one of this thread.
     engine.database.close()
     return store, key, begin, snapshot
 
 
 async def serve(settings: Settings) -> NoReturn:
-    """Serve until SIGTERM or SIGINT, then drain, and end the process. Raises StartError."""
+    """Serve until SIGTERM or SIGINT, then drain and end the process. Raises StartError."""
     app = App(settings)
     stopped = asyncio.Event()
 
     def stop(number: int) -> None:
         if stopped.is_set():
-            # Asked twice: what was acknowledged is on disk, and nothing else needs saving.
+            # The second signal ends the process at once: acknowledged writes are on disk.
             os._exit(128 + number)
         stopped.set()
 
@@ -346,11 +347,11 @@ async def serve(settings: Settings) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        loop.add_signal_handler(number, log.info, "%s changes nothing: to change settings, restart", number.name)
+        loop.add_signal_handler(number, log.info, "%s is ignored; restart the server to change settings", number.name)
     await app.start()
     for warning in (*settings.warnings, *app.engine.warnings):
         log.warning("%s", warning)
-    # What a start has made stays: the collector need not look through it again and again, nor after every few calls.
+    # Objects from the start are permanent: the garbage collector need not scan them again.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     token = token_file(app.engine.folder or settings.data_folder, app.address)
@@ -360,7 +361,7 @@ async def serve(settings: Settings) -> NoReturn:
     with suppress(OSError):
         token.unlink(missing_ok=True)
     await asyncio.sleep(REPLY_FLUSH_TIME)
-    # Without gRPC's own stop: it answers a call that arrives meanwhile with CANCELLED, which nobody tries again.
-    # Callers see their connection close instead, and go elsewhere.
+    # Skip gRPC's own stop: it answers calls that arrive meanwhile with CANCELLED, which callers do not retry. Instead
+    # callers see their connection close, and use another server.
     logs.flush()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Every setting, once: flag, variable, key in the file, default and a sentence. Nobody else reads the environment."""
+"""All settings: flag, variable, key in the file, default and help. No other module reads the environment."""
 
 import argparse
 import dataclasses
@@ -26,7 +26,7 @@ PREFIX = "HEADWAY_"
 CONFIG_BYTES_MAX = 256 * 1024
 
 LINE_DOTS_MAX = 1000
-"""Dots in a line of the file: tomllib's time and memory for a key grow with the square of its parts."""
+"""The most dots in a line of the file: tomllib needs quadratic time and memory for the parts of a key."""
 
 
 def _default_database() -> str:
@@ -40,6 +40,7 @@ def _metadata(parse: Callable[[Raw], object], help_text: str, shown: str = "") -
 SECRETS = ("database", "session_key", "webhook_secret", "webhook_url")
 """Settings that accept `@path`: all users of the machine can read a command line."""
 
+# plain-words: off
 OLD_NAMES: Mapping[str, str] = {
     "notice_url": "webhook_url",
     "notice_secret": "webhook_secret",
@@ -52,11 +53,12 @@ OLD_NAMES: Mapping[str, str] = {
 
 WEBHOOK_TABLES = ("webhook", "notices")
 """The table of a webhook in the file, and its earlier name."""
+# plain-words: on
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator has set; spans in µs. Each field is a flag, a HEADWAY_ variable and a key of the file."""
+    """The settings; spans are in µs. Each field is a flag, a HEADWAY_ variable and a key of the file."""
 
     listen: str = field(
         default="127.0.0.1:50051",
@@ -66,7 +68,7 @@ class Settings:
         default="127.0.0.1:8080",
         metadata=_metadata(
             values.address_or_none,
-            "address of the page and of JSON over HTTP, host:port; empty: neither",
+            "address of the HTTP port for the page and JSON, host:port; empty: no HTTP port",
             "127.0.0.1:8080",
         ),
     )
@@ -74,7 +76,7 @@ class Settings:
         default=(),
         metadata=_metadata(
             values.hosts,
-            "further host names that the HTTP port is reached by, with commas between them",
+            "further host names of the HTTP port, separated by commas",
             "the loopback names, and the host of --http",
         ),
     )
@@ -82,7 +84,7 @@ class Settings:
         default=(),
         metadata=_metadata(
             values.origins,
-            "origins whose pages may call the HTTP port and embed <headway-job>, with commas between them",
+            "origins whose pages may call the HTTP port and embed <headway-job>, separated by commas",
             "none",
         ),
     )
@@ -100,7 +102,7 @@ class Settings:
         repr=False,
         metadata=_metadata(
             values.text,
-            "@FILE with 64 hex digits that session ids are hashed with; servers that share a database share it",
+            "@FILE with 64 hex digits, the key for hashing session ids; the same for all servers of a database",
             "a file made beside the database",
         ),
     )
@@ -113,16 +115,18 @@ class Settings:
     retention: int = field(
         default=30 * 86_400 * MICROSECONDS,
         metadata=_metadata(
-            values.positive_span, "how long an ended job is kept, unless it says otherwise itself", "30d"
+            values.positive_span, "how long an ended job is kept, unless the job has its own retention", "30d"
         ),
     )
     abandon_after: int = field(
         default=30 * 86_400 * MICROSECONDS,
-        metadata=_metadata(values.positive_span, "a job without any contact for so long ends as FAILED", "30d"),
+        metadata=_metadata(values.positive_span, "a job whose worker is silent for this long ends as FAILED", "30d"),
     )
     cancel_grace: int = field(
         default=60 * MICROSECONDS,
-        metadata=_metadata(values.span, "how long a worker has to end a cancelled job, unless the caller says", "60s"),
+        metadata=_metadata(
+            values.span, "how long a worker has to end a cancelled job, unless the caller sets it", "60s"
+        ),
     )
     shutdown_grace: int = field(
         default=10 * MICROSECONDS,
@@ -131,60 +135,66 @@ class Settings:
     longest_poll: int = field(
         default=60 * MICROSECONDS,
         metadata=_metadata(
-            values.poll_span, "longest wait of a long poll; less than the timeout of a proxy in between", "60s"
+            values.poll_span, "longest wait of a long poll; keep it below the timeouts of proxies", "60s"
         ),
     )
     stream_heartbeat: int = field(
         default=15 * MICROSECONDS,
         metadata=_metadata(
-            values.positive_span, "how often an idle watch over HTTP sends an empty message, for proxies", "15s"
+            values.positive_span,
+            "how often an idle watch over HTTP sends an empty message, to keep proxies from closing it",
+            "15s",
         ),
     )
     log: str = field(
         default="text",
-        metadata=_metadata(values.log_format, "notices on standard error: text, or json for one object a line", "text"),
+        metadata=_metadata(
+            values.log_format, "format of the log on standard error: text, or json for one object a line", "text"
+        ),
     )
     webhook_url: str = field(
         default="",
         metadata=_metadata(
             values.text,
-            "receiver of a notice whenever a job ends, is LOST or stalled; the file may name several",
+            "URL that gets a webhook when a job ends, is LOST or stalls; the file may have several",
             "none",
         ),
     )
     webhook_secret: str = field(
         default="",
         repr=False,
-        metadata=_metadata(values.text, "@FILE with whsec_ and base64: what notices to it are signed with", "none"),
+        metadata=_metadata(
+            values.text, "@FILE with whsec_ and base64: the secret that signs webhooks for that URL", "none"
+        ),
     )
     webhook_source: str = field(
         default="/headway",
-        metadata=_metadata(values.reference, "source of the CloudEvents that notices are", "/headway"),
+        metadata=_metadata(values.reference, "source of the CloudEvents in webhooks", "/headway"),
     )
     webhook_lifetime: int = field(
         default=3 * 86_400 * MICROSECONDS,
-        metadata=_metadata(values.positive_span, "how long a notice is tried before it is given up", "3d"),
+        metadata=_metadata(values.positive_span, "how long a webhook is tried before it is given up", "3d"),
     )
     allow_private_webhooks: bool = field(
         default=False,
         metadata=_metadata(
-            values.switch, "let notices go to this machine and its own network, and without TLS to http:// URLs", "off"
+            values.switch, "allow webhooks to this machine and its own network, and to http:// URLs without TLS", "off"
         ),
     )
     webhooks: tuple[Endpoint, ...] = ()
     """The receivers: webhook_url, and the [[webhook]] tables of the file."""
     limits: Limits = field(default_factory=Limits)
     warnings: tuple[str, ...] = ()
-    """What the operator had better change."""
+    """Advice for the operator."""
 
     @property
     def data_folder(self) -> Path:
-        """Where files go that belong to no database."""
+        """The folder for files that belong to no database."""
         return platformdirs.user_data_path("headway")
 
 
 def _names() -> dict[str, tuple[Callable[[Raw], object], str, str]]:
-    """Every setting by its name: parser, help, and the default as shown."""
+    """Every setting by its name: parser, help text, and the default as shown."""
     names = {}
     for item in dataclasses.fields(Settings):
         if item.name not in ("limits", "webhooks", "warnings"):
@@ -202,16 +212,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """The settings: a flag wins over a variable, a variable over the file, the file over the default.
+    """The settings. A flag wins over a variable, a variable over the file, the file over the default.
 
-    Raises StartError for a value that cannot be; exits with 2 for an unknown flag, with 0 after --help.
+    Raises StartError for an invalid value. Exits with 2 for an unknown flag, with 0 after --help.
     """
     parser = _Parser(
         prog="headway serve",
         description="Serve jobs over gRPC and HTTP.",
         epilog="Every flag is also a variable (--listen is HEADWAY_LISTEN) and a key of the --config file "
         '(listen = "…"). A flag wins over a variable, a variable over the file. For --database, --session-key, '
-        "--webhook-url and --webhook-secret, @FILE stands for what is in that file.",
+        "--webhook-url and --webhook-secret, @FILE means the content of that file.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
@@ -243,7 +253,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
                 raise StartError(f"{label} {error}") from None
             if source == "flag" and _shows_secret(name, raw):
                 warnings.append(
-                    f"every user of this machine can read {label} in the list of processes: use {label} @FILE"
+                    f"every user of this machine can read {label} in the list of processes; use {label} @FILE"
                 )
     limits = Limits(**{n.removeprefix("max_"): v for n, v in found.items() if n.startswith("max_")})  # type: ignore[arg-type]
     settings = Settings(**{n: v for n, v in found.items() if not n.startswith("max_")}, limits=limits)  # type: ignore[arg-type]
@@ -265,7 +275,7 @@ def _parse(name: str, raw: Raw, parse: Callable[[Raw], object]) -> object:
 
 
 def _shows_secret(name: str, raw: Raw) -> bool:
-    """Whether this value of a setting is a secret itself, and not where it is."""
+    """Whether this value of a setting is a secret itself, and not the path of a file."""
     if name not in SECRETS or str(raw).startswith("@"):
         return False
     if name not in ("database", "webhook_url"):
@@ -329,7 +339,7 @@ def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], 
 
 
 def is_loopback(address: str) -> bool:
-    """Whether this machine alone reaches `host:port`."""
+    """Whether only this machine can reach `host:port`."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -341,7 +351,7 @@ def _check_reach(settings: Settings) -> None:
     for flag, address in (("--listen", settings.listen), ("--http", settings.http)):
         if address and not is_loopback(address) and not settings.insecure:
             raise StartError(
-                f"{flag}: {address} can be reached from elsewhere, and this server has neither TLS nor "
+                f"{flag}: other machines can reach {address}, and this server has neither TLS nor "
                 "authentication; listen on 127.0.0.1, or accept that with --insecure"
             )
 

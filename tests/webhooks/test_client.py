@@ -79,7 +79,7 @@ def test_nothing_is_sent_to_a_name_that_leads_home(
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert "its name stands for no address that webhooks may be sent to" in caplog.text
+    assert "its name has no address that webhooks may be sent to" in caplog.text
     assert waiting(app) == 1
 
 

@@ -1,4 +1,4 @@
-"""Errors over HTTP: the JSON that the Connect protocol has for them, and the status."""
+"""Errors over HTTP: their JSON in the Connect protocol, and the HTTP status."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ _STATUSES: dict[int, int] = {
     code_pb2.UNAVAILABLE: 503,
     code_pb2.UNAUTHENTICATED: 401,
 }
-"""The HTTP status of a code."""
+"""The HTTP status of each code."""
 
 _OWN_STATUSES = {
     "MESSAGE_TOO_LARGE": 413,
@@ -37,7 +37,7 @@ _OWN_STATUSES = {
     "FORMAT_UNSUPPORTED": 415,
     "METHOD_UNKNOWN": 404,
 }
-"""The HTTP status of a reason for which HTTP has a better one than that of its code."""
+"""The HTTP status of reasons for which HTTP has a better status than that of their code."""
 
 _DETAILS = {
     kind.DESCRIPTOR.full_name: kind
@@ -48,7 +48,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def told(status: status_pb2.Status) -> dict[str, Json]:
-    """An error as the Connect protocol has it."""
+    """An error in the form of the Connect protocol."""
     details: list[Json] = []
     for packed in status.details:
         name = packed.TypeName()
@@ -60,7 +60,7 @@ def told(status: status_pb2.Status) -> dict[str, Json]:
 
 
 def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
-    """The response to a request that failed, with the HTTP status of its reason or code unless one is given."""
+    """The response to a failed request. Its HTTP status is `http_status`, or that of the reason or code."""
     own = {"cache-control": "no-store"}
     for packed in status.details:
         detail = _DETAILS[packed.TypeName()].FromString(packed.value)
@@ -78,5 +78,5 @@ def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[s
 
 
 def refusal(error: JobError, http_status: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
-    """As `response`, for an error of ours."""
+    """The response for a JobError."""
     return response(to_proto.status(error), http_status, headers)

@@ -1,4 +1,4 @@
-"""A job in a few plain fields, for pages that can do no more than ask again and again."""
+"""A job as a few plain JSON fields, for pages that can only poll."""
 
 import json
 

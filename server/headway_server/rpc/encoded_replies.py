@@ -1,4 +1,4 @@
-"""Answers as bytes, made once for all who get the same: a committed job never changes, and many may ask for it."""
+"""Encoded replies, made once for all callers that get the same one: many callers may read the same committed job."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -13,19 +13,19 @@ from headway_server.rpc import to_proto
 from headway_server.rpc.json_values import delimited, struct_on_wire, tag, value_on_wire
 
 REPLIES_BYTES = 8 * 1024 * 1024
-"""Bytes of answers of a kind that are kept: what many look at, or some again and again, is among the last."""
+"""Bytes of cached replies of each kind. Replies that are requested often are among the latest."""
 
 LARGE_REPLIES_BYTES = 2 * 1024 * 1024
-"""Bytes of answers of a kind that are too large to be kept with the others: many may wait for the same one."""
+"""Bytes of cached large replies of each kind, which do not fit into the other cache: many may wait for the same one."""
 
 LARGE_REPLY_DIVISOR = 2
-"""One of them may take this part (1/2) of these bytes."""
+"""One large reply may take 1/2 of these bytes."""
 
 ENCODED_INLINE_MAX = 4 * 1024
-"""Longer JSON text is converted off the event loop: the worst of this length takes 3 ms."""
+"""Longer JSON text (characters) is converted off the event loop. Shorter text takes at most 3 ms."""
 
 VALUES_BYTES = 4 * 1024 * 1024
-"""Bytes of results as protobuf that are kept, for all who get them at about the same time. One may take all of it."""
+"""Bytes of cached results as protobuf, for callers that get them at about the same time. One may take all of it."""
 
 _RESULTS = tag(pb.GetResultsResponse.RESULTS_FIELD_NUMBER)
 _VARIABLES = tag(pb.GetVariablesResponse.VARIABLES_FIELD_NUMBER)
@@ -39,7 +39,7 @@ def _once(make: Callable[[Job], Message]) -> Callable[[Job], bytes]:
     large: Cache[_JobState, bytes] = Cache(LARGE_REPLIES_BYTES, LARGE_REPLY_DIVISOR)
 
     def encode(job: Job) -> bytes:
-        # A job that is created anew under its old id has the same revisions again, but later.
+        # A job that is created again under its old id has the same revisions, but later times.
         key = (job.session_hash, job.id, job.revision, job.update_time)
         made = kept.get(key) or large.get(key)
         if made is None:
@@ -55,11 +55,11 @@ job = _once(to_proto.job)
 """Job."""
 
 watched = _once(lambda job: pb.WatchJobResponse(job=to_proto.job(job)))
-"""WatchJobResponse; also WatchJobsResponse without a token, for both have the job in the same field."""
+"""WatchJobResponse; also WatchJobsResponse without a token, because both have the job in the same field."""
 
 
 def watched_in_session(job: Job, token: str) -> bytes:
-    """WatchJobsResponse. One protobuf message behind another is the two merged."""
+    """WatchJobsResponse. Two concatenated protobuf messages are the merged message."""
     return watched(job) + pb.WatchJobsResponse(resume_token=token).SerializeToString()
 
 
@@ -71,7 +71,7 @@ _values: Cache[bytes, bytes] = Cache(VALUES_BYTES, 1)
 
 def reported(job: Job, pace: int) -> bytes:
     """ReportProgressResponse; `pace` (µs) is its next_report_after."""
-    # Reports of one job that meet in one commit have one answer.
+    # Consecutive reports of a job in one commit have the same reply.
     key = (job.status, job.progress, job.revision, job.cancellation, pace)
     made = _reported.get(key)
     if made is None:
@@ -82,7 +82,7 @@ def reported(job: Job, pace: int) -> bytes:
             cancellation=to_proto.cancellation(job.cancellation),
             next_report_after=to_proto.span(pace),
         ).SerializeToString()
-        # The key holds the reason of the cancellation, and so does the answer.
+        # Count the reply twice: the key also contains the reason of the cancellation.
         _reported.put(key, made, 2 * len(made))
     return made
 
@@ -100,7 +100,7 @@ async def value(text: str) -> bytes:
 
 
 def _value_once(text: str) -> bytes:
-    # By its text and not by its job: who asks has read the text, and a digest takes a fiftieth of the conversion.
+    # Keyed by the text, not by the job: the caller has the text, and a digest takes a fiftieth of the conversion.
     digest = hashlib.sha256(text.encode()).digest()
     made = _values.get(digest)
     if made is None:

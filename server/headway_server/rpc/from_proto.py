@@ -1,4 +1,4 @@
-"""Proto to domain: what callers ask for, checked; replies.py is the way back."""
+"""Conversion of requests from protobuf to the domain, with checks. to_proto.py converts replies."""
 
 import hashlib
 import json
@@ -18,19 +18,19 @@ from headway_server.rpc.validation import Checks
 from headway_server.storage.listing import Filter
 
 CONVERTED_INLINE_MAX = 8 * 1024
-"""Requests of more bytes than this are converted off the event loop: the worst of them take 5 ms."""
+"""Larger requests (bytes) are converted off the event loop. Smaller ones take at most 5 ms."""
 
 WIRE_OVER_JSON = 6
-"""A number takes up to so many times more bytes on the wire than as JSON."""
+"""A number takes up to this many times more bytes on the wire than as JSON."""
 
 DEFAULT_PAGE_SIZE = 50
 """Jobs on a page unless the caller says otherwise."""
 
 MASK_PATHS = 32
-"""Paths that an update mask may name, repeated ones too."""
+"""The most paths in an update mask, including repeated ones."""
 
 ERROR_DETAILS = 64
-"""Details that the error of a job may have."""
+"""The most details of a job's error."""
 
 UPDATABLE = ("name", "invoker", "size", "unit", "labels")
 
@@ -51,7 +51,7 @@ DETAIL_TYPES: dict[str, type[message.Message]] = {
         error_details_pb2.LocalizedMessage,
     )
 }
-"""What the details of a job's error may hold: anything else could not be shown as JSON."""
+"""The types for details of a job's error: others could not be shown as JSON."""
 
 MUST_BE_DETAIL = "must be a message of google/rpc/error_details.proto"
 
@@ -78,7 +78,7 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
         key=checks.text("key", request.key, limits.key_length),
         key_if_free=request.key_if_free,
     )
-    # The key is looked at by itself: a job may have been made without it.
+    # The key is compared separately: the job may have been created without it.
     parameters: list[object] = [
         command.pending,
         command.name,
@@ -89,7 +89,7 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
         command.heartbeat_timeout,
         command.stall_timeout,
         command.retention,
-        # Left out where there is none, so that a call can be repeated that was first made before there was this.
+        # Omit it if empty, so that digests of calls from before this field existed still match.
         *([command.continues] if command.continues else ()),
     ]
     return replace(command, digest=_digest(json.dumps(parameters)))
@@ -132,7 +132,7 @@ def report(request: pb.ReportProgressRequest, checks: Checks) -> Report:
         checks.not_negative("attempt", attempt)
         checks.not_negative("sequence", sequence)
         checks.not_negative("progress", progress or 0)
-    # Fields in the order of Report: this runs for every report of a stream, and their names would cost a third more.
+    # Positional for speed: this runs for every report of a stream, and keywords would cost a third more.
     return Report(
         part,
         attempt,
@@ -226,7 +226,7 @@ def _is_known(detail: any_pb2.Any) -> bool:
     try:
         parsed = kind.FromString(detail.value)
         if isinstance(parsed, error_details_pb2.RetryInfo):
-            # A span that no JSON can show would spoil every list that the job is in. All other fields are texts and
+            # A duration that JSON cannot show would break every list with this job. All other fields are texts and
             # integers.
             parsed.retry_delay.ToJsonString()
     except (message.DecodeError, ValueError):
@@ -235,7 +235,7 @@ def _is_known(detail: any_pb2.Any) -> bool:
 
 
 def cancel(request: pb.CancelJobRequest, checks: Checks, grace_period: int) -> Cancel:
-    """CancelJob; `grace_period` (µs) is the server's, for requests without one."""
+    """CancelJob. `grace_period` (µs): the server's default."""
     if request.HasField("grace_period"):
         grace_period = checks.span("grace_period", request.grace_period)
     return Cancel(checks.text("reason", request.reason, checks.limits.message_length), grace_period)
@@ -247,7 +247,7 @@ def set_variables(request: pb.SetVariablesRequest, checks: Checks) -> SetVariabl
 
 
 def names(request: pb.GetVariablesRequest, checks: Checks) -> tuple[str, ...]:
-    """The names that GetVariables asks for."""
+    """The names that GetVariables requests."""
     return _names("names", request.names, checks)
 
 

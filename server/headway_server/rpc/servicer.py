@@ -1,4 +1,4 @@
-"""One method an RPC: convert in, call, convert out."""
+"""headway.v1.JobService: one method for each RPC. It converts the request, calls the service, converts the reply."""
 
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -25,10 +25,10 @@ from headway_server.service.job_service import EVERYWHERE, Jobs, Name, Page
 from headway_server.storage.listing import Removal
 
 WATCH_LIFE = (300.0, 600.0)
-"""Seconds that a watch lives, at least and at most: then its caller opens it again, perhaps at another server."""
+"""The shortest and longest duration of a watch, in seconds. Then its caller opens it again, maybe at another server."""
 
 STREAM_LIFE = (3000.0, 3600.0)
-"""Seconds that a stream of reports lives."""
+"""The shortest and longest duration of a stream of reports, in seconds."""
 
 T = TypeVar("T")
 R = TypeVar("R", bound=message.Message)
@@ -47,7 +47,7 @@ class JobServicer:
         self._conversions = Conversions()
 
     def close_streams(self, error: JobError) -> None:
-        """End the open streams of reports; what they have sent is committed and acknowledged first."""
+        """End the open streams of reports, after all received reports are committed and acknowledged."""
         for stream in self._streams:
             stream.close(error)
 
@@ -56,7 +56,7 @@ class JobServicer:
         session = self._sessions(request.session_id, caller, checks)
         command = from_proto.create(request, checks)
         if session is EVERYWHERE:
-            checks.fault("session_id", "must be a session of its own: '-' is no session id")
+            checks.fault("session_id", "must be a session id; '-' is not one")
         checks.done()
         assert session is not None
         return encoded_replies.job(await self._jobs.create(session, request.job_id, command, request.ByteSize()))
@@ -72,7 +72,7 @@ class JobServicer:
         after_revision = checks.not_negative("after_revision", request.after_revision)
         wait = checks.span("wait", request.wait, capped=True)
         checks.done()
-        # What waits holds no more of its request than it needs; unknown fields can have any size.
+        # Do not hold the request while waiting: unknown fields can have any size.
         del request
         return encoded_replies.job(await self._jobs.get(name, after_revision, wait, caller.connection))
 
@@ -212,7 +212,7 @@ class JobServicer:
     async def _converted(
         self, caller: Caller, convert: Callable[[R, Checks], T], request: R, checks: Checks, size: int
     ) -> T:
-        """What a request of `size` bytes asks for; large ones are converted off the event loop."""
+        """Convert a request of `size` bytes. Large ones are converted off the event loop."""
         if size < from_proto.CONVERTED_INLINE_MAX:
             return convert(request, checks)
         return await self._conversions(caller.connection, convert, request, checks)

@@ -68,7 +68,7 @@ def from_tables(tables: object, *, private: bool) -> Iterator[Endpoint]:
                 raise ValueError("must be a table: write [[webhook]] above each url")
             yield _from_table(table, private)
         except ValueError as error:
-            raise ValueError(f"webhooks, number {number}: {error}") from None
+            raise ValueError(f"webhook, number {number}: {error}") from None
 
 
 def _from_table(table: Mapping[str, object], private: bool) -> Endpoint:
