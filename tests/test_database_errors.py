@@ -192,5 +192,5 @@ def test_the_log_names_an_error_once_in_a_while(caplog: pytest.LogCaptureFixture
     assert [record.getMessage() for record in caplog.records] == [
         "the database failed: 25006 ReadOnlySqlTransaction",
         "the database failed: 57P01 AdminShutdown",
-        "the database failed: 25006 ReadOnlySqlTransaction (999 more of these since the last line)",
+        "the database failed: 25006 ReadOnlySqlTransaction (999 more since the last log line)",
     ]

@@ -248,7 +248,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_waited_for_no_longer_than_an
             await asyncio.sleep(0.01)
 
     async with serving(drip) as url:
-        with pytest.raises(NoResponse, match=r"no answer within 0\.5 s"):
+        with pytest.raises(NoResponse, match=r"no response within 0\.5 s"):
             await posting_to(url).post({}, b"{}")
 
 

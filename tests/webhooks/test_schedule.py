@@ -74,7 +74,7 @@ def test_attempts_grow_rarer_until_it_is_given_up(
     assert waiting(app) == 0
     about = f"webhooks to http://127.0.0.1:{receiver.port}: "
     assert [record.message.removeprefix(about) for record in caplog.records if record.message.startswith(about)] == [
-        "it answered 503; trying again",
+        "it responded 503; trying again",
         "gave up 1 that could not be delivered in time",
     ]
 
