@@ -1,4 +1,4 @@
-"""Requests that take long to convert: whoever sends many of them waits, and is refused in the end; others are not."""
+"""Large requests to convert: a caller that sends many waits, and is refused in the end; others are served."""
 
 import asyncio
 import time

@@ -37,7 +37,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 def rounds(app: RunningApp) -> None:
-    """What upkeep does every second, the time that is noted among it."""
+    """What the sweeper does every second, which includes noting the time."""
     app.run(app.app.sweeper.probe())
     app.run(app.app.sweeper.sweep())
 

@@ -143,7 +143,7 @@ def test_idle_connections_keep_nobody_out(server: ServerProcess) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One call, and the statuses it may get. `why` tells where gRPC decides otherwise than one would wish."""
+    """One call, and the statuses it may get. `why` tells where gRPC decides differently."""
 
     name: str
     headers: Headers
@@ -259,7 +259,7 @@ def test_malformed_call(server: ServerProcess, case: Case) -> None:
 
 
 def test_the_log_holds_nothing_that_callers_sent(server: ServerProcess) -> None:
-    """Whoever garbles a token must not find it in a file that others read."""
+    """A garbled token must not appear in a file that others read."""
     secret = secrets.token_hex(8)
     with Connection(server.address) as connection:
         connection.call(with_header("authorization", f"Bearer {secret}\xff".encode("latin-1")), GOOD)

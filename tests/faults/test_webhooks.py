@@ -41,7 +41,7 @@ ROUNDS = 4
 
 NAME_SERVER = "127.53.53.53"
 
-PATIENCE = 25.0
+DELIVERY_TIMEOUT = 25.0
 """Seconds: longer than the longest pause between two attempts of these tests."""
 
 
@@ -72,7 +72,7 @@ def test_a_kill_between_the_commit_and_the_sending_loses_no_webhook(tmp_path: Pa
         server.kill()
         with receiver:
             server.start()
-            until(lambda: len(receiver.received) >= len(job_ids), PATIENCE)
+            until(lambda: len(receiver.received) >= len(job_ids), DELIVERY_TIMEOUT)
             assert sorted(receiver.subjects) == job_ids
             assert receiver.times_each() == {1}
 
@@ -86,14 +86,14 @@ def test_a_kill_between_the_sending_and_its_answer_repeats_under_the_same_id(tmp
         receiver.free.set()
         unanswered = {request.id: request.body for request in receiver.received}
         server.start()
-        until(lambda: {request.subject for request in receiver.received} == set(job_ids), PATIENCE)
-        until(lambda: len(receiver.received) == len(unanswered) + len(job_ids), PATIENCE)
+        until(lambda: {request.subject for request in receiver.received} == set(job_ids), DELIVERY_TIMEOUT)
+        until(lambda: len(receiver.received) == len(unanswered) + len(job_ids), DELIVERY_TIMEOUT)
         again = {request.id: request.body for request in receiver.received[len(unanswered) :]}
         assert again.items() >= unanswered.items()
         # Nothing came a third time.
         server.restart()
         more = finish_jobs(server, 1)
-        until(lambda: receiver.subjects[-1] == more[0], PATIENCE)
+        until(lambda: receiver.subjects[-1] == more[0], DELIVERY_TIMEOUT)
         assert len(receiver.received) == len(unanswered) + len(job_ids) + 1
 
 
@@ -126,7 +126,7 @@ def test_kills_at_random_make_no_ending_untold_and_none_up(tmp_path: Path) -> No
         # All that waits is due at a start, however often it was tried.
         server.restart()
         assert acknowledged
-        until(lambda: {request.subject for request in receiver.received} >= acknowledged, PATIENCE)
+        until(lambda: {request.subject for request in receiver.received} >= acknowledged, DELIVERY_TIMEOUT)
         bodies = defaultdict(set)
         ids = defaultdict(set)
         for request in receiver.received:
@@ -177,11 +177,11 @@ def test_what_was_claimed_too_long_ago_is_left_to_others(
     with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
         caller = Caller(one, session)
         caller.finish(caller.create().id)
-        chore = one.app.writer.run_task
+        run_task = one.app.writer.run_task
 
         async def late(work: Callable[[], None]) -> None:
             """The server learns a minute late that its commit succeeded; meanwhile another one does the work."""
-            await chore(work)
+            await run_task(work)
             for server in (one, other):
                 server.clock.forward(60)
             await asyncio.to_thread(other.run, deliver(other))
@@ -236,7 +236,7 @@ def test_a_silent_name_server_holds_up_its_own_receiver_alone(tmp_path: Path) ->
             job_ids = finish_jobs(server, 30)
             until(lambda: len(healthy.received) == len(job_ids))
             assert sorted(healthy.subjects) == job_ids
-            until(lambda: server.log.count("could not be looked up") == len(names), PATIENCE)
+            until(lambda: server.log.count("could not be looked up") == len(names), DELIVERY_TIMEOUT)
             finish_jobs(server, 1)
             until(lambda: len(healthy.received) == len(job_ids) + 1)
             begun = time.monotonic()

@@ -28,8 +28,8 @@ def numbers(client: Client) -> dict[str, float]:
     return found
 
 
-def calls(door: str, method: str, code: str) -> str:
-    return f"headway_calls_total{{code={code},door={door},method={method},service=headway.v1.JobService}}"
+def calls(transport: str, method: str, code: str) -> str:
+    return f"headway_calls_total{{code={code},door={transport},method={method},service=headway.v1.JobService}}"
 
 
 def test_alive_and_ready(client: Client) -> None:
@@ -52,7 +52,7 @@ def test_not_ready_while_the_database_is_away(app: RunningApp, client: Client) -
     assert client.get("/readyz").status == 200
 
 
-def test_calls_are_counted_by_door_method_and_code(client: Client, caller: Caller) -> None:
+def test_calls_are_counted_by_transport_method_and_code(client: Client, caller: Caller) -> None:
     before = numbers(client)
     job = caller.create()
     body = {"sessionId": caller.session, "jobId": job.id}

@@ -1,4 +1,4 @@
-"""Who is slow, or sends what is no HTTP, holds nothing for ever and harms nobody; and the door closes well."""
+"""Slow callers, and callers that send no HTTP, hold nothing for ever and harm nobody; and the HTTP transport closes."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import until, watchers_gone
 
 SOON = 0.2
-"""What the server's patience is shortened to."""
+"""The shortened timeouts of the server."""
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ def test_a_reader_who_takes_nothing_is_left(app: RunningApp, caller: Caller, mon
             caller.report(job, advance=1)
         return watchers_gone(app)
 
-    until(report_until_gone, patience=30)
+    until(report_until_gone, timeout=30)
     connection.close()
 
 
@@ -261,7 +261,7 @@ def test_connections_are_kept(client: Client, session: str) -> None:
 # The end.
 
 
-def test_the_door_drains(own_app: Callable[..., RunningApp], session: str) -> None:
+def test_the_http_transport_drains(own_app: Callable[..., RunningApp], session: str) -> None:
     """Watches end with a reason to come again elsewhere; new calls get the same; it is alive, and not ready."""
     app = own_app()
     client = Client(app.app.http_address)

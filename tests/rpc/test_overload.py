@@ -174,12 +174,12 @@ def test_what_builds_on_a_refused_call_is_refused(narrow: RunningApp, session: s
         narrow.run(submit())
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
-def test_what_is_too_much_is_refused_and_told_when_to_return(tmp_path: Path, session: str, door: str) -> None:
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_what_is_too_much_is_refused_and_told_when_to_return(tmp_path: Path, session: str, transport: str) -> None:
     """While the database takes nothing: what was accepted waits, the rest is refused at once, reads and the health are
     served; afterwards all is as before."""
     limits = Limits(pending_writes=PENDING)
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", limits=limits, door=door) as app:
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", limits=limits, transport=transport) as app:
         caller = Caller(app, session)
         job = caller.create()
         with ThreadPoolExecutor(PENDING) as pool, held_commits(app) as wait_for:
@@ -206,14 +206,14 @@ def test_what_is_too_much_is_refused_and_told_when_to_return(tmp_path: Path, ses
         assert caller.report(job.id, advance=1).progress == 1
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
+@pytest.mark.parametrize("transport", ["grpc", "http"])
 def test_what_would_wait_too_long_is_refused(
-    tmp_path: Path, session: str, door: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, session: str, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the time that commits take, long before their number matters; what the next commit takes along is accepted,
     however long this one takes."""
     monkeypatch.setattr("headway_server.service.commit_writer.BATCH_WEIGHT_MAX", 3)
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", transport=transport) as app:
         caller, writer = Caller(app, session), app.app.writer
         job = caller.create()
         with ThreadPoolExecutor(3) as pool, held_commits(app) as wait_for:
@@ -308,9 +308,9 @@ def test_a_commit_ends_by_the_rows_that_it_stores(
     assert {caller.errors(job).total for job in jobs} == {100}
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
-def test_calls_whose_deadline_is_over_are_not_worked_on(tmp_path: Path, session: str, door: str) -> None:
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_calls_whose_deadline_is_over_are_not_worked_on(tmp_path: Path, session: str, transport: str) -> None:
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", transport=transport) as app:
         caller = Caller(app, session)
         job = caller.create()
         request = pb.ReportProgressRequest(session_id=session, job_id=job.id, advance=1)
@@ -358,7 +358,7 @@ def _refusals(calls: "Iterable[grpc.Future[Any]]") -> list[Refusal]:
 
 def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connection that sent them. What came last is served first: the others' callers may have gone."""
-    monkeypatch.setattr(call_queue, "COMMIT_WAIT_MAX", 0.6)
+    monkeypatch.setattr(call_queue, "CALL_WAIT_MAX", 0.6)
     with _slow_reads(tmp_path, monkeypatch) as app:
         calls = _read_beside(app, session, 40)
         refusals = _refusals(calls)
@@ -376,7 +376,7 @@ def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monk
 def test_calls_are_refused_when_too_many_wait(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connections that have the most."""
     monkeypatch.setattr(call_queue, "WAITING_MAX", 10)
-    monkeypatch.setattr(call_queue, "COMMIT_WAIT_MAX", 60.0)
+    monkeypatch.setattr(call_queue, "CALL_WAIT_MAX", 60.0)
     with _slow_reads(tmp_path, monkeypatch) as app:
         refusals = _refusals(_read_beside(app, session, 40))
         assert {refusal.reason for refusal in refusals} == {"OVERLOADED"}
@@ -396,7 +396,7 @@ def test_what_cannot_be_refused_any_more_is_left_to_grpc(
 def test_one_connection_cannot_crowd_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many calls it opens, others' have room; what several connections send too much is closed at once."""
     # However slow the machine is.
-    monkeypatch.setattr(call_queue, "COMMIT_WAIT_MAX", TIMEOUT)
+    monkeypatch.setattr(call_queue, "CALL_WAIT_MAX", TIMEOUT)
     with ExitStack() as stack:
         server = stack.enter_context(_busy())
         calls: list[list[grpc.Future[bytes]]] = []

@@ -184,8 +184,8 @@ def main(plan: Plan) -> int:
                     if plan.bug == "forgets to finish":
                         print(work.done, "records imported", flush=True)
                         os._exit(0)
-    except headway.JobCancelled as wish:
-        print("cancelled:", wish, flush=True)
+    except headway.JobCancelled as cancelled:
+        print("cancelled:", cancelled, flush=True)
         return 3
     print(work.done, "records imported", flush=True)
     return 0

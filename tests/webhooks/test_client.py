@@ -1,4 +1,4 @@
-"""One POST of a notice: where it goes, where nothing is ever sent, and what receivers may do with it."""
+"""One POST of a webhook: where it goes, where nothing is ever sent, and what receivers may do with it."""
 
 import asyncio
 import ipaddress
