@@ -267,7 +267,7 @@ def test_changed_rules_are_applied_from_the_first_job_on(store: Store) -> None:
 
 
 def test_keys_are_read_in_their_order(store: Store) -> None:
-    keys = [(letter * 32, digit * 32) for letter in "ab" for digit in "123"]
+    keys = [(character * 32, digit * 32) for character in "ab" for digit in "123"]
     changes = [Change(Job(*key, wake_time=INT64_MAX), created=True, changed=True) for key in keys]
     with store.transaction():
         store.save(changes)

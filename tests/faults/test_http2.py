@@ -182,7 +182,7 @@ HEADER_CASES = (
     Case("path with a query", with_path(f"{CREATE}?x=1"), (UNIMPLEMENTED,)),
     Case("path in lower case", with_path(CREATE.lower()), (UNIMPLEMENTED,)),
     Case("path with NUL", with_path(f"{CREATE}\0"), (UNIMPLEMENTED,)),
-    Case("path with a line break", with_path("/headway.v1.JobService/\r\nheadway: forged notice"), (UNIMPLEMENTED,)),
+    Case("path with a line break", with_path("/headway.v1.JobService/\r\nheadway: forged line"), (UNIMPLEMENTED,)),
     Case(
         "path that is not UTF-8",
         with_path(b"/headway.v1.JobService/\xff\xfe"),

@@ -209,8 +209,8 @@ def test_the_checker_sees_a_false_fact() -> None:
 TRACEBACK = 'Traceback (most recent call last):\n  File "worker.py", line 1\nValueError: record 9 is beyond repair\n'
 PLAN = Plan(job_id="", diary="", records=10, pace=0.0, raise_at=9, die_at=9)
 OWN = {
-    "finishes": Own(0, "10 records imported\n", "headway: a notice\n", {"done": 10, "ended": 5.0}, 5.1),
-    "raises": Own(1, "", f"headway: a notice\n{TRACEBACK}", {"done": 9, "ended": 5.0}, 5.1),
+    "finishes": Own(0, "10 records imported\n", "headway: a message\n", {"done": 10, "ended": 5.0}, 5.1),
+    "raises": Own(1, "", f"headway: a message\n{TRACEBACK}", {"done": 9, "ended": 5.0}, 5.1),
     "killed": Own(-9, "", "", {"died": 9}, 5.1),
     "cancelled": Own(3, "cancelled: wrong file\n", "", {"done": 3, "ended": 5.0}, 5.1),
 }
@@ -222,7 +222,7 @@ def test_the_checker_sees_a_result_that_is_not_the_workers_own(ending: str) -> N
     assert own_complaints(ending, own, PLAN) == []
     false = {
         "a status": replace(own, status=own.status + 1),
-        "an output": replace(own, stdout=own.stdout + "headway: a notice\n"),
+        "an output": replace(own, stdout=own.stdout + "headway: a message\n"),
         "a fault of the tracker's": replace(
             own, stderr=TRACEBACK.replace("worker.py", "/headway/engine.py") + own.stderr
         ),

@@ -40,7 +40,7 @@ def test_alive_and_ready(client: Client) -> None:
         assert client.get(path, authorization="Bearer wrong").status == 200
 
 
-def test_not_ready_while_the_database_is_away(app: RunningApp, client: Client) -> None:
+def test_not_ready_while_the_database_does_not_answer(app: RunningApp, client: Client) -> None:
     app.run(app.app._note_database(DatabaseUnavailable()))
     try:
         answer = client.get("/readyz")

@@ -81,7 +81,7 @@ def test_cancel_reaches_the_worker_and_ends_as_cancelled(client: OperationsClien
     assert future.cancel()
     assert caller.report(job.id).cancellation.requested
     assert not future.done()
-    caller.fail(job.id, code=1, message="as you wish")
+    caller.fail(job.id, code=1, message="as you like")
     assert future.cancelled()
     with pytest.raises(exceptions.Cancelled):
         future.result(timeout=10)
