@@ -8,10 +8,10 @@ from headway_server.domain.errors import MemoryLimit
 from headway_server.domain.job import Job
 from headway_server.domain.limits import Limits
 from headway_server.resources.budget import Budget, Share
-from headway_server.resources.cache import OVERHEAD, PART, Cache
+from headway_server.resources.cache import ENTRY_DIVISOR, ENTRY_OVERHEAD, Cache
 from headway_server.rpc import encoded_replies
 from headway_server.rpc.call_guard import ANYBODY
-from headway_server.rpc.sessions import KEPT_BYTES, Sessions
+from headway_server.rpc.sessions import SESSIONS_BYTES, Sessions
 from headway_server.rpc.validation import Checks
 from headway_server.service.sealed_tokens import SessionHasher
 
@@ -24,7 +24,7 @@ def test_all_entries_fit_into_the_total(puts: list[tuple[int, int]]) -> None:
     for key, size in puts:
         cache.put(key, bytes(size), size)
         kept = [value for key in range(51) if (value := cache.get(key)) is not None]
-        assert sum(len(value) + OVERHEAD for value in kept) == cache.used <= TOTAL
+        assert sum(len(value) + ENTRY_OVERHEAD for value in kept) == cache.used <= TOTAL
 
 
 def test_the_oldest_go_first() -> None:
@@ -46,7 +46,7 @@ def test_a_large_job_is_encoded_once_for_all_who_wait_for_it() -> None:
     small, large = Job("session", "0" * 32, name="small"), Job("session", "1" * 32, name="large")
     large.labels = {f"{number:0256}": "x" * 1024 for number in range(200)}
     first, answer = encoded_replies.job(small), encoded_replies.job(large)
-    assert len(answer) > encoded_replies.KEPT_BYTES // PART
+    assert len(answer) > encoded_replies.REPLIES_BYTES // ENTRY_DIVISOR
     assert encoded_replies.job(large) is answer
     assert encoded_replies.job(small) is first
 
@@ -55,7 +55,7 @@ def test_sessions_take_no_more_than_their_bytes() -> None:
     sessions = Sessions(SessionHasher(b"k" * 32), Limits())
     for number in range(20_000):
         sessions(f"{number:0250}", ANYBODY, Checks(Limits()))
-    assert 0 < sessions._known.used <= KEPT_BYTES
+    assert 0 < sessions._known.used <= SESSIONS_BYTES
 
 
 def test_a_share_is_given_back() -> None:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from headway_server.domain import state_machine
 from headway_server.domain.change import Change, Rules
-from headway_server.domain.commands import Action, Cancel, Create, Fail, Finish, Start, Update
+from headway_server.domain.commands import Cancel, Command, Create, Fail, Finish, Start, Update
 from headway_server.domain.errors import JobError
 from headway_server.domain.job import Error, Job
 from headway_server.domain.limits import MICROSECONDS
 from headway_server.domain.report import Report
 from headway_server.service.commit import Commit, Outcome
-from headway_server.service.job_cache import Committed
+from headway_server.service.job_cache import JobCache
 from headway_server.service.totals import Totals
 from headway_server.storage.database import open_engine
 from headway_server.storage.store import Store
@@ -35,15 +35,15 @@ COMMANDS = st.one_of(
 )
 
 
-def together(store: Store, commands: Sequence[Action]) -> list[Outcome]:
+def together(store: Store, commands: Sequence[Command]) -> list[Outcome]:
     """The outcomes of commands that share one commit."""
-    committed = Committed(1_000_000)
+    committed = JobCache(1_000_000)
     committed.note([state_machine.create(*KEY, CREATE, 1, RULES)])
     commit = Commit(store, committed, Totals(RULES.limits), RULES, 2, [[(KEY, command) for command in commands]])
     return commit.apply([(KEY, command) for command in commands])
 
 
-def one_by_one(commands: Sequence[Action]) -> list[Outcome]:
+def one_by_one(commands: Sequence[Command]) -> list[Outcome]:
     """The outcomes of the same commands in a commit each."""
     job = state_machine.create(*KEY, CREATE, 1, RULES).job
     outcomes: list[Outcome] = []
@@ -68,7 +68,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @given(commands=st.lists(COMMANDS, min_size=1, max_size=12))
-def test_each_command_is_answered_as_if_it_were_alone(store: Store, commands: list[Action]) -> None:
+def test_each_command_is_answered_as_if_it_were_alone(store: Store, commands: list[Command]) -> None:
     found, expected = together(store, commands), one_by_one(commands)
     follows = [type(a) is Report and type(b) is Report for a, b in pairwise(commands)]
     for command, outcome, alone, shares in zip(commands, found, expected, [*follows, False], strict=True):

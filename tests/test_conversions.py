@@ -1,4 +1,4 @@
-"""Requests that take long to convert: whoever sends many of them waits, and is refused in the end; others are not."""
+"""Large requests to convert: a caller that sends many waits, and is refused in the end; others are served."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ from headway_server.rpc.conversions import Conversions
 
 
 async def test_who_sends_much_holds_nobody_else_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversions, "WAIT_MAX", 0.2)
-    monkeypatch.setattr(conversions, "MEMORY", 1.0)
+    monkeypatch.setattr(conversions, "CONVERSION_WAIT_MAX", 0.2)
+    monkeypatch.setattr(conversions, "CONVERSION_SMOOTHING", 1.0)
     convert = Conversions()
     done: list[str] = []
 
@@ -24,7 +24,7 @@ async def test_who_sends_much_holds_nobody_else_up(monkeypatch: pytest.MonkeyPat
     calls = [asyncio.create_task(convert("greedy", work, "greedy")) for _ in range(50)]
     await asyncio.sleep(0)
     await convert("modest", work, "modest")
-    assert done.index("modest") <= 1 + conversions.HANDED_OVER + 1
+    assert done.index("modest") <= 1 + conversions.CONVERSIONS_QUEUED + 1
     await asyncio.wait(calls)
     refused = [error for call in calls if (error := call.exception()) is not None]
     assert refused
@@ -33,9 +33,9 @@ async def test_who_sends_much_holds_nobody_else_up(monkeypatch: pytest.MonkeyPat
 
 
 async def test_who_can_wait_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversions, "WAIT_MAX", 0.0)
+    monkeypatch.setattr(conversions, "CONVERSION_WAIT_MAX", 0.0)
     convert = Conversions()
-    await convert.patiently("stream", time.sleep, 0.001)
+    await convert.without_limit("stream", time.sleep, 0.001)
     async with asyncio.TaskGroup() as group:
         for _ in range(20):
-            group.create_task(convert.patiently("stream", time.sleep, 0.001))
+            group.create_task(convert.without_limit("stream", time.sleep, 0.001))

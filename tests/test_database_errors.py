@@ -182,15 +182,15 @@ def test_an_error_of_mysql(number: int, wanted: Treatment) -> None:
 
 def test_the_log_names_an_error_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
-    reports = database_errors.Reports(lambda: now)
+    reports = database_errors.ErrorLog(lambda: now)
     with caplog.at_level(logging.WARNING):
         for _ in range(1000):
             reports.add(psycopg.errors.ReadOnlySqlTransaction(DATA))
         reports.add(psycopg.errors.AdminShutdown(DATA))
-        now += database_errors.REPORT_INTERVAL
+        now += database_errors.ERROR_LOG_INTERVAL
         reports.add(psycopg.errors.ReadOnlySqlTransaction(DATA))
     assert [record.getMessage() for record in caplog.records] == [
         "the database failed: 25006 ReadOnlySqlTransaction",
         "the database failed: 57P01 AdminShutdown",
-        "the database failed: 25006 ReadOnlySqlTransaction (999 more of these since the last line)",
+        "the database failed: 25006 ReadOnlySqlTransaction (999 more since the last log line)",
     ]

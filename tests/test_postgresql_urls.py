@@ -14,7 +14,7 @@ SECRET = "sw0rdf1sh"
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What whoever runs the tests has set for libpq."""
+    """The settings for libpq of the user who runs the tests."""
     for name in ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE", "PGTARGETSESSIONATTRS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -121,7 +121,7 @@ def test_a_socket_and_a_variable(postgresql: Postgres, monkeypatch: pytest.Monke
         assert parameters["application_name"] == "of_variable"
 
 
-def test_the_first_of_several_hosts_may_be_away(postgresql: Postgres) -> None:
+def test_the_first_of_several_hosts_may_be_unreachable(postgresql: Postgres) -> None:
     name = postgresql.database().rpartition("/")[2]
     shown, parameters = connected(f"postgresql://headway@127.0.0.1:1,127.0.0.1:{postgresql.port}/{name}")
     assert shown == f"postgresql://127.0.0.1:1,127.0.0.1:{postgresql.port}/{name}"

@@ -12,10 +12,10 @@ from tests.support.app import RunningApp
 from tests.support.postgres import Postgres
 
 
-async def look_around(server: RunningApp) -> None:
+async def publish_changes(server: RunningApp) -> None:
     """What a server does by itself twice a second."""
     assert server.app.other_servers is not None
-    await server.app.other_servers.look_around()
+    await server.app.other_servers.publish_changes()
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +47,17 @@ def test_a_watch_follows_a_job_that_others_report(replicas: tuple[RunningApp, Ru
     assert next(watch).job.revision == 1
     assert next(all_jobs).job.revision == 1
     one.stub.ReportProgress(pb.ReportProgressRequest(session_id=session, job_id=job.id, progress=5))
-    other.run(look_around(other))
+    other.run(publish_changes(other))
     assert next(watch).job.progress == 5
     assert next(all_jobs).job.progress == 5
     # Looking again at the same changes tells nobody anything twice.
-    other.run(look_around(other))
+    other.run(publish_changes(other))
     one.stub.FinishJob(pb.FinishJobRequest(session_id=session, job_id=job.id))
-    other.run(look_around(other))
+    other.run(publish_changes(other))
     assert [update.job.status for update in watch] == [job_pb2.JOB_STATUS_COMPLETED]
     assert next(all_jobs).job.status == job_pb2.JOB_STATUS_COMPLETED
     one.stub.ClearJob(pb.ClearJobRequest(session_id=session, job_id=job.id))
-    other.run(look_around(other))
+    other.run(publish_changes(other))
     assert next(all_jobs).removed_job_id == job.id
     all_jobs.cancel()
 
@@ -140,12 +140,12 @@ def test_a_server_that_could_not_look_for_a_while_misses_nothing(
     replicas: tuple[RunningApp, RunningApp], session: str
 ) -> None:
     one, other = replicas
-    other.run(look_around(other))
+    other.run(publish_changes(other))
     job = one.stub.CreateJob(pb.CreateJobRequest(session_id=session))
     watch = other.stub.WatchJob(pb.WatchJobRequest(session_id=session, job_id=job.id))
     assert next(watch).job.revision == 1
     one.stub.FinishJob(pb.FinishJobRequest(session_id=session, job_id=job.id))
     one.clock.forward(60)
     other.clock.forward(60)
-    other.run(look_around(other))
+    other.run(publish_changes(other))
     assert [update.job.status for update in watch] == [job_pb2.JOB_STATUS_COMPLETED]

@@ -64,7 +64,7 @@ def test_a_shorter_retention_reaches_old_jobs(database: str, monkeypatch: pytest
             save(changes)
 
         monkeypatch.setattr(store, "save", spy)
-        monkeypatch.setattr(sweeper, "RULES_ROUND", 30)
+        monkeypatch.setattr(sweeper, "RULES_TIME_MAX", 30)
         app.pass_time(120)
         assert left(app) == 0
         assert sum(saved) == JOBS
@@ -72,7 +72,7 @@ def test_a_shorter_retention_reaches_old_jobs(database: str, monkeypatch: pytest
 
 
 def test_a_restart_goes_on_where_the_last_run_ended(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "RULES_ROUND", 0)
+    monkeypatch.setattr(sweeper, "RULES_TIME_MAX", 0)
     with RunningApp(database, settings=HOUR) as app:
         end_jobs(app)
     for remaining in (JOBS - BATCH, JOBS - 2 * BATCH, 0):

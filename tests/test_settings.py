@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headway_server.domain.change import Event
+from headway_server.domain.change import EventType
 from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.settings import _names, read
 from headway_server.storage.database import StartError
@@ -115,23 +115,23 @@ def test_who_is_told_of_what_stands_in_the_file(tmp_path: Path) -> None:
     config = tmp_path / "headway.toml"
     config.write_text(
         f"""
-        [[notices]]
+        [[webhook]]
         url = "https://one.example/hook?key=1"
         secret = "{SECRET}"
         events = ["failed", "lost"]
         name = "Import *"
         labels = {{ kind = "import" }}
 
-        [[notices]]
+        [[webhook]]
         url = "https://two.example"
         secret_file = "{tmp_path / "secret"}"
         """
     )
-    environment = {"HEADWAY_NOTICE_URL": "https://three.example", "HEADWAY_NOTICE_SECRET": SECRET}
+    environment = {"HEADWAY_WEBHOOK_URL": "https://three.example", "HEADWAY_WEBHOOK_SECRET": SECRET}
     settings = read(["--config", str(config)], environment)
-    one, two, three = settings.notices
+    one, two, three = settings.webhooks
     assert (one.origin, one.name, one.labels) == ("https://one.example", "Import *", {"kind": "import"})
-    assert one.events == frozenset({Event.FAILED, Event.LOST})
+    assert one.events == frozenset({EventType.FAILED, EventType.LOST})
     assert two.secrets == three.secrets == (b"0123456789abcdef0123456789abcdef",)
     assert len(two.events) == len(three.events) == 5
     assert "key=1" not in repr(settings)
@@ -147,14 +147,14 @@ def test_who_is_told_of_what_stands_in_the_file(tmp_path: Path) -> None:
         ("gopher://example.org/", "must begin with https://"),
         ("example.org/hook", "must begin with https://"),
         ("https://", "must begin with https://"),
-        ("http://example.org/", "--allow-private-notices"),
-        ("https://localhost/", "--allow-private-notices"),
-        ("https://a.localhost.:1/", "--allow-private-notices"),
-        ("https://127.0.0.1/", "--allow-private-notices"),
-        ("https://[::1]/", "--allow-private-notices"),
-        ("https://[::ffff:10.0.0.1]/", "--allow-private-notices"),
-        ("https://10.0.0.1/", "--allow-private-notices"),
-        ("https://169.254.169.254/latest/meta-data/", "--allow-private-notices"),
+        ("http://example.org/", "--allow-private-webhooks"),
+        ("https://localhost/", "--allow-private-webhooks"),
+        ("https://a.localhost.:1/", "--allow-private-webhooks"),
+        ("https://127.0.0.1/", "--allow-private-webhooks"),
+        ("https://[::1]/", "--allow-private-webhooks"),
+        ("https://[::ffff:10.0.0.1]/", "--allow-private-webhooks"),
+        ("https://10.0.0.1/", "--allow-private-webhooks"),
+        ("https://169.254.169.254/latest/meta-data/", "--allow-private-webhooks"),
         ("https://example.org:99999/", "not a URL"),
         ("https://[/", "not a URL"),
         ("https://user:pass@example.org/", "user name"),
@@ -165,15 +165,15 @@ def test_who_is_told_of_what_stands_in_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_receiver_that_cannot_be_is_named(url: str, blamed: str) -> None:
-    with pytest.raises(StartError, match="--notice-url:? .*" + re.escape(blamed)) as caught:
-        read(["--notice-url", url, "--notice-secret", SECRET], {})
+    with pytest.raises(StartError, match="--webhook-url:? .*" + re.escape(blamed)) as caught:
+        read(["--webhook-url", url, "--webhook-secret", SECRET], {})
     assert "\n" not in str(caught.value)
 
 
 def test_some_addresses_are_never_told_anything() -> None:
-    with pytest.raises(StartError, match="never sent to"):
+    with pytest.raises(StartError, match="never sent"):
         read(
-            ["--notice-url", "http://169.254.169.254/", "--notice-secret", SECRET, "--allow-private-notices"],
+            ["--webhook-url", "http://169.254.169.254/", "--webhook-secret", SECRET, "--allow-private-webhooks"],
             {},
         )
 
@@ -182,12 +182,12 @@ def test_some_addresses_are_never_told_anything() -> None:
     "secret",
     ["", "secret", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "whsec_c2hvcnQ=", "whsec_%%%", "whsec_" + "A" * 100],
 )
-def test_notices_need_a_good_secret_which_is_not_repeated(secret: str) -> None:
-    with pytest.raises(StartError, match="--notice-secret") as caught:
-        read(["--notice-url", "https://example.org/"], {"HEADWAY_NOTICE_SECRET": secret})
+def test_webhooks_need_a_good_secret_which_is_not_repeated(secret: str) -> None:
+    with pytest.raises(StartError, match="--webhook-secret") as caught:
+        read(["--webhook-url", "https://example.org/"], {"HEADWAY_WEBHOOK_SECRET": secret})
     assert "openssl rand" in str(caught.value)
     assert not secret.removeprefix("whsec_") or secret.removeprefix("whsec_") not in str(caught.value).replace(
-        "--notice-secret", ""
+        "--webhook-secret", ""
     )
 
 
@@ -207,26 +207,26 @@ def test_notices_need_a_good_secret_which_is_not_repeated(secret: str) -> None:
         ('uri = "https://example.org/"', "unknown key 'uri'"),
     ],
 )
-def test_a_bad_table_of_notices_is_named(tmp_path: Path, table: str, blamed: str) -> None:
+def test_a_bad_table_of_webhooks_is_named(tmp_path: Path, table: str, blamed: str) -> None:
     config = tmp_path / "headway.toml"
-    config.write_text(f"[[notices]]\n{table}\n")
-    with pytest.raises(StartError, match="notices, number 1: .*" + re.escape(blamed)) as caught:
+    config.write_text(f"[[webhook]]\n{table}\n")
+    with pytest.raises(StartError, match="webhook, number 1: .*" + re.escape(blamed)) as caught:
         read(["--config", str(config)], {})
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["notices = 1", "notices = ['https://example.org/']", "[notices]\nurl = 'x'"])
-def test_notices_that_are_no_tables_are_named(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["webhook = 1", "webhook = ['https://example.org/']", "[webhook]\nurl = 'x'"])
+def test_webhooks_that_are_no_tables_are_named(tmp_path: Path, content: str) -> None:
     config = tmp_path / "headway.toml"
     config.write_text(content)
-    with pytest.raises(StartError, match=r"\[\[notices\]\]"):
+    with pytest.raises(StartError, match=r"\[\[webhook\]\]"):
         read(["--config", str(config)], {})
 
 
 def test_a_receiver_is_named_once(tmp_path: Path) -> None:
     config = tmp_path / "headway.toml"
-    config.write_text(f'[[notices]]\nurl = "https://example.org/"\nsecret = "{SECRET}"\n' * 2)
-    with pytest.raises(StartError, match="there twice"):
+    config.write_text(f'[[webhook]]\nurl = "https://example.org/"\nsecret = "{SECRET}"\n' * 2)
+    with pytest.raises(StartError, match="the same url"):
         read(["--config", str(config)], {})
 
 
@@ -300,7 +300,7 @@ def test_a_nasty_value_of_any_setting_is_taken_or_refused_in_one_line(name: str,
         assert len(outcome) < 1100, outcome
 
 
-SWITCHES = {"insecure", "allow_private_notices"}
+SWITCHES = {"insecure", "allow_private_webhooks"}
 
 
 def _outcome(arguments: list[str], environment: dict[str, str]) -> str:
@@ -310,7 +310,7 @@ def _outcome(arguments: list[str], environment: dict[str, str]) -> str:
     except StartError as error:
         return str(error)
     spans = (settings.retention, settings.abandon_after, settings.cancel_grace, settings.shutdown_grace)
-    assert all(0 <= span <= 3650 * 86_400 * MICROSECONDS for span in (*spans, settings.notice_lifetime))
+    assert all(0 <= span <= 3650 * 86_400 * MICROSECONDS for span in (*spans, settings.webhook_lifetime))
     for item in dataclasses.fields(Limits):
         assert 1 <= getattr(settings.limits, item.name) <= item.metadata["most"]
     return ""
@@ -330,7 +330,7 @@ def _outcome(arguments: list[str], environment: dict[str, str]) -> str:
         (["--listen", "::1:1"], "--listen must be host:port"),
         (["--http-hosts", "a..b"], "--http-hosts must be names"),
         (["--http-origins", "https://a:99999"], "--http-origins must be origins"),
-        (["--notice-url", "https://a..b/x"], "must name a host"),
+        (["--webhook-url", "https://a..b/x"], "must name a host"),
         (["--session-key", "@/dev/zero"], "--session-key names the file /dev/zero, which is not a regular file"),
         (["--session-key", "@/"], "--session-key names the file /, which is a folder"),
         (["--database", "@/does/not/exist"], "--database names the file /does/not/exist, which cannot be read"),
@@ -383,12 +383,12 @@ def test_what_is_no_file_of_settings_is_not_read(tmp_path: Path, kind: str) -> N
 def test_a_secret_can_stand_in_a_file(tmp_path: Path) -> None:
     for name, text in (("url", "postgresql://a:pass@h/db\n"), ("key", "ab" * 32 + "\n"), ("secret", SECRET + "\n")):
         (tmp_path / name).write_text(text)
-    environment = {"HEADWAY_SESSION_KEY": f"@{tmp_path / 'key'}", "HEADWAY_NOTICE_SECRET": f"@{tmp_path / 'secret'}"}
-    arguments = ["--database", f"@{tmp_path / 'url'}", "--notice-url", "https://example.org/"]
+    environment = {"HEADWAY_SESSION_KEY": f"@{tmp_path / 'key'}", "HEADWAY_WEBHOOK_SECRET": f"@{tmp_path / 'secret'}"}
+    arguments = ["--database", f"@{tmp_path / 'url'}", "--webhook-url", "https://example.org/"]
     settings = read(arguments, environment)
     assert settings.database == "postgresql://a:pass@h/db"
     assert settings.session_key == "ab" * 32
-    assert settings.notices[0].secrets == (b"0123456789abcdef0123456789abcdef",)
+    assert settings.webhooks[0].secrets == (b"0123456789abcdef0123456789abcdef",)
     assert settings.warnings == ()
     assert "pass" not in repr(settings)
     assert "abab" not in repr(settings)
@@ -400,7 +400,7 @@ def test_a_secret_can_stand_in_a_file(tmp_path: Path) -> None:
         (["--database", "postgresql://a:pass@h/db"], "--database"),
         (["--database", "postgresql://a@h/db?password=pass"], "--database"),
         (["--session-key", "ab" * 32], "--session-key"),
-        (["--notice-secret", SECRET], "--notice-secret"),
+        (["--webhook-secret", SECRET], "--webhook-secret"),
     ],
 )
 def test_a_secret_on_the_command_line_is_warned_of(arguments: list[str], flag: str) -> None:
@@ -414,3 +414,29 @@ def test_a_secret_on_the_command_line_is_warned_of(arguments: list[str], flag: s
 def test_a_url_without_a_password_is_not_warned_of() -> None:
     assert read(["--database", "postgresql://a@h/db"], {}).warnings == ()
     assert read(["--database", "sqlite:///a.db"], {}).warnings == ()
+
+
+def test_the_earlier_names_of_webhook_settings_still_work(tmp_path: Path) -> None:
+    config = tmp_path / "headway.toml"
+    config.write_text(f'notice_lifetime = "1d"\n[[notices]]\nurl = "https://one.example/"\nsecret = "{SECRET}"\n')
+    environment = {"HEADWAY_NOTICE_SECRET": SECRET, "HEADWAY_NOTICE_SOURCE": "/old", "HEADWAY_WEBHOOK_SOURCE": "/new"}
+    arguments = ["--config", str(config), "--notice-url", "https://two.example/", "--max-pending-notices", "7"]
+    settings = read([*arguments, "--allow-private-notices"], environment)
+    assert {endpoint.url for endpoint in settings.webhooks} == {"https://one.example/", "https://two.example/"}
+    assert settings.webhook_lifetime == 86_400 * MICROSECONDS
+    assert settings.webhook_source == "/new", "the present name wins"
+    assert settings.limits.pending_webhooks == 7
+    assert settings.allow_private_webhooks
+
+
+def test_an_error_blames_the_name_that_was_given() -> None:
+    with pytest.raises(StartError, match="--notice-lifetime"):
+        read(["--notice-lifetime", "soon"], {})
+
+
+def test_both_tables_of_webhooks_are_refused(tmp_path: Path) -> None:
+    config = tmp_path / "headway.toml"
+    table = f'url = "https://{{}}.example/"\nsecret = "{SECRET}"\n'
+    config.write_text(f"[[webhook]]\n{table.format('one')}[[notices]]\n{table.format('two')}")
+    with pytest.raises(StartError, match="both"):
+        read(["--config", str(config)], {})

@@ -6,12 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway_server.domain.limits import MICROSECONDS
-from headway_server.domain.shared_clock import ALONE_AFTER, JUMP, SHRINKS, Correction, SharedClock, correction_at_start
+from headway_server.domain.shared_clock import (
+    ALONE_AFTER,
+    JUMP_MIN,
+    SHRINK_DIVISOR,
+    Correction,
+    SharedClock,
+    correction_at_start,
+)
 
 SECOND = MICROSECONDS
 DAY = 86_400 * SECOND
 
-JUMPS = st.integers(-DAY, DAY).filter(lambda jump: abs(jump) > 2 * JUMP)
+JUMPS = st.integers(-DAY, DAY).filter(lambda jump: abs(jump) > 2 * JUMP_MIN)
 
 
 @dataclass
@@ -51,7 +58,7 @@ def test_no_jump_of_the_databases_clock_is_seen_by_any_server(jumps: list[int]) 
         world.database_offset += jump
         world.pass_seconds(20)
         passed = world.real - real
-        assert abs(first.now() - before - passed) <= passed // SHRINKS + SECOND // 10
+        assert abs(first.now() - before - passed) <= passed // SHRINK_DIVISOR + SECOND // 10
         times = [server.now() for server in world.servers]
         assert max(times) - min(times) <= SECOND // 10
         # One that starts after the jump agrees with those that were there before.
@@ -64,7 +71,7 @@ def test_the_databases_time_is_approached_slowly() -> None:
     world.database_offset += 60 * SECOND
     world.pass_seconds(5)
     assert abs(server.now() - world.real) < SECOND
-    world.pass_seconds(60 * SHRINKS + 60)
+    world.pass_seconds(60 * SHRINK_DIVISOR + 60)
     assert abs(server.now() - world.database_time) < SECOND
 
 
@@ -100,7 +107,7 @@ def test_a_start_that_takes_long_is_no_jump_either() -> None:
     assert server.now() == world.database_time
 
 
-@given(steps=st.lists(st.tuples(st.integers(0, 5 * SECOND), st.integers(-3 * JUMP, 3 * JUMP)), max_size=20))
+@given(steps=st.lists(st.tuples(st.integers(0, 5 * SECOND), st.integers(-3 * JUMP_MIN, 3 * JUMP_MIN)), max_size=20))
 def test_the_clock_never_runs_backwards(steps: list[tuple[int, int]]) -> None:
     world = World()
     server = world.start(noted=0)

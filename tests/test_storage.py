@@ -204,7 +204,7 @@ def test_a_token_holds_for_its_purpose_and_scope_alone() -> None:
 
 
 def test_a_token_shows_nothing_of_its_position() -> None:
-    """Whoever sees one, in a log of a proxy perhaps, learns neither session nor job."""
+    """A token in the log of a proxy, for example, reveals neither session nor job."""
     sealer = Sealer(b"k" * 32)
     hidden = "0123456789abcdef0123456789abcdef"
     token = sealer.seal("page", "scope", [1_800_000_000_000_000, hidden, hidden])
@@ -267,7 +267,7 @@ def test_changed_rules_are_applied_from_the_first_job_on(store: Store) -> None:
 
 
 def test_keys_are_read_in_their_order(store: Store) -> None:
-    keys = [(letter * 32, digit * 32) for letter in "ab" for digit in "123"]
+    keys = [(character * 32, digit * 32) for character in "ab" for digit in "123"]
     changes = [Change(Job(*key, wake_time=INT64_MAX), created=True, changed=True) for key in keys]
     with store.transaction():
         store.save(changes)

@@ -1,4 +1,4 @@
-"""Turns: each holder in its turn, whoever asks for how much, and nobody's turn is lost."""
+"""Turns: holders take turns, however much each requests, and no turn is lost."""
 
 import asyncio
 

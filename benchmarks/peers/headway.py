@@ -9,7 +9,7 @@ from typing import Self
 import grpc
 
 from benchmarks.calls import SERVICE, new_job, progress
-from benchmarks.peers.measure import JOBS, PATIENCE, Failed, OneByOne, Peer, Role, Teller, Way
+from benchmarks.peers.measure import JOBS, PEER_TIMEOUT, Failed, OneByOne, Peer, Role, Teller, Way
 from benchmarks.peers.servers import Owned, Servers
 from benchmarks.processes import server, streaming, stub
 from headway import connect
@@ -71,7 +71,7 @@ class Stream(Teller):
             await self._call.write(self._request.SerializeToString())
 
     def settle(self) -> None:
-        self._runner.run(asyncio.wait_for(self._acknowledged(), PATIENCE))
+        self._runner.run(asyncio.wait_for(self._acknowledged(), PEER_TIMEOUT))
 
     async def _acknowledged(self) -> None:
         while self._acked < self._sent:
@@ -104,7 +104,7 @@ class Advance(Teller):
         self.told += reports
 
     def settle(self) -> None:
-        if not self._job.flush(PATIENCE):
+        if not self._job.flush(PEER_TIMEOUT):
             raise Failed("was not flushed in time")
 
     def stored(self) -> int:

@@ -17,7 +17,7 @@ SECONDS = 0.6
 WARM_UP = 0.15
 JOBS = 100
 """Those that each process reports, in turn, so that no peer has to write to one place alone."""
-PATIENCE = 60.0
+PEER_TIMEOUT = 60.0
 """Seconds until a process counts as stuck."""
 
 
@@ -171,7 +171,7 @@ class _Team:
 
 def _answer(pipe: "Connection[int, float | str]") -> float:
     try:
-        answer = pipe.recv() if pipe.poll(PATIENCE) else "does not answer"
+        answer = pipe.recv() if pipe.poll(PEER_TIMEOUT) else "does not answer"
     except EOFError:
         answer = "ended without a word"
     if isinstance(answer, str):
@@ -186,7 +186,7 @@ def _member(way: Way, number: int, barrier: Barrier, pipe: "Connection[float | s
             pipe.send(0.0)
             while processes := pipe.recv():
                 if processes > 1:
-                    barrier.wait(PATIENCE)
+                    barrier.wait(PEER_TIMEOUT)
                 pipe.send(_window(teller, way.chunk, SECONDS))
             if (stored := teller.stored()) != teller.told:
                 raise Failed(f"has {stored:,} of {teller.told:,} reports")

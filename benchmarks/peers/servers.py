@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Self, TypeVar
 
-from benchmarks.peers.measure import PATIENCE, Failed, Missing, Server
+from benchmarks.peers.measure import PEER_TIMEOUT, Failed, Missing, Server
 from tests.support import postgres
 
 
@@ -85,7 +85,7 @@ class Program(Owned):
         """Starts it, and waits until it is ready. Failed if it ends before."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + PEER_TIMEOUT
         while not ready():
             if self._process.poll() is not None or time.monotonic() > end:
                 self.__exit__()

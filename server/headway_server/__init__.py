@@ -1,1 +1,1 @@
-"""The Headway server: jobs over gRPC, durable through peewee. docs/architecture.md draws the house."""
+"""The Headway server: jobs over gRPC, stored through peewee. docs/architecture.md shows its components."""

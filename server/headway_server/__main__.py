@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 SWITCH_INTERVAL = 0.0002
-"""Seconds that the event loop may keep the writer's thread waiting for its turn (Python's own default is 0.005): a
-commit takes several turns, and calls wait for it."""
+"""Seconds after which the event loop must release the interpreter's lock to the commit writer's thread (Python's own
+default is 0.005). A commit needs the lock several times, and calls wait for it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server with these arguments; the exit status."""
-    # gRPC's own library writes to standard error in a form of its own.
+    """Run the server with these arguments. Returns the exit status."""
+    # gRPC's library would write to standard error in its own format.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from headway_server import logs, settings
     from headway_server.storage.database import StartError
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ignore_signals() -> None:
-    """These would end the process, and mean nothing to it: `app.serve` says so for each that comes later."""
+    """Ignore signals that have no meaning for the server and would end it. `app.serve` logs later ones."""
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _raise_file_limit() -> None:
-    """Every connection needs a file descriptor, and the usual soft limit of 1024 is one of old programs."""
+    """Raise the soft limit of open files, usually 1024: every connection needs a file descriptor."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,4 @@
-"""Puts the server together: settings → database → service → doors; starts it, drains it, stops it."""
+"""Assembles the server (settings, database, service, transports), starts it, drains it and stops it."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from headway.v1 import job_service_pb2
 from headway_server import logs
-from headway_server.domain.change import Event, Rules
+from headway_server.domain.change import EventType, Rules
 from headway_server.domain.errors import JobError, MemoryLimit, ShuttingDown
 from headway_server.domain.gaps import Gap
 from headway_server.domain.limits import MICROSECONDS
@@ -33,7 +33,7 @@ from headway_server.resources.clock import Clock
 from headway_server.resources.loop_monitor import LoopMonitor
 from headway_server.rpc import grpc_server
 from headway_server.rpc.call_guard import Credentials, Guard, Scope
-from headway_server.rpc.call_queue import Intake
+from headway_server.rpc.call_queue import CallQueue
 from headway_server.rpc.channelz import Channelz
 from headway_server.rpc.grpc_options import options
 from headway_server.rpc.health import Health
@@ -41,25 +41,26 @@ from headway_server.rpc.open_calls import OpenCalls
 from headway_server.rpc.operations import OperationsServicer
 from headway_server.rpc.servicer import JobServicer
 from headway_server.rpc.sessions import Sessions
-from headway_server.service.commit_writer import Published, Writer
+from headway_server.service.commit_writer import CommitWriter
 from headway_server.service.ids import Ids
-from headway_server.service.job_cache import Committed
+from headway_server.service.job_cache import JobCache
 from headway_server.service.job_service import Jobs
 from headway_server.service.other_servers import OtherServers
 from headway_server.service.sealed_tokens import Sealer, SessionHasher
-from headway_server.service.sweeper import Upkeep
+from headway_server.service.sweeper import Sweeper
 from headway_server.service.totals import Totals
-from headway_server.service.watch_hub import Hub
+from headway_server.service.watch_hub import WatchHub
 from headway_server.settings import Settings, is_loopback
 from headway_server.storage import server_facts
 from headway_server.storage.change_log import ChangeLog, Snapshot
 from headway_server.storage.database import StartError, migrate, open_engine, session_key
 from headway_server.storage.database_errors import DATABASE_ERRORS, first_line
+from headway_server.storage.listing import JobEvent
 from headway_server.storage.read_pool import Readers, within_timeout
 from headway_server.storage.servers import Servers
 from headway_server.storage.store import Store
 from headway_server.webhooks.outbox import Outbox
-from headway_server.webhooks.webhooks import Notices, renderer
+from headway_server.webhooks.webhooks import Webhooks, renderer
 
 JOB_SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 OPERATIONS = operations_proto_pb2.DESCRIPTOR.services_by_name["Operations"]
@@ -67,17 +68,18 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
 
-COLLECT_AFTER = (10_000, 10, 500)
-"""The collector's thresholds: a call makes some hundred objects, and hardly any in circles. Those that are closed by
-the thousand do leave circles, and a round that took all of them at once stopped the event loop for 0.2 to 0.3 s."""
+GC_THRESHOLDS = (10_000, 10, 500)
+"""Thresholds of the garbage collector. A call makes about a hundred objects and hardly any reference cycles. But
+thousands of closed calls leave cycles, and a collection of all of them at once stopped the event loop for 0.2 to
+0.3 s."""
 
 log = logging.getLogger(__name__)
 
-CLOSING = 5.0
-"""Seconds for the last commit when the server ends."""
+DATABASE_CLOSE_TIMEOUT = 5.0
+"""Seconds for the last commit at the end of the server."""
 
-LAST_WORDS = 0.2
-"""Seconds for the answers that are on their way when the port closes."""
+REPLY_FLUSH_TIME = 0.2
+"""Seconds for replies that are on their way when the port closes."""
 
 
 class App:
@@ -92,36 +94,36 @@ class App:
     async def start(self) -> None:
         """Open the database and the port. Raises StartError."""
         settings = self.settings
-        noticed = frozenset[Event]().union(*[endpoint.events for endpoint in settings.notices])
-        rules = Rules(settings.limits, settings.retention, settings.abandon_after, noticed)
+        wanted_events = frozenset[EventType]().union(*[endpoint.events for endpoint in settings.webhooks])
+        rules = Rules(settings.limits, settings.retention, settings.abandon_after, wanted_events)
         server_id = secrets.token_hex(16)
         self.store, key, begin, snapshot = await asyncio.to_thread(_prepare, settings, rules, self._clock, server_id)
         rules = replace(rules, gaps=begin.gaps)
         self.clock_start = begin
         self.engine = self.store.engine
         clock = self._clock or server_facts.running_clock(begin, shared=self.engine.shared)
-        self.hub = Hub(settings.limits, clock.now(), snapshot)
+        self.hub = WatchHub(settings.limits, clock.now(), snapshot)
         self.readers = Readers(self.store)
-        committed = Committed(0 if self.engine.shared else settings.limits.cached_bytes)
-        render = renderer(settings.notice_source)
-        outbox = Outbox(self.engine.database, settings.notices, Ids(clock), render)
-        publish = self._publish if settings.notices else self.hub.publish
+        job_cache = JobCache(0 if self.engine.shared else settings.limits.cached_bytes)
+        render = renderer(settings.webhook_source)
+        outbox = Outbox(self.engine.database, settings.webhooks, Ids(clock), render)
+        publish = self._publish if settings.webhooks else self.hub.publish
         change_log = ChangeLog(self.engine.database, server_id)
-        beside = [outbox.add] if settings.notices else []
+        extra_writes = [outbox.add] if settings.webhooks else []
         if self.engine.shared:
-            beside.append(change_log.note)
+            extra_writes.append(change_log.note)
         self.totals = Totals(settings.limits)
-        self.writer = Writer(self.store, committed, self.totals, clock, rules, publish, beside)
-        self.notices = Notices(
-            settings.notices,
+        self.writer = CommitWriter(self.store, job_cache, self.totals, clock, rules, publish, extra_writes)
+        self.webhooks = Webhooks(
+            settings.webhooks,
             outbox,
             self.readers,
             self.writer,
             clock,
-            private=settings.allow_private_notices,
-            lifetime=settings.notice_lifetime,
+            private=settings.allow_private_webhooks,
+            lifetime=settings.webhook_lifetime,
             gaps=begin.gaps,
-            limit=settings.limits.pending_notices,
+            limit=settings.limits.pending_webhooks,
         )
         self.other_servers: OtherServers | None = None
         if snapshot is not None:
@@ -129,24 +131,24 @@ class App:
             self.other_servers = OtherServers(
                 self.store, self.readers, self.writer, self.hub, clock, change_log, servers, snapshot
             )
-        # A clock that a test moves knows nothing of the time in which the event loop did not run.
+        # The clock of a test does not measure the time in which the event loop did not run.
         gaps = self._gaps if self._clock is None else lambda _: ()
-        self.upkeep = Upkeep(self.store, self.readers, self.writer, self.hub, clock, rules, self.other_servers, gaps)
+        self.sweeper = Sweeper(self.store, self.readers, self.writer, self.hub, clock, rules, self.other_servers, gaps)
         sealer, poll = Sealer(key), settings.longest_poll
-        jobs = Jobs(self.store, committed, self.readers, self.writer, self.hub, clock, sealer, poll)
+        jobs = Jobs(self.store, job_cache, self.readers, self.writer, self.hub, clock, sealer, poll)
         sessions = Sessions(SessionHasher(key), settings.limits)
         self._servicer = JobServicer(jobs, sessions, settings.limits, settings.cancel_grace)
         self._health = Health(("", JOB_SERVICE.full_name))
         unsent = self._unsent = Budget(settings.limits.unsent_bytes, MemoryLimit)
         self.calls = calls = OpenCalls(settings.limits.open_calls, unsent)
         operations = OperationsServicer(
-            jobs, sessions, settings.limits, settings.cancel_grace, poll, calls.large_answers
+            jobs, sessions, settings.limits, settings.cancel_grace, poll, calls.large_replies
         )
         self._database_trouble: JobError | None = None
         self._draining = False
         self._guard = guard = Guard(Credentials(self.admin_token), settings.limits, lambda: self.writer.wait)
         names = [service.full_name for service in (JOB_SERVICE, OPERATIONS, HEALTH, REFLECTION, CHANNELZ)]
-        self.intake = Intake(
+        self.call_queue = CallQueue(
             options(settings.limits),
             (
                 grpc_server.handlers(guard, calls, JOB_SERVICE, self._servicer),
@@ -161,44 +163,44 @@ class App:
             lambda: self.writer.is_behind,
         )
         self.address = await self._bind()
-        self._door: http_server.Door | None = None
+        self._http_server: http_server.HttpServer | None = None
         self.http_address = ""
         if settings.http:
             await self._open_http()
-        await self.intake.start()
+        await self.call_queue.start()
         self._calls_task = asyncio.create_task(self.calls.run())
         self._show_health()
-        self._upkeep_tasks: list[asyncio.Task[None]] = []
+        self._background_tasks: list[asyncio.Task[None]] = []
         if self._clock is None:
             count = partial(self.readers.list, "", lambda _: self.store.count_all())
-            upkeep = [self.upkeep.run(self._note_database), self.totals.run(count), free_memory.run()]
+            background = [self.sweeper.run(self._note_database), self.totals.run(count), free_memory.run()]
             if self.other_servers is not None:
-                upkeep += [self.other_servers.run_looks(), self.other_servers.run_commits()]
-            self._upkeep_tasks = [asyncio.create_task(work) for work in upkeep]
-            await self.notices.start(alone=not self.engine.shared)
+                background += [self.other_servers.run_changes(), self.other_servers.run_commits()]
+            self._background_tasks = [asyncio.create_task(work) for work in background]
+            await self.webhooks.start(alone=not self.engine.shared)
         self.loop_monitor.start()
 
     def _gaps(self, now: int) -> tuple[Gap, ...]:
-        """When nobody could be heard: while the event loop did not run or callers waited for a slow commit, and since
-        the calls that now wait came."""
-        waiting = int(self.intake.wait * MICROSECONDS)
+        """Times in which the server could not receive reports: while the event loop did not run, while callers waited
+        for a slow commit, and since the oldest waiting call arrived."""
+        waiting = int(self.call_queue.wait * MICROSECONDS)
         return (*self.loop_monitor.gaps.by(now), *self.writer.slow_commits.by(now), Gap(now - waiting, now))
 
-    def _publish(self, changes: Sequence[Published]) -> None:
+    def _publish(self, changes: Sequence[JobEvent]) -> None:
         self.hub.publish(changes)
-        self.notices.note(changes)
+        self.webhooks.note(changes)
 
     async def _bind(self) -> str:
         host = self.settings.listen.rpartition(":")[0]
         try:
-            port = self.intake.bind(self.settings.listen)
+            port = self.call_queue.bind(self.settings.listen)
         except RuntimeError:
             port = 0
         if port == 0:
             await self._close_database()
             raise StartError(
-                f"--listen: {self.settings.listen} cannot be had: another program (perhaps another Headway) uses "
-                "that port, or the address is not this machine's; stop that program, or listen elsewhere"
+                f"Cannot listen on {self.settings.listen}: the port is in use, or the address is not of this machine. "
+                "Stop the other program, or choose another --listen."
             )
         return f"{host}:{port}"
 
@@ -207,25 +209,25 @@ class App:
         try:
             sockets = http_server.bind(settings.http)
         except OSError:
-            await self.intake.stop(None)
+            await self.call_queue.stop(None)
             await self._close_database()
             raise StartError(
-                f"--http: {settings.http} cannot be had: another program (perhaps another Headway) uses that port, or "
-                "the address is not this machine's; choose another, or do without page and JSON: --http ''"
+                f"Cannot listen on {settings.http}: the port is in use, or the address is not of this machine. Choose "
+                "another --http, or --http '' for no page and no JSON."
             ) from None
         self._health.http_port = sockets[0].getsockname()[1]
         self.http_address = f"{settings.http.rpartition(':')[0]}:{self._health.http_port}"
         metrics = Metrics(
             version("headway"),
             self.engine,
-            self._guard.tallies,
+            self._guard.call_statistics,
             self.hub,
             self.writer,
             self.loop_monitor,
-            lambda: self._door.connections if self._door is not None else 0,
+            lambda: self._http_server.connections if self._http_server is not None else 0,
             lambda: self._trouble() is None,
             logs.dropped,
-            lambda: self.intake.refused,
+            lambda: self.call_queue.refused,
         )
         app = http_server.application(
             self._guard,
@@ -236,20 +238,20 @@ class App:
             hosts=settings.http_hosts,
             origins=settings.http_origins,
             limit=settings.limits.message_bytes,
-            large_answers=self.calls.large_answers,
+            large_replies=self.calls.large_replies,
             ready=self._trouble,
             metrics=metrics.response,
             heartbeat=settings.stream_heartbeat / MICROSECONDS,
-            inward=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
+            operator_scope=Scope.OPEN if is_loopback(settings.http) else Scope.READ,
         )
-        self._door = http_server.Door(app, sockets, settings.limits.http_connections, self._unsent)
-        await self._door.start()
+        self._http_server = http_server.HttpServer(app, sockets, settings.limits.http_connections, self._unsent)
+        await self._http_server.start()
 
     def _trouble(self) -> JobError | None:
-        """Why this server does well to get no calls now."""
+        """Why this server should get no calls now, or None."""
         if self._draining:
             return ShuttingDown()
-        # A commit that failed is known here sooner than the next round of upkeep.
+        # A failed commit is known before the sweeper's next round.
         return self._database_trouble or self.writer.failure
 
     async def _note_database(self, trouble: JobError | None) -> None:
@@ -260,39 +262,39 @@ class App:
         self._health.set(self._trouble() is None)
 
     async def drain(self) -> None:
-        """Send callers elsewhere, commit what was accepted, close the database. Takes at most the shutdown grace, and
-        a commit. The port stays open, and answers UNAVAILABLE."""
+        """Send callers to other servers, commit everything that was accepted, and close the database. Takes at most the
+        shutdown grace and a commit. The port stays open and answers UNAVAILABLE."""
         self._draining = True
         self._show_health()
         self.hub.close()
         self._servicer.close_streams(ShuttingDown())
-        if self._door is not None:
-            self._door.hurry()
-        for task in self._upkeep_tasks:
+        if self._http_server is not None:
+            self._http_server.shorten_timeouts()
+        for task in self._background_tasks:
             task.cancel()
         await asyncio.gather(self._guard.close(self.settings.shutdown_grace / MICROSECONDS), self.calls.close())
         if self._database_trouble is not None:
             self.readers.give_up()
             self.writer.give_up()
-        await self.notices.close()
+        await self.webhooks.close()
         if self.other_servers is not None and self._clock is None and self._database_trouble is None:
             with suppress(JobError, TimeoutError):
                 await within_timeout(self.other_servers.leave())
         self.loop_monitor.stop()
         try:
-            async with asyncio.timeout(CLOSING):
+            async with asyncio.timeout(DATABASE_CLOSE_TIMEOUT):
                 await self._close_database()
         except TimeoutError:
-            log.warning("the database does not answer; leaving without it")
+            log.warning("the database does not answer; stopping without closing it")
 
     async def stop(self) -> None:
-        """Drain, and close the port."""
+        """Drain, then close the port."""
         await self.drain()
-        # What is still open are calls that never sent their message, and watches of the health: nobody waits for those.
-        await self.intake.stop(LAST_WORDS)
+        # Only calls without a message and watches of the health are still open. Do not wait for them.
+        await self.call_queue.stop(REPLY_FLUSH_TIME)
         self._calls_task.cancel()
-        if self._door is not None:
-            await self._door.stop()
+        if self._http_server is not None:
+            await self._http_server.stop()
 
     async def _close_database(self) -> None:
         await self.readers.close()
@@ -303,7 +305,7 @@ class App:
 def _prepare(
     settings: Settings, rules: Rules, clock: Clock | None, server_id: str
 ) -> tuple[Store, bytes, server_facts.Start, Snapshot | None]:
-    """The store, the session key, how the clock starts, and where servers share the database what is visible now.
+    """The store, the session key, how the clock starts, and the present snapshot if servers share the database.
 
     Raises StartError.
     """
@@ -325,19 +327,19 @@ def _prepare(
     except BaseException:
         engine.close()
         raise
-    # Each thread has a connection of its own from here on; this one's is done.
+    # From here on each thread has its own connection. Close the one of this thread.
     engine.database.close()
     return store, key, begin, snapshot
 
 
 async def serve(settings: Settings) -> NoReturn:
-    """Serve until SIGTERM or SIGINT, then drain, and end the process. Raises StartError."""
+    """Serve until SIGTERM or SIGINT, then drain and end the process. Raises StartError."""
     app = App(settings)
     stopped = asyncio.Event()
 
     def stop(number: int) -> None:
         if stopped.is_set():
-            # Asked twice: what was acknowledged is on disk, and nothing else needs saving.
+            # The second signal ends the process at once: acknowledged writes are on disk.
             os._exit(128 + number)
         stopped.set()
 
@@ -345,21 +347,21 @@ async def serve(settings: Settings) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        loop.add_signal_handler(number, log.info, "%s changes nothing: to change settings, restart", number.name)
+        loop.add_signal_handler(number, log.info, "%s is ignored; restart the server to change settings", number.name)
     await app.start()
     for warning in (*settings.warnings, *app.engine.warnings):
         log.warning("%s", warning)
-    # What a start has made stays: the collector need not look through it again and again, nor after every few calls.
+    # Objects from the start are permanent: the garbage collector need not scan them again.
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    gc.set_threshold(*GC_THRESHOLDS)
     token = token_file(app.engine.folder or settings.data_folder, app.address)
     logs.say(greeting(app.address, app.http_address, app.engine.name, app.admin_token, token))
     await stopped.wait()
     await app.drain()
     with suppress(OSError):
         token.unlink(missing_ok=True)
-    await asyncio.sleep(LAST_WORDS)
-    # Without gRPC's own stop: it answers a call that arrives meanwhile with CANCELLED, which nobody tries again.
-    # Callers see their connection close instead, and go elsewhere.
+    await asyncio.sleep(REPLY_FLUSH_TIME)
+    # Skip gRPC's own stop: it answers calls that arrive meanwhile with CANCELLED, which callers do not retry. Instead
+    # callers see their connection close, and use another server.
     logs.flush()
     os._exit(0)

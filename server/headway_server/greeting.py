@@ -1,4 +1,4 @@
-"""What a server says when it serves: where, what to try, and where its admin token is."""
+"""The text that a server prints when it is ready: its addresses, commands to try, and where its admin token is."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ STDOUT = 1
 
 
 def token_file(folder: Path, address: str) -> Path:
-    """Where the admin token of a server is kept while it runs, if it is not on standard output."""
+    """The file for the admin token of a running server, if the token is not on standard output."""
     return folder / f"headway.{address.rpartition(':')[2]}.admin-token"
 
 
 def greeting(address: str, page: str, database: str, token: str, file: Path) -> str:
-    """The lines for standard output. They hold the token if a person or a program reads them: if that is a terminal or
-    a pipe. A file, and the socket of the system's journal, would keep it: then `file` holds it, for this user alone."""
+    """The lines for standard output. They contain the token if standard output is a terminal or a pipe. A file or the
+    system's journal would store it: then the token is written to `file`, which only this user can read."""
     headway = _command()
     shown = os.isatty(STDOUT) or stat.S_ISFIFO(os.fstat(STDOUT).st_mode)
     fragment = f"#token={token}" if shown else ""
@@ -36,21 +36,21 @@ def greeting(address: str, page: str, database: str, token: str, file: Path) -> 
 
 
 def _write(path: Path, token: str) -> str:
-    """Where the token is now."""
+    """Write the token to the file. Returns a text that says where it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A new file: one that was there before may be open to others.
+        # Make a new file: others may be able to read an old one.
         with suppress(FileNotFoundError):
             path.unlink()
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
             file.write(f"{token}\n")
     except OSError as error:
-        return f"none, for {path} cannot be written: {error.strerror}"
+        return f"none: {path} cannot be written: {error.strerror}"
     return f"in {path}"
 
 
 def _command() -> str:
-    """How to call the command line from here."""
+    """How to call the command line from the current folder."""
     beside = Path(sys.executable).with_name("headway")
     if shutil.which("headway") or not beside.exists():
         return "headway"

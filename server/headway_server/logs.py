@@ -1,7 +1,7 @@
-"""The log: one line an event on standard error, for people or as JSON.
+"""The log: one line for each event on standard error, as text or as JSON.
 
-Nothing waits for whoever reads it. Lines go through a bounded queue to one thread; lines that cannot be written (the
-queue is full, the stream is closed, the disk is full) are dropped and counted.
+The server never waits for the reader of the log. Lines go through a bounded queue to one thread. Lines that cannot be
+written (the queue is full, the stream is closed, the disk is full) are dropped and counted.
 """
 
 import json
@@ -17,13 +17,13 @@ from types import TracebackType
 STDOUT, STDERR = 1, 2
 
 LINES_MAX = 1000
-"""Lines that wait to be written."""
+"""The most lines that wait to be written."""
 
 LINE_BYTES_MAX = 16 * 1024
-"""Longer lines are cut: with LINES_MAX this bounds what waits to 16 MiB."""
+"""Longer lines are cut. Together with LINES_MAX this limits the queue to 16 MiB."""
 
 FLUSH_TIMEOUT = 0.5
-"""Seconds that the end of the process waits for lines that nobody may be reading."""
+"""Seconds that the end of the process waits for lines to be written."""
 
 
 class _Text(logging.Formatter):
@@ -51,7 +51,7 @@ class _Json(logging.Formatter):
 
 
 class _GrpcFilter(logging.Filter):
-    """gRPC quotes what callers sent, tokens among it; that it refused something is all that the log may hold."""
+    """Replaces gRPC's log lines, which quote data of callers and may contain tokens."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] == "grpc":
@@ -60,7 +60,7 @@ class _GrpcFilter(logging.Filter):
 
 
 class Output:
-    """A standard stream that is written by a thread of its own. `put` never waits."""
+    """A standard stream with its own writing thread. `put` never waits."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -70,10 +70,10 @@ class Output:
         self._lock = threading.Lock()
         self._started = False
         self.dropped = 0
-        """Lines that were not written."""
+        """The number of lines that were not written."""
 
     def put(self, line: str) -> None:
-        """Write the line, and a line feed behind it, some time soon."""
+        """Queue the line, with a line feed."""
         data = line.encode(errors="backslashreplace")
         if len(data) > LINE_BYTES_MAX:
             data = data[:LINE_BYTES_MAX].decode(errors="ignore").encode() + "…".encode()
@@ -88,7 +88,7 @@ class Output:
                 self.dropped += 1
 
     def flush(self, timeout: float) -> None:
-        """Wait until all lines are written, but no longer than so many seconds."""
+        """Wait until all lines are written, at most `timeout` seconds."""
         self._idle.wait(timeout)
 
     def _run(self) -> None:
@@ -123,49 +123,49 @@ def one_line(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Write to standard output, if somebody reads it."""
+    """Write to standard output."""
     _stdout.put(text)
 
 
 def complain(text: str) -> None:
-    """Write one line to standard error, as the last word of a process that cannot go on."""
+    """Write one line to standard error, before the process ends with an error."""
     _stderr.put(text)
     _stderr.flush(FLUSH_TIMEOUT)
 
 
 def dropped() -> int:
-    """Log lines that could not be written so far."""
+    """The number of log lines that could not be written."""
     return _stderr.dropped
 
 
 def flush() -> None:
-    """Before the process ends: wait a little for what is not written yet."""
+    """Wait briefly for lines that are not written yet, before the process ends."""
     for output in (_stdout, _stderr):
         output.flush(FLUSH_TIMEOUT)
 
 
 def open_standard_streams() -> None:
-    """Lead standard streams that are closed to /dev/null: a file or socket must not get their numbers, for whatever
-    writes to standard error would write into it."""
+    """Open closed standard streams as /dev/null. Otherwise a file or socket could get their descriptors, and output to
+    standard error would go into it."""
     for descriptor in (0, STDOUT, STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest number that is free is the one that is missing.
+            # `open` returns the lowest free descriptor, which is the missing one.
             os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(descriptor, True)
 
 
 def configure(form: str) -> None:
-    """Send all notices of this process to standard error, as `text` or `json`."""
+    """Send all log lines of this process to standard error, as `text` or `json`."""
     handler = _Handler()
     handler.addFilter(_GrpcFilter())
     handler.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("headway_server").setLevel(logging.INFO)
-    # It warns of every caller that does not speak HTTP well, of which there can be any number.
+    # uvicorn warns about every caller with invalid HTTP, and there can be any number of them.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    # What Python itself reports would go to standard error directly, and wait for its reader.
+    # Python's own reports would go to standard error directly, and wait for its reader.
     logging.captureWarnings(True)
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread
@@ -181,4 +181,4 @@ def _log_thread(what: threading.ExceptHookArgs) -> None:
 
 def _log_exception(error: BaseException | None, frames: TracebackType | None) -> None:
     if error is not None:
-        logging.getLogger(__name__).error("an error that nobody caught", exc_info=(type(error), error, frames))
+        logging.getLogger(__name__).error("an error was not handled", exc_info=(type(error), error, frames))

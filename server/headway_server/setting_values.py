@@ -1,6 +1,6 @@
-"""How the value of a setting is read: text, number or true/false in, what the server works with out.
+"""Parsers for the values of settings: from a text, a number or true/false to what the server uses.
 
-Every parser has a range, and raises ValueError with a sentence that goes on from the name of the setting.
+Every parser checks a range. It raises ValueError with a sentence that continues after the name of the setting.
 """
 
 import re
@@ -15,7 +15,7 @@ from headway_server.webhooks.address_policy import is_host
 Raw = str | int | bool
 
 TEXT_MAX = 8192
-"""Characters of a setting."""
+"""The longest value of a setting, in characters."""
 
 SECRET_FILE_BYTES_MAX = 8192
 
@@ -25,7 +25,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def checked(raw: Raw) -> Raw:
-    """The value, if it is such as any setting could have."""
+    """Check what applies to every setting. Returns the value."""
     if isinstance(raw, str):
         if len(raw) > TEXT_MAX:
             raise ValueError(f"must be at most {TEXT_MAX:,} characters long")
@@ -37,7 +37,7 @@ def checked(raw: Raw) -> Raw:
 
 
 def secret(raw: Raw) -> Raw:
-    """The value of a secret: `@path` is read from that file."""
+    """The value of a secret. `@path` is read from that file."""
     if not isinstance(raw, str) or not raw.startswith("@"):
         return raw
     path = raw.removeprefix("@")
@@ -67,7 +67,7 @@ def span(text: Raw) -> int:
 
 
 def positive_span(text: Raw) -> int:
-    """As `span`, but not 0: it would end every job at once."""
+    """As `span`, but greater than 0, which would end every job at once."""
     length = span(text)
     if length == 0:
         raise ValueError("must be more than 0")
@@ -75,7 +75,7 @@ def positive_span(text: Raw) -> int:
 
 
 def poll_span(text: Raw) -> int:
-    """As `positive_span`, up to a minute: callers rely on it that no call waits longer."""
+    """As `positive_span`, up to a minute: callers rely on this limit."""
     length = positive_span(text)
     if length > 60 * MICROSECONDS:
         raise ValueError("must be at most 60s")
@@ -83,7 +83,7 @@ def poll_span(text: Raw) -> int:
 
 
 def switch(text: Raw) -> bool:
-    """True of `1`, `true`, `yes` and `on`."""
+    """True for `1`, `true`, `yes` and `on`; False for an empty text, `0`, `false`, `no` and `off`."""
     words = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("", "0", "false", "no", "off"), False)
     try:
         return words[str(text).strip().lower()]
@@ -98,7 +98,7 @@ def number(most: int) -> Callable[[Raw], int]:
         match = re.fullmatch(r"-?\d+", str(text).strip(), re.ASCII)
         if not match:
             raise ValueError("must be a whole number")
-        # Long ones cannot be converted.
+        # Do not convert very long numbers.
         value = int(match[0]) if len(match[0]) <= len(str(NUMBER_MAX)) else NUMBER_MAX
         if match[0].startswith("-") or value < 1:
             raise ValueError("must be 1 or more")
@@ -110,7 +110,7 @@ def number(most: int) -> Callable[[Raw], int]:
 
 
 def address(text: Raw) -> str:
-    """`host:port`; port 0 lets the system choose one."""
+    """`host:port`. Port 0 lets the system choose a port."""
     host, separator, port = str(text).rpartition(":")
     if not separator or not is_host(host) or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > 65_535:
         raise ValueError("must be host:port with a port from 0 to 65535, for example 127.0.0.1:50051 or [::1]:50051")
@@ -118,12 +118,12 @@ def address(text: Raw) -> str:
 
 
 def address_or_none(text: Raw) -> str:
-    """As `address`, or empty."""
+    """As `address`, or an empty text."""
     return address(text) if text != "" else ""
 
 
 def hosts(text: Raw) -> tuple[str, ...]:
-    """Names of hosts, with commas between them."""
+    """Names of hosts, separated by commas."""
     names = tuple(name.strip().lower() for name in str(text).split(",") if name.strip())
     for name in names:
         if not is_host(name):
@@ -132,7 +132,7 @@ def hosts(text: Raw) -> tuple[str, ...]:
 
 
 def origins(text: Raw) -> tuple[str, ...]:
-    """Origins of pages, with commas between them."""
+    """Origins of pages, separated by commas."""
     names = tuple(name.strip().lower() for name in str(text).split(",") if name.strip())
     for name in names:
         match = re.fullmatch(r"https?://([^/:\[\]]+|\[[^/\[\]]+\])(?::(\d{1,5}))?", name, re.ASCII)
@@ -154,7 +154,7 @@ def text(value: Raw) -> str:
 
 
 def reference(value: Raw) -> str:
-    """A URI, or what could stand in one."""
+    """A URI or a path: printable ASCII."""
     if not re.fullmatch(r"[!-~]+", str(value)):
         raise ValueError("must be a URI or a path, for example /headway")
     return str(value)

@@ -1,4 +1,4 @@
-"""Every setting, once: flag, variable, key in the file, default and a sentence. Nobody else reads the environment."""
+"""All settings: flag, variable, key in the file, default and help. No other module reads the environment."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.resources import regular_files
 from headway_server.setting_values import Raw
 from headway_server.storage.database import StartError
-from headway_server.webhooks import config as webhooks
+from headway_server.webhooks import config as webhook_config
 from headway_server.webhooks.config import Endpoint
 
 PREFIX = "HEADWAY_"
@@ -26,7 +26,7 @@ PREFIX = "HEADWAY_"
 CONFIG_BYTES_MAX = 256 * 1024
 
 LINE_DOTS_MAX = 1000
-"""Dots in a line of the file: tomllib's time and memory for a key grow with the square of its parts."""
+"""The most dots in a line of the file: tomllib needs quadratic time and memory for the parts of a key."""
 
 
 def _default_database() -> str:
@@ -37,13 +37,28 @@ def _metadata(parse: Callable[[Raw], object], help_text: str, shown: str = "") -
     return {"parse": parse, "help": help_text, "default": shown}
 
 
-SECRETS = ("database", "session_key", "notice_secret", "notice_url")
-"""Settings that `@path` can be given for: what stands on a command line can be read by all users of the machine."""
+SECRETS = ("database", "session_key", "webhook_secret", "webhook_url")
+"""Settings that accept `@path`: all users of the machine can read a command line."""
+
+# plain-words: off
+OLD_NAMES: Mapping[str, str] = {
+    "notice_url": "webhook_url",
+    "notice_secret": "webhook_secret",
+    "notice_source": "webhook_source",
+    "notice_lifetime": "webhook_lifetime",
+    "allow_private_notices": "allow_private_webhooks",
+    "max_pending_notices": "max_pending_webhooks",
+}
+"""Earlier names of settings, and the present ones. Flags, variables and keys of the file accept both."""
+
+WEBHOOK_TABLES = ("webhook", "notices")
+"""The table of a webhook in the file, and its earlier name."""
+# plain-words: on
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator has set; spans in µs. Each field is a flag, a HEADWAY_ variable and a key of the file."""
+    """The settings; spans are in µs. Each field is a flag, a HEADWAY_ variable and a key of the file."""
 
     listen: str = field(
         default="127.0.0.1:50051",
@@ -53,7 +68,7 @@ class Settings:
         default="127.0.0.1:8080",
         metadata=_metadata(
             values.address_or_none,
-            "address of the page and of JSON over HTTP, host:port; empty: neither",
+            "address of the HTTP port for the page and JSON, host:port; empty: no HTTP port",
             "127.0.0.1:8080",
         ),
     )
@@ -61,7 +76,7 @@ class Settings:
         default=(),
         metadata=_metadata(
             values.hosts,
-            "further host names that the HTTP port is reached by, with commas between them",
+            "further host names of the HTTP port, separated by commas",
             "the loopback names, and the host of --http",
         ),
     )
@@ -69,7 +84,7 @@ class Settings:
         default=(),
         metadata=_metadata(
             values.origins,
-            "origins whose pages may call the HTTP port and embed <headway-job>, with commas between them",
+            "origins whose pages may call the HTTP port and embed <headway-job>, separated by commas",
             "none",
         ),
     )
@@ -87,7 +102,7 @@ class Settings:
         repr=False,
         metadata=_metadata(
             values.text,
-            "@FILE with 64 hex digits that session ids are hashed with; servers that share a database share it",
+            "@FILE with 64 hex digits, the key for hashing session ids; the same for all servers of a database",
             "a file made beside the database",
         ),
     )
@@ -100,16 +115,18 @@ class Settings:
     retention: int = field(
         default=30 * 86_400 * MICROSECONDS,
         metadata=_metadata(
-            values.positive_span, "how long an ended job is kept, unless it says otherwise itself", "30d"
+            values.positive_span, "how long an ended job is kept, unless the job has its own retention", "30d"
         ),
     )
     abandon_after: int = field(
         default=30 * 86_400 * MICROSECONDS,
-        metadata=_metadata(values.positive_span, "a job without any contact for so long ends as FAILED", "30d"),
+        metadata=_metadata(values.positive_span, "a job whose worker is silent for this long ends as FAILED", "30d"),
     )
     cancel_grace: int = field(
         default=60 * MICROSECONDS,
-        metadata=_metadata(values.span, "how long a worker has to end a cancelled job, unless the caller says", "60s"),
+        metadata=_metadata(
+            values.span, "how long a worker has to end a cancelled job, unless the caller sets it", "60s"
+        ),
     )
     shutdown_grace: int = field(
         default=10 * MICROSECONDS,
@@ -118,63 +135,69 @@ class Settings:
     longest_poll: int = field(
         default=60 * MICROSECONDS,
         metadata=_metadata(
-            values.poll_span, "longest wait of a long poll; less than the timeout of a proxy in between", "60s"
+            values.poll_span, "longest wait of a long poll; keep it below the timeouts of proxies", "60s"
         ),
     )
     stream_heartbeat: int = field(
         default=15 * MICROSECONDS,
         metadata=_metadata(
-            values.positive_span, "how often an idle watch over HTTP sends an empty message, for proxies", "15s"
+            values.positive_span,
+            "how often an idle watch over HTTP sends an empty message, to keep proxies from closing it",
+            "15s",
         ),
     )
     log: str = field(
         default="text",
-        metadata=_metadata(values.log_format, "notices on standard error: text, or json for one object a line", "text"),
+        metadata=_metadata(
+            values.log_format, "format of the log on standard error: text, or json for one object a line", "text"
+        ),
     )
-    notice_url: str = field(
+    webhook_url: str = field(
         default="",
         metadata=_metadata(
             values.text,
-            "receiver of a notice whenever a job ends, is LOST or stalled; the file may name several",
+            "URL that gets a webhook when a job ends, is LOST or stalls; the file may have several",
             "none",
         ),
     )
-    notice_secret: str = field(
+    webhook_secret: str = field(
         default="",
         repr=False,
-        metadata=_metadata(values.text, "@FILE with whsec_ and base64: what notices to it are signed with", "none"),
-    )
-    notice_source: str = field(
-        default="/headway",
-        metadata=_metadata(values.reference, "source of the CloudEvents that notices are", "/headway"),
-    )
-    notice_lifetime: int = field(
-        default=3 * 86_400 * MICROSECONDS,
-        metadata=_metadata(values.positive_span, "how long a notice is tried before it is given up", "3d"),
-    )
-    allow_private_notices: bool = field(
-        default=False,
         metadata=_metadata(
-            values.switch, "let notices go to this machine and its own network, and without TLS to http:// URLs", "off"
+            values.text, "@FILE with whsec_ and base64: the secret that signs webhooks for that URL", "none"
         ),
     )
-    notices: tuple[Endpoint, ...] = ()
-    """The receivers: notice_url, and the [[notices]] of the file."""
+    webhook_source: str = field(
+        default="/headway",
+        metadata=_metadata(values.reference, "source of the CloudEvents in webhooks", "/headway"),
+    )
+    webhook_lifetime: int = field(
+        default=3 * 86_400 * MICROSECONDS,
+        metadata=_metadata(values.positive_span, "how long a webhook is tried before it is given up", "3d"),
+    )
+    allow_private_webhooks: bool = field(
+        default=False,
+        metadata=_metadata(
+            values.switch, "allow webhooks to this machine and its own network, and to http:// URLs without TLS", "off"
+        ),
+    )
+    webhooks: tuple[Endpoint, ...] = ()
+    """The receivers: webhook_url, and the [[webhook]] tables of the file."""
     limits: Limits = field(default_factory=Limits)
     warnings: tuple[str, ...] = ()
-    """What the operator had better change."""
+    """Advice for the operator."""
 
     @property
     def data_folder(self) -> Path:
-        """Where files go that belong to no database."""
+        """The folder for files that belong to no database."""
         return platformdirs.user_data_path("headway")
 
 
 def _names() -> dict[str, tuple[Callable[[Raw], object], str, str]]:
-    """Every setting by its name: parser, help, and the default as shown."""
+    """Every setting by its name: parser, help text, and the default as shown."""
     names = {}
     for item in dataclasses.fields(Settings):
-        if item.name not in ("limits", "notices", "warnings"):
+        if item.name not in ("limits", "webhooks", "warnings"):
             names[item.name] = (item.metadata["parse"], item.metadata["help"], item.metadata["default"])
     for item in dataclasses.fields(Limits):
         most = item.metadata["most"]
@@ -189,54 +212,61 @@ class _Parser(argparse.ArgumentParser):
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """The settings: a flag wins over a variable, a variable over the file, the file over the default.
+    """The settings. A flag wins over a variable, a variable over the file, the file over the default.
 
-    Raises StartError for a value that cannot be; exits with 2 for an unknown flag, with 0 after --help.
+    Raises StartError for an invalid value. Exits with 2 for an unknown flag, with 0 after --help.
     """
     parser = _Parser(
         prog="headway serve",
         description="Serve jobs over gRPC and HTTP.",
         epilog="Every flag is also a variable (--listen is HEADWAY_LISTEN) and a key of the --config file "
         '(listen = "…"). A flag wins over a variable, a variable over the file. For --database, --session-key, '
-        "--notice-url and --notice-secret, @FILE stands for what is in that file.",
+        "--webhook-url and --webhook-secret, @FILE means the content of that file.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
     names = _names()
+    old_names = {new: old for old, new in OLD_NAMES.items()}
     for name, (parse, help_text, default) in names.items():
-        flag = "--" + name.replace("_", "-")
         shown = f"{help_text} (default: {default})".replace("%", "%%")
-        if parse is values.switch:
-            parser.add_argument(flag, action="store_const", const="true", help=shown)
-        else:
-            parser.add_argument(flag, metavar="VALUE", help=shown)
+        _add_flag(parser, name, shown, is_switch=parse is values.switch)
+        if name in old_names:
+            _add_flag(parser, old_names[name], argparse.SUPPRESS, is_switch=parse is values.switch)
     given = vars(parser.parse_args(arguments))
     config = given.pop("config") or environment.get(f"{PREFIX}CONFIG")
     found: dict[str, object] = {}
     warnings: list[str] = []
     of_file, tables = _read_file(config, names) if config else ({}, [])
-    for source, raws in (
-        ("the file", of_file),
-        (
-            "variable",
-            {n: environment[PREFIX + n.upper()] for n in names if PREFIX + n.upper() in environment},
-        ),
-        ("flag", {name: raw for name, raw in given.items() if raw is not None}),
-    ):
-        for name, raw in raws.items():
-            label = _label(source, name, config)
+    # Old names first, so that the present name wins where both are given.
+    written = (*OLD_NAMES, *names)
+    of_environment = {n: environment[PREFIX + n.upper()] for n in written if PREFIX + n.upper() in environment}
+    for source, raws in (("the file", of_file), ("variable", of_environment), ("flag", given)):
+        for name_given in written:
+            raw = raws.get(name_given)
+            if raw is None:
+                continue
+            name = OLD_NAMES.get(name_given, name_given)
+            label = _label(source, name_given, config)
             try:
                 found[name] = _parse(name, raw, names[name][0])
             except ValueError as error:
                 raise StartError(f"{label} {error}") from None
             if source == "flag" and _shows_secret(name, raw):
                 warnings.append(
-                    f"every user of this machine can read {label} in the list of processes: use {label} @FILE"
+                    f"every user of this machine can read {label} in the list of processes; use {label} @FILE"
                 )
     limits = Limits(**{n.removeprefix("max_"): v for n, v in found.items() if n.startswith("max_")})  # type: ignore[arg-type]
     settings = Settings(**{n: v for n, v in found.items() if not n.startswith("max_")}, limits=limits)  # type: ignore[arg-type]
     _check_reach(settings)
-    return dataclasses.replace(settings, notices=_notices(settings, tables, config), warnings=tuple(warnings))
+    return dataclasses.replace(settings, webhooks=_webhooks(settings, tables, config), warnings=tuple(warnings))
+
+
+def _add_flag(parser: argparse.ArgumentParser, name: str, help_text: str, *, is_switch: bool) -> None:
+    flag = "--" + name.replace("_", "-")
+    if is_switch:
+        parser.add_argument(flag, action="store_const", const="true", help=help_text)
+    else:
+        parser.add_argument(flag, metavar="VALUE", help=help_text)
 
 
 def _parse(name: str, raw: Raw, parse: Callable[[Raw], object]) -> object:
@@ -245,10 +275,10 @@ def _parse(name: str, raw: Raw, parse: Callable[[Raw], object]) -> object:
 
 
 def _shows_secret(name: str, raw: Raw) -> bool:
-    """Whether this value of a setting is a secret itself, and not where it is."""
+    """Whether this value of a setting is a secret itself, and not the path of a file."""
     if name not in SECRETS or str(raw).startswith("@"):
         return False
-    if name not in ("database", "notice_url"):
+    if name not in ("database", "webhook_url"):
         return True
     try:
         parts = urlsplit(str(raw))
@@ -257,18 +287,18 @@ def _shows_secret(name: str, raw: Raw) -> bool:
         return False
 
 
-def _notices(settings: Settings, tables: object, config: str | None) -> tuple[Endpoint, ...]:
+def _webhooks(settings: Settings, tables: object, config: str | None) -> tuple[Endpoint, ...]:
     try:
-        found = list(webhooks.from_tables(tables, private=settings.allow_private_notices))
+        found = list(webhook_config.from_tables(tables, private=settings.allow_private_webhooks))
     except ValueError as error:
         raise StartError(f"--config: {config}: {error}") from None
     try:
-        if settings.notice_url:
-            url = webhooks.checked_url(settings.notice_url, private=settings.allow_private_notices)
-            found.append(Endpoint(url, webhooks.parse_secrets(settings.notice_secret, "--notice-secret")))
-        webhooks.check_distinct(found)
+        if settings.webhook_url:
+            url = webhook_config.checked_url(settings.webhook_url, private=settings.allow_private_webhooks)
+            found.append(Endpoint(url, webhook_config.parse_secrets(settings.webhook_secret, "--webhook-secret")))
+        webhook_config.check_distinct(found)
     except ValueError as error:
-        raise StartError(f"--notice-url: {error}") from None
+        raise StartError(f"--webhook-url: {error}") from None
     return tuple(found)
 
 
@@ -283,7 +313,7 @@ def _label(source: str, name: str, config: str | None) -> str:
 
 
 def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], object]:
-    """The settings in a file, and its tables of notices."""
+    """The settings in a file, and its tables of webhooks. Raises StartError."""
     try:
         text = regular_files.read_text(Path(path), CONFIG_BYTES_MAX)
         if any(line.count(".") > LINE_DOTS_MAX for line in text.splitlines()):
@@ -297,17 +327,19 @@ def _read_file(path: str, names: Mapping[str, object]) -> tuple[dict[str, Raw], 
         raise StartError(f"--config: {path} is nested too deeply") from None
     except ValueError as error:
         raise StartError(f"--config: {path} {error}") from None
-    notices = content.pop("notices", [])
+    tables = [content.pop(name) for name in WEBHOOK_TABLES if name in content]
+    if len(tables) > 1:
+        raise StartError(f"--config: {path} has both [[webhook]] and [[notices]]; write [[webhook]] alone")
     for name, value in content.items():
-        if name not in names:
+        if name not in names and name not in OLD_NAMES:
             raise StartError(f"--config: {path} has the unknown key {name!r}; see headway serve --help")
         if not isinstance(value, str | int | bool):
             raise StartError(f"--config: {path}: {name} must be a text, a number or true/false")
-    return content, notices
+    return content, tables[0] if tables else []
 
 
 def is_loopback(address: str) -> bool:
-    """Whether this machine alone reaches `host:port`."""
+    """Whether only this machine can reach `host:port`."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -319,7 +351,7 @@ def _check_reach(settings: Settings) -> None:
     for flag, address in (("--listen", settings.listen), ("--http", settings.http)):
         if address and not is_loopback(address) and not settings.insecure:
             raise StartError(
-                f"{flag}: {address} can be reached from elsewhere, and this server has neither TLS nor "
+                f"{flag}: other machines can reach {address}, and this server has neither TLS nor "
                 "authentication; listen on 127.0.0.1, or accept that with --insecure"
             )
 

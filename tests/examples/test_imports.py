@@ -246,7 +246,7 @@ def test_two_processes_on_one_run(real_files: list[Path], tmp_path: Path) -> Non
     database.close()
 
 
-def test_a_batch_is_stored_with_its_tallies_or_not_at_all(real_files: list[Path], tmp_path: Path) -> None:
+def test_a_batch_is_stored_with_its_counters_or_not_at_all(real_files: list[Path], tmp_path: Path) -> None:
     importer, files = MarcImport(), real_files[-1:]
     database = open_ledger(tmp_path / "a.db", BiblioRow)
     run = new_run(source_of(files), 40_000)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headway.v1 import job_pb2
-from headway_server.domain.gaps import Gap, counted_back
+from headway_server.domain.gaps import Gap, start_of_span
 from headway_server.domain.limits import MICROSECONDS
 from headway_server.resources.clock import SteadyClock
 from tests.conftest import ENGINES, empty_database
@@ -37,9 +37,9 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 def rounds(app: RunningApp) -> None:
-    """What upkeep does every second, the time that is noted among it."""
-    app.run(app.app.upkeep.probe())
-    app.run(app.app.upkeep.sweep())
+    """What the sweeper does every second, which includes noting the time."""
+    app.run(app.app.sweeper.probe())
+    app.run(app.app.sweeper.sweep())
 
 
 def latest(job: job_pb2.Job) -> int:
@@ -149,4 +149,4 @@ def test_a_clock_that_is_ahead_gives_it_back_and_never_runs_backwards(monkeypatc
 )
 def test_a_span_is_counted_without_the_time_when_no_server_ran(now: int, since: int) -> None:
     gaps = (Gap(10, 20), Gap(50, 100))
-    assert counted_back(now, 50, gaps[1:]) == since
+    assert start_of_span(now, 50, gaps[1:]) == since

@@ -324,7 +324,7 @@ def test_the_database_may_grow_no_more(tmp_path: Path) -> None:
             database.execute_sql(f"PRAGMA max_page_count = {pages + 2}")
 
         for _ in range(3):
-            app.run(app.app.writer.chore(no_more))
+            app.run(app.app.writer.run_task(no_more))
             refusal = refused(lambda: set_variable(app.stub, job_id, LARGE))
             assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "STORAGE_FULL")
             assert refusal.retry_after

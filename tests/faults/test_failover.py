@@ -99,7 +99,7 @@ def test_a_database_that_can_only_be_read(primary: Postgres, caplog: pytest.LogC
             assert [outcome(call) for call in calls] == ["DATABASE_UNAVAILABLE"] * len(calls)
             assert outcome(writes(app, ended)[-1]) == "DATABASE_UNAVAILABLE"
             with pytest.raises(DatabaseUnavailable):
-                app.run(app.app.writer.chore(partial(note_time, app.app.store, 1)))
+                app.run(app.app.writer.run_task(partial(note_time, app.app.store, 1)))
             with pytest.raises(StartError, match=r"cannot be reached: .*read-only") as caught:
                 open_engine(database)
             assert "\n" not in str(caught.value)
@@ -200,7 +200,7 @@ def test_a_start_that_waits_for_a_migration_says_so_once(primary: Postgres, tmp_
         starting = pool.submit(server.start)
         try:
             log = tmp_path / "server.log"
-            until(lambda: log.exists() and "waits until another server" in log.read_text(), patience=60)
+            until(lambda: log.exists() and "waiting until another server" in log.read_text(), timeout=60)
             assert not starting.done()
             advice = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
             assert advice % MIGRATION_LOCK in log.read_text()
@@ -209,6 +209,6 @@ def test_a_start_that_waits_for_a_migration_says_so_once(primary: Postgres, tmp_
             other.execute("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
         try:
             starting.result(timeout=60)
-            assert server.log.count("waits until another server") == 1
+            assert server.log.count("waiting until another server") == 1
         finally:
             server.kill()

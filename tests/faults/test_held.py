@@ -95,7 +95,7 @@ def begin_watch(connection: Connection, session: str, job_id: str) -> int:
 
 def pass_time(app: RunningApp, seconds: float) -> None:
     """Let the server end the gRPC calls that are late in so many seconds."""
-    app.run(app.app.calls.sweep(time.monotonic() + seconds + open_calls.SWEEP_INTERVAL))
+    app.run(app.app.calls.sweep(time.monotonic() + seconds + open_calls.LATE_CALLS_INTERVAL))
 
 
 def reasons(answers: Iterable[Answer]) -> Counter[str]:
@@ -265,7 +265,7 @@ def test_messages_that_come_slowly(start: Callable[..., RunningApp]) -> None:
             greedy.write(stream, part, end=False)
         assert Caller(app, HONEST).create().id
         until(lambda: len(app.app.calls) == 100)
-        pass_time(app, open_calls.SLOW_MESSAGE)
+        pass_time(app, open_calls.SLOW_MESSAGE_AFTER)
         assert reasons(greedy.answers(streams, IN_TIME, enough=93).values()) == {"MEMORY_LIMIT": 93, "None": 7}
         pass_time(app, open_calls.MESSAGE_TIMEOUT)
         until(lambda: len(app.app.calls) == 0)

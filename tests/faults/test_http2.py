@@ -143,7 +143,7 @@ def test_idle_connections_keep_nobody_out(server: ServerProcess) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One call, and the statuses it may get. `why` tells where gRPC decides otherwise than one would wish."""
+    """One call, and the statuses it may get. `why` tells where gRPC decides differently."""
 
     name: str
     headers: Headers
@@ -182,7 +182,7 @@ HEADER_CASES = (
     Case("path with a query", with_path(f"{CREATE}?x=1"), (UNIMPLEMENTED,)),
     Case("path in lower case", with_path(CREATE.lower()), (UNIMPLEMENTED,)),
     Case("path with NUL", with_path(f"{CREATE}\0"), (UNIMPLEMENTED,)),
-    Case("path with a line break", with_path("/headway.v1.JobService/\r\nheadway: forged notice"), (UNIMPLEMENTED,)),
+    Case("path with a line break", with_path("/headway.v1.JobService/\r\nheadway: forged line"), (UNIMPLEMENTED,)),
     Case(
         "path that is not UTF-8",
         with_path(b"/headway.v1.JobService/\xff\xfe"),
@@ -259,7 +259,7 @@ def test_malformed_call(server: ServerProcess, case: Case) -> None:
 
 
 def test_the_log_holds_nothing_that_callers_sent(server: ServerProcess) -> None:
-    """Whoever garbles a token must not find it in a file that others read."""
+    """A garbled token must not appear in a file that others read."""
     secret = secrets.token_hex(8)
     with Connection(server.address) as connection:
         connection.call(with_header("authorization", f"Bearer {secret}\xff".encode("latin-1")), GOOD)

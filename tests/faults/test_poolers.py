@@ -31,7 +31,7 @@ def session_settings(app: RunningApp) -> dict[str, str]:
         for name in WANTED:
             ((found[name],),) = app.app.store.database.execute_sql(f"SHOW {name}").fetchall()
 
-    app.run(app.app.writer.chore(look))
+    app.run(app.app.writer.run_task(look))
     return found
 
 

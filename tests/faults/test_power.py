@@ -17,8 +17,8 @@ from headway_server.domain.commands import Create
 from headway_server.domain.limits import Limits
 from headway_server.domain.report import Report
 from headway_server.resources.clock import SteadyClock
-from headway_server.service.commit_writer import Writer
-from headway_server.service.job_cache import Committed
+from headway_server.service.commit_writer import CommitWriter
+from headway_server.service.job_cache import JobCache
 from headway_server.service.totals import Totals
 from headway_server.storage.database import SQLITE_PRAGMAS, Engine, migrate
 from headway_server.storage.store import Store
@@ -86,7 +86,7 @@ def record(folder: Path, synchronous: str) -> Recording:
 async def commit_many(store: Store, run: int, recorder: Recorder, acknowledged: list[Acknowledged]) -> None:
     """A few callers at once, each with jobs of its own."""
     clock = SteadyClock(1_800_000_000_000_000)
-    writer = Writer(store, Committed(1_000_000), Totals(Limits()), clock, Rules(), lambda _: None)
+    writer = CommitWriter(store, JobCache(1_000_000), Totals(Limits()), clock, Rules(), lambda _: None)
 
     async def caller(number: int) -> None:
         for count in range(COMMITS_A_CALLER):

@@ -25,11 +25,11 @@ TOLD_WITHIN = 30.0
 """Seconds; about 5 where the machine is not busy."""
 
 ROUNDS = 4.0
-"""Seconds in which upkeep looks several times."""
+"""Seconds in which the sweeper checks several times."""
 
 
 class Operator:
-    """Whoever looks after a server."""
+    """An observer of a server."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server

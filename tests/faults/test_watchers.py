@@ -160,7 +160,7 @@ def test_watchers_survive_cut_connections_and_a_restart(own_server: ServerProces
             if phase == 3:
                 own_server.restart()
             until(caught_up, CAUGHT_UP_WITHIN + (3 if phase == 3 else 0))
-            # And while nothing happens: whoever comes back has seen it all.
+            # And while nothing happens: a watcher that comes back has seen everything.
             proxy.cut()
             until(lambda: proxy.connections == len(watchers), CAUGHT_UP_WITHIN)
         proxy.cut()

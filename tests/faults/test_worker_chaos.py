@@ -28,7 +28,7 @@ from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.chaos import ENDINGS, RECORDS, Fault, Scene, play
 from tests.support.chaos_checker import LATE, Own, differences, expected, left_complaints, own_complaints
-from tests.support.chaos_worker import Plan, checkpoint, errors, tallies
+from tests.support.chaos_worker import Plan, call_statistics, checkpoint, errors
 from tests.support.proxy import Garbler, Noise
 from tests.support.refusals import from_error
 from tests.support.seeds import seeded
@@ -209,8 +209,8 @@ def test_the_checker_sees_a_false_fact() -> None:
 TRACEBACK = 'Traceback (most recent call last):\n  File "worker.py", line 1\nValueError: record 9 is beyond repair\n'
 PLAN = Plan(job_id="", diary="", records=10, pace=0.0, raise_at=9, die_at=9)
 OWN = {
-    "finishes": Own(0, "10 records imported\n", "headway: a notice\n", {"done": 10, "ended": 5.0}, 5.1),
-    "raises": Own(1, "", f"headway: a notice\n{TRACEBACK}", {"done": 9, "ended": 5.0}, 5.1),
+    "finishes": Own(0, "10 records imported\n", "headway: a message\n", {"done": 10, "ended": 5.0}, 5.1),
+    "raises": Own(1, "", f"headway: a message\n{TRACEBACK}", {"done": 9, "ended": 5.0}, 5.1),
     "killed": Own(-9, "", "", {"died": 9}, 5.1),
     "cancelled": Own(3, "cancelled: wrong file\n", "", {"done": 3, "ended": 5.0}, 5.1),
 }
@@ -222,7 +222,7 @@ def test_the_checker_sees_a_result_that_is_not_the_workers_own(ending: str) -> N
     assert own_complaints(ending, own, PLAN) == []
     false = {
         "a status": replace(own, status=own.status + 1),
-        "an output": replace(own, stdout=own.stdout + "headway: a notice\n"),
+        "an output": replace(own, stdout=own.stdout + "headway: a message\n"),
         "a fault of the tracker's": replace(
             own, stderr=TRACEBACK.replace("worker.py", "/headway/engine.py") + own.stderr
         ),
@@ -243,7 +243,7 @@ def test_the_checker_sees_what_a_killed_worker_should_have_left() -> None:
     diary = {"acknowledged": 250.0, "died": 400}
     left = {
         "parts": {"": 260, "index": 26},
-        "counters": dict(tallies(270)),
+        "counters": dict(call_statistics(270)),
         "error_count": errors(265),
         "variables": dict(checkpoint(200)),
     }
@@ -251,8 +251,8 @@ def test_the_checker_sees_what_a_killed_worker_should_have_left() -> None:
     false = {
         "progress that was lost": {**left, "parts": {"": 240}},
         "progress that never was": {**left, "parts": {"": 401}},
-        "counters that were lost": {**left, "counters": tallies(249)},
-        "counters that never were": {**left, "counters": tallies(401)},
+        "counters that were lost": {**left, "counters": call_statistics(249)},
+        "counters that never were": {**left, "counters": call_statistics(401)},
         "errors that were lost": {**left, "error_count": errors(240)},
         "errors that never were": {**left, "error_count": errors(410)},
         "a checkpoint that was lost": {**left, "variables": checkpoint(100)},

@@ -1,4 +1,4 @@
-"""A server with an HTTP door, and clients of it."""
+"""A server with an HTTP transport, and clients of it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -35,7 +35,7 @@ def own_app(tmp_path: Path) -> Iterator[Callable[..., RunningApp]]:
 
 @pytest.fixture
 def client(app: RunningApp) -> Iterator[Client]:
-    """A connection to the HTTP door."""
+    """A connection to the HTTP transport."""
     client = Client(app.app.http_address)
     yield client
     client.close()

@@ -272,7 +272,7 @@ def test_a_stream_that_fails_says_so_at_its_end(client: Client, session: str) ->
     assert from_error(told(end["error"])).reason == "JOB_NOT_FOUND"
 
 
-def test_a_stream_that_is_refused_at_the_door_says_so_too(client: Client, caller: Caller) -> None:
+def test_a_stream_that_is_refused_before_the_call_says_so_too(client: Client, caller: Caller) -> None:
     request = {"sessionId": caller.session, "jobId": caller.create().id}
     for headers, reason in (
         ({"authorization": "Bearer wrong"}, "CREDENTIALS_INVALID"),

@@ -1,4 +1,4 @@
-"""The page's files, and the description of the door."""
+"""The page's files, and the description of the HTTP transport."""
 
 import gzip
 import json

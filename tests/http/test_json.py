@@ -120,7 +120,7 @@ def test_names_of_fields_that_are_none(client: Client, session: str) -> None:
     for name in ("\\u0000", "", "x" * 100_000, "é\\n", '\\"at \\"', "Failed to parse name field: "):
         answer = client.call("CreateJob", f'{{"sessionId":"{session}","{name}":1}}'.encode())
         assert (answer.status, answer.refusal.reason) == (400, "INVALID_REQUEST"), name
-        assert "no field" in answer.refusal.message
+        assert "not a field" in answer.refusal.message
         assert len(answer.body) < 2000
 
 
@@ -178,7 +178,7 @@ def test_details_of_an_error_that_are_none(client: Client, session: str, detail:
 
 
 def test_results_may_be_as_deep_as_over_grpc_and_no_deeper(client: Client, caller: Caller) -> None:
-    """49 lists are 100 levels of protobuf; what is stored can be read through either door."""
+    """49 lists are 100 levels of protobuf; what is stored can be read through either transport."""
     body = '{"sessionId":"%s","jobId":"%s","results":%s}'
     for depth in (45, 49, 50, 60, 99):
         job = caller.create()

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headway.v1 import job_service_pb2 as pb
 from headway_server.domain.errors import DatabaseUnavailable
-from headway_server.resources.call_statistics import Tally
+from headway_server.resources.call_statistics import CallStatistics
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 from tests.support.http import Client
@@ -28,8 +28,8 @@ def numbers(client: Client) -> dict[str, float]:
     return found
 
 
-def calls(door: str, method: str, code: str) -> str:
-    return f"headway_calls_total{{code={code},door={door},method={method},service=headway.v1.JobService}}"
+def calls(transport: str, method: str, code: str) -> str:
+    return f"headway_calls_total{{code={code},door={transport},method={method},service=headway.v1.JobService}}"
 
 
 def test_alive_and_ready(client: Client) -> None:
@@ -40,7 +40,7 @@ def test_alive_and_ready(client: Client) -> None:
         assert client.get(path, authorization="Bearer wrong").status == 200
 
 
-def test_not_ready_while_the_database_is_away(app: RunningApp, client: Client) -> None:
+def test_not_ready_while_the_database_does_not_answer(app: RunningApp, client: Client) -> None:
     app.run(app.app._note_database(DatabaseUnavailable()))
     try:
         answer = client.get("/readyz")
@@ -52,7 +52,7 @@ def test_not_ready_while_the_database_is_away(app: RunningApp, client: Client) -
     assert client.get("/readyz").status == 200
 
 
-def test_calls_are_counted_by_door_method_and_code(client: Client, caller: Caller) -> None:
+def test_calls_are_counted_by_transport_method_and_code(client: Client, caller: Caller) -> None:
     before = numbers(client)
     job = caller.create()
     body = {"sessionId": caller.session, "jobId": job.id}
@@ -110,15 +110,15 @@ def test_watches_files_and_the_process(client: Client, caller: Caller) -> None:
 
 def test_to_be_counted_costs_next_to_nothing() -> None:
     """A call is counted in about a microsecond."""
-    tally = Tally()
-    best = min(_seconds(tally) for _ in range(5))
+    statistics = CallStatistics()
+    best = min(_seconds(statistics) for _ in range(5))
     assert best / 10_000 < 5e-6
 
 
-def _seconds(tally: Tally) -> float:
+def _seconds(statistics: CallStatistics) -> float:
     began = time.perf_counter()
     for _ in range(10_000):
-        tally.add(0, 0.0017)
+        statistics.add(0, 0.0017)
     return time.perf_counter() - began
 
 

@@ -35,9 +35,9 @@ def test_a_job_in_plain_fields(client: Client, caller: Caller) -> None:
     assert (now["progress"], now["percent"], now["message"], now["error_count"]) == (199, 99, "file 2", 1)
     caller.cancel(job.id, "enough", 600)
     assert polled(client, caller, job.id)["cancel_requested"] is True
-    caller.fail(job.id, 1, "as you wish")
+    caller.fail(job.id, 1, "as you like")
     now = polled(client, caller, job.id)
-    assert (now["status"], now["ended"], now["error"]) == ("CANCELLED", True, "as you wish")
+    assert (now["status"], now["ended"], now["error"]) == ("CANCELLED", True, "as you like")
 
 
 def test_percent_of_what_has_no_size_or_more_than_it(client: Client, caller: Caller) -> None:

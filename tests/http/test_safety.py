@@ -1,4 +1,4 @@
-"""What pages of other sites, and names that were rebound to this address, get from the HTTP door: nothing."""
+"""What pages of other sites, and names that were rebound to this address, get from the HTTP transport: nothing."""
 
 import json
 import logging

@@ -11,14 +11,14 @@ from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
 
-DOORS = ("grpc", "http")
+TRANSPORTS = ("grpc", "http")
 
 GRPC_ALONE = {"test_reflection.py", "test_operations.py", "test_errors.py"}
-"""What the HTTP door does not have, or what has no door at all."""
+"""What the HTTP transport does not have, or what has no transport at all."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The HTTP door is tested on SQLite alone: what is behind the doors is the same."""
+    """The HTTP transport is tested on SQLite alone: what is behind the transports is the same."""
     surplus = [item for item in items if _is_surplus(item)]
     items[:] = [item for item in items if item not in set(surplus)]
     config.hook.pytest_deselected(items=surplus)
@@ -29,7 +29,7 @@ def _is_surplus(item: pytest.Item) -> bool:
         return False
     parameters = item.callspec.params
     engine = parameters.get("database", parameters.get("narrow"))
-    return parameters.get("door") == "http" and (engine == "postgresql" or item.path.name in GRPC_ALONE)
+    return parameters.get("transport") == "http" and (engine == "postgresql" or item.path.name in GRPC_ALONE)
 
 
 @pytest.fixture(scope="session", params=ENGINES)
@@ -38,17 +38,17 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return empty_database(request.param, request, tmp_path_factory.mktemp("rpc"))
 
 
-@pytest.fixture(scope="session", params=DOORS)
-def door(request: pytest.FixtureRequest) -> str:
-    """By which door the calls of a test come in: the same tests hold at both."""
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """By which transport the calls of a test come in: the same tests hold at both."""
     name: str = request.param
     return name
 
 
 @pytest.fixture(scope="session")
-def app(database: str, door: str) -> Iterator[RunningApp]:
-    """A server on each engine in turn, called through each door, with a clock that tests move."""
-    with RunningApp(database, door=door) as running:
+def app(database: str, transport: str) -> Iterator[RunningApp]:
+    """A server on each engine in turn, called through each transport, with a clock that tests move."""
+    with RunningApp(database, transport=transport) as running:
         yield running
 
 
@@ -74,7 +74,7 @@ def admin(app: RunningApp) -> Caller:
 
 @pytest.fixture
 def app_with(
-    request: pytest.FixtureRequest, database: str, door: str, tmp_path: Path
+    request: pytest.FixtureRequest, database: str, transport: str, tmp_path: Path
 ) -> Iterator[Callable[[Limits], RunningApp]]:
     """Starts a server with limits of its own, on each engine in turn."""
     with ExitStack() as running:
@@ -83,6 +83,6 @@ def app_with(
             own = f"sqlite:///{tmp_path / 'own.db'}"
             if not database.startswith("sqlite"):
                 own = request.getfixturevalue("postgresql").database()
-            return running.enter_context(RunningApp(own, limits=limits, door=door))
+            return running.enter_context(RunningApp(own, limits=limits, transport=transport))
 
         yield start

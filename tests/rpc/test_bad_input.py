@@ -183,7 +183,7 @@ def test_mutated_bytes(caller: Caller, method: str) -> None:
         try:
             call(caller.app, method, bytes(raw), timeout=0.1 if waits else TIMEOUT)
         except AssertionError as error:
-            # A watch of nothing waits, and its caller's patience ends it: such an end has no details of ours.
+            # A watch of nothing waits until its caller gives up: such an end has no details of the server.
             assert waits and "DEADLINE_EXCEEDED without details" in str(error), (raw, error)
 
 

@@ -13,7 +13,7 @@ from headway.v1 import job_service_pb2 as pb
 from headway_server.domain.change import Change
 from headway_server.domain.job import Job
 from headway_server.domain.limits import Limits
-from headway_server.service.job_cache import Committed
+from headway_server.service.job_cache import JobCache
 from tests.support.app import RunningApp
 from tests.support.caller import TIMEOUT, Caller
 from tests.support.waiting import held_commits
@@ -83,7 +83,7 @@ def test_what_is_held_is_bounded_in_bytes() -> None:
     """Jobs that are as large as they may be, made large by reports, take no more memory than they are weighed."""
     room = 4 * 1024 * 1024
     limits = Limits(cached_bytes=room)
-    held = Committed(room)
+    held = JobCache(room)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

@@ -81,7 +81,7 @@ def test_cancel_reaches_the_worker_and_ends_as_cancelled(client: OperationsClien
     assert future.cancel()
     assert caller.report(job.id).cancellation.requested
     assert not future.done()
-    caller.fail(job.id, code=1, message="as you wish")
+    caller.fail(job.id, code=1, message="as you like")
     assert future.cancelled()
     with pytest.raises(exceptions.Cancelled):
         future.result(timeout=10)
@@ -135,7 +135,7 @@ def test_results_that_many_wait_for_are_converted_once(
 
     monkeypatch.setattr(encoded_replies, "value_on_wire", counted)
     job = caller.create()
-    results = value(["x" * encoded_replies.WRITTEN_AT_ONCE, job.id])
+    results = value(["x" * encoded_replies.ENCODED_INLINE_MAX, job.id])
     caller.finish(job.id, results=results)
     wait = app.channel.unary_unary(
         "/google.longrunning.Operations/WaitOperation",

@@ -26,11 +26,11 @@ from headway_server.domain.errors import Overloaded
 from headway_server.domain.job import Job
 from headway_server.domain.limits import Limits
 from headway_server.rpc import call_queue
-from headway_server.rpc.call_queue import Intake
+from headway_server.rpc.call_queue import CallQueue
 from headway_server.rpc.grpc_options import CONNECTION_CALLS, options
 from headway_server.service import commit_writer
-from headway_server.service.commit_queue import Line
-from headway_server.service.commit_writer import WAIT_MAX, Lane
+from headway_server.service.commit_queue import CommitQueue
+from headway_server.service.commit_writer import COMMIT_WAIT_MAX, StreamOrder
 from headway_server.service.job_service import Jobs, Name
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
@@ -106,8 +106,8 @@ def _busy() -> Iterator[_Busy]:
         def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
             return grpc.unary_unary_rpc_method_handler(echo)
 
-    async def start() -> tuple[Intake, int]:
-        server = Intake(options(Limits()), [Handlers()], lambda: False, lambda: False)
+    async def start() -> tuple[CallQueue, int]:
+        server = CallQueue(options(Limits()), [Handlers()], lambda: False, lambda: False)
         port = server.bind("127.0.0.1:0")
         await server.start()
         return server, port
@@ -158,10 +158,10 @@ def test_what_builds_on_a_refused_call_is_refused(narrow: RunningApp, session: s
     """Otherwise a stream whose second request is refused and third taken would send the second again in vain: its
     sequence would be an old one."""
     writer = narrow.app.writer
-    lane = Lane()
+    order = StreamOrder()
 
     async def submit() -> None:
-        await writer.submit((), lane=lane)
+        await writer.submit((), order=order)
 
     with ThreadPoolExecutor(PENDING) as pool, held_commits(narrow) as wait_for:
         waiting = [_create_soon(pool, narrow, session) for _ in range(PENDING - 1)]
@@ -174,12 +174,12 @@ def test_what_builds_on_a_refused_call_is_refused(narrow: RunningApp, session: s
         narrow.run(submit())
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
-def test_what_is_too_much_is_refused_and_told_when_to_return(tmp_path: Path, session: str, door: str) -> None:
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_what_is_too_much_is_refused_and_told_when_to_return(tmp_path: Path, session: str, transport: str) -> None:
     """While the database takes nothing: what was accepted waits, the rest is refused at once, reads and the health are
     served; afterwards all is as before."""
     limits = Limits(pending_writes=PENDING)
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", limits=limits, door=door) as app:
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", limits=limits, transport=transport) as app:
         caller = Caller(app, session)
         job = caller.create()
         with ThreadPoolExecutor(PENDING) as pool, held_commits(app) as wait_for:
@@ -206,14 +206,14 @@ def test_what_is_too_much_is_refused_and_told_when_to_return(tmp_path: Path, ses
         assert caller.report(job.id, advance=1).progress == 1
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
+@pytest.mark.parametrize("transport", ["grpc", "http"])
 def test_what_would_wait_too_long_is_refused(
-    tmp_path: Path, session: str, door: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, session: str, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the time that commits take, long before their number matters; what the next commit takes along is accepted,
     however long this one takes."""
-    monkeypatch.setattr("headway_server.service.commit_writer.BATCH_MAX", 3)
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
+    monkeypatch.setattr("headway_server.service.commit_writer.BATCH_WEIGHT_MAX", 3)
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", transport=transport) as app:
         caller, writer = Caller(app, session), app.app.writer
         job = caller.create()
         with ThreadPoolExecutor(3) as pool, held_commits(app) as wait_for:
@@ -221,7 +221,7 @@ def test_what_would_wait_too_long_is_refused(
             wait_for(2)
             assert writer.wait == 0
             accepted.append(_create_soon(pool, app, session))
-            until(lambda: writer.wait > WAIT_MAX)
+            until(lambda: writer.wait > COMMIT_WAIT_MAX)
             refused_with("OVERLOADED", lambda: caller.report(job.id, advance=1))
             until(lambda: writer.wait > 2)
             refusal = refused_with("OVERLOADED", lambda: caller.report(job.id, advance=1))
@@ -239,14 +239,14 @@ def test_jobs_that_are_cleared_and_created_anew_are_loaded_a_few_times(
         caller = Caller(app, session)
         jobs = [caller.create(job_id=f"{number:032x}").id for number in range(count)]
         put_back: list[object] = []
-        put = Line.put_back
+        put = CommitQueue.put_back
 
-        def count_put_back(line: "Line[object]", calls: Iterable[object]) -> None:
+        def count_put_back(line: "CommitQueue[object]", calls: Iterable[object]) -> None:
             calls = [*calls]
             put_back.extend(calls)
             put(line, calls)
 
-        monkeypatch.setattr(Line, "put_back", count_put_back)
+        monkeypatch.setattr(CommitQueue, "put_back", count_put_back)
         calls: list[grpc.Future[Any]] = []
         with held_commits(app) as wait_for:
             for job in jobs:
@@ -295,7 +295,7 @@ def test_a_commit_ends_by_the_rows_that_it_stores(
     narrow: RunningApp, session: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not by the number of calls alone: some store hundreds of rows each."""
-    monkeypatch.setattr("headway_server.service.commit_writer.BATCH_MAX", 10)
+    monkeypatch.setattr("headway_server.service.commit_writer.BATCH_WEIGHT_MAX", 10)
     caller = Caller(narrow, session)
     jobs = [caller.create().id for _ in range(PENDING - 1)]
     errors = [job_pb2.RecordError(record="r")] * 100
@@ -308,9 +308,9 @@ def test_a_commit_ends_by_the_rows_that_it_stores(
     assert {caller.errors(job).total for job in jobs} == {100}
 
 
-@pytest.mark.parametrize("door", ["grpc", "http"])
-def test_calls_whose_deadline_is_over_are_not_worked_on(tmp_path: Path, session: str, door: str) -> None:
-    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", door=door) as app:
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_calls_whose_deadline_is_over_are_not_worked_on(tmp_path: Path, session: str, transport: str) -> None:
+    with RunningApp(f"sqlite:///{tmp_path / 'own.db'}", transport=transport) as app:
         caller = Caller(app, session)
         job = caller.create()
         request = pb.ReportProgressRequest(session_id=session, job_id=job.id, advance=1)
@@ -331,7 +331,7 @@ def _slow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run
         return await get(jobs, name, *arguments)
 
     with RunningApp(f"sqlite:///{tmp_path / 'own.db'}") as app, monkeypatch.context() as patch:
-        patch.setattr(call_queue, "HANDED_ON", 1)
+        patch.setattr(call_queue, "CALLS_A_CYCLE", 1)
         patch.setattr(Jobs, "get", slow_get)
         yield app
 
@@ -358,7 +358,7 @@ def _refusals(calls: "Iterable[grpc.Future[Any]]") -> list[Refusal]:
 
 def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connection that sent them. What came last is served first: the others' callers may have gone."""
-    monkeypatch.setattr(call_queue, "WAIT_MAX", 0.6)
+    monkeypatch.setattr(call_queue, "CALL_WAIT_MAX", 0.6)
     with _slow_reads(tmp_path, monkeypatch) as app:
         calls = _read_beside(app, session, 40)
         refusals = _refusals(calls)
@@ -367,8 +367,8 @@ def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monk
         assert len(delays) > 1, "all would return at the same moment"
         assert all(delay is not None and delay >= 1 for delay in delays)
         assert _code(calls[-1]) == grpc.StatusCode.OK
-        assert app.app.intake.refused == len(refusals)
-        assert app.app.intake.wait == 0
+        assert app.app.call_queue.refused == len(refusals)
+        assert app.app.call_queue.wait == 0
         metrics = urlopen(f"http://{app.app.http_address}/metrics").read().decode()
         assert f"headway_calls_refused_total {len(refusals):.1f}" in metrics
 
@@ -376,7 +376,7 @@ def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monk
 def test_calls_are_refused_when_too_many_wait(tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connections that have the most."""
     monkeypatch.setattr(call_queue, "WAITING_MAX", 10)
-    monkeypatch.setattr(call_queue, "WAIT_MAX", 60.0)
+    monkeypatch.setattr(call_queue, "CALL_WAIT_MAX", 60.0)
     with _slow_reads(tmp_path, monkeypatch) as app:
         refusals = _refusals(_read_beside(app, session, 40))
         assert {refusal.reason for refusal in refusals} == {"OVERLOADED"}
@@ -386,7 +386,7 @@ def test_what_cannot_be_refused_any_more_is_left_to_grpc(
     tmp_path: Path, session: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And served in the end, if there is room in gRPC."""
-    for name, value in (("WAITING_MAX", 10), ("ASKED_FOR", 2), ("REFUSALS", 0), ("QUIET", 0.0)):
+    for name, value in (("WAITING_MAX", 10), ("REQUESTED_CALLS", 2), ("REFUSALS_A_SECOND", 0), ("QUIET_PERIOD", 0.0)):
         monkeypatch.setattr(call_queue, name, value)
     with _slow_reads(tmp_path, monkeypatch) as app:
         calls = _read_beside(app, session, 40)
@@ -396,7 +396,7 @@ def test_what_cannot_be_refused_any_more_is_left_to_grpc(
 def test_one_connection_cannot_crowd_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many calls it opens, others' have room; what several connections send too much is closed at once."""
     # However slow the machine is.
-    monkeypatch.setattr(call_queue, "WAIT_MAX", TIMEOUT)
+    monkeypatch.setattr(call_queue, "CALL_WAIT_MAX", TIMEOUT)
     with ExitStack() as stack:
         server = stack.enter_context(_busy())
         calls: list[list[grpc.Future[bytes]]] = []

@@ -223,7 +223,7 @@ def test_all_of_a_report_is_applied_or_none_of_it(caller: Caller, piece: str) ->
     assert now.revision == before.revision + 1
 
 
-def test_counters_are_tallied(caller: Caller) -> None:
+def test_counters_are_added_up(caller: Caller) -> None:
     """Deltas, negative ones too, of every name on its own."""
     job = caller.create()
     caller.report(job.id, counters={"added": 3, "skipped": 0, "日": 1})
@@ -377,7 +377,7 @@ def test_a_take_over_lets_sequences_begin_anew_and_keeps_the_meter(caller: Calle
 
 
 def test_a_job_tells_the_greatest_sequence_of_its_attempt(caller: Caller) -> None:
-    """Of all its parts, whatever the clock says: whoever goes on without a take-over must number above it."""
+    """Of all its parts, whatever the clock says: a worker that continues without take-over must number higher."""
     job = caller.create()
     assert job.last_sequence == 0
     caller.report(job.id, progress=1)

@@ -1,4 +1,4 @@
-"""Every verb in every state; endings, take-overs, updates, the wish to cancel, and the history of it all."""
+"""Every verb in every state; endings, take-overs, updates, cancellation requests, and the history of it all."""
 
 from collections.abc import Callable
 
@@ -310,7 +310,7 @@ def test_a_cancelled_worker_learns_of_it_and_ends_the_job_itself(caller: Caller)
 
 
 def test_a_cancelled_worker_may_finish_or_fail_all_the_same(caller: Caller) -> None:
-    """The wish is a wish: what was done is done."""
+    """A cancellation request does not undo what was done."""
     for end, status in ((caller.finish, COMPLETED), (caller.fail, FAILED)):
         job = caller.create()
         caller.cancel(job.id)
@@ -350,7 +350,7 @@ def test_where_no_worker_is_there_a_cancelled_job_ends_at_once(caller: Caller, s
     assert ended.HasField("end_time")
 
 
-def test_a_second_wish_can_bring_the_deadline_forward_and_not_put_it_off(caller: Caller) -> None:
+def test_a_second_request_can_bring_the_deadline_forward_and_not_put_it_off(caller: Caller) -> None:
     job = caller.create()
     first = caller.cancel(job.id, "first", 60)
     later = caller.cancel(job.id, "second", 600)
@@ -367,7 +367,7 @@ def test_cancelling_a_cancelled_job_changes_nothing(caller: Caller) -> None:
     assert caller.cancel(job.id, "again", 0) == job
 
 
-def test_a_successor_is_told_of_the_wish_anew(caller: Caller) -> None:
+def test_a_successor_is_told_of_the_cancellation_again(caller: Caller) -> None:
     job = caller.create()
     caller.cancel(job.id, "enough", 600)
     caller.report(job.id)

@@ -59,7 +59,7 @@ def test_any_contact_counts(caller: Caller, contact: str) -> None:
 
 
 def test_what_others_do_is_no_contact(caller: Caller) -> None:
-    """Reading, variables, a new name, a wish to cancel: none of it says that the worker is there."""
+    """Reading, variables, a new name, a cancellation request: none of it says that the worker is there."""
     job = caller.create(heartbeat_timeout=seconds(60))
     caller.app.pass_time(59)
     caller.get(job.id)
@@ -108,7 +108,7 @@ def test_while_the_server_could_not_listen_nobody_is_lost(caller: Caller) -> Non
     """A machine that slept, or a process that was stopped, grants every worker its full timeout anew."""
     job = caller.create(heartbeat_timeout=seconds(60), stall_timeout=seconds(100))
     caller.app.clock.forward(3600)
-    caller.app.app.upkeep.deaf_until_now()
+    caller.app.app.sweeper.restart_timeouts()
     caller.app.pass_time(0)
     now = caller.get(job.id)
     assert (now.status, now.stalled) == (RUNNING, False)
@@ -119,7 +119,7 @@ def test_while_the_server_could_not_listen_nobody_is_lost(caller: Caller) -> Non
 
 
 def test_a_server_that_starts_grants_every_worker_its_full_timeout(tmp_path: Path, session: str) -> None:
-    """Nobody could reach it before: whoever reports within the timeout was never lost."""
+    """No worker could reach it before: a worker that reports within the timeout was never lost."""
     database = f"sqlite:///{tmp_path / 'headway.db'}"
     with RunningApp(database) as first:
         job = Caller(first, session).create(heartbeat_timeout=seconds(60))
@@ -150,7 +150,7 @@ def test_a_pending_or_ended_job_is_never_lost(caller: Caller) -> None:
 
 
 def test_contact_without_progress_is_stalled_and_not_lost(caller: Caller) -> None:
-    """Slow and wedged can be told apart: progress ends it, a heartbeat does not."""
+    """Slow and stuck workers can be told apart: progress ends it, a heartbeat does not."""
     job = caller.create(heartbeat_timeout=seconds(60), stall_timeout=seconds(100))
     caller.report(job.id, progress=1)
     for _ in range(2):

@@ -156,7 +156,7 @@ def test_a_job_made_anew_with_the_same_id_is_another_job(caller: Caller) -> None
 
 
 def test_many_writers_and_many_watchers(caller: Caller) -> None:
-    """Whoever writes and whenever one begins to watch: revisions grow, nothing twice, the final state last."""
+    """For all writers, and all beginnings of a watch: revisions increase, nothing twice, the final state last."""
     job = caller.create()
 
     def watch(_: int) -> list[int]:
@@ -184,14 +184,14 @@ def test_a_watch_that_its_caller_ends_is_gone(caller: Caller) -> None:
     watch = caller.watch(job.id)
     next(watch)
     watch.cancel()
-    until(lambda: watchers_gone(caller.app), patience=1)
+    until(lambda: watchers_gone(caller.app), timeout=1)
     request = pb.WatchJobRequest(session_id=caller.session, job_id=job.id)
     with pytest.raises(grpc.RpcError) as failure:
         for _ in caller.app.stub.WatchJob(request, timeout=0.2):
             pass
     assert isinstance(failure.value, grpc.Call)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    until(lambda: watchers_gone(caller.app), patience=1)
+    until(lambda: watchers_gone(caller.app), timeout=1)
 
 
 def test_a_watch_ends_by_itself_now_and_then(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_a_watch_ends_by_itself_now_and_then(caller: Caller, monkeypatch: pytest
         next(watch)
         refusal = refused_with("STREAM_EXPIRED", next, watch)
         assert refusal.code == "UNAVAILABLE"
-    until(lambda: watchers_gone(caller.app), patience=1)
+    until(lambda: watchers_gone(caller.app), timeout=1)
     monkeypatch.undo()
     caller.finish(job.id)
     assert [response.job.revision for response in caller.watch(job.id, job.revision)] == [2]
@@ -365,11 +365,11 @@ def test_a_long_poll_answers_the_job_as_it_is_when_its_time_is_over(caller: Call
     assert watchers_gone(caller.app)
 
 
-def test_a_long_poll_lasts_a_minute_at_most(tmp_path: Path, door: str) -> None:
+def test_a_long_poll_lasts_a_minute_at_most(tmp_path: Path, transport: str) -> None:
     """However long its caller would wait; here the minute is made short."""
     assert Settings().longest_poll == 60 * MICROSECONDS
     database = f"sqlite:///{tmp_path / 'headway.db'}"
-    with RunningApp(database, door=door, settings=Settings(longest_poll=20_000)) as app:
+    with RunningApp(database, transport=transport, settings=Settings(longest_poll=20_000)) as app:
         caller = Caller(app, "s")
         job = caller.create()
         assert caller.get(job.id, after_revision=1, wait=seconds(15)) == job
@@ -396,7 +396,7 @@ def test_a_long_poll_ends_with_its_callers_deadline(caller: Caller) -> None:
         caller.app.stub.GetJob(request, timeout=0.2)
     assert isinstance(failure.value, grpc.Call)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    until(lambda: watchers_gone(caller.app), patience=1)
+    until(lambda: watchers_gone(caller.app), timeout=1)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_a_session_and_a_connection_have_so_many_watches_and_no_more(
         assert refusal.code == "RESOURCE_EXHAUSTED"
         assert refusal.retry_after
     third = open_watch(two)
-    if app.door == "grpc":
+    if app.transport == "grpc":
         # Over HTTP each watch has a connection to itself.
         refused_with("WATCHES_LIMIT", lambda: open_watch(three))
     assert three.report(jobs[three.session].id, progress=1).progress == 1

@@ -36,7 +36,7 @@ def test_a_watch_taken_up_again_misses_nothing(
     same holds for a watch that broke off too often before it had told all jobs.
     """
     monkeypatch.setattr(session_watch, "ROWS", rows)
-    monkeypatch.setattr(session_watch, "BOUNDARIES", boundaries)
+    monkeypatch.setattr(session_watch, "BOUNDARIES_MAX", boundaries)
     rng = random.Random(seed)
     oldest = caller.create()
     jobs = [caller.create(name=f"{n}").id for n in range(8)]

@@ -36,14 +36,14 @@ class ManualClock:
 
 
 class RunningApp:
-    """An App in a thread with an event loop of its own, and a channel to one of its doors, grpc or http."""
+    """An App in a thread with an event loop of its own, and a channel to one of its transports, grpc or http."""
 
     gap_max = loop_gaps.GAP_MAX
 
     def __init__(
-        self, database: str, *, limits: Limits | None = None, door: str = "grpc", settings: Settings | None = None
+        self, database: str, *, limits: Limits | None = None, transport: str = "grpc", settings: Settings | None = None
     ) -> None:
-        self.door = door
+        self.transport = transport
         self.clock = ManualClock()
         settings = replace(
             settings or Settings(),
@@ -63,7 +63,7 @@ class RunningApp:
         self._thread.start()
         self.run(self.app.start())
         self.address = self.app.address
-        if self.door == "grpc":
+        if self.transport == "grpc":
             self.channel = grpc.insecure_channel(self.address)
         else:
             self.channel = HttpChannel(self.app.http_address)
@@ -82,7 +82,7 @@ class RunningApp:
     def pass_time(self, seconds: float) -> None:
         """Move the clock, and let the server do what has become due."""
         self.clock.forward(seconds)
-        self.run(self.app.upkeep.sweep())
+        self.run(self.app.sweeper.sweep())
 
     def __exit__(self, *_: object) -> None:
         loop_gaps.look(self)

@@ -50,7 +50,7 @@ RECORDS, PACE = 4000, 0.001
 RAISES_AT, DIES_AT = 2300, 2500
 
 UNTIL_CANCELLED = 100_000
-"""The records of a worker that nothing but somebody's wish ends."""
+"""The records of a worker that only a cancellation request ends."""
 
 ENDINGS = ("finishes", "raises", "killed", "cancelled")
 
@@ -160,8 +160,8 @@ class Cell:
             "HEADWAY_SPOOL": str(self._spool),
         }
         self._cancels = ending == "cancelled" and fault.reachable
-        self._outlives_wish = ending == "cancelled" and not fault.reachable
-        self._ending = "finishes" if self._outlives_wish else ending
+        self._outlives_request = ending == "cancelled" and not fault.reachable
+        self._ending = "finishes" if self._outlives_request else ending
         self._plan = Plan(
             job_id=secrets.token_hex(16),
             diary=str(folder / "diary"),
@@ -201,7 +201,7 @@ class Cell:
             stub = JobServiceStub(channel)
             if self._ending == "killed":
                 return complaints + self._succeed(stub, own)
-            if self._outlives_wish and self._cancelled(stub):
+            if self._outlives_request and self._cancelled(stub):
                 complaints.append("a job that had ended could be cancelled")
             right = expected(self._ending, int(own.diary.get("done", 0)), self._plan.records)
             return complaints + differences(right, self._look(stub))

@@ -12,7 +12,7 @@ from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
 from tests.support.caller import plain
-from tests.support.chaos_worker import CHECKPOINT, NAME, Plan, checkpoint, errors, tallies
+from tests.support.chaos_worker import CHECKPOINT, NAME, Plan, call_statistics, checkpoint, errors
 
 CLIENT = str(Path(headway.__file__).parent)
 """Where the client is. A checkout can have its name too."""
@@ -95,7 +95,7 @@ def expected(ending: str, done: int, size: int) -> Facts:
         "attempt": 1,
         "parts": {"": done, "index": done // 10},
         "progress": done + done // 10,
-        "counters": tallies(done),
+        "counters": call_statistics(done),
         "error_count": len(wrong),
         "first errors": wrong[:ERRORS_KEPT],
         "last errors": wrong[-ERRORS_KEPT:],
@@ -106,7 +106,7 @@ def expected(ending: str, done: int, size: int) -> Facts:
     }
     match ending:
         case "finishes":
-            facts |= {"status": "COMPLETED", "results": {"records": done, **tallies(done)}}
+            facts |= {"status": "COMPLETED", "results": {"records": done, **call_statistics(done)}}
         case "raises":
             facts |= {"status": "FAILED", "error": (2, f"ValueError: record {done} is beyond repair")}
         case "cancelled":

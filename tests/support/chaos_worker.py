@@ -54,7 +54,7 @@ class Plan:
         return json.dumps(asdict(self))
 
 
-def tallies(done: int) -> dict[str, int]:
+def call_statistics(done: int) -> dict[str, int]:
     """Of the first `done` records."""
     updated = (done + 2) // 3
     return {"added": done - updated, "updated": updated}
@@ -67,7 +67,7 @@ def errors(done: int) -> int:
 
 def checkpoint(done: int) -> dict[str, int]:
     """The variables of a worker that has done so many records."""
-    return {"offset": done, **tallies(done)}
+    return {"offset": done, **call_statistics(done)}
 
 
 class Diary:
@@ -102,8 +102,8 @@ class Import:
         self.done = offset
         job.progress = offset
         self._index.progress = offset // 10
-        job.count("added", tallies(offset)["added"] - job.snapshot.counters["added"])
-        job.count("updated", tallies(offset)["updated"] - job.snapshot.counters["updated"])
+        job.count("added", call_statistics(offset)["added"] - job.snapshot.counters["added"])
+        job.count("updated", call_statistics(offset)["updated"] - job.snapshot.counters["updated"])
 
     def run(self) -> None:
         plan = self._plan
@@ -178,14 +178,14 @@ def main(plan: Plan) -> int:
                     threading.Thread(target=audit, args=(job, diary, work), daemon=True).start()
                 try:
                     work.run()
-                    job.results = {"records": work.done, **tallies(work.done)}
+                    job.results = {"records": work.done, **call_statistics(work.done)}
                 finally:
                     diary.note(done=work.done, behind=work.behind, ended=time.monotonic())
                     if plan.bug == "forgets to finish":
                         print(work.done, "records imported", flush=True)
                         os._exit(0)
-    except headway.JobCancelled as wish:
-        print("cancelled:", wish, flush=True)
+    except headway.JobCancelled as cancelled:
+        print("cancelled:", cancelled, flush=True)
         return 3
     print(work.done, "records imported", flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""Requests to the HTTP door as any client could send them, and answers as they came."""
+"""Requests to the HTTP transport as any client could send them, and answers as they came."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ STREAM: Mapping[str, str] = MappingProxyType({"content-type": "application/conne
 
 PREFIX = "/headway.v1.JobService/"
 
-PATIENCE = 20.0
+REQUEST_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Client:
     """One connection; `headers` go with every request."""
 
     def __init__(self, address: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+        self._connection = http.client.HTTPConnection(address, timeout=REQUEST_TIMEOUT)
         self._headers = headers
 
     def send(self, verb: str, path: str, headers: Iterable[tuple[str, str]] = (), body: bytes | None = None) -> Answer:

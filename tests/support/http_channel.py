@@ -1,4 +1,4 @@
-"""A channel to the HTTP door that looks like gRPC's own, so that every test of the RPCs runs through both doors.
+"""A channel to the HTTP transport that looks like gRPC's own: every test of the RPCs runs through both transports.
 
 Messages travel as JSON; what JSON cannot say (bytes that are no message, NaN), or not in as many bytes as the server
 takes, travels as protobuf.
@@ -24,7 +24,7 @@ from headway.v1 import job_service_pb2
 
 SERVICE = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
 
-PATIENCE = 10.0
+CALL_TIMEOUT = 10.0
 """Seconds that a test waits longer than the server should take."""
 
 LARGEST = 4 * 1024 * 1024
@@ -129,7 +129,7 @@ class HttpChannel(grpc.Channel):
         try:
             return self._idle.pop()
         except IndexError:
-            return http.client.HTTPConnection(self._address, timeout=PATIENCE)
+            return http.client.HTTPConnection(self._address, timeout=CALL_TIMEOUT)
 
     def keep(self, connection: http.client.HTTPConnection) -> None:
         """For the next call."""
@@ -211,7 +211,7 @@ class Unary:
         """The body as it came, and the headers."""
         text = self._codec.encode(raw)
         kind = "application/proto" if text is None else "application/json"
-        connection.timeout = PATIENCE + (timeout or 0)
+        connection.timeout = CALL_TIMEOUT + (timeout or 0)
         content = raw if text is None else text
         try:
             connection.putrequest("POST", self._path)
@@ -291,7 +291,7 @@ class Running(Iterator[Any]):
         self._code: grpc.StatusCode | None = None
         self._headers: Pairs = ()
         self._connection = connection
-        connection.timeout = PATIENCE + (timeout or 0)
+        connection.timeout = CALL_TIMEOUT + (timeout or 0)
         if connection.sock is None:
             connection.connect()
         self._socket = connection.sock
@@ -370,7 +370,7 @@ class Running(Iterator[Any]):
 
     def _read(self) -> bytes | None:
         if self._response is None:
-            self._begun.wait(PATIENCE)
+            self._begun.wait(CALL_TIMEOUT)
             self._response = self._connection.getresponse()
             self._headers = tuple((name.lower(), value) for name, value in self._response.getheaders())
             if self._response.status != 200:

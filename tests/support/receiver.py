@@ -1,4 +1,4 @@
-"""A receiver of notices on a loopback port, that keeps what it is sent and answers as a test wants."""
+"""A receiver of webhooks on a loopback port, that keeps what it is sent and answers as a test wants."""
 
 import json
 import ssl

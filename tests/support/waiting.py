@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 from tests.support.app import RunningApp
 
-PATIENCE = 10.0
+WAIT_TIMEOUT = 10.0
 
 
-def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+def until(condition: Callable[[], bool], timeout: float = WAIT_TIMEOUT) -> None:
     """Return as soon as the condition holds; it is an error if it does not in good time."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError(f"did not come true within {patience:g} s")
+            raise AssertionError(f"did not come true within {timeout:g} s")
         time.sleep(0.002)
 
 
@@ -36,17 +36,17 @@ def held_commits(app: RunningApp) -> Iterator[Callable[[int], None]]:
 
     def hold() -> None:
         held.set()
-        go.wait(PATIENCE)
+        go.wait(WAIT_TIMEOUT)
 
     started: Future[None] = Future()
 
     async def begin() -> None:
         started.set_result(None)
-        await app.app.writer.chore(hold)
+        await app.app.writer.run_task(hold)
 
     thread = threading.Thread(target=lambda: app.run(begin()))
     thread.start()
-    assert held.wait(PATIENCE)
+    assert held.wait(WAIT_TIMEOUT)
     limit = app.app.settings.limits.pending_writes
     try:
         yield lambda calls: until(lambda: app.app.writer.load >= (calls + 1) / limit)

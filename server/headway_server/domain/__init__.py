@@ -1,4 +1,4 @@
 """The rules of a job: what it is, what can be asked of it, and what follows.
 
-Pure: no protobuf, database, event loop or clock. The time is given as an argument.
+Pure: no protobuf, no database, no event loop, no clock. Callers pass the time as an argument.
 """

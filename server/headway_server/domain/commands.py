@@ -1,4 +1,4 @@
-"""What can be asked of a job. Times and spans are microseconds."""
+"""The commands that a job accepts. Times and spans are microseconds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from headway_server.domain.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """A new job. `digest` stands for all parameters of the call, so that a repeat can be told from another job."""
+    """Create a job. `digest` is a hash of all parameters of the call: it tells a repeated call from another job."""
 
     digest: str
     pending: bool = False
@@ -24,10 +24,10 @@ class Create:
     stall_timeout: int = 0
     retention: int = 0
     continues: str = ""
-    """The id of the job of the session whose work this one carries on."""
+    """The id of the job that this one continues. It belongs to the same session."""
     key: str = ""
     key_if_free: bool = False
-    """The job is made in any case, without its key if another job has that."""
+    """If another unfinished job has the key, create the job without a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """New values of what describes a job; None leaves a field as it is. `revision` 0 is not checked."""
+    """Change fields of a job. None leaves a field as it is. A `revision` of 0 is not checked."""
 
     name: str | None = None
     invoker: str | None = None
@@ -49,7 +49,8 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Ends as COMPLETED. `results` is JSON text, or None; `digest` tells equal results from others."""
+    """End the job as COMPLETED. `results` is JSON text or None. `digest` is a hash that tells whether results are
+    equal."""
 
     results: str | None
     digest: str
@@ -58,7 +59,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Ends as FAILED, or as CANCELLED if the error's code says so."""
+    """End the job as FAILED, or as CANCELLED if the error has that code."""
 
     error: Error
     attempt: int = 0
@@ -72,7 +73,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class SetVariables:
-    """Variables to set (name to JSON text) after those named in `remove` are gone."""
+    """Remove the variables named in `remove`, then set `variables` (name to JSON text)."""
 
     variables: Mapping[str, str]
     remove: tuple[str, ...] = ()
@@ -85,31 +86,31 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: do what is due. A silence counts only while a worker could have been heard."""
+    """Time has passed: do what is due. Silence counts only while the server could receive reports."""
 
     listening_since: int = 0
-    """Nobody could be heard before."""
+    """The server could not receive reports before this time."""
     heard_until: int = INT64_MAX
-    """What was sent later may not be known yet."""
+    """Reports that were sent later may not be committed yet."""
     gaps: tuple[Gap, ...] = ()
-    """When nobody could be heard."""
+    """Times in which the server could not receive reports."""
 
     def silence_over(self, since: int, span: int) -> int:
-        """When a silence has lasted so long, not counting the time in which nobody could be heard."""
+        """When a silence that began at `since` has lasted `span`, not counting the gaps."""
         start = max(since, self.listening_since)
         return start + span + sum(max(gap.end - max(gap.start, start), 0) for gap in self.gaps)
 
 
-Action = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick
+Command = Create | Start | Report | Update | Finish | Fail | Cancel | SetVariables | Clear | Tick
 
 
-def concerned(key: Key, action: Action) -> tuple[Key, ...]:
-    """The jobs that an action on this one may change."""
-    if isinstance(action, Create) and action.continues:
-        return key, (key[0], action.continues)
+def affected_keys(key: Key, command: Command) -> tuple[Key, ...]:
+    """The keys of the jobs that a command on this job may change."""
+    if isinstance(command, Create) and command.continues:
+        return key, (key[0], command.continues)
     return (key,)
 
 
-def touches_variables(action: Action) -> bool:
-    """Whether `step` needs the job's variables for this action."""
-    return action.variables is not None if isinstance(action, Report) else isinstance(action, SetVariables)
+def needs_variables(command: Command) -> bool:
+    """Whether `step` needs the variables of the job for this command."""
+    return command.variables is not None if isinstance(command, Report) else isinstance(command, SetVariables)

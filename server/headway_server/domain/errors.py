@@ -1,6 +1,6 @@
-"""What can go wrong, in domain terms: one exception for each reason a caller is told.
+"""The errors that callers get: one exception for each reason.
 
-The reasons are those of protos/headway/v1/error_reason.proto, letter for letter; replies.py gives each its gRPC code.
+The reasons are spelled as in protos/headway/v1/error_reason.proto. rpc/to_proto.py maps each of them to a gRPC code.
 """
 
 from collections.abc import Mapping
@@ -10,35 +10,35 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One field of a request that is at fault: its path as in the proto, and a sentence that says what it must be."""
+    """An invalid field of a request: its path as in the proto, and a sentence that says what the field must be."""
 
     field: str
     description: str
 
 
 class JobError(Exception):
-    """Base of all. `message` is for people and says what to do; it never holds a session id or text of a caller."""
+    """The base class. `message` is for people and says what to do. It has no text of a caller and no session id."""
 
     reason: ClassVar[str]
     default: ClassVar[str]
     retry_after: float | None = None
-    """Seconds after which a retry makes sense, for errors that pass by themselves. Each caller is told a little more,
-    so that they do not all return at once."""
+    """Seconds after which a retry makes sense, for temporary errors. Replies add a random part, so that callers do not
+    all retry at the same time."""
 
     def __init__(self, message: str | None = None, metadata: Mapping[str, str] | None = None) -> None:
         self.message = message or self.default
         self.metadata = metadata or {}
-        """What a program may want to know, by name: ids of jobs."""
+        """Details for programs, by name: ids of jobs."""
         super().__init__(self.message)
 
 
 FAULTS_SHOWN = 10
 FIELD_SHOWN = 64
-"""Faults, and bytes of a field's path, that an answer names: gRPC carries errors in its headers, 8 KiB in all."""
+"""The most faults in one reply, and the most bytes of a field's path: gRPC sends errors in headers of at most 8 KiB."""
 
 
 class InvalidRequest(JobError):
-    """All faults of a request at once, or as many as an answer can hold."""
+    """All faults of a request at once, or as many as a reply can hold."""
 
     reason = "INVALID_REQUEST"
 
@@ -46,7 +46,7 @@ class InvalidRequest(JobError):
         self.faults = tuple(Fault(_shorten(fault.field), fault.description) for fault in faults[:FAULTS_SHOWN])
         texts = [f"{fault.field}: {fault.description}" for fault in self.faults]
         if len(faults) > FAULTS_SHOWN:
-            # How many is not known: after so many most checks look no further.
+            # The exact number is not known: most checks stop after this many.
             texts.append("and more")
         super().__init__("; ".join(texts))
 
@@ -68,24 +68,24 @@ class JobNotFound(JobError):
 
 class JobAlreadyExists(JobError):
     reason = "JOB_ALREADY_EXISTS"
-    default = "The session has a job with this id and other parameters; choose another id."
+    default = "The session already has a job with this id and other parameters; choose another id."
 
 
 class JobNotEnded(JobError):
     reason = "JOB_NOT_ENDED"
-    default = "The job to continue has not ended; call StartJob, with take_over if a worker has it."
+    default = "The job to continue has not ended; call StartJob, with take_over if it has a worker."
 
 
 class JobAlreadyContinued(JobError):
-    """The metadata names the job that does."""
+    """The metadata names the job that continues this one."""
 
     reason = "JOB_ALREADY_CONTINUED"
-    default = "Another job continues this one already; take that over, or continue it."
+    default = "Another job already continues this one; take over that job, or continue it."
 
 
 class JobEnded(JobError):
     reason = "JOB_ENDED"
-    default = "The job has ended, and what has ended is never opened again; continue it with a new job."
+    default = "This job has already ended and cannot be changed; continue it with a new job."
 
 
 class JobNotStarted(JobError):
@@ -95,17 +95,17 @@ class JobNotStarted(JobError):
 
 class JobAlreadyStarted(JobError):
     reason = "JOB_ALREADY_STARTED"
-    default = "The job has a worker already; set take_over to take it from that worker."
+    default = "The job already has a worker; set take_over to replace that worker."
 
 
 class StaleAttempt(JobError):
     reason = "STALE_ATTEMPT"
-    default = "Another worker has taken this job over; stop reporting it."
+    default = "Another worker has taken over this job; stop reporting on it."
 
 
 class JobIdAmbiguous(JobError):
     reason = "JOB_ID_AMBIGUOUS"
-    default = "Several sessions have a job with this id; name the session."
+    default = "Several sessions have a job with this id; specify the session."
 
 
 class ResumeTokenExpired(JobError):
@@ -115,26 +115,26 @@ class ResumeTokenExpired(JobError):
 
 class RevisionMismatch(JobError):
     reason = "REVISION_MISMATCH"
-    default = "The job has changed since this revision; read it again and decide anew."
+    default = "The job has changed since this revision; read it again, then decide again."
 
 
 class SessionJobsLimit(JobError):
     reason = "SESSION_JOBS_LIMIT"
-    default = "The session has as many jobs as it may; clear some of them."
+    default = "The session has reached its limit of jobs; clear some of them."
     retry_after = 60.0
 
 
 class WatchesLimit(JobError):
     reason = "WATCHES_LIMIT"
-    default = "There are as many open watches as there may be; close some, or try again later."
+    default = "The limit of open watches is reached; close some, or try again later."
     retry_after = 5.0
 
 
 class Overloaded(JobError):
-    """`wait`: how long (seconds) what is ahead of the call takes; the caller does well to stay away that long."""
+    """`wait`: how many seconds the calls ahead of this one take. The caller should retry after that time."""
 
     reason = "OVERLOADED"
-    default = "The server has more to do than it can in good time; nothing was changed. Try again a little later."
+    default = "The server is overloaded; nothing was changed. Try again a little later."
     retry_after = 1.0
     longest = 30.0
 
@@ -145,40 +145,40 @@ class Overloaded(JobError):
 
 class ServerJobsLimit(JobError):
     reason = "SERVER_JOBS_LIMIT"
-    default = "The server stores as many jobs as it may; clear some of them, or ask its operator to raise --max-jobs."
+    default = "The server has reached its limit of jobs; clear some of them, or ask its operator to raise --max-jobs."
     retry_after = 60.0
 
 
 class ServerSessionsLimit(JobError):
     reason = "SERVER_SESSIONS_LIMIT"
-    default = "The server stores jobs of as many sessions as it may; use a session that has jobs, or clear old jobs."
+    default = "The server has reached its limit of sessions; use a session that has jobs, or clear old jobs."
     retry_after = 60.0
 
 
 class ConnectionsLimit(JobError):
     reason = "CONNECTIONS_LIMIT"
-    default = "The server has as many open connections as it accepts; try again later."
+    default = "The server has reached its limit of open connections; try again later."
     retry_after = 5.0
 
 
 class MemoryLimit(JobError):
     reason = "MEMORY_LIMIT"
     default = (
-        "The server holds as many bytes for this connection, or for all callers, as it may; "
-        "read the answers that are on their way, then send the request again."
+        "The server has reached its limit of memory for this connection or for all callers; "
+        "read the replies that are on their way, then send the request again."
     )
     retry_after = 1.0
 
 
 class StorageFull(JobError):
     reason = "STORAGE_FULL"
-    default = "The database has no room left; nothing was changed. Its operator must make room."
+    default = "The database is full; nothing was changed. Its operator must free disk space."
     retry_after = 10.0
 
 
 class DatabaseUnavailable(JobError):
     reason = "DATABASE_UNAVAILABLE"
-    default = "The database does not answer; try again. A write can be repeated with its id or sequence."
+    default = "The database does not answer; try again. You can repeat a write with the same id or sequence."
 
 
 class ShuttingDown(JobError):
@@ -188,7 +188,7 @@ class ShuttingDown(JobError):
 
 class StreamExpired(JobError):
     reason = "STREAM_EXPIRED"
-    default = "The stream was open long enough; open it again where it ended."
+    default = "The stream has reached its maximum duration; open it again where it ended."
 
 
 class CredentialsInvalid(JobError):
@@ -203,12 +203,12 @@ class ScopeMissing(JobError):
 
 class DeadlinePassed(JobError):
     reason = "DEADLINE_PASSED"
-    default = "The deadline was over before the call began; nothing was changed."
+    default = "The deadline passed before the call began; nothing was changed. Use a longer timeout."
 
 
 class MessageTooLarge(JobError):
     reason = "MESSAGE_TOO_LARGE"
-    default = "The request is larger than the server takes; send less at once."
+    default = "The request is larger than the server accepts; send less at once."
 
 
 class RequestTooSlow(JobError):
@@ -223,9 +223,9 @@ class FormatUnsupported(JobError):
 
 class MethodUnknown(JobError):
     reason = "METHOD_UNKNOWN"
-    default = "There is nothing here; methods are called as POST /headway.v1.JobService/METHOD."
+    default = "There is no such path; call methods as POST /headway.v1.JobService/METHOD."
 
 
 class SiteRefused(JobError):
     reason = "SITE_REFUSED"
-    default = "The page that calls is not one that this server was told to answer."
+    default = "The server does not accept calls from pages of this site."

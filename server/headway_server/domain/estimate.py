@@ -1,6 +1,6 @@
-"""How long a job may still take: its pace so far, and an honest range from how steady that pace was.
+"""How long a job may still take: an estimate from its pace, and a range from how steady the pace was.
 
-Pure: times are microseconds, given by the caller; amounts are the job's units.
+Pure: callers pass times in microseconds. Amounts are in the job's units.
 """
 
 import math
@@ -9,34 +9,34 @@ from dataclasses import dataclass, replace
 SECOND = 1_000_000
 
 FOLD_INTERVAL = SECOND
-"""Progress is taken into the pace at most this often (µs): a finer grain would measure the reporting, not the work."""
+"""The pace is updated at most this often (µs): shorter intervals would measure the reporting, not the work."""
 
 MIN_FOLDS = 3
-"""Fewer observations than this make no estimate."""
+"""An estimate needs at least this many observations."""
 
 MIN_WINDOW = 10 * SECOND
-"""The pace forgets what lies further back than this, or than a quarter of the run if that is longer (µs)."""
+"""The pace covers this window (µs), or a quarter of the run if that is longer. Older progress is forgotten."""
 
 
-UNSAID = -1
+UNKNOWN_PROGRESS = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What is remembered of a job's progress: enough for an estimate, small enough to store with every report."""
+    """A summary of a job's progress: enough for an estimate, and small enough to store with every report."""
 
     time: int
-    """When progress was last taken in (µs)."""
+    """When the pace was last updated (µs)."""
     progress: int
-    """The job's progress then; `UNSAID` while a new worker has not said where it begins."""
+    """The job's progress then; `UNKNOWN_PROGRESS` while a new worker has not said where it begins."""
     elapsed: int = 0
-    """For how long progress was observed (µs): time lost between two workers does not count."""
+    """For how long progress was observed (µs). Time between two workers does not count."""
     folds: int = 0
-    """How many observations were taken in."""
+    """How many observations the pace has."""
     rate: float = 0.0
-    """Mean pace in units a second, the recent past weighing more."""
+    """The mean pace in units a second. Recent observations weigh more."""
     variance: float = 0.0
-    """Variance of the observed paces, likewise."""
+    """The variance of the observed paces, weighted in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def observe(pace: Pace | None, progress: int, now: int) -> Pace:
     """The pace after the meter moved to `progress` at `now`."""
     if pace is None or progress < pace.progress:
         return Pace(now, progress)
-    if pace.progress == UNSAID:
+    if pace.progress == UNKNOWN_PROGRESS:
         return resume(pace, progress, now)
     span = now - pace.time
     if span < FOLD_INTERVAL:
@@ -74,19 +74,19 @@ def observe(pace: Pace | None, progress: int, now: int) -> Pace:
 
 
 def resume(pace: Pace, progress: int, now: int) -> Pace:
-    """The pace after a gap in which nobody worked: what was learnt stays, the gap itself is not held against it.
+    """The pace after a gap in which nobody worked. The gap does not lower it.
 
-    `progress`: where the work goes on; `UNSAID` if the next report tells, as of a worker that takes over and may go
-    back to its checkpoint first."""
+    `progress`: where the work continues. `UNKNOWN_PROGRESS` if only the next report says so: a worker that takes over
+    may go back to its checkpoint first."""
     return replace(pace, time=now, progress=progress)
 
 
 def estimate(pace: Pace | None, size: int, progress: int, as_of: int | None) -> Estimate | None:
-    """The estimate, or None where it would be a guess: no size, too little seen, no pace, nothing left."""
+    """The estimate. None where it would be a guess: no size, too few observations, no pace, or nothing left."""
     if pace is None or as_of is None or pace.folds < MIN_FOLDS or pace.rate <= 0 or not 0 < progress < size:
         return None
     left = size - progress
-    # Two standard errors of a mean over about as many observations as the window holds.
+    # Two standard errors of a mean over about as many observations as the window contains.
     spread = 2 * math.sqrt(pace.variance / min(pace.folds, 8))
     fast, slow = pace.rate + spread, max(pace.rate - spread, pace.rate / 4)
     century = 100 * 365 * 86_400 * SECOND

@@ -1,4 +1,4 @@
-"""Times that do not count: nobody could be heard, or no server ran."""
+"""Times that do not count: the server could not receive reports, or no server ran."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from headway_server.domain.limits import MICROSECONDS
 
-GAPS_KEPT = 64
-GAPS_KEPT_FOR = 3600 * MICROSECONDS
-"""So many gaps are kept, for so long (µs)."""
+RECENT_GAPS_MAX = 64
+RECENT_GAPS_AGE = 3600 * MICROSECONDS
+"""How many gaps are kept, and for how long (µs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Gap:
         return self.end - self.start
 
 
-def counted_back(now: int, span: int, gaps: Sequence[Gap]) -> int:
-    """The moment (µs) since which `span` has passed until `now`, without the gaps."""
+def start_of_span(now: int, span: int, gaps: Sequence[Gap]) -> int:
+    """The start (µs) of a span that ends at `now` and is `span` long without the gaps."""
     moment = now - span
     for gap in reversed(gaps):
         if moment < gap.end:
@@ -33,23 +33,23 @@ def counted_back(now: int, span: int, gaps: Sequence[Gap]) -> int:
 
 
 class RecentGaps:
-    """The latest gaps of one kind, by `elapsed`, a clock (µs) that runs evenly. Gaps are added by one thread."""
+    """The latest gaps of one kind, by `elapsed`, a clock (µs) that runs evenly. One thread adds gaps."""
 
     def __init__(self, elapsed: Callable[[], int]) -> None:
         self._elapsed = elapsed
-        self._gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
+        self._gaps: deque[Gap] = deque(maxlen=RECENT_GAPS_MAX)
 
     def add(self, gap: Gap) -> None:
         self._gaps.append(gap)
 
     def by(self, now: int) -> tuple[Gap, ...]:
-        """All of them, by a clock that shows `now` (µs)."""
+        """All recent gaps, in the time of a clock that shows `now` (µs)."""
         elapsed = self._elapsed()
         ahead = now - elapsed
         kept = tuple(self._gaps)
-        return tuple(Gap(gap.start + ahead, gap.end + ahead) for gap in kept if gap.end > elapsed - GAPS_KEPT_FOR)
+        return tuple(Gap(gap.start + ahead, gap.end + ahead) for gap in kept if gap.end > elapsed - RECENT_GAPS_AGE)
 
     def longest(self, within: int) -> int:
-        """The longest (µs) of those that ended in the last `within` µs; 0 if there was none."""
+        """The length (µs) of the longest gap that ended within the last `within` µs; 0 if there was none."""
         since = self._elapsed() - within
         return max((gap.length for gap in tuple(self._gaps) if gap.end > since), default=0)

@@ -1,4 +1,4 @@
-"""What a job is. Times and spans are microseconds; a span of 0 means "never" or "the server's setting"."""
+"""The job. Times and spans are microseconds. A span of 0 means "never" or "the server's setting"."""
 
 import enum
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from operator import attrgetter
 from headway_server.domain import estimate
 
 BASE_BYTES = 2048
-"""What a job takes in memory beside its text and what it has any number of."""
+"""Bytes of memory that a job takes, without its text, parts, counters, labels and history."""
 
 NUMBER_BYTES = 768
-"""What a part or a counter takes: its name, twice in a dict, and its number."""
+"""Bytes of memory that a part or a counter takes: its name, twice in a dict, and its number."""
 
 
 class Status(enum.StrEnum):
-    """Where a job stands; protos/headway/v1/job.proto draws the picture."""
+    """The status of a job. protos/headway/v1/job.proto shows the transitions."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -26,25 +26,25 @@ class Status(enum.StrEnum):
 
 
 Key = tuple[str, str]
-"""What names a job: (session_hash, id)."""
+"""Identifies a job: (session_hash, id)."""
 
 ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Why a job ended: a google.rpc.Code, words for people, and details (type URL, bytes) that are never opened."""
+    """Why a job ended: a google.rpc.Code, a message for people, and details (type URL, bytes) that are never parsed."""
 
     code: int
     message: str
     details: tuple[tuple[str, bytes], ...] = ()
     reason: str = ""
-    """The ErrorReason, where the server itself ended the job."""
+    """The ErrorReason, if the server itself ended the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """The wish to cancel: why, when the server ends the job itself, and whether its worker was told."""
+    """A cancellation request: the reason, when the server ends the job itself, and whether the worker knows of it."""
 
     reason: str
     deadline: int
@@ -61,7 +61,7 @@ class StatusChange:
 
 @dataclass(slots=True)
 class Job:
-    """A job as it stands. Committed jobs are shared between readers: copy before you change one."""
+    """The state of a job. Readers share committed jobs: copy a job before you change it."""
 
     session_hash: str
     id: str
@@ -96,9 +96,9 @@ class Job:
     history: tuple[StatusChange, ...] = ()
     revision: int = 0
     continues: str = ""
-    """The id of the job whose work this one carries on; it may be gone."""
+    """The id of the job that this one continues. That job may have been removed."""
     continued_by: str = ""
-    """The id of the job that carries this one's work on; it may be gone."""
+    """The id of the job that continues this one. That job may have been removed."""
     key: str = ""
     create_digest: str = ""
     results_digest: str = ""
@@ -108,12 +108,12 @@ class Job:
         return self.end_time is not None
 
     def copy(self) -> "Job":
-        """The same again: to be changed, while others go on reading this one."""
+        """A copy that can be changed while others read this job."""
         return Job(*_values(self))
 
     @property
     def estimate(self) -> estimate.Estimate | None:
-        """How long it may still take, or None rather than a guess."""
+        """How long the job may still take. None if that would be a guess."""
         if self.status is not Status.RUNNING or self.stalled:
             return None
         return estimate.estimate(self.pace, self.size, self.progress, self.last_progress_time)
@@ -123,8 +123,8 @@ _values = attrgetter(*[field.name for field in fields(Job)])
 
 
 def weight(job: Job) -> int:
-    """How many bytes of memory a job takes at most. Reckoned by numbers where the text is short, for speed."""
-    # Text can have four bytes a character.
+    """The most bytes of memory that a job takes. For speed, short texts are counted by their number alone."""
+    # A character takes up to four bytes.
     text = len(job.name) + len(job.invoker) + len(job.message) + len(job.key)
     text += sum([len(key) + len(value) for key, value in job.labels.items()])
     text += sum([len(change.reason) for change in job.history])
@@ -137,12 +137,12 @@ def weight(job: Job) -> int:
 
 
 def growth(job: Job) -> int:
-    """Changes whenever a report lets a job take more memory; all else that does is a rewrite of its row."""
+    """Changes whenever a report lets a job take more memory. Everything else that does rewrites the whole row."""
     return len(job.parts) + len(job.sequences) + len(job.counters) + len(job.message)
 
 
 def no_later_than(job: Job, now: int) -> Job:
-    """The job as it would be if nothing had happened to it after `now`: for one whose times a wrong clock has set."""
+    """The job with all times limited to `now`, for a job whose times came from a wrong clock."""
     copy = job.copy()
     copy.create_time, copy.update_time = min(job.create_time, now), min(job.update_time, now)
     copy.start_time = _earlier(job.start_time, now)
@@ -154,7 +154,7 @@ def no_later_than(job: Job, now: int) -> Job:
     if job.pace is not None:
         copy.pace = replace(job.pace, time=min(job.pace.time, now))
     if job.cancellation is not None:
-        # The worker keeps what it has left of the grace period.
+        # The worker keeps the rest of its grace period.
         deadline = job.cancellation.deadline - max(job.update_time - now, 0)
         copy.cancellation = replace(job.cancellation, deadline=deadline)
     return copy

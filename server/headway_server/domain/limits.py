@@ -1,4 +1,4 @@
-"""Every limit of the contract, once: name, default and unit. settings.py turns each into a flag and a variable."""
+"""All limits of the contract: name, default and unit. settings.py makes a flag and a variable of each."""
 
 from dataclasses import dataclass, field
 
@@ -7,25 +7,25 @@ INT64_MAX = 2**63 - 1
 GIB = 1024**3
 
 MICROSECONDS = 1_000_000
-"""Times and spans are whole microseconds throughout the domain and the database."""
+"""Microseconds in a second. Times and spans are whole microseconds in the domain and the database."""
 
 DURATION_MAX = 3650 * 86_400 * MICROSECONDS
-"""The longest span that a request may name (µs)."""
+"""The longest span that a request may contain (µs)."""
 
 
 COUNT_MAX = 1_000_000
-"""The most that an operator can allow of something that is counted, unless another limit says otherwise."""
+"""The highest value of a limit that counts something, unless the limit states another one."""
 
 
 def _limit(default: int, text: str, most: int = COUNT_MAX) -> int:
-    """`most`: what an operator can raise it to. Every engine, transport and client can still handle that."""
+    """`most`: the highest value that an operator can set. Every database, transport and client can handle that."""
     value: int = field(default=default, metadata={"help": text, "most": most})
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of each thing there may be. Lengths are in characters unless they say bytes."""
+    """The limits. Lengths are in characters unless the name says bytes."""
 
     session_id_bytes: int = _limit(256, "length of a session id, in bytes", 4096)
     name_length: int = _limit(256, "length of a job's name, in characters", 4096)
@@ -54,15 +54,21 @@ class Limits:
     session_watches: int = _limit(1000, "open watches of a session")
     watches: int = _limit(10_000, "open watches of this server")
     values: int = _limit(100_000, "values (texts, numbers, lists and so on) in the JSON of one request", 10_000_000)
-    watch_bytes: int = _limit(64 * 1024 * 1024, "changes and jobs that wait for slow watches, in bytes", 4 * GIB)
-    cached_bytes: int = _limit(64 * 1024 * 1024, "jobs kept in memory, in bytes", 4 * GIB)
+    watch_bytes: int = _limit(
+        64 * 1024 * 1024, "size of changes and jobs that wait for slow watches, in bytes", 4 * GIB
+    )
+    cached_bytes: int = _limit(64 * 1024 * 1024, "size of the jobs that are cached in memory, in bytes", 4 * GIB)
     open_calls: int = _limit(10_000, "open gRPC calls")
     grpc_connections: int = _limit(10_000, "open gRPC connections")
     http_connections: int = _limit(2000, "open HTTP connections")
-    unsent_bytes: int = _limit(64 * 1024 * 1024, "all answers that their callers have yet to take, in bytes", 4 * GIB)
+    unsent_bytes: int = _limit(
+        64 * 1024 * 1024, "size of all replies that callers have not received yet, in bytes", 4 * GIB
+    )
     message_bytes: int = _limit(4 * 1024 * 1024, "size of a gRPC message, in bytes", 256 * 1024 * 1024)
-    request_bytes: int = _limit(64 * 1024 * 1024, "all requests that arrive or are worked on, in bytes", 4 * GIB)
-    pending_writes: int = _limit(10_000, "calls that wait for their commit before further ones are shed")
-    pending_notices: int = _limit(
-        100_000, "notices that wait for one receiver before the oldest are given up", 100_000_000
+    request_bytes: int = _limit(
+        64 * 1024 * 1024, "size of all requests that arrive or are being processed, in bytes", 4 * GIB
+    )
+    pending_writes: int = _limit(10_000, "calls that wait for their commit; more are refused")
+    pending_webhooks: int = _limit(
+        100_000, "webhooks that wait for one receiver; more make the server drop the oldest", 100_000_000
     )

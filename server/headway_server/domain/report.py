@@ -1,6 +1,6 @@
-"""What a worker reports, and what it does to parts, sequences, counters and variables.
+"""Reports of workers, and their effect on parts, sequences, counters and variables.
 
-Pure: every function answers with new values or raises, and changes nothing that it was given.
+Pure: every function returns new values or raises. No function changes its arguments.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from headway_server.domain.limits import INT64_MAX, Limits
 
 @dataclass(frozen=True, slots=True)
 class RecordError:
-    """A record that could not be worked on: which, what kind of fault, and what was wrong."""
+    """A record that failed: its name, a code, and what was wrong."""
 
     record: str
     code: str = ""
@@ -21,7 +21,8 @@ class RecordError:
 
 
 class Report(NamedTuple):
-    """One report. Without `progress` and `advance` it is a heartbeat; 0 as `attempt` or `sequence` is not checked."""
+    """One report. It is a heartbeat if it has neither `progress` nor `advance`. An `attempt` or `sequence` of 0 is not
+    checked."""
 
     part: str = ""
     attempt: int = 0
@@ -37,8 +38,8 @@ class Report(NamedTuple):
 
 
 def apply_amount(before: int, total: int, report: Report) -> int | None:
-    """Where the report's part stands after it, or None if it names no amount. `before`: where it stands; `total`: the
-    sum of all parts."""
+    """The progress of the report's part after it, or None if the report has no amount. `before`: the part's progress
+    now. `total`: the sum of all parts."""
     if report.progress is not None:
         after = report.progress
         fieldname = "progress"
@@ -48,18 +49,18 @@ def apply_amount(before: int, total: int, report: Report) -> int | None:
     else:
         return None
     if after < 0:
-        raise InvalidRequest(Fault(fieldname, f"would take the part below 0: it stands at {before}"))
+        raise InvalidRequest(Fault(fieldname, f"would take the part below 0; the part is at {before}"))
     if total - before + after > INT64_MAX:
         raise InvalidRequest(Fault(fieldname, "would take the job's progress beyond 2^63 - 1"))
     return after
 
 
 def check_part(parts: Mapping[str, int], sequences: Mapping[str, int], part: str, limits: Limits) -> None:
-    """Refuse one part more than a job may have."""
+    """Raise InvalidRequest if the job may have no further part."""
     if part in parts or part in sequences:
         return
     if len(parts.keys() | sequences.keys()) >= limits.parts:
-        raise InvalidRequest(Fault("part", f"the job has {limits.parts} parts, and may have no more"))
+        raise InvalidRequest(Fault("part", f"the job already has {limits.parts} parts, which is the limit"))
 
 
 def add_counters(counters: Mapping[str, int], deltas: Mapping[str, int], limits: Limits) -> dict[str, int]:
@@ -77,7 +78,7 @@ def add_counters(counters: Mapping[str, int], deltas: Mapping[str, int], limits:
 
 @dataclass(frozen=True, slots=True)
 class Variables:
-    """The variables of a job: name to JSON text, and the bytes that all of them take."""
+    """The variables of a job: name to JSON text, and the bytes of all of them together."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     size: int = 0
@@ -96,7 +97,7 @@ def merge_variables(
     for name in remove:
         if name in after:
             size -= _size(name, after.pop(name))
-    # The others are not measured: each report of a job with many variables would take long.
+    # Measure only what changes: measuring all variables with every report would take long.
     for name, text in changes.items():
         if name in after:
             size -= _size(name, after[name])

@@ -1,10 +1,11 @@
-"""The clock of servers that share a database: the database's time, but it never jumps.
+"""The clock of servers that share a database: the database's time, without jumps.
 
-All servers add the same correction to the database's time, which the database holds. When its clock is set forward or
-back, the first server that notices changes the correction by as much, so that no job is LOST, ends or changes its place
-because of it. The correction then shrinks by one second in a hundred, until the servers show the database's time again.
+All servers add the same correction to the database's time. The database stores it. When the database's clock is set
+forward or back, the first server that sees it changes the correction by the same amount. So no job becomes LOST, ends
+or changes its place because of it. The correction then shrinks by one second in a hundred, until the servers show the
+database's time again.
 
-Pure: the time is given.
+Pure: callers pass the time.
 """
 
 from collections.abc import Callable
@@ -12,29 +13,29 @@ from dataclasses import dataclass
 
 from headway_server.domain.limits import MICROSECONDS
 
-JUMP = MICROSECONDS
-"""A difference (µs) that no drift of clocks explains between two looks a second apart."""
+JUMP_MIN = MICROSECONDS
+"""The smallest difference (µs) that counts as a jump: clocks do not drift this far within a second."""
 
 TOLERANCE = 20_000
-"""Differences (µs) that are not worth a change."""
+"""Differences (µs) up to this are ignored."""
 
-SHRINKS = 100
-"""The correction shrinks by 1 µs in so many: too slow to make a timeout early or late by more than a hundredth."""
+SHRINK_DIVISOR = 100
+"""The correction shrinks by 1 µs in this many µs. So timeouts are early or late by at most a hundredth."""
 
 ALONE_AFTER = 120 * MICROSECONDS
-"""No server runs if none has noted its time for this long (µs); they note it every minute."""
+"""If no server has noted its time for this long (µs), none runs. Servers note it every minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What servers add to the database's time; `since` is the database's time when it was agreed on (µs)."""
+    """What servers add to the database's time (µs). `since` is the database's time when they agreed on it (µs)."""
 
     amount: int = 0
     since: int = 0
 
     @classmethod
     def parse(cls, text: str | None) -> "Correction":
-        """From what `str` gives; None is no correction."""
+        """Parse what `str` returns. None means no correction."""
         if text is None:
             return cls()
         amount, since = text.split()
@@ -44,26 +45,26 @@ class Correction:
         return f"{self.amount} {self.since}"
 
     def at(self, database_time: int) -> int:
-        """What is left of it (µs) at that time of the database."""
-        shrunk = max(database_time - self.since, 0) // SHRINKS
+        """What is left of the correction (µs) at that time of the database."""
+        shrunk = max(database_time - self.since, 0) // SHRINK_DIVISOR
         size = max(abs(self.amount) - shrunk, 0)
         return size if self.amount > 0 else -size
 
 
 def correction_at_start(kept: Correction, database_time: int, noted: int) -> Correction:
-    """The correction for a server that starts; `noted` is the time that a server noted last (µs, 0 if none did).
+    """The correction for a server that starts. `noted` is the time that a server noted last (µs, 0 if none did).
 
-    Where no other server runs there is nobody to agree with, and the database's time is taken as it is.
+    If no other server runs, the server uses the database's time without a correction.
     """
     now = database_time + kept.at(database_time)
     return kept if abs(now - noted) < ALONE_AFTER else Correction()
 
 
 class SharedClock:
-    """This server's view of the clock. It runs evenly, and never backwards, and `follow` keeps it with the others."""
+    """This server's view of the clock. It runs evenly and never backwards. `follow` adjusts it to the other servers."""
 
     def __init__(self, now: int, elapsed: Callable[[], int], read_at: int) -> None:
-        """It was `now` (µs since the epoch) when `elapsed` gave `read_at`."""
+        """The time was `now` (µs since the epoch) when `elapsed` returned `read_at`."""
         self._elapsed = elapsed
         self._offset = now - read_at
         self._last = now
@@ -74,15 +75,15 @@ class SharedClock:
         return self._last
 
     def follow(self, database_time: int, kept: Correction, asked_at: int) -> Correction | None:
-        """Compare with the time that the database gave; the correction that all should use, if it must change.
+        """Compare with the database's time. Returns the correction that all servers should use, if it must change.
 
-        `elapsed` gave `asked_at` when the database was asked. Its time is of a moment between then and now: this
-        process, the database or the network may have paused before it or after it.
+        `elapsed` returned `asked_at` when the query was sent. The database read its clock between then and now: this
+        process, the database or the network may have paused before or after.
         """
         expected = database_time + kept.at(database_time)
         ours = min(max(expected, self._offset + asked_at), self._offset + self._elapsed())
         difference = expected - ours
-        if abs(difference) >= JUMP:
+        if abs(difference) >= JUMP_MIN:
             return Correction(ours - database_time, database_time)
         if abs(difference) > TOLERANCE:
             self._offset += difference

@@ -1,4 +1,4 @@
-"""What a request over HTTP carries: read within limits of size and time, decompressed, cut into a stream's messages."""
+"""Bodies of HTTP requests: reads them within limits of size and time, decompresses them, and splits streams."""
 
 import asyncio
 import struct
@@ -13,8 +13,8 @@ from headway_server.domain.errors import FormatUnsupported, MalformedMessage, Me
 from headway_server.resources.budget import Share
 from headway_server.resources.offload import read_off_loop
 
-PATIENCE = 30.0
-"""Seconds in which a request, or a message of a stream that has begun, must have arrived."""
+REQUEST_TIMEOUT = 30.0
+"""Seconds in which a request must arrive. The same for a message of a stream once it has begun."""
 
 COMPRESSED, LAST = 1, 2
 """Flags of an envelope."""
@@ -22,15 +22,15 @@ COMPRESSED, LAST = 1, 2
 _HEAD = struct.Struct(">BI")
 
 Inflate = Callable[[bytes], bytes]
-"""From a message as it was sent to what it says. Raises MalformedMessage, MessageTooLarge."""
+"""Decompresses a message. Raises MalformedMessage and MessageTooLarge."""
 
 
-class Gone(Exception):
-    """The caller has closed the connection before the request was there."""
+class Disconnected(Exception):
+    """The caller closed the connection before the whole request arrived."""
 
 
 class Presence:
-    """The caller at the other end: the work within `with` is cancelled as soon as they leave."""
+    """Watches the caller's connection: a disconnect cancels the work within `with`."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -44,7 +44,7 @@ class Presence:
         return self
 
     def listen(self) -> None:
-        """Notice when they leave; nothing more is to be read."""
+        """Begin to detect a disconnect, after the whole request was read."""
         self._listener = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
@@ -53,7 +53,7 @@ class Presence:
         self.left()
 
     def left(self) -> None:
-        """They have left."""
+        """The caller has disconnected: cancel the work."""
         self._left = True
         self._task.cancel()
 
@@ -67,14 +67,14 @@ class Presence:
 
 
 async def whole(receive: Receive, limit: int, share: Share) -> bytes:
-    """All of the body, counted in `share`. Raises MessageTooLarge, MemoryLimit, RequestTooSlow, Gone."""
+    """The whole body, counted in `share`. Raises MessageTooLarge, MemoryLimit, RequestTooSlow, Disconnected."""
     body = bytearray()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Gone
+                    raise Disconnected
                 chunk = message.get("body", b"")
                 share.add(len(chunk))
                 body += chunk
@@ -89,7 +89,7 @@ async def whole(receive: Receive, limit: int, share: Share) -> bytes:
 async def messages(
     receive: Receive, presence: Presence, limit: int, inflate: Inflate | None, share: Share
 ) -> AsyncGenerator[bytes, None]:
-    """The messages of a stream as they arrive; each is counted in `share` until the next one is asked for. Raises
+    """The messages of a stream as they arrive. Each counts in `share` until the next one is requested. Raises
     MalformedMessage, MessageTooLarge, MemoryLimit, RequestTooSlow."""
     buffer = bytearray()
     deadline: float | None = None
@@ -102,7 +102,7 @@ async def messages(
             raise RequestTooSlow from None
         if event["type"] == "http.disconnect":
             presence.left()
-            # Whoever reads is cancelled with the work.
+            # The reader is cancelled together with the work.
             await asyncio.Event().wait()
         chunk = event.get("body", b"")
         share.add(len(chunk))
@@ -113,21 +113,21 @@ async def messages(
             deadline = None
             message = [await _cut(buffer, size, limit, inflate, share)]
             held = len(message[0])
-            # Handed over: while the next one is awaited, this one is not kept here.
+            # Yield the message without keeping it while waiting for the next one.
             yield message.pop()
             share.drop(held)
         if buffer and deadline is None:
-            deadline = asyncio.get_running_loop().time() + PATIENCE
+            deadline = asyncio.get_running_loop().time() + REQUEST_TIMEOUT
     presence.listen()
     if buffer:
-        raise MalformedMessage("The stream ends within a message.")
+        raise MalformedMessage("The stream ended in the middle of a message.")
 
 
 async def only(sent: AsyncGenerator[bytes, None]) -> bytes:
     """The one message of a stream. Raises FormatUnsupported, RequestTooSlow."""
     found = None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             async for message in sent:
                 if found is not None:
                     raise FormatUnsupported("The request must be one message in its envelope, not several.")
@@ -140,19 +140,19 @@ async def only(sent: AsyncGenerator[bytes, None]) -> bytes:
 
 
 def _complete(buffer: bytearray, limit: int) -> int | None:
-    """The length of the first message in the buffer; None until it is there as a whole."""
+    """The length of the first message in the buffer, or None until the whole message is there."""
     if len(buffer) < _HEAD.size:
         return None
     flags, length = _HEAD.unpack_from(buffer)
     if flags & ~COMPRESSED:
-        raise MalformedMessage("A message's first byte has flags that a request cannot have.")
+        raise MalformedMessage("The first byte of a message has flags that are not allowed in a request.")
     if length > limit:
         raise MessageTooLarge
     return length if len(buffer) >= _HEAD.size + length else None
 
 
 async def _cut(buffer: bytearray, size: int, limit: int, inflate: Inflate | None, share: Share) -> bytes:
-    """The first message, which is taken from the buffer. It alone is counted in `share`, by its inflated size."""
+    """Remove the first message from the buffer and return it. It counts in `share` with its decompressed size."""
     end = _HEAD.size + size
     compressed = buffer[0] & COMPRESSED
     message = bytes(buffer[_HEAD.size : end])
@@ -161,7 +161,7 @@ async def _cut(buffer: bytearray, size: int, limit: int, inflate: Inflate | None
     if not compressed:
         return message
     if inflate is None:
-        raise MalformedMessage("A message is compressed, and the request does not say how.")
+        raise MalformedMessage("A message is compressed, but the request does not name the compression.")
     message = await read_off_loop(inflate, message)
     share.add(len(message))
     share.drop(size)
@@ -174,14 +174,14 @@ def envelope(flags: int, message: bytes) -> bytes:
 
 
 def inflater(coding: str, limit: int) -> Inflate | None:
-    """For what was sent with this content coding; None for what is as it is. Raises FormatUnsupported."""
+    """The function that decompresses this content coding, or None for no compression. Raises FormatUnsupported."""
     match coding:
         case "" | "identity":
             return None
         case "gzip":
             return lambda raw: _gunzip(raw, limit)
         case _:
-            raise FormatUnsupported("The compressions that are understood are gzip and identity.")
+            raise FormatUnsupported("The supported compressions are gzip and identity.")
 
 
 def _gunzip(raw: bytes, limit: int) -> bytes:
@@ -191,9 +191,9 @@ def _gunzip(raw: bytes, limit: int) -> bytes:
     try:
         message = unzip.decompress(raw, limit + 1)
     except zlib.error:
-        raise MalformedMessage("The message is not compressed with gzip, as it says.") from None
+        raise MalformedMessage("The message is not valid gzip, although the request says so.") from None
     if len(message) > limit:
         raise MessageTooLarge
     if not unzip.eof or unzip.unused_data:
-        raise MalformedMessage("The message is not one whole gzip stream.")
+        raise MalformedMessage("The message is not exactly one complete gzip stream.")
     return message

@@ -1,6 +1,6 @@
-"""The methods over HTTP, as the Connect protocol has it: unary calls and streams, in JSON or protobuf.
+"""The Connect protocol: the methods over HTTP as unary calls and streams, in JSON or protobuf.
 
-Nothing is decided here: every call goes through the guard to the servicer, as it does over gRPC.
+Every call goes through the guard to the servicer, as over gRPC. Nothing else is decided here.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from headway_server.domain.errors import DeadlinePassed, FormatUnsupported, JobE
 from headway_server.http import bodies, http_errors, json_codec
 from headway_server.http.headers import accepts_gzip, is_utf8
 from headway_server.resources.budget import Share
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.resources.offload import read_off_loop, write_off_loop
 from headway_server.rpc import to_proto
-from headway_server.rpc.call_guard import PARSED_AT_ONCE, Answer, Caller, Guard, Method, Refused
+from headway_server.rpc.call_guard import PARSED_INLINE_MAX, Answer, Caller, Guard, Method, Refused
 from headway_server.rpc.json_values import Json
 
-DOOR = "http"
+HTTP_TRANSPORT = "http"
 
-VERSION = "1"
+CONNECT_VERSION = "1"
 
-JSON_AT_ONCE = 4 * 1024
-"""Requests and answers of more bytes than this are read from JSON, or written as JSON, off the event loop: the worst of
-them take 5 ms."""
+JSON_INLINE_MAX = 4 * 1024
+"""Larger requests and replies (bytes) are converted from or to JSON off the event loop. Smaller ones take at most
+5 ms."""
 
-ZIPPED_FROM = 8 * 1024
-"""Answers of fewer bytes are not worth compressing."""
+COMPRESSED_MIN = 8 * 1024
+"""Smaller replies (bytes) are not compressed."""
 
-LATE = (
-    "The deadline passed before the call was done; a write may have been committed all the same, so look or repeat it."
+DEADLINE_PASSED_TEXT = (
+    "The deadline passed before the call was done; a write may have been committed, so read the job or repeat the call."
 )
 
 T = TypeVar("T")
@@ -51,14 +51,14 @@ Stream = Callable[[message.Message | AsyncIterator[message.Message], Caller], As
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """How a request is to be read and answered."""
+    """How to read a request and write its reply."""
 
     in_json: bool
     deadline: float | None
     """By the loop's clock."""
     inflate: bodies.Inflate | None
     zips: bool
-    """Whether its answer may be compressed."""
+    """Whether the reply may be compressed."""
 
     @property
     def remaining(self) -> float | None:
@@ -66,14 +66,14 @@ class _Terms:
         return None if self.deadline is None else self.deadline - asyncio.get_running_loop().time()
 
     def write(self, answer: Answer, encode: Callable[[Answer], bytes]) -> bytes:
-        """The answer as it is sent; `encode` makes JSON of it."""
+        """The reply as bytes. `encode` converts it to JSON."""
         if self.in_json:
             return encode(answer)
         return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 class Unary:
-    """An ASGI application that serves one unary method. `encode` makes JSON of its answers."""
+    """An ASGI application for one unary method. `encode` converts its replies to JSON."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Unary:
         run: Run,
         limit: int,
         encode: Callable[[Answer], bytes],
-        large_answers: LargeAnswers,
+        large_replies: LargeReplies,
         *,
         json_only: bool = False,
     ) -> None:
@@ -90,7 +90,7 @@ class Unary:
         self._limit = limit
         self._decode = json_codec.decoder(method.descriptor.input_type, method.guard.limits.values)
         self._encode = encode
-        self._large_answers = large_answers
+        self._large_replies = large_replies
         self._kinds = ("json",) if json_only else ("json", "proto")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +101,7 @@ class Unary:
             response = http_errors.refusal(error)
         except Refused as refused:
             response = http_errors.response(refused.status)
-        except bodies.Gone:
+        except bodies.Disconnected:
             return
         if response is not None:
             await response(scope, receive, send)
@@ -109,8 +109,8 @@ class Unary:
     async def _answer(self, terms: _Terms, body: list[bytes], caller: Caller, share: Share) -> bytes:
         request = [await _parsed(self._method, self._decode if terms.in_json else None, body.pop())]
         share.give_back()
-        async with self._large_answers.turn(caller.connection) if self._method.large else nullcontext():
-            # Handed over: what waits long does not hold what it began with.
+        async with self._large_replies.turn(caller.connection) if self._method.large else nullcontext():
+            # Pass the request on without keeping it: a call that waits long must not hold its request.
             return await _written(terms, await self._run(request.pop(), caller), self._encode)
 
     async def _respond(self, headers: Headers, receive: Receive, connection: str, share: Share) -> Response | None:
@@ -131,18 +131,18 @@ class Unary:
         if content is None:
             return None
         headers_out = {"cache-control": "no-store"}
-        if terms.zips and len(content) >= ZIPPED_FROM:
+        if terms.zips and len(content) >= COMPRESSED_MIN:
             content = await write_off_loop(gzip.compress, content, 1)
             headers_out["content-encoding"] = "gzip"
         return Response(content, 200, headers_out, "application/json" if terms.in_json else "application/proto")
 
 
 class Streaming:
-    """An ASGI application that serves one method that answers with a stream."""
+    """An ASGI application for one method that replies with a stream."""
 
     def __init__(self, method: Method, run: Stream, limit: int, heartbeat: float) -> None:
         self._method = method
-        # The answers to a stream of reports say how many were committed: one that says nothing would be wrong.
+        # No heartbeats for streams of reports: their replies count commits, and an empty one would be wrong.
         self._heartbeat = None if method.descriptor.client_streaming else heartbeat
         self._run = run
         self._limit = limit
@@ -166,7 +166,7 @@ class Streaming:
                             begun = True
                             await _begin(send, kind)
                         await send({"type": "http.response.body", "body": answer, "more_body": True})
-                        # Others have their turn: as long as there is room, to send is not to wait.
+                        # Let other tasks run: `send` does not wait while there is room.
                         await asyncio.sleep(0)
             except JobError as error:
                 end["error"] = http_errors.told(to_proto.status(error))
@@ -189,14 +189,14 @@ class Streaming:
             del only
             if not several:
                 share.give_back()
-                # The caller hears that they are served, however long the first answer takes.
+                # Send the head now, however long the first reply takes.
                 yield b""
             stream = self._run(request, caller)
             del request
             async with aclosing(_or_idle(_until(terms.deadline, stream), self._heartbeat)) as answers:
                 async for answer in answers:
                     if answer is None:
-                        # Proxies cut what is silent. An empty message is one that says nothing.
+                        # Proxies close silent connections. Send an empty message.
                         yield bodies.envelope(0, b"{}" if terms.in_json else b"")
                     else:
                         yield bodies.envelope(0, await _written(terms, answer, self._encode))
@@ -205,7 +205,7 @@ class Streaming:
         async for part in sent:
             request = [await self._parse(terms, part)]
             del part
-            # Handed over: while the next one is awaited, this one is not kept here.
+            # Yield the request without keeping it while waiting for the next one.
             yield request.pop()
 
     async def _parse(self, terms: "_Terms", part: bytes) -> message.Message:
@@ -217,28 +217,28 @@ def applications(
     service: ServiceDescriptor,
     servicer: object,
     limit: int,
-    large_answers: LargeAnswers,
+    large_replies: LargeReplies,
     heartbeat: float,
 ) -> Mapping[str, Unary | Streaming]:
-    """An ASGI application for each method, by its name. `limit` is that of a message, in bytes; on a watch that is idle
-    an empty message is sent every `heartbeat` seconds."""
+    """An ASGI application for each method, by its name. `limit`: the largest message in bytes. An idle watch sends an
+    empty message every `heartbeat` seconds."""
     made: dict[str, Unary | Streaming] = {}
     for descriptor in service.methods:
-        method, run = guard.method(descriptor, DOOR), getattr(servicer, descriptor.name)
+        method, run = guard.method(descriptor, HTTP_TRANSPORT), getattr(servicer, descriptor.name)
         if descriptor.server_streaming:
             made[descriptor.name] = Streaming(method, run, limit, heartbeat)
         else:
-            made[descriptor.name] = Unary(method, run, limit, json_codec.encoder(descriptor.output_type), large_answers)
+            made[descriptor.name] = Unary(method, run, limit, json_codec.encoder(descriptor.output_type), large_replies)
     return made
 
 
 def connection(scope: Mapping[str, object]) -> str:
-    """The name of the connection that a request came through."""
+    """The name of a request's connection."""
     return f"http:{scope['client']}"
 
 
 def _kind(headers: Headers, prefix: str, kinds: Collection[str]) -> str:
-    """Which of the kinds the content type names behind the prefix. Raises FormatUnsupported."""
+    """Which of `kinds` follows the prefix in the content type. Raises FormatUnsupported."""
     media, *parameters = (part.strip() for part in headers.get("content-type", "").lower().split(";"))
     kind = media.removeprefix(prefix)
     if prefix + kind != media or kind not in kinds or not all(map(is_utf8, parameters)):
@@ -249,9 +249,9 @@ def _kind(headers: Headers, prefix: str, kinds: Collection[str]) -> str:
 
 def _terms(headers: Headers, prefix: str, kinds: Collection[str], coding: str, limit: int) -> _Terms:
     kind = _kind(headers, prefix, kinds)
-    if headers.get("connect-protocol-version", VERSION) != VERSION:
+    if headers.get("connect-protocol-version", CONNECT_VERSION) != CONNECT_VERSION:
         raise FormatUnsupported(
-            f"This is version {VERSION} of the Connect protocol: 'Connect-Protocol-Version: {VERSION}'."
+            f"The server speaks version {CONNECT_VERSION} of Connect: 'Connect-Protocol-Version: {CONNECT_VERSION}'."
         )
     timeout = headers.get("connect-timeout-ms")
     deadline = None
@@ -264,32 +264,32 @@ def _terms(headers: Headers, prefix: str, kinds: Collection[str], coding: str, l
 
 
 async def _parsed(method: Method, decode: Callable[[bytes], bytes] | None, body: bytes) -> message.Message:
-    """The request of a body; `decode` makes protobuf of JSON."""
+    """Parse the request in a body. `decode` converts JSON to protobuf."""
     if decode is None:
         return await method.parse(body)
-    if len(body) <= JSON_AT_ONCE:
+    if len(body) <= JSON_INLINE_MAX:
         return method.parse_now(decode(body))
     return await method.expand(lambda: method.parse_now(decode(body)))
 
 
 async def _written(terms: _Terms, answer: Answer, encode: Callable[[Answer], bytes]) -> bytes:
     size = len(answer) if isinstance(answer, bytes) else answer.ByteSize()
-    if size <= (JSON_AT_ONCE if terms.in_json else PARSED_AT_ONCE):
+    if size <= (JSON_INLINE_MAX if terms.in_json else PARSED_INLINE_MAX):
         return terms.write(answer, encode)
     return await write_off_loop(terms.write, answer, encode)
 
 
 async def _by(deadline: float | None, work: Awaitable[T]) -> T:
-    """What the work gives, unless the deadline passes before. Raises DeadlinePassed."""
+    """The result of the work. Raises DeadlinePassed if the deadline passes before."""
     try:
         async with asyncio.timeout_at(deadline):
             return await work
     except TimeoutError:
-        raise DeadlinePassed(LATE) from None
+        raise DeadlinePassed(DEADLINE_PASSED_TEXT) from None
 
 
 async def _until(deadline: float | None, answers: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """The answers that come before the deadline. Raises DeadlinePassed."""
+    """The replies that come before the deadline. Raises DeadlinePassed."""
     async with aclosing(answers):
         while True:
             try:
@@ -300,7 +300,7 @@ async def _until(deadline: float | None, answers: AsyncGenerator[T, None]) -> As
 
 
 async def _or_idle(answers: AsyncGenerator[T, None], interval: float | None) -> AsyncGenerator[T | None, None]:
-    """The answers, and None each time that none came for so many seconds."""
+    """The replies, and None each time that none came for `interval` seconds."""
     coming: asyncio.Future[T | None] | None = None
     async with aclosing(answers):
         try:
@@ -325,7 +325,7 @@ async def _begin(send: Send, kind: str) -> None:
     headers = {
         "content-type": f"application/connect+{kind}",
         "cache-control": "no-store",
-        # A proxy that gathers answers would hold them back for ever.
+        # A buffering proxy would hold the messages back.
         "x-accel-buffering": "no",
     }
     raw = [(name.encode(), text.encode()) for name, text in headers.items()]

@@ -1,8 +1,8 @@
-"""What headers of a request say, as RFC 9110 has it."""
+"""Parses headers of requests according to RFC 9110."""
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Whether an answer may be compressed with gzip: it is named, or everything is, with a weight above 0."""
+    """Whether a reply may be compressed with gzip: the header has gzip or `*` with a weight above 0."""
     weights: dict[str, float] = {}
     for part in accept_encoding.lower().split(","):
         coding, *parameters = (item.strip() for item in part.split(";"))
@@ -21,6 +21,6 @@ def _weight(parameter: str) -> float:
 
 
 def is_utf8(media_type_parameter: str) -> bool:
-    """Whether a parameter of a content type names no other character set than UTF-8."""
+    """Whether a parameter of a content type is not a charset other than UTF-8."""
     name, _, value = media_type_parameter.partition("=")
     return name.strip().lower() != "charset" or value.strip().strip('"').lower() in ("utf-8", "utf8")

@@ -1,4 +1,4 @@
-"""Errors over HTTP: the JSON that the Connect protocol has for them, and the status."""
+"""Errors over HTTP: their JSON in the Connect protocol, and the HTTP status."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ _STATUSES: dict[int, int] = {
     code_pb2.UNAVAILABLE: 503,
     code_pb2.UNAUTHENTICATED: 401,
 }
-"""The HTTP status of a code."""
+"""The HTTP status of each code."""
 
 _OWN_STATUSES = {
     "MESSAGE_TOO_LARGE": 413,
@@ -37,18 +37,18 @@ _OWN_STATUSES = {
     "FORMAT_UNSUPPORTED": 415,
     "METHOD_UNKNOWN": 404,
 }
-"""The HTTP status of a reason for which HTTP has a better one than that of its code."""
+"""The HTTP status of reasons for which HTTP has a better status than that of their code."""
 
 _DETAILS = {
     kind.DESCRIPTOR.full_name: kind
     for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
 }
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 def told(status: status_pb2.Status) -> dict[str, Json]:
-    """An error as the Connect protocol has it."""
+    """An error in the form of the Connect protocol."""
     details: list[Json] = []
     for packed in status.details:
         name = packed.TypeName()
@@ -59,8 +59,8 @@ def told(status: status_pb2.Status) -> dict[str, Json]:
     return {"code": code, "message": status.message, "details": details}
 
 
-def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[str, str] = NOTHING) -> Response:
-    """The response to a request that failed, with the HTTP status of its reason or code unless one is given."""
+def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    """The response to a failed request. Its HTTP status is `http_status`, or that of the reason or code."""
     own = {"cache-control": "no-store"}
     for packed in status.details:
         detail = _DETAILS[packed.TypeName()].FromString(packed.value)
@@ -77,6 +77,6 @@ def response(status: status_pb2.Status, http_status: int = 0, headers: Mapping[s
     return Response(content, http_status, {**own, **headers}, "application/json")
 
 
-def refusal(error: JobError, http_status: int = 0, headers: Mapping[str, str] = NOTHING) -> Response:
-    """As `response`, for an error of ours."""
+def refusal(error: JobError, http_status: int = 0, headers: Mapping[str, str] = NO_HEADERS) -> Response:
+    """The response for a JobError."""
     return response(to_proto.status(error), http_status, headers)

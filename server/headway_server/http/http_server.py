@@ -1,4 +1,4 @@
-"""The HTTP door: the methods as JSON, an endpoint for pages that poll, the page's files, and what operators ask for."""
+"""The HTTP transport: methods as JSON, an endpoint for polling pages, the page's files, and operators' endpoints."""
 
 import asyncio
 import json
@@ -28,50 +28,50 @@ from headway_server.domain.errors import (
 )
 from headway_server.http import connect_protocol, page_files, poll
 from headway_server.http.http_errors import refusal
-from headway_server.http.origin_policy import Safety
+from headway_server.http.origin_policy import OriginPolicy
 from headway_server.resources.budget import Budget
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.rpc.call_guard import Guard
 from headway_server.rpc.call_guard import Scope as Allowed
 
 PAGE = Path(__file__).with_name("page")
 OPENAPI = Path(__file__).with_name("openapi.json")
 
-HEAD_BYTES = 16 * 1024
-"""So long may the head of a request be."""
+REQUEST_HEAD_BYTES_MAX = 16 * 1024
+"""The largest head of a request, in bytes."""
 
-HEAD_PATIENCE = 10.0
-"""Seconds from a connection to the first byte of a request, and from there to the end of its head."""
+HEAD_TIMEOUT = 10.0
+"""Seconds from a connection to the first byte of a request, and from that byte to the end of the head."""
 
-WRITE_PATIENCE = 60.0
-"""Seconds after which a caller who takes nothing of their answer is left."""
+HTTP_WRITE_TIMEOUT = 60.0
+"""Seconds after which the server closes the connection of a caller that does not receive its reply."""
 
-LAST_WRITE_TIMEOUT = 0.5
-"""The same while the server stops."""
+HTTP_SHUTDOWN_WRITE_TIMEOUT = 0.5
+"""The same during the shutdown."""
 
 WRITE_BUFFER_BYTES = 16 * 1024
-"""So much of an answer may wait in a connection before it counts as unsent."""
+"""Bytes of a reply that may wait in a connection before they count as unsent."""
 
 RESERVED_CONNECTIONS = 64
-"""Connections beyond the limit that may still ask for the health; other requests are told of the limit."""
+"""Connections beyond the limit that may still request the health. Other requests get CONNECTIONS_LIMIT."""
 
 RESERVED_TIMEOUT = 2.0
-"""Seconds in which such a connection must have asked."""
+"""Seconds in which such a connection must send its request."""
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 
-LINGER = 1.0
-"""Seconds that a connection stays open behind a refusal."""
+REFUSAL_CLOSE_DELAY = 1.0
+"""Seconds that a connection stays open after a refusal."""
 
-IDLE = 75
-"""Seconds that a connection is kept for a next request."""
+IDLE_CONNECTION_TIMEOUT = 75
+"""Seconds that an idle connection stays open for the next request."""
 
-CALLERS_HEADERS = ("authorization", "connect-protocol-version", "connect-timeout-ms")
-"""Headers that pages of allowed origins may send, besides what any page may."""
+ALLOWED_HEADERS = ("authorization", "connect-protocol-version", "connect-timeout-ms")
+"""Headers that pages of allowed origins may send, besides those that any page may send."""
 
 
-class Paths:
-    """Sends each request to what its path names, if it has the right verb."""
+class Router:
+    """Routes each request by its path, and checks its HTTP method."""
 
     def __init__(self, apps: Mapping[str, tuple[Collection[str], ASGIApp]]) -> None:
         self._apps = apps
@@ -82,7 +82,7 @@ class Paths:
             app = refusal(MethodUnknown())
         elif scope["method"] not in verbs:
             allowed = ", ".join(verbs)
-            error = MethodUnknown(f"Nothing is done here but {allowed}.")
+            error = MethodUnknown(f"This path accepts only {allowed}.")
             app = refusal(error, 405, {"allow": allowed})
         await app(scope, receive, send)
 
@@ -97,21 +97,22 @@ def application(
     hosts: Collection[str],
     origins: Collection[str],
     limit: int,
-    large_answers: LargeAnswers,
+    large_replies: LargeReplies,
     heartbeat: float,
     ready: Callable[[], JobError | None],
     metrics: Callable[[], Response],
-    inward: Allowed,
+    operator_scope: Allowed,
 ) -> ASGIApp:
-    """All that is served. `inward` is the scope that /readyz and /metrics ask for; `limit` a message's, in bytes."""
-    methods = connect_protocol.applications(guard, service, servicer, limit, large_answers, heartbeat)
+    """The whole application. `operator_scope`: the scope for /readyz and /metrics. `limit`: the largest message in
+    bytes."""
+    methods = connect_protocol.applications(guard, service, servicer, limit, large_replies, heartbeat)
     get_job = service.methods_by_name["GetJob"]
     polled = connect_protocol.Unary(
-        guard.method(get_job, connect_protocol.DOOR),
+        guard.method(get_job, connect_protocol.HTTP_TRANSPORT),
         getattr(servicer, get_job.name),
         limit,
         poll.encode,
-        large_answers,
+        large_replies,
         json_only=True,
     )
 
@@ -121,27 +122,27 @@ def application(
 
     looked: dict[str, ASGIApp] = {
         "/healthz": PlainTextResponse("alive\n", headers={"cache-control": "no-store"}),
-        "/readyz": _Inward(guard, inward, answer_ready),
-        "/metrics": _Inward(guard, inward, metrics),
+        "/readyz": _OperatorEndpoint(guard, operator_scope, answer_ready),
+        "/metrics": _OperatorEndpoint(guard, operator_scope, metrics),
         **dict(page_files.served(PAGE)),
     }
     if OPENAPI.exists():
         looked["/openapi.json"] = page_files.File(OPENAPI.read_bytes(), "application/json")
-    # The page says how to create a job.
+    # The page shows how to create a job.
     looked["/server.json"] = page_files.File(json.dumps({"grpcPort": grpc_port}).encode(), "application/json")
     called: dict[str, ASGIApp] = {"/poll": polled}
     called |= {f"/{service.full_name}/{name}": app for name, app in methods.items()}
-    apps: ASGIApp = Paths(
+    apps: ASGIApp = Router(
         {path: (("GET", "HEAD"), app) for path, app in looked.items()}
         | {path: (("POST",), app) for path, app in called.items()}
     )
     if origins:
-        apps = CORSMiddleware(apps, origins, ("GET", "POST"), CALLERS_HEADERS, max_age=7200)
-    return Safety(apps, listen, hosts, origins)
+        apps = CORSMiddleware(apps, origins, ("GET", "POST"), ALLOWED_HEADERS, max_age=7200)
+    return OriginPolicy(apps, listen, hosts, origins)
 
 
-class _Inward:
-    """What operators ask for, behind the guard where the port can be reached from elsewhere."""
+class _OperatorEndpoint:
+    """An endpoint for operators. It requires `scope` if other machines can reach the port."""
 
     def __init__(self, guard: Guard, scope: Allowed, answer: Callable[[], Response]) -> None:
         self._guard = guard
@@ -150,7 +151,7 @@ class _Inward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._guard.admit(self._scope, Headers(scope=scope).getlist("authorization"))
+            self._guard.authorize(self._scope, Headers(scope=scope).getlist("authorization"))
             response = self._answer()
         except JobError as error:
             response = refusal(error)
@@ -158,42 +159,42 @@ class _Inward:
 
 
 class _Config(uvicorn.Config):
-    """uvicorn's settings, and the bounds of all connections together."""
+    """uvicorn's settings, and the limits of all connections together."""
 
     connections: int
     unsent: Budget
     ending = False
-    """Whether the server stops, and waits for slow readers no longer."""
+    """Whether the server is stopping and does not wait for slow callers."""
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that waits for nobody for ever, and says by its own status what is wrong with a head."""
+    """HTTP/1.1 with timeouts, and a specific status for each error in a head."""
 
     config: _Config
     _head_timeout = 0.0
     _unsent = 0
-    """Bytes of an answer that count as held for this caller."""
+    """Bytes of a reply that count as unsent for this caller."""
     _waiting: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
     _begun = False
-    """Whether some of a head is there."""
+    """Whether a part of a head has arrived."""
     _refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         self.transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         self._served, self.app = self.app, self._bounded
-        self._head_timeout = HEAD_PATIENCE
+        self._head_timeout = HEAD_TIMEOUT
         beyond = len(self.connections) - self.config.connections
         if beyond > RESERVED_CONNECTIONS:
-            self._refuse(refusal(ConnectionsLimit(), 503), linger=0)
+            self._refuse(refusal(ConnectionsLimit(), 503), close_delay=0)
         elif beyond > 0:
             self._served = _only_health(self._served, self.transport)
-            self._head_timeout = min(HEAD_PATIENCE, RESERVED_TIMEOUT)
+            self._head_timeout = min(HEAD_TIMEOUT, RESERVED_TIMEOUT)
         self._wait()
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, unless the answer is more than this connection may hold: then with an error instead."""
+        """Answer a request. If the reply is larger than this connection may hold, send an error instead."""
         start: Message | None = None
         refused = False
 
@@ -246,7 +247,7 @@ class _Protocol(H11Protocol):
         if self.config.unsent.allows(self._name, size):
             self.config.unsent.take(self._name, size)
             self._unsent = size
-            timeout = LAST_WRITE_TIMEOUT if self.config.ending else WRITE_PATIENCE
+            timeout = HTTP_SHUTDOWN_WRITE_TIMEOUT if self.config.ending else HTTP_WRITE_TIMEOUT
             self._stuck = self.loop.call_later(timeout, self.transport.abort)
         else:
             self.transport.abort()
@@ -255,11 +256,11 @@ class _Protocol(H11Protocol):
         super().resume_writing()
         self._sent()
 
-    def hurry(self) -> None:
-        """The server stops: do not wait long for what this caller has yet to take."""
+    def shorten_timeouts(self) -> None:
+        """The server is stopping: do not wait long for this caller to receive its reply."""
         if self._stuck is not None:
             self._stuck.cancel()
-            self._stuck = self.loop.call_later(LAST_WRITE_TIMEOUT, self.transport.abort)
+            self._stuck = self.loop.call_later(HTTP_SHUTDOWN_WRITE_TIMEOUT, self.transport.abort)
 
     def _sent(self) -> None:
         if self._stuck is not None:
@@ -272,7 +273,7 @@ class _Protocol(H11Protocol):
         self._stop_waiting()
         self._sent()
         super().connection_lost(exc)
-        # Without this circle of references it is freed at once.
+        # Without this reference cycle the object is freed at once.
         self.app = self._served
 
     def _too_slow(self) -> None:
@@ -284,14 +285,14 @@ class _Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         error = sys.exc_info()[1]
         status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        what = "is longer than the server takes" if status == 431 else "is not HTTP as the server speaks it"
+        what = "is larger than the server accepts" if status == 431 else "is not valid HTTP/1.1"
         refused = MalformedMessage(f"The head of the request {what}.")
         self._refuse(refusal(refused, status))
 
-    def _refuse(self, response: Response, *, linger: float = LINGER) -> None:
+    def _refuse(self, response: Response, *, close_delay: float = REFUSAL_CLOSE_DELAY) -> None:
         self._refused = True
         if self.cycle is not None and not self.cycle.response_complete:
-            # Its answer, if it has begun, cannot be completed as if nothing had happened.
+            # A reply that has begun must not be completed as if nothing had happened.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -301,12 +302,12 @@ class _Protocol(H11Protocol):
         head = h11.Response(status_code=response.status_code, headers=headers)
         for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
-        # Who is still sending would not hear it if the connection closed at once.
-        self.loop.call_later(linger, self.transport.close)
+        # Close later: a caller that is still sending would not get the reply otherwise.
+        self.loop.call_later(close_delay, self.transport.close)
 
 
 def _only_health(served: ASGIApp, transport: asyncio.BaseTransport) -> ASGIApp:
-    """What a connection beyond the limit is served: load balancers must not take a busy server for a dead one."""
+    """The application for connections beyond the limit: load balancers must not consider a busy server dead."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         app = served if scope["path"] in HEALTH_PATHS else refusal(ConnectionsLimit(), 503)
@@ -317,7 +318,7 @@ def _only_health(served: ASGIApp, transport: asyncio.BaseTransport) -> ASGIApp:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn as one part of a process that has signals of its own."""
+    """uvicorn within a process that handles signals itself."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -332,11 +333,11 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
 
-class Door:
-    """The port. `start`, then `stop`."""
+class HttpServer:
+    """The server of the HTTP port. Call `start`, then `stop`."""
 
     def __init__(self, app: ASGIApp, sockets: list[socket.socket], connections: int, unsent: Budget) -> None:
-        """At most so many `connections` are open; `unsent` is shared by all that is sent and not yet taken."""
+        """`connections`: the most open connections. `unsent`: the budget for replies that callers have not received."""
         self._sockets = sockets
         config = self._config = _Config(
             app,
@@ -348,37 +349,37 @@ class Door:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=IDLE,
+            timeout_keep_alive=IDLE_CONNECTION_TIMEOUT,
             timeout_graceful_shutdown=1,
-            h11_max_incomplete_event_size=HEAD_BYTES,
+            h11_max_incomplete_event_size=REQUEST_HEAD_BYTES_MAX,
         )
         config.connections, config.unsent = connections, unsent
         self._server = _Server(config)
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._server.server_state.connections)
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(self._sockets))
         await self._server.ready.wait()
 
-    def hurry(self) -> None:
-        """Do not wait long for callers who do not read: the server stops."""
+    def shorten_timeouts(self) -> None:
+        """The server is stopping: do not wait long for callers that do not read."""
         self._config.ending = True
         for protocol in self._server.server_state.connections:
             if isinstance(protocol, _Protocol):
-                protocol.hurry()
+                protocol.shorten_timeouts()
 
     async def stop(self) -> None:
-        """Answer what is being answered, for a second, and close the port."""
+        """Complete running requests, for at most a second, and close the port."""
         self._server.should_exit = True
         await self._task
 
 
 def bind(address: str) -> list[socket.socket]:
-    """Sockets for `host:port`, bound; for port 0 all on the same one. Raises OSError."""
+    """Bound sockets for `host:port`. For port 0 all have the same port. Raises OSError."""
     host, _, port = address.rpartition(":")
     number = int(port)
     sockets: list[socket.socket] = []
@@ -386,7 +387,7 @@ def bind(address: str) -> list[socket.socket]:
         for family, kind, protocol, _, where in socket.getaddrinfo(
             host.strip("[]"), number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            # With its protocol by name: asyncio lets small answers out at once only where it knows that this is TCP.
+            # Pass the protocol: asyncio sets TCP_NODELAY only if it knows that the socket is TCP.
             bound = socket.socket(family, kind, protocol)
             sockets.append(bound)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

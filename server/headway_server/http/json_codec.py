@@ -1,4 +1,4 @@
-"""JSON to protobuf as it goes over the wire, and back, as protobuf's JSON mapping has it; strict on the way in."""
+"""Conversion between JSON and serialized protobuf by protobuf's JSON mapping. JSON from callers is checked strictly."""
 
 import json
 import math
@@ -15,19 +15,19 @@ from headway_server.resources.cache import Cache
 from headway_server.rpc.from_proto import DETAIL_TYPES, MUST_BE_DETAIL
 from headway_server.rpc.json_values import EXACT_INTEGERS, Json, entry, wire
 
-DEPTH = 100
-"""So deep may objects and lists nest: protobuf reads no deeper."""
+DEPTH_MAX = 100
+"""The deepest nesting of objects and lists: protobuf's own limit."""
 
-TOO_DEEP = f"The JSON is nested deeper than the {DEPTH} levels of protobuf, of which a list in a list takes two."
+TOO_DEEP = f"The JSON is nested deeper than protobuf's limit of {DEPTH_MAX} levels; a list in a list takes two levels."
 
-KEPT_BYTES = 8 * 1024 * 1024
-"""Bytes of answers that are kept as JSON: what many look at, or some again and again, is among the last."""
+JSON_BYTES = 8 * 1024 * 1024
+"""Bytes of cached JSON replies. Replies that are requested often are among the latest."""
 
-KEPT_LENGTH = 4096
-"""Bytes of the largest answer that is looked up: that takes time too."""
+JSON_LENGTH_MAX = 4096
+"""The largest reply (bytes) that is looked up in the cache: look-ups take time too."""
 
 TEXT_LENGTH = 64 * 1024
-"""Characters of the longest text that json_format gets."""
+"""The longest text that is passed to json_format, in characters."""
 
 _BLANKS = b" \t\r\n"
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -35,7 +35,7 @@ _LEVELS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
-_TOO_MANY = "The JSON holds more than {} values; send less at once."
+_TOO_MANY = "The JSON has more than {} values; send less at once."
 _FAILED = re.compile(r"Failed to parse (\w+) field: ")
 _UNKNOWN = re.compile(r'Message type "[\w.]+" has no field named "(.*?)" at ', re.DOTALL)
 
@@ -49,17 +49,17 @@ _WANTED = {
 }
 
 _Place = tuple[str | int, ...]
-"""Where something stands in a message: names of fields, and places in lists."""
+"""The path of a value in a message: names of fields, and indexes of lists."""
 
 _Taken = tuple[_Place, bytes | str]
-"""A message on the wire, or a text, and its place."""
+"""A serialized message or a text, and its path."""
 
-_kept: Cache[tuple[str, bytes], bytes] = Cache(KEPT_BYTES)
+_kept: Cache[tuple[str, bytes], bytes] = Cache(JSON_BYTES)
 
 
 def decoder(descriptor: Descriptor, values: int) -> Callable[[bytes], bytes]:
-    """From JSON of at most so many values to this message on the wire. The function raises MalformedMessage for what is
-    no JSON or too much of it, InvalidRequest for JSON that is not of the schema."""
+    """A function from JSON of at most `values` values to this serialized message. It raises MalformedMessage for
+    invalid or too large JSON, and InvalidRequest for JSON that does not match the schema."""
     kind = message_factory.GetMessageClass(descriptor)
 
     def decode(body: bytes) -> bytes:
@@ -75,7 +75,7 @@ def decoder(descriptor: Descriptor, values: int) -> Callable[[bytes], bytes]:
             return made.SerializeToString()
         except (message.EncodeError, message.DecodeError):
             raise MalformedMessage(TOO_DEEP) from None
-        # Besides its own, json_format raises these for JSON of an unexpected shape.
+        # json_format raises ParseError, and the others for JSON of an unexpected shape.
         except (json_format.ParseError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, RecursionError) or "Max recursion depth" in str(error):
                 raise MalformedMessage(TOO_DEEP) from None
@@ -85,7 +85,7 @@ def decoder(descriptor: Descriptor, values: int) -> Callable[[bytes], bytes]:
 
 
 def encoder(descriptor: Descriptor) -> Callable[[message.Message | bytes], bytes]:
-    """From this message, or its bytes on the wire, to JSON. Fields that are not set are there too, by their default."""
+    """A function from this message, or its serialized bytes, to JSON. Unset fields are included with their defaults."""
     kind = message_factory.GetMessageClass(descriptor)
     holds_values = any(
         field.message_type and field.message_type.file.name == "google/protobuf/struct.proto"
@@ -99,7 +99,7 @@ def encoder(descriptor: Descriptor) -> Callable[[message.Message | bytes], bytes
         return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
     def encode_once(raw: bytes) -> bytes:
-        if len(raw) > KEPT_LENGTH:
+        if len(raw) > JSON_LENGTH_MAX:
             return encode(kind.FromString(raw))
         key = (descriptor.full_name, raw)
         made = _kept.get(key)
@@ -128,20 +128,22 @@ def _loads(body: bytes, values: int) -> Json:
         if _SURROGATE.search(body):
             json.dumps(plain, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise MalformedMessage(f"The body is not JSON, from line {error.lineno}, column {error.colno} on.") from None
+        raise MalformedMessage(f"The body is not valid JSON at line {error.lineno}, column {error.colno}.") from None
     except RecursionError:
         raise MalformedMessage(TOO_DEEP) from None
     except UnicodeEncodeError:
-        raise MalformedMessage("A text of the JSON holds half of a surrogate pair, which is no character.") from None
+        raise MalformedMessage(
+            "A text in the JSON contains half of a surrogate pair, which is not a character."
+        ) from None
     return plain
 
 
 def _check_extent(body: bytes, values: int) -> None:
-    """Raise MalformedMessage for more values, or deeper ones than protobuf has, before anything is made of them.
+    """Raise MalformedMessage for too many or too deep values, before the body is parsed.
 
-    Every step runs in C and once over the body: no regular expression, of which many take quadratic time.
+    Every step runs in C and once over the body. Regular expressions are avoided, because many take quadratic time.
     """
-    # Without escapes, quotes stand around strings alone, and every other piece is outside of them.
+    # Without escapes, every quote begins or ends a string: every other piece is outside of strings.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     if plain.count(b'"') > 4 * values:
         raise MalformedMessage(_TOO_MANY.format(values))
@@ -150,19 +152,19 @@ def _check_extent(body: bytes, values: int) -> None:
     empty = outside.count(b"[]") + outside.count(b"{}")
     if max(1 + outside.count(b",") + opened - empty, opened) > values:
         raise MalformedMessage(_TOO_MANY.format(values))
-    if opened <= DEPTH:
+    if opened <= DEPTH_MAX:
         return
     brackets = outside.translate(None, _NO_BRACKETS)
     if len(brackets) != 2 * opened:
         raise MalformedMessage("The body is not JSON: its brackets do not match.")
-    if max(accumulate(map(_LEVELS.__getitem__, brackets))) > DEPTH:
+    if max(accumulate(map(_LEVELS.__getitem__, brackets))) > DEPTH_MAX:
         raise MalformedMessage(TOO_DEEP)
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise MalformedMessage("An object of the JSON names a key twice.")
+        raise MalformedMessage("An object in the JSON has a key twice.")
     return found
 
 
@@ -173,12 +175,12 @@ def _no_number(_: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise MalformedMessage("A number of the JSON is larger than a double can be.")
+        raise MalformedMessage("A number in the JSON is larger than a double can be.")
     return number
 
 
 def _exact(text: str) -> int:
-    # Many readers and writers of JSON have doubles alone: a number that may have lost its last digits is no number.
+    # Many JSON libraries only have doubles: a larger integer may have lost its last digits.
     if len(text) > 17 or abs(int(text)) > EXACT_INTEGERS:
         raise MalformedMessage(
             "Write integers beyond 2^53 as text: JSON's numbers are doubles, which cannot hold them."
@@ -187,7 +189,7 @@ def _exact(text: str) -> int:
 
 
 def _whole_numbers(plain: Json) -> Json:
-    """Whole doubles written as integers, as they came in."""
+    """The value with whole doubles as integers."""
     match plain:
         case dict():
             return {name: _whole_numbers(item) for name, item in plain.items()}
@@ -203,10 +205,10 @@ def _field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
 
 
 def _prepare(descriptor: Descriptor, plain: dict[str, Json], path: _Place, taken: list[_Taken]) -> None:
-    """Check what json_format does not, and move what it is slow at from `plain` to `taken`.
+    """Check what json_format does not check, and move values for which it is slow from `plain` to `taken`.
 
-    A field has two names in JSON; given under both it is given twice. json_format needs quadratic time for a long list
-    below a long name, and searches every text for halves of characters, which takes half a second for 4 MB.
+    A field has two names in JSON, and a request must not use both. json_format needs quadratic time for a long list
+    below a long name. It also searches every text for halves of surrogate pairs, which takes half a second for 4 MB.
     """
     seen = set()
     for name, item in list(plain.items()):
@@ -242,9 +244,9 @@ def _prepare_message(descriptor: Descriptor, plain: dict[str, Json], path: _Plac
         return
     kind = plain.get("@type")
     if not isinstance(kind, str) or kind not in DETAIL_TYPES:
-        # Messages that hold any value would bring json_format back to those.
+        # Messages that can contain any value would make json_format slow again.
         raise InvalidRequest(Fault(_dotted(path), MUST_BE_DETAIL))
-    # All details together are limited, so that the field is at fault and not one of them.
+    # The limit is for all details together, so blame the field and not one detail.
     _check_texts(plain, [step for step in path if isinstance(step, str)])
 
 
@@ -253,7 +255,7 @@ def _is_one_text(field: FieldDescriptor) -> bool:
 
 
 def _check_texts(plain: Json, path: Sequence[str | int]) -> None:
-    """Raise InvalidRequest if one of the texts, and names, is longer than any that is legal here."""
+    """Raise InvalidRequest if a text or a name is longer than any legal one."""
     match plain:
         case str() if len(plain) > TEXT_LENGTH:
             raise InvalidRequest(Fault(_dotted(path), f"must have no text of more than {TEXT_LENGTH} characters"))
@@ -267,7 +269,7 @@ def _check_texts(plain: Json, path: Sequence[str | int]) -> None:
 
 
 def _put(made: message.Message, place: _Place, given: bytes | str) -> None:
-    """Set a field of the message, or of one in it: a text, or a message by its bytes on the wire."""
+    """Set a field of the message or of a nested message: a text, or a serialized message."""
     here: Any = made  # a message or a list of some, by turns
     *steps, last = place
     for step in steps:
@@ -285,7 +287,7 @@ def _dotted(path: Sequence[str | int]) -> str:
 
 
 def _fault(descriptor: Descriptor, text: str) -> Fault:
-    """Which field is at fault, from json_format's words, and what it must be; nothing of what was sent."""
+    """The invalid field, from json_format's message, and what it must be. Contains no data of the caller."""
     path: list[str] = []
     here: Descriptor | None = descriptor
     field: FieldDescriptor | None = None
@@ -298,12 +300,12 @@ def _fault(descriptor: Descriptor, text: str) -> Fault:
         here = field.message_type
         start = match.end()
     if unknown := _UNKNOWN.match(text, start):
-        return Fault(".".join([*path, unknown[1]]), "is no field that the schema has")
+        return Fault(".".join([*path, unknown[1]]), "is not a field of the schema")
     if here is not None and (twice := _TWICE.match(text, start)):
         choices = " and ".join(choice.name for choice in here.oneofs_by_name[twice[1]].fields)
         return Fault(".".join([*path, twice[1]]), f"is given twice: {choices} exclude each other")
     if field is None:
-        return Fault("", "is not what the schema says")
+        return Fault("", "does not match the schema")
     return Fault(".".join(path), _must(field))
 
 

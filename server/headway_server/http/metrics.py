@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus reads it. Nothing here names a session or a job."""
+"""Metrics for Prometheus. They contain no session and no job."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,27 +10,27 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from headway_server.resources.call_statistics import Histogram, Tally
+from headway_server.resources.call_statistics import CallStatistics, Histogram
 from headway_server.resources.loop_monitor import LoopMonitor
-from headway_server.service.commit_writer import Writer
-from headway_server.service.watch_hub import Hub
+from headway_server.service.commit_writer import CommitWriter
+from headway_server.service.watch_hub import WatchHub
 from headway_server.storage.database import Engine
 
 LABELS = ("version", "database")
 
-CALL_LABELS = ("door", "service", "method")
+CALL_LABELS = ("door", "service", "method")  # plain-words: ok, labels are the interface
 
 
 class Metrics(Collector):
-    """Reads the numbers where they are counted, at the moment somebody asks."""
+    """Reads the counts when metrics are requested."""
 
     def __init__(
         self,
         version: str,
         engine: Engine,
-        tallies: Mapping[tuple[str, str], Tally],
-        hub: Hub,
-        writer: Writer,
+        call_statistics: Mapping[tuple[str, str], CallStatistics],
+        hub: WatchHub,
+        writer: CommitWriter,
         loop_monitor: LoopMonitor,
         connections: Callable[[], int],
         ready: Callable[[], bool],
@@ -39,7 +39,7 @@ class Metrics(Collector):
     ) -> None:
         self._version = version
         self._engine = engine
-        self._tallies = tallies
+        self._call_statistics = call_statistics
         self._hub = hub
         self._writer = writer
         self._loop_monitor = loop_monitor
@@ -52,23 +52,23 @@ class Metrics(Collector):
         ProcessCollector(registry=self._registry)
 
     def response(self) -> Response:
-        """All of it."""
+        """All metrics."""
         headers = {"cache-control": "no-store", "content-type": CONTENT_TYPE_PLAIN_0_0_4}
         return Response(generate_latest(self._registry), headers=headers)
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
-        """What the registry asks for."""
+        """The metrics, for the registry."""
         info = GaugeMetricFamily("headway_info", "The version that runs, and its kind of database", labels=LABELS)
         info.add_metric((self._version, self._engine.name.partition(":")[0]), 1)
         yield info
         yield from self._calls()
-        refused = "gRPC calls that were refused before the server looked what they are, for too many waited"
+        refused = "gRPC calls that were refused in the call queue because too many waited"
         yield CounterMetricFamily("headway_calls_refused", refused, value=self._refused())
-        yield _gauge("headway_ready", "Whether the server takes calls and its database answers", self._ready())
+        yield _gauge("headway_ready", "Whether the server accepts calls and its database answers", self._ready())
         yield _gauge("headway_watches", "Watches and long polls that are open", self._hub.watches)
         yield _gauge("headway_http_connections", "Connections to the HTTP port", self._connections())
         yield _gauge("headway_writes_waiting", "Calls that wait for their commit", self._writer.waiting)
-        yield _gauge("headway_write_load", "How much of the room for waiting calls is taken, 0 to 1", self._writer.load)
+        yield _gauge("headway_write_load", "How close the waiting calls are to their limits, 0 to 1", self._writer.load)
         yield _histogram("headway_commit_seconds", "How long commits took", self._writer.commit_seconds)
         yield _histogram("headway_commit_calls", "Calls that shared a commit", self._writer.commit_calls)
         monitor = self._loop_monitor
@@ -86,13 +86,13 @@ class Metrics(Collector):
     def _calls(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         ended = CounterMetricFamily("headway_calls", "Calls that ended, by their code", labels=(*CALL_LABELS, "code"))
         seconds = HistogramMetricFamily("headway_call_seconds", "How long calls took", labels=CALL_LABELS)
-        for (door, name), tally in self._tallies.items():
+        for (transport, name), statistics in self._call_statistics.items():
             service, _, method = name.rpartition(".")
-            labels = (door, service, method)
-            for code, number in tally.codes.items():
+            labels = (transport, service, method)
+            for code, number in statistics.codes.items():
                 ended.add_metric((*labels, code_pb2.Code.Name(code)), number)
-            if tally.codes:
-                seconds.add_metric(labels, _buckets(tally.seconds), tally.seconds.total)
+            if statistics.codes:
+                seconds.add_metric(labels, _buckets(statistics.seconds), statistics.seconds.total)
         yield ended
         yield seconds
 

@@ -1,7 +1,7 @@
-"""What keeps pages of other sites away from the HTTP door, and the page of this one from harm.
+"""Protects the HTTP port from pages of other sites, and the server's own page from attacks.
 
-A browser carries any page's requests to a server on loopback. Three things tell them apart: `Host`, which a name that
-was rebound to this address gives away; `Origin` and `Sec-Fetch-Site`, which a page cannot forge.
+A browser sends any page's requests to a server on loopback. Three headers identify foreign ones: `Host` shows a name
+that was rebound to this address, and a page cannot forge `Origin` and `Sec-Fetch-Site`.
 """
 
 import ipaddress
@@ -15,31 +15,30 @@ from headway_server.http.http_errors import refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-OPEN = frozenset({"/healthz", "/readyz"})
-"""Paths for load balancers, which call by whatever name they like: there is nothing to be had from them."""
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""Paths for load balancers, which may use any host name. They reveal nothing."""
 
-PRIVATE = frozenset({"/metrics"})
-"""What no page of another origin may even ask for, though it could not read it."""
+PRIVATE_PATHS = frozenset({"/metrics"})
+"""Paths that no page of another origin may request, although it could not read the reply."""
 
 ADDRESS_LENGTH = 64
-"""Characters of the longest IP address."""
+"""The longest IP address, in characters."""
 
 HOST_REFUSED = (
-    "The Host of the request is not a name of this server; "
-    "name those that it is reached by with --http-hosts (HEADWAY_HTTP_HOSTS)."
+    "The Host of the request is not a known name of this server; set its names with --http-hosts (HEADWAY_HTTP_HOSTS)."
 )
 
-ORIGIN_REFUSED = "A page of another origin calls; name those that may with --http-origins (HEADWAY_HTTP_ORIGINS)."
+ORIGIN_REFUSED = "Pages of this origin may not call the server; allow it with --http-origins (HEADWAY_HTTP_ORIGINS)."
 
 
-class Safety:
-    """Around the whole application."""
+class OriginPolicy:
+    """Middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, listen: str, hosts: Collection[str], origins: Collection[str]) -> None:
         self._app = app
         own = _host(listen)
         self._hosts = LOOPBACK | {own} | {host.lower() for host in hosts}
-        # No name can be rebound to a number.
+        # An address, unlike a name, cannot be rebound.
         self._any_number = _is_number(own) and ipaddress.ip_address(own.strip("[]")).is_unspecified
         self._origins = frozenset(origins)
         self._headers = {
@@ -69,7 +68,7 @@ class Safety:
         try:
             self._check(scope, headers)
         except JobError as error:
-            # Whether its sender and this server agree on where the request ends is not known.
+            # The sender and the server may disagree on where the request ends.
             ambiguous = isinstance(error, MalformedMessage)
             app: ASGIApp = refusal(error, headers={"connection": "close"} if ambiguous else {})
         else:
@@ -84,20 +83,20 @@ class Safety:
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raises SiteRefused, MethodUnknown, MalformedMessage."""
-        # A proxy that believes the other of the two sees another request behind this one.
+        # A proxy that uses the other header would see another request after this one.
         if "content-length" in headers and "transfer-encoding" in headers:
             raise MalformedMessage("A request has either Content-Length or Transfer-Encoding, not both.")
-        # Every path here is plain; one that was escaped has passed somebody else's rules under another name.
+        # No path here needs escapes: an escaped path may have evaded the rules of a proxy.
         if b"%" in scope["raw_path"]:
             raise MethodUnknown
-        if scope["path"] in OPEN:
+        if scope["path"] in OPEN_PATHS:
             return
         host = headers.get("host", "").lower()
         if not self._is_ours(_host(host)):
             raise SiteRefused(HOST_REFUSED)
         reads = scope["method"] in ("GET", "HEAD")
         origin = headers.get("origin")
-        if origin in self._origins or (reads and scope["path"] not in PRIVATE):
+        if origin in self._origins or (reads and scope["path"] not in PRIVATE_PATHS):
             return
         foreign = origin is not None and origin.partition("://")[2].lower() != host
         if foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):

@@ -1,4 +1,4 @@
-"""The page's files, held in memory: what is in the folder when the server starts, and nothing else, can be had."""
+"""The page's files in memory: the server serves exactly the files that are in the folder at its start."""
 
 import gzip
 import hashlib
@@ -23,21 +23,21 @@ TYPES = {
     ".woff2": "font/woff2",
     ".txt": "text/plain; charset=utf-8",
 }
-"""What files there can be. Others in the folder are not served."""
+"""The types of files that are served. Other files in the folder are not."""
 
 
 class File:
-    """An ASGI application that serves one file, or one text that is like a file."""
+    """An ASGI application for one file, or for a text as if it were a file."""
 
     def __init__(self, content: bytes, kind: str) -> None:
         self._plain = content
         self._zipped = gzip.compress(content, 9, mtime=0)
         self._headers = {
             "etag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
-            # Asked for each time, and sent only if it has changed: page and server are always of one version.
+            # Browsers always revalidate, so that page and server have the same version.
             "cache-control": "no-cache",
             "vary": "accept-encoding",
-            # <headway-job> is for pages of other origins, and nothing here is secret.
+            # Pages of other origins embed <headway-job>, and nothing here is secret.
             "cross-origin-resource-policy": "cross-origin",
             "content-type": kind,
         }
@@ -55,7 +55,7 @@ class File:
 
 
 def served(folder: Path) -> Iterator[tuple[str, File]]:
-    """Each file of the folder with its path; `index.html` is `/`."""
+    """The files of the folder with their paths. `index.html` is `/`."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in TYPES:
             name = path.relative_to(folder).as_posix()

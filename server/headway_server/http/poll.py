@@ -1,11 +1,11 @@
-"""A job in a few plain fields, for pages that can do no more than ask again and again."""
+"""A job as a few plain JSON fields, for pages that can only poll."""
 
 import json
 
 from headway.v1 import job_pb2
 from headway_server.rpc.call_guard import Answer
 
-ENDED = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
+ENDED_STATUSES = frozenset({job_pb2.JOB_STATUS_COMPLETED, job_pb2.JOB_STATUS_FAILED, job_pb2.JOB_STATUS_CANCELLED})
 
 
 def encode(answer: Answer) -> bytes:
@@ -15,7 +15,7 @@ def encode(answer: Answer) -> bytes:
     likely = job.estimate.remaining_likely
     plain = {
         "status": job_pb2.JobStatus.Name(job.status).removeprefix("JOB_STATUS_"),
-        "ended": job.status in ENDED,
+        "ended": job.status in ENDED_STATUSES,
         "name": job.name,
         "progress": job.progress,
         "size": job.size,

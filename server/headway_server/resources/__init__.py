@@ -1,4 +1,4 @@
-"""What callers share: memory, threads, the event loop and time, and the bounds on how much of them each may take.
+"""Resources that callers share (memory, threads, the event loop, time), and the limits of each caller's share.
 
-Nothing here knows jobs.
+Nothing here knows about jobs.
 """

@@ -1,19 +1,19 @@
-"""Bounds what callers can make the server hold, in all and for each of them."""
+"""Limits what callers can make the server hold, in all and for each of them."""
 
 from typing import Self
 
 from headway_server.domain.errors import JobError
 
-PART = 8
-"""One holder may hold at most this part (1/8) of what is still free. So each new holder finds room, however many there
-are: after n greedy ones n/(n + 8) of the total is taken. The rule is that of dynamic buffer thresholds in switches
-(Choudhury and Hahne, 1998)."""
+SHARE_DIVISOR = 8
+"""One holder may hold at most 1/8 of what is still free. So each new holder finds room, however many there are: n
+greedy holders take n/(n + 8) of the total. The rule is that of dynamic buffer thresholds in switches (Choudhury and
+Hahne, 1998)."""
 
 
 class Budget:
-    """A number of bytes, watches or the like that holders share. A holder is a connection, by the name of its peer.
+    """A number of bytes, watches or the like that holders share. A holder is a connection, named by its peer.
 
-    It is used by the event loop alone.
+    Only the event loop uses it.
     """
 
     def __init__(self, total: int, error: type[JobError]) -> None:
@@ -23,24 +23,24 @@ class Budget:
         self._held: dict[str, int] = {}
 
     def held(self, holder: str) -> int:
-        """How much this holder has."""
+        """How much this holder holds."""
         return self._held.get(holder, 0)
 
     def allows(self, holder: str, amount: int) -> bool:
-        """Whether `take` would give this much."""
+        """Whether `take` would succeed with this amount."""
         free = self.total - self.used
-        # Of a small total, too, everybody may have one.
-        return amount <= free and (self.held(holder) + amount) * PART <= max(free, PART)
+        # Even if the total is small, every holder may have one.
+        return amount <= free and (self.held(holder) + amount) * SHARE_DIVISOR <= max(free, SHARE_DIVISOR)
 
     def take(self, holder: str, amount: int) -> None:
-        """Give it this much more. Raises the budget's error if its share, or the total, does not allow it."""
+        """Give the holder this much more. Raises the budget's error if the holder's share or the total is exceeded."""
         if not self.allows(holder, amount):
             raise self._error
         self.used += amount
         self._held[holder] = self.held(holder) + amount
 
     def give_back(self, holder: str, amount: int) -> None:
-        """It has this much less."""
+        """Take this much back from the holder."""
         self.used -= amount
         left = self.held(holder) - amount
         if left:
@@ -50,8 +50,7 @@ class Budget:
 
 
 class Share:
-    """What one piece of work has of a budget: `with Share(budget, holder) as share`. All of it is given back at the
-    end."""
+    """What one operation takes of a budget: `with Share(budget, holder) as share`. It is all given back at the end."""
 
     def __init__(self, budget: Budget, holder: str, amount: int = 0) -> None:
         self._budget = budget
@@ -60,19 +59,19 @@ class Share:
         self.add(amount)
 
     def add(self, amount: int) -> None:
-        """Have this much more. Raises the budget's error."""
+        """Take this much more. Raises the budget's error."""
         if amount:
             self._budget.take(self._holder, amount)
             self._amount += amount
 
     def drop(self, amount: int) -> None:
-        """Have this much less."""
+        """Give this much back."""
         if amount:
             self._budget.give_back(self._holder, amount)
             self._amount -= amount
 
     def give_back(self) -> None:
-        """Have nothing more."""
+        """Give everything back."""
         self.drop(self._amount)
 
     def __enter__(self) -> Self:

@@ -1,28 +1,28 @@
-"""What is kept to be found quickly, within a number of bytes."""
+"""A cache that is limited in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
-OVERHEAD = 300
-"""Bytes that an entry takes beside what it holds."""
+ENTRY_OVERHEAD = 300
+"""Bytes that an entry takes, without its key and value."""
 
-PART = 64
-"""By default an entry of more than this part (1/64) of the total is not kept."""
+ENTRY_DIVISOR = 64
+"""By default, the cache does not keep entries of more than 1/64 of the total."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
 class Cache(Generic[K, V]):
-    """The entries that were put last, of at most `total` bytes in all. Any thread may use it.
+    """Keeps the entries that were put last, up to `total` bytes in all. Any thread may use it.
 
-    Whoever puts an entry states its size, with that of its key: what callers send must be checked for its length before
-    it is looked up, because the look-up hashes all of it.
+    `put` takes the size of an entry with its key. Check the length of a caller's text before you look it up: a look-up
+    hashes the whole text.
     """
 
-    def __init__(self, total: int, part: int = PART) -> None:
+    def __init__(self, total: int, part: int = ENTRY_DIVISOR) -> None:
         self._total = total
         self._part = part
         self._used = 0
@@ -31,17 +31,18 @@ class Cache(Generic[K, V]):
 
     @property
     def used(self) -> int:
-        """Bytes that the entries take."""
+        """Bytes of all entries."""
         return self._used
 
     def get(self, key: K) -> V | None:
-        """The value, or None if it is not kept."""
+        """The value, or None if it is not in the cache."""
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
     def put(self, key: K, value: V, size: int) -> bool:
-        """Keep the value, of `size` bytes together with its key, if that is not too much; whether it is kept."""
-        size += OVERHEAD
+        """Keep the value, unless it is too large. `size` is its size with its key, in bytes. Returns whether it is
+        kept."""
+        size += ENTRY_OVERHEAD
         if size * self._part > self._total:
             return False
         with self._lock:

@@ -1,4 +1,4 @@
-"""What is counted for the metrics: plain numbers, for this runs in every call and every commit."""
+"""The counts behind the metrics. Plain numbers for speed, because every call and every commit updates them."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -9,37 +9,37 @@ LOOP_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 COMMIT_CALLS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
 
 CANCELLED = 1
-"""The google.rpc.Code of a call that its caller gave up."""
+"""The google.rpc.Code of a call that its caller cancelled."""
 
 
 class Histogram:
-    """How often a number fell between two bounds; written by one thread."""
+    """How often a number fell between two bounds. One thread writes it."""
 
     __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Of each bound, those up to it and above the one before; then those above the last."""
+        """For each bound, the numbers up to it and above the bound before; then the numbers above the last bound."""
         self.total = 0.0
-        """All numbers together."""
+        """The sum of all numbers."""
 
     def add(self, number: float) -> None:
         self.counts[bisect_left(self.bounds, number)] += 1
         self.total += number
 
 
-class Tally:
-    """Calls of one method through one door."""
+class CallStatistics:
+    """The calls of one method over one transport."""
 
     __slots__ = ("codes", "seconds")
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
-        """Calls that ended, by google.rpc.Code."""
+        """The number of calls that ended, by google.rpc.Code."""
         self.seconds = Histogram(CALL_SECONDS)
 
     def add(self, code: int, seconds: float) -> None:
-        """One more call has ended."""
+        """Count a call that has ended."""
         self.codes[code] = self.codes.get(code, 0) + 1
         self.seconds.add(seconds)

@@ -1,27 +1,28 @@
-"""The server's clock: the time of day, read once, and from then on only counted forward."""
+"""The server's clock: it reads the time of day once, and from then on counts forward."""
 
 import time
 from typing import Protocol
 
 BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Counts while the machine sleeps too, where the platform has such a clock."""
+"""A clock that also counts while the machine sleeps, if the platform has one."""
 
 
 class Clock(Protocol):
-    """Whoever tells the time, in µs since the Unix epoch; never backwards."""
+    """Returns the time in µs since the Unix epoch. It never runs backwards."""
 
     def now(self) -> int: ...
 
 
-CATCH_UP = 10
-"""A clock that is ahead loses one part in so many: a heartbeat timeout is stretched by a tenth, and nobody is LOST."""
+CATCH_UP_DIVISOR = 10
+"""A clock that is ahead runs slower by 1/10. So a heartbeat timeout lasts a tenth longer, and no job becomes LOST."""
 
 
 class SteadyClock:
-    """Starts at `anchor` (µs since the epoch) and runs evenly; `ahead` µs too fast at first, which it gives back.
+    """Starts at `anchor` (µs since the epoch) and runs evenly. If it starts `ahead` µs too late in time, it runs slower
+    until that is made up.
 
-    When the machine's time of day is set forward or back, jobs neither get lost nor end nor change their order by it;
-    the server takes the new time up when it is next started.
+    When the machine's time of day is set forward or back, no job becomes LOST, ends or changes its order. The server
+    uses the new time after its next start.
     """
 
     def __init__(self, anchor: int, ahead: int = 0) -> None:
@@ -31,9 +32,9 @@ class SteadyClock:
 
     def now(self) -> int:
         passed = self.elapsed() - self._began
-        return self._anchor + passed - min(self._ahead, passed // CATCH_UP)
+        return self._anchor + passed - min(self._ahead, passed // CATCH_UP_DIVISOR)
 
     @staticmethod
     def elapsed() -> int:
-        """µs since some fixed moment, counted whatever the time of day is set to."""
+        """µs since a fixed moment. Changes of the time of day do not affect it."""
         return time.clock_gettime_ns(BOOT_CLOCK) // 1000

@@ -1,19 +1,19 @@
-"""Gives memory that is no longer used back to the system: glibc keeps what was freed, for each thread that freed it."""
+"""Returns unused memory to the system: glibc keeps freed memory for each thread that freed it."""
 
 import asyncio
 import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
-INTERVAL = 10.0
-"""Seconds between two looks."""
+TRIM_INTERVAL = 10.0
+"""Seconds between two checks."""
 
-WORTH = 32 * 1024 * 1024
-"""Bytes beyond the least that the process ever had, from which on it may keep some that are free."""
+TRIM_MIN = 32 * 1024 * 1024
+"""Memory is trimmed when the process has this many bytes more than its lowest size so far."""
 
 
 def _trim() -> Callable[[int], int] | None:
-    """glibc's malloc_trim; other C libraries keep less, and have none."""
+    """glibc's malloc_trim. Other C libraries keep less memory and have no such function."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "malloc_trim"):
         return None
@@ -21,7 +21,7 @@ def _trim() -> Callable[[int], int] | None:
 
 
 def _resident() -> int:
-    """Bytes that the process has in memory; 0 where that is not known."""
+    """The resident size of the process in bytes; 0 if it is not known."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     except (OSError, IndexError, ValueError):
@@ -29,14 +29,14 @@ def _resident() -> int:
 
 
 async def run() -> None:
-    """Give back again and again."""
+    """Return unused memory regularly, until cancelled."""
     trim = _trim()
     if trim is None:
         return
     least = _resident()
     while True:
-        await asyncio.sleep(INTERVAL)
+        await asyncio.sleep(TRIM_INTERVAL)
         least = min(least, _resident())
-        if _resident() - least > WORTH:
-            # It holds a lock of the allocator for each thread in turn: not on the event loop.
+        if _resident() - least > TRIM_MIN:
+            # Not on the event loop: it holds a lock of the allocator for each thread in turn.
             await asyncio.to_thread(trim, 0)

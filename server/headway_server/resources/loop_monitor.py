@@ -1,4 +1,4 @@
-"""Measures for how long the event loop did not run: nobody is answered in such a gap."""
+"""Measures for how long the event loop did not run: no call is answered in such a gap."""
 
 import asyncio
 import time
@@ -8,27 +8,27 @@ from headway_server.domain.limits import MICROSECONDS
 from headway_server.resources.call_statistics import LOOP_SECONDS, Histogram
 from headway_server.resources.clock import SteadyClock
 
-INTERVAL = 0.02
-"""Seconds between two measurements: a gap is measured this much too short at most."""
+MEASURE_INTERVAL = 0.02
+"""Seconds between two measurements. A gap is measured too short by at most this much."""
 
-GAP_MIN = 50_000
-"""Lags (µs) from here on are kept as gaps: shorter ones delay no report by more than heartbeats allow anyway."""
+LAG_MIN = 50_000
+"""Lags of at least this (µs) are kept as gaps. Heartbeat timeouts tolerate shorter ones."""
 
 
 class LoopMonitor:
-    """`start` in the event loop; the figures are read from any thread."""
+    """Call `start` in the event loop. Any thread may read the numbers."""
 
     def __init__(self) -> None:
         self.lag_seconds = Histogram(LOOP_SECONDS)
-        """How late the measurements were."""
+        """How late the measurements ran."""
         self.worst_lag = 0.0
-        """The longest of them (s). A stopped process or a busy machine shows here too."""
+        """The longest lag (s). A stopped process or a busy machine also causes lag."""
         self.worst_busy_lag = 0.0
-        """The longest lag (s) in which this process was computing, so that the process itself is the cause."""
+        """The longest lag (s) in which this process was computing: the process itself caused it."""
         self.worst_own_lag = 0.0
-        """The longest lag (s) in which the loop's own thread was computing."""
+        """The longest lag (s) in which the event loop's thread was computing."""
         self.gaps = RecentGaps(SteadyClock.elapsed)
-        """When the loop did not run of late."""
+        """When the loop recently did not run."""
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -37,24 +37,24 @@ class LoopMonitor:
         self._schedule()
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _schedule(self) -> None:
         self._process_time = time.process_time()
         self._thread_time = time.thread_time()
-        self._due = SteadyClock.elapsed() + int(INTERVAL * MICROSECONDS)
-        self._timer = self._loop.call_later(INTERVAL, self._measure)
+        self._due = SteadyClock.elapsed() + int(MEASURE_INTERVAL * MICROSECONDS)
+        self._timer = self._loop.call_later(MEASURE_INTERVAL, self._measure)
 
     def _measure(self) -> None:
         now = SteadyClock.elapsed()
-        if now - self._due >= GAP_MIN:
+        if now - self._due >= LAG_MIN:
             self.gaps.add(Gap(self._due, now))
         lag = max(now - self._due, 0) / MICROSECONDS
         self.lag_seconds.add(lag)
         if lag > self.worst_own_lag:
-            # What was computed before the measurement was due counts too: no more than INTERVAL.
+            # This includes up to MEASURE_INTERVAL of computing before the measurement was due.
             self.worst_lag = max(self.worst_lag, lag)
             self.worst_busy_lag = max(self.worst_busy_lag, min(lag, time.process_time() - self._process_time))
             self.worst_own_lag = max(self.worst_own_lag, min(lag, time.thread_time() - self._thread_time))

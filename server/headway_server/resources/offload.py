@@ -1,7 +1,7 @@
-"""Work that takes too long for the event loop: threads do it, one piece after the other.
+"""Runs work that takes too long for the event loop in threads, one piece after the other.
 
-One thread for requests and one for answers, so that the loop shares the interpreter's lock with few competitors, no
-read waits for what others write, and few large requests are expanded at once, however many callers send some.
+There is one thread for requests and one for replies. So the loop shares the interpreter's lock with few threads, no
+request waits for replies to others, and few large requests are expanded at a time, however many callers send some.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ class Offload:
         self._thread = ThreadPoolExecutor(1, f"headway-{name}")
 
     async def __call__(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """What the work returns or raises. It must not wait for anything."""
+        """Run the work, which must not wait for anything. Returns or raises what the work does."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*arguments, **named))
 
 
 read_off_loop = Offload("requests")
-"""Reads requests: decompresses, parses, converts them."""
+"""Decompresses, parses and converts requests."""
 
 write_off_loop = Offload("answers")
-"""Writes answers: converts, serialises, compresses them."""
+"""Converts, serialises and compresses replies."""

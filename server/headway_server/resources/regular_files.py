@@ -1,4 +1,4 @@
-"""Opens files that an operator names, if they are regular files: devices, pipes and folders are left as they are."""
+"""Opens files that an operator names, if they are regular files. It never opens devices, pipes or folders."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read(path: Path, most: int) -> bytes:
-    """All of a file that holds at most so many bytes. Raises OSError; ValueError, with what is wrong with it."""
+    """The content of a file of at most `most` bytes. Raises OSError, or ValueError that says what is wrong."""
     descriptor = _open(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
         data = file.read(most + 1)
@@ -24,9 +24,9 @@ def read_text(path: Path, most: int) -> str:
 
 
 def open_own(path: Path) -> int:
-    """A descriptor to read and write a file of this user; a new file is for this user alone. Follows no link.
+    """A descriptor to read and write a file of this user. Only this user can access a new file. Follows no link.
 
-    Raises OSError; ValueError, with what is wrong with the file.
+    Raises OSError, or ValueError that says what is wrong with the file.
     """
     descriptor = _open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     try:
@@ -38,7 +38,7 @@ def open_own(path: Path) -> int:
 
 
 def check_own(path: Path) -> None:
-    """Whether the file, if there is one, is a regular one of this user. Raises OSError and ValueError as `open_own`."""
+    """Check that the file, if it exists, is a regular file of this user. Raises as `open_own`."""
     try:
         about = path.lstat()
     except FileNotFoundError:
@@ -49,12 +49,12 @@ def check_own(path: Path) -> None:
 
 def _open(path: Path, flags: int) -> int:
     try:
-        # To open some devices is to do something with them already.
+        # Check before opening: just opening some devices has an effect.
         _check_regular(path.lstat() if flags & os.O_NOFOLLOW else path.stat())
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
-    # Without waiting, should it have become a pipe meanwhile.
+    # Do not wait if the file has become a pipe meanwhile.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         _check_regular(os.fstat(descriptor))

@@ -1,4 +1,4 @@
-"""Lets a few work at a time, and each holder in its turn, so that nobody waits for all that another one asked for."""
+"""Lets a few operations run at a time, with holders taking turns: no holder waits for all requests of another one."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -7,26 +7,26 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """So many `places` to work at. It is used by the event loop alone."""
+    """`places` operations may run at a time. Only the event loop uses it."""
 
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """Those that wait, by holder; the holder whose turn is next first. Nobody waits while a place is free."""
+        """Waiting operations, by holder. The first holder is next. Nothing waits while a place is free."""
 
     @property
     def are_taken(self) -> bool:
-        """Whether somebody waits for a place."""
+        """Whether an operation waits for a place."""
         return bool(self._waiting)
 
     def ahead(self, holder: str) -> int:
-        """How many turns there are at most before one that this holder asks for now."""
+        """The most turns that come before one that this holder requests now."""
         rounds = len(self._waiting.get(holder, ())) + 1
         return sum([min(len(queue), rounds) for queue in self._waiting.values()])
 
     @asynccontextmanager
     async def of(self, holder: str) -> AsyncGenerator[None, None]:
-        """A place to work at, once it is this holder's turn."""
+        """Wait for this holder's turn, and hold a place for the block."""
         await self._take(holder)
         try:
             yield
@@ -34,7 +34,7 @@ class Turns:
             self._pass_on()
 
     async def step(self, holder: str) -> None:
-        """The same for work that is done before the next `await`: the place is free in the event loop's next cycle."""
+        """Wait for this holder's turn, for work until the next `await`. The place is free in the loop's next cycle."""
         await self._take(holder)
         asyncio.get_running_loop().call_soon(self._pass_on)
 
@@ -62,7 +62,7 @@ class Turns:
             turn = queue.popleft()
             if queue:
                 self._waiting[holder] = queue
-            # Whoever was cancelled leaves the queue only when its task runs next.
+            # A cancelled task leaves the queue only when it runs next.
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -1,6 +1,6 @@
-"""The one way in, whatever the door: who → may → (the method) → errors to status, and every call counted.
+"""The call guard around every method, for all transports: authenticate, authorize, call, map errors, count.
 
-A door spells these in its own protocol; what is allowed, refused, told and counted is decided here.
+A transport only translates its protocol. The guard decides what is allowed and refused, and what callers are told.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from headway_server.domain.errors import (
 )
 from headway_server.domain.limits import MICROSECONDS, Limits
 from headway_server.resources.budget import Budget
-from headway_server.resources.call_statistics import CANCELLED, Tally
+from headway_server.resources.call_statistics import CANCELLED, CallStatistics
 from headway_server.resources.offload import read_off_loop
 from headway_server.rpc import to_proto, wire_fields
 
@@ -44,26 +44,26 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-PARSED_AT_ONCE = 64 * 1024
-"""Requests of more bytes than this are parsed off the event loop: the worst of them take 3 ms."""
+PARSED_INLINE_MAX = 64 * 1024
+"""Larger requests (bytes) are parsed off the event loop. Smaller ones take at most 3 ms."""
 
 FIELDS_A_VALUE = 4
-"""Fields on the wire for one value of JSON, at most: those of an entry of an object, its key and its value."""
+"""The most fields on the wire for one value of JSON: an entry of an object, with its key and value."""
 
-ON_THEIR_WAY = 0.25
-"""Seconds in which calls may still arrive from callers that have not heard of the end."""
+DRAIN_DELAY = 0.25
+"""Seconds in which calls may still arrive from callers that do not know of the shutdown yet."""
 
 
-ANSWER_BEFORE = 0.5
-ANSWER_PART = 0.2
-"""A wait ends so many seconds before the caller's deadline, or this part of what is left if that is less."""
+REPLY_MARGIN = 0.5
+REPLY_MARGIN_PART = 0.2
+"""A wait ends this many seconds before the caller's deadline, or this part of the remaining time if that is less."""
 
-DEADLINE_OVER = 0.001
-"""A deadline that is less than this (seconds) away is over: gRPC rounds what is left up."""
+DEADLINE_MIN = 0.001
+"""A deadline that is less than this many seconds away has passed: gRPC rounds the remaining time up."""
 
 
 class Scope(enum.Enum):
-    """What a caller may do. OPEN methods ask nothing of anybody."""
+    """What a caller may do. OPEN methods need no permission."""
 
     OPEN = "open"
     READ = "read"
@@ -72,22 +72,22 @@ class Scope(enum.Enum):
 
 
 class Caller(NamedTuple):
-    """Who calls, as far as that matters: what they may do, and the connection that their call came through."""
+    """The caller of a method: its scopes, its connection, and its deadline."""
 
     scopes: frozenset[Scope]
     connection: str = ""
     remaining: float | None = None
-    """Seconds that were left until the deadline when the call began."""
+    """Seconds until the deadline, when the call began."""
 
     @property
     def is_admin(self) -> bool:
         return Scope.ADMIN in self.scopes
 
     def within_deadline(self, wait: int) -> int:
-        """How long (µs) to wait, so that the answer still reaches the caller before their deadline."""
+        """How long (µs) to wait, at most `wait`, so that the reply reaches the caller before the deadline."""
         if self.remaining is None:
             return wait
-        left = self.remaining - min(ANSWER_BEFORE, self.remaining * ANSWER_PART)
+        left = self.remaining - min(REPLY_MARGIN, self.remaining * REPLY_MARGIN_PART)
         return min(wait, int(left * MICROSECONDS))
 
 
@@ -121,7 +121,7 @@ POLICY: Mapping[str, Scope] = {
     f"{_OPERATIONS}.WaitOperation": Scope.READ,
     f"{_OPERATIONS}.CancelOperation": Scope.REPORT,
     f"{_OPERATIONS}.DeleteOperation": Scope.REPORT,
-    # Content-free, for load balancers that have no token.
+    # Reveals nothing, and load balancers have no token.
     "grpc.health.v1.Health.Check": Scope.OPEN,
     "grpc.health.v1.Health.Watch": Scope.OPEN,
     "grpc.reflection.v1alpha.ServerReflection.ServerReflectionInfo": Scope.READ,
@@ -133,9 +133,9 @@ POLICY: Mapping[str, Scope] = {
     f"{_CHANNELZ}.GetSubchannel": Scope.READ,
     f"{_CHANNELZ}.GetSocket": Scope.READ,
 }
-"""What each method asks of its caller. A method without a row here cannot be served."""
+"""The scope that each method requires. A method without a row here cannot be served."""
 
-LARGE_ANSWERS = frozenset(
+LARGE_REPLIES = frozenset(
     {
         f"{_JOBS}.ListJobs",
         f"{_JOBS}.GetVariables",
@@ -145,12 +145,12 @@ LARGE_ANSWERS = frozenset(
         f"{_OPERATIONS}.ListOperations",
     }
 )
-"""Methods whose answers can be so large that callers take turns. WaitOperation is not among them:
-it takes its turn after its wait, which is long."""
+"""Methods with large replies: callers take turns. WaitOperation is not among them, because it takes its turn after its
+long wait."""
 
 
 class Credentials:
-    """Who a caller is, from what a call brings as `authorization`. Tokens are kept as hashes alone."""
+    """Authenticates callers by the `authorization` of a call. Only hashes of tokens are kept."""
 
     def __init__(self, admin_token: str) -> None:
         self._admin = self._hash(admin_token)
@@ -160,7 +160,7 @@ class Credentials:
         return hashlib.sha256(token.encode()).digest()
 
     def caller(self, given: Sequence[str | bytes]) -> Caller:
-        """The caller. Raises CredentialsInvalid for a token that is malformed, unknown or given twice."""
+        """The caller. Raises CredentialsInvalid if the token is malformed, unknown or given twice."""
         if not given:
             return ANYBODY
         value = given[0]
@@ -173,11 +173,11 @@ class Credentials:
 
 
 Answer: TypeAlias = message.Message | bytes
-"""What a method answers with; bytes are a message as it goes over the wire."""
+"""The reply of a method. Bytes are a serialized message."""
 
 
 class Refused(Exception):
-    """A call that failed: what its caller is told."""
+    """A call failed. `status` is what its caller gets."""
 
     def __init__(self, status: status_pb2.Status) -> None:
         super().__init__(status.message)
@@ -185,42 +185,42 @@ class Refused(Exception):
 
 
 class Guard:
-    """Lets calls in, and knows which are running. `wait` tells how long (seconds) a write is expected to wait now."""
+    """Authorizes calls, and counts those that run. `wait` returns how many seconds a write probably waits now."""
 
     def __init__(self, credentials: Credentials, limits: Limits, wait: Callable[[], float]) -> None:
         self._credentials = credentials
         self.limits = limits
         self.requests = Budget(limits.request_bytes, MemoryLimit)
-        """Bytes of the requests that arrive or are worked on; each connection is a holder."""
+        """Bytes of the requests that arrive or are being processed. Each connection is a holder."""
         self.expanding = asyncio.Lock()
         self._wait = wait
         self._running = 0
         self._idle = asyncio.Event()
         self._closed = False
-        self.tallies: dict[tuple[str, str], Tally] = {}
-        """By door and full name of the method."""
+        self.call_statistics: dict[tuple[str, str], CallStatistics] = {}
+        """The statistics by transport and full name of the method."""
 
     async def close(self, grace: float) -> None:
-        """Refuse new calls, and wait until those that run have ended, or `grace` seconds.
+        """Refuse new calls, and wait until the running calls have ended, at most `grace` seconds.
 
-        gRPC's own stop answers calls that come too late with CANCELLED, which nobody tries again elsewhere: so those
-        that are on their way now are refused first, with a reason to.
+        gRPC's own stop answers late calls with CANCELLED, which callers do not retry. So calls that are on their way
+        are first refused with SHUTTING_DOWN, which callers retry elsewhere.
         """
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await asyncio.sleep(ON_THEIR_WAY)
+                await asyncio.sleep(DRAIN_DELAY)
                 if self._running:
                     await self._idle.wait()
 
-    def method(self, descriptor: MethodDescriptor, door: str) -> Method:
-        """The way into a method through a door. One that POLICY does not name raises KeyError."""
-        tally = self.tallies.setdefault((door, descriptor.full_name), Tally())
-        return Method(self, descriptor, POLICY[descriptor.full_name], tally)
+    def method(self, descriptor: MethodDescriptor, transport: str) -> Method:
+        """The guard of a method for a transport. Raises KeyError if POLICY has no row for the method."""
+        statistics = self.call_statistics.setdefault((transport, descriptor.full_name), CallStatistics())
+        return Method(self, descriptor, POLICY[descriptor.full_name], statistics)
 
-    def admit(self, scope: Scope, given: Sequence[str | bytes], remaining: float | None = None) -> Caller:
-        """Who calls, from all that was given as `authorization`; `remaining` is what is left (seconds) until the
-        caller's deadline. Raises what they are refused for."""
+    def authorize(self, scope: Scope, given: Sequence[str | bytes], remaining: float | None = None) -> Caller:
+        """The caller, from all values of `authorization`. `remaining`: seconds until the caller's deadline. Raises the
+        error for a caller who is refused."""
         if self._closed and scope is not Scope.OPEN:
             raise ShuttingDown
         if remaining is not None:
@@ -233,55 +233,55 @@ class Guard:
         return caller
 
     def _check_time(self, scope: Scope, remaining: float) -> None:
-        """Refuse what cannot be done before its deadline."""
-        if remaining < DEADLINE_OVER:
+        """Refuse a call that cannot succeed before its deadline."""
+        if remaining < DEADLINE_MIN:
             raise DeadlinePassed
         if scope is Scope.REPORT and remaining < (wait := self._wait()):
             raise Overloaded(wait)
 
-    def begun(self) -> None:
-        """A call runs that the end waits for."""
+    def call_began(self) -> None:
+        """Count a running call. `close` waits for it."""
         self._running += 1
 
-    def over(self) -> None:
-        """A call that had begun has ended."""
+    def call_ended(self) -> None:
+        """Count a call as ended."""
         self._running -= 1
         if self._closed and not self._running:
             self._idle.set()
 
 
 class Method:
-    """The way into one method through one door."""
+    """The guard of one method for one transport."""
 
-    def __init__(self, guard: Guard, descriptor: MethodDescriptor, scope: Scope, tally: Tally) -> None:
+    def __init__(self, guard: Guard, descriptor: MethodDescriptor, scope: Scope, statistics: CallStatistics) -> None:
         self.guard = guard
         self.descriptor = descriptor
         self.scope = scope
-        self.tally = tally
+        self.statistics = statistics
         self._kind = message_factory.GetMessageClass(descriptor.input_type)
-        self.large = descriptor.full_name in LARGE_ANSWERS
-        """Whether its callers take turns."""
+        self.large = descriptor.full_name in LARGE_REPLIES
+        """Whether callers of the method take turns."""
 
     async def parse(self, raw: bytes) -> message.Message:
-        """The request. Large ones are parsed off the event loop, one at a time. Raises MalformedMessage,
+        """Parse a request. Large ones are parsed off the event loop, one at a time. Raises MalformedMessage and
         InvalidRequest."""
-        if len(raw) <= PARSED_AT_ONCE:
+        if len(raw) <= PARSED_INLINE_MAX:
             return self.parse_now(raw)
         return await self.expand(self.parse_now, raw)
 
     async def expand(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Work off the event loop that makes a request many times larger than it was sent.
+        """Run work off the event loop that makes a request many times larger than it was sent.
 
-        The next such work begins when the caller of this one has gone on, up to its next `await`: it has then refused
-        the request, or brought what converts it on its way. So only few requests are expanded at once.
+        The next such work begins only after the caller of this one has continued to its next `await`. By then it has
+        refused the request or begun to convert it. So only few requests are expanded at a time.
         """
         async with self.guard.expanding:
             return await read_off_loop(work, *arguments, **named)
 
     def parse_now(self, raw: bytes) -> message.Message:
-        """`parse`, for those who are off the event loop already."""
+        """`parse`, for code that already runs off the event loop."""
         limit = FIELDS_A_VALUE * self.guard.limits.values
-        # Every field takes two bytes at least.
+        # Every field takes at least two bytes.
         if len(raw) > 2 * limit:
             wire_fields.check(raw, self.descriptor.input_type, limit)
         try:
@@ -289,22 +289,23 @@ class Method:
         except message.DecodeError:
             raise MalformedMessage from None
 
-    def call(self, given: Sequence[str | bytes], remaining: float | None, connection: str) -> Passage:
-        """One call: `with method.call(…) as caller` around all that is done for it. Leaves with Refused if it fails.
+    def call(self, given: Sequence[str | bytes], remaining: float | None, connection: str) -> GuardedCall:
+        """A context manager around all work for one call: `with method.call(…) as caller`. Raises Refused if the call
+        fails.
 
-        `connection` names the connection that it came through.
+        `connection` is the name of the call's connection.
         """
-        return Passage(self, given, remaining, connection)
+        return GuardedCall(self, given, remaining, connection)
 
     def refused(self, error: JobError) -> Refused:
-        """What the caller is told of a call that did not get as far as `call`."""
-        self.tally.add(to_proto.CODES[error.reason], 0.0)
-        _let_go(error)
+        """The error for a call that failed before `call`."""
+        self.statistics.add(to_proto.CODES[error.reason], 0.0)
+        _drop_traceback(error)
         return Refused(to_proto.status(error))
 
 
-class Passage:
-    """A call on its way through the guard."""
+class GuardedCall:
+    """The context manager around one call."""
 
     __slots__ = ("_began", "_connection", "_given", "_method", "_remaining")
 
@@ -318,21 +319,21 @@ class Passage:
     def __enter__(self) -> Caller:
         method = self._method
         try:
-            caller = method.guard.admit(method.scope, self._given, self._remaining)
+            caller = method.guard.authorize(method.scope, self._given, self._remaining)
         except JobError as error:
             raise self._refused(error) from None
         if method.scope is not Scope.OPEN:
-            method.guard.begun()
+            method.guard.call_began()
         return Caller(caller.scopes, self._connection, self._remaining)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         method = self._method
         if method.scope is not Scope.OPEN:
-            method.guard.over()
+            method.guard.call_ended()
         if error is None:
             self._count(0)
         elif isinstance(error, grpc.aio.AbortError):
-            # One of gRPC's own services has told its caller already.
+            # One of gRPC's own services has already sent the status.
             pass
         elif isinstance(error, Exception):
             raise self._refused(error) from None
@@ -343,19 +344,19 @@ class Passage:
         if isinstance(error, JobError):
             status = to_proto.status(error)
         else:
-            # A fault of our own: the caller gets an id and nothing of our insides, the log gets the rest.
+            # A bug of the server: the caller gets an error id without internals. The log gets the rest.
             number = secrets.token_hex(8)
             log.error("fault %s in %s", number, self._method.descriptor.full_name, exc_info=error)
             status = to_proto.fault(number)
         self._count(status.code)
-        _let_go(error)
+        _drop_traceback(error)
         return Refused(status)
 
     def _count(self, code: int) -> None:
-        self._method.tally.add(code, time.perf_counter() - self._began)
+        self._method.statistics.add(code, time.perf_counter() - self._began)
 
 
-def _let_go(error: Exception) -> None:
-    """Forget where it was raised. Its traceback holds what all those functions had in hand, megabytes of a request too.
-    If one of them has the error in a variable, that is a cycle, which only the collector frees."""
+def _drop_traceback(error: Exception) -> None:
+    """Drop the traceback. It refers to the variables of all its functions, which may be megabytes of a request. If one
+    of these variables is the error itself, only the garbage collector frees the cycle."""
     error.__traceback__ = error.__context__ = None

@@ -1,9 +1,9 @@
-"""The intake: takes calls from gRPC as they come, and hands them on by turns of their connections.
+"""The call queue: accepts calls from gRPC as they arrive, and serves connections in turn.
 
-grpc.aio by itself asks gRPC for the next call once in a cycle of the event loop: then all calls wait in one queue,
-behind whoever sends the most, and to ask for each alone is a third of what a call costs. The intake asks for many calls
-at once, so that they wait here, in a queue for each connection, where it is known for how long. What waits too long,
-or is too much, is refused before anything is made for it.
+grpc.aio requests one call from gRPC in each cycle of the event loop. Then all calls wait in one queue behind the
+busiest caller, and requesting each call takes a third of its cost. This queue requests many calls at once. They wait
+here, in a queue for each connection, and the server knows for how long. Calls that wait too long, or are too many, are
+refused before any work is done for them.
 """
 
 import asyncio
@@ -21,52 +21,51 @@ import grpc.aio
 from headway_server.domain.errors import Overloaded
 from headway_server.rpc import to_proto
 
-ASKED_FOR = 256
-"""Calls that gRPC is asked for at once. From 64 on, none costs less; more keep up with bursts while cycles are long."""
+REQUESTED_CALLS = 256
+"""Calls that are requested from gRPC at once. 64 are enough to reduce the cost. More handle bursts in long cycles."""
 
-HANDED_ON = 16
-"""Calls that are handed on in one cycle of the event loop: a cycle takes some 2 ms then, and each call several."""
+CALLS_A_CYCLE = 16
+"""Calls that are started in one cycle of the event loop: a cycle takes about 2 ms, and each call several cycles."""
 
-HELD_BACK = 0.002
-"""Seconds between two calls that are handed on while commits are long: what is read waits for little, and what is
-written would make the next commit longer still. Here it can be refused before anything was done for it."""
+SLOW_COMMIT_DELAY = 0.002
+"""Seconds between two calls that are started while commits are long. Reads wait briefly, and writes would make the next
+commit even longer. Here calls can be refused before any work is done for them."""
 
 WAITING_MAX = 1300
-"""Calls that wait here before a connection may have its share of them alone. More than one connection may have open."""
+"""Waiting calls from which on a connection is limited to its share. Greater than CONNECTION_CALLS."""
 
-WAIT_MAX = 0.5
-"""Seconds that a call may wait here before it is refused: most callers would not wait much longer."""
+CALL_WAIT_MAX = 0.5
+"""Seconds that a call may wait before it is refused: most callers would not wait much longer."""
 
-LATE = 0.1
-"""Seconds that the oldest call of a connection may wait before its newest is served first. Most of the others' callers
-would have given up by the time that they had their turn: then none would be answered in time."""
+NEWEST_FIRST_AFTER = 0.1
+"""If the oldest call of a connection has waited for this many seconds, its newest call is served first. Otherwise most
+callers would have given up before their turn, and no call would be answered in time."""
 
-REFUSALS = 1500
-"""Refusals a second while all connections have calls waiting. One costs some 70 µs, so all of them take a tenth of the
-time. Further calls are left to gRPC, which closes them for less, without a reason, whoever sent them."""
+REFUSALS_A_SECOND = 1500
+"""Refusals a second while all connections have calls waiting. A refusal costs about 70 µs, so they take a tenth of the
+time. gRPC closes further calls of any connection: that costs less, but gives no reason."""
 
-QUIET = 10.0
-"""Seconds after a call of a connection that had none waiting while many of others did. So long as many are refused as
-there are too many: if they were left to gRPC, it would close the quiet connection's calls too, and then nothing more
-would be seen of it."""
+QUIET_PERIOD = 10.0
+"""For this many seconds after a call of a quiet connection, refusals are not limited: gRPC would close the quiet
+connection's calls too. A connection is quiet if it has no waiting calls while others have many."""
 
-NOISY = 16
-"""Calls of a connection that wait at a time from which on it is not quiet, for as many seconds again."""
+NOISY_CALLS = 16
+"""A connection with this many waiting calls does not count as quiet for QUIET_PERIOD."""
 
-NOISY_KEPT = 10_000
-"""Connections of which that is remembered."""
+NOISY_CONNECTIONS_MAX = 10_000
+"""The most connections for which that is remembered."""
 
-STATUSES = 16
-"""Refusals that are prepared, each with a delay of its own."""
+PREPARED_STATUSES = 16
+"""Prepared refusals, each with a different retry delay."""
 
-PREPARED_FOR = 0.5
-"""Seconds until they are prepared anew."""
+PREPARED_AGE_MAX = 0.5
+"""Seconds after which they are prepared again."""
 
 _cygrpc = importlib.import_module("grpc._cython.cygrpc")
 
 
 _State: TypeAlias = object
-"""A call, as gRPC knows it."""
+"""gRPC's state of a call."""
 
 
 class _Waiting(NamedTuple):
@@ -78,9 +77,9 @@ class _Waiting(NamedTuple):
 _Trailer = tuple[tuple[str, bytes]]
 
 
-class Intake:
-    """A gRPC server with these options and handlers. Calls are held back while the server is busy with those before
-    them, and the more so while commits are behind."""
+class CallQueue:
+    """A gRPC server with these options and handlers. Calls wait while the server is busy with earlier ones, and longer
+    while commits are behind."""
 
     def __init__(
         self,
@@ -90,59 +89,59 @@ class Intake:
         is_behind: Callable[[], bool],
     ) -> None:
         self.refused = 0
-        """Calls that were refused here."""
+        """The number of calls that were refused."""
         self._is_busy = is_busy
         self._is_behind = is_behind
         self._loop = asyncio.get_running_loop()
         kind = type("AioServer", (_cygrpc.AioServer,), {"_request_call": lambda _: self._next()})
         self._server = kind(self._loop, None, [*handlers], (), tuple(options), None)
         self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
-        """Calls that wait, by connection, the oldest first; the connection whose turn is next first."""
+        """Waiting calls by connection, oldest first. The first connection is next."""
         self._waiting = 0
         self._handed_on = 0
-        """In this cycle of the event loop."""
+        """Calls that were started in this cycle of the event loop."""
         self._arrived = asyncio.Event()
         self._takers: list[asyncio.Task[None]] = []
         self._parked: deque[asyncio.Future[None]] = deque()
-        """Takers that wait until there is room for another call, or it may be refused."""
+        """Takers that wait until there is room for another call, or until it may be refused."""
         self._allowance = 0.0
         self._allowed_at = self._quiet_until = time.monotonic()
         self._noisy_until: dict[str, float] = {}
-        """Until when connections do not count as quiet."""
+        """Until when each connection does not count as quiet."""
         self._failure: Exception | None = None
         self._refusals: set[asyncio.Task[None]] = set()
         self._prepared: list[tuple[str, _Trailer]] = []
         self._prepared_at = 0.0
 
     def bind(self, address: str) -> int:
-        """Listen there; the port. Raises RuntimeError, or returns 0, if that is not possible."""
+        """Listen on an address. Returns the port. Raises RuntimeError or returns 0 if that fails."""
         port: int = self._server.add_insecure_port(address.encode())
         return port
 
     async def start(self) -> None:
-        """Take calls."""
+        """Begin to accept calls."""
         await self._server.start()
 
     async def stop(self, grace: float | None) -> None:
-        """Refuse new calls, and end those that are open after so many seconds."""
+        """Refuse new calls, and end open calls after `grace` seconds."""
         await self._server.shutdown(grace)
 
     @property
     def wait(self) -> float:
-        """Seconds that the oldest call waits."""
+        """For how many seconds the oldest call has waited."""
         came = min([queue[0].came for queue in self._queues.values()], default=None)
         return 0.0 if came is None else time.monotonic() - came
 
     async def _next(self) -> _State:
-        """The next call to serve. grpc.aio asks for one after the other."""
+        """The next call to serve. grpc.aio requests one after the other."""
         if not self._takers:
-            self._takers = [self._loop.create_task(self._take()) for _ in range(ASKED_FOR)]
+            self._takers = [self._loop.create_task(self._take()) for _ in range(REQUESTED_CALLS)]
         while True:
             if self._handed_on and self._is_behind():
-                await asyncio.sleep(HELD_BACK)
+                await asyncio.sleep(SLOW_COMMIT_DELAY)
                 self._handed_on = 0
-            elif self._handed_on >= HANDED_ON or self._is_busy():
-                # Others have their turn.
+            elif self._handed_on >= CALLS_A_CYCLE or self._is_busy():
+                # Let other tasks run.
                 await asyncio.sleep(0)
                 self._handed_on = 0
             while not self._queues:
@@ -157,7 +156,7 @@ class Intake:
                 return state
 
     async def _take(self) -> None:
-        """Take one call after the other from gRPC."""
+        """Accept one call after the other from gRPC."""
         request = _cygrpc.AioServer._request_call
         while True:
             try:
@@ -171,7 +170,7 @@ class Intake:
                 self._unpark()
                 return
             self._put(state)
-            # gRPC ends a call that nothing refers to any more.
+            # gRPC ends a call when nothing refers to it.
             del state
             while self._is_full and not self._may_refuse:
                 room = self._loop.create_future()
@@ -192,20 +191,20 @@ class Intake:
         if queue is None:
             queue = self._queues[connection] = deque()
             if self._waiting >= WAITING_MAX // 2 and self._noisy_until.get(connection, 0.0) < now:
-                self._quiet_until = now + QUIET
+                self._quiet_until = now + QUIET_PERIOD
         elif self._is_full and len(queue) * len(self._queues) >= WAITING_MAX and self._may_refuse:
-            self._refuse(context, WAIT_MAX)
+            self._refuse(context, CALL_WAIT_MAX)
             return
         queue.append(_Waiting(now, state, context))
-        if len(queue) >= NOISY:
-            if len(self._noisy_until) >= NOISY_KEPT:
+        if len(queue) >= NOISY_CALLS:
+            if len(self._noisy_until) >= NOISY_CONNECTIONS_MAX:
                 self._noisy_until.clear()
-            self._noisy_until[connection] = now + QUIET
+            self._noisy_until[connection] = now + QUIET_PERIOD
         self._waiting += 1
         self._arrived.set()
 
     def _pop(self) -> _State | None:
-        """The call of the connection whose turn it is; None if none of its calls is to be served."""
+        """The next call of the connection whose turn it is. None if no call of it is to be served."""
         connection, queue = self._queues.popitem(last=False)
         now = time.monotonic()
         call: _Waiting | None = None
@@ -213,11 +212,11 @@ class Intake:
             call = queue.popleft()
             self._waiting -= 1
             waited = now - call.came
-            if waited <= LATE:
+            if waited <= NEWEST_FIRST_AFTER:
                 break
             if call.context.time_remaining() == 0:
                 call = None
-            elif waited > WAIT_MAX and self._may_refuse:
+            elif waited > CALL_WAIT_MAX and self._may_refuse:
                 self._refuse(call.context, waited)
                 self._handed_on += 1
                 call = None
@@ -239,7 +238,7 @@ class Intake:
     @property
     def _may_refuse(self) -> bool:
         now = time.monotonic()
-        self._allowance = min(self._allowance + (now - self._allowed_at) * REFUSALS, REFUSALS)
+        self._allowance = min(self._allowance + (now - self._allowed_at) * REFUSALS_A_SECOND, REFUSALS_A_SECOND)
         self._allowed_at = now
         return self._allowance >= 1 or now < self._quiet_until
 
@@ -253,8 +252,8 @@ class Intake:
 
     def _refusal(self, wait: float) -> tuple[str, _Trailer]:
         now = time.monotonic()
-        if now - self._prepared_at > PREPARED_FOR:
-            statuses = [to_proto.status(Overloaded(wait)) for _ in range(STATUSES)]
+        if now - self._prepared_at > PREPARED_AGE_MAX:
+            statuses = [to_proto.status(Overloaded(wait)) for _ in range(PREPARED_STATUSES)]
             self._prepared = [
                 (status.message, (("grpc-status-details-bin", status.SerializeToString()),)) for status in statuses
             ]
@@ -267,5 +266,5 @@ async def _abort(context: "grpc.aio.ServicerContext[bytes, bytes]", message: str
         try:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message, trailer)
         except grpc.aio.AbortError as error:
-            # gRPC keeps it, and the traceback would keep the call until the collector comes.
+            # gRPC keeps the error. Its traceback would keep the call until the garbage collector runs.
             error.with_traceback(None)

@@ -1,7 +1,6 @@
-"""grpc.channelz.v1: what gRPC counts of its own servers and connections, looked up for one caller at a time.
+"""grpc.channelz.v1: gRPC's statistics of its servers and connections, for one caller at a time.
 
-gRPC looks through all connections for an answer, and holds the interpreter's lock meanwhile: for 1500 connections it
-takes 30 ms.
+For a reply, gRPC scans all connections while it holds the interpreter's lock: 1500 connections take 30 ms.
 """
 
 import asyncio
@@ -20,19 +19,19 @@ from headway_server.resources.turns import Turns
 from headway_server.rpc.open_calls import Context
 
 CALLS_WAITING = 64
-"""Calls that wait or are answered, in all."""
+"""The most calls that wait or run, in all."""
 
 PAUSE = 9
-"""After a look-up none begins for so many times as long as it took: look-ups take a tenth of the time at most."""
+"""After a look-up, none begins for this many times its duration: look-ups take at most a tenth of the time."""
 
 PAUSE_MAX = 1.0
-"""Seconds of the longest pause."""
+"""The longest pause, in seconds."""
 
 NOT_FOUND = "There is no server, channel, subchannel or socket with this id."
 
 
 class _Outcome:
-    """Takes the place of the context, of which gRPC's servicer uses this alone."""
+    """Replaces the context. gRPC's servicer uses only these methods."""
 
     def __init__(self) -> None:
         self.code = grpc.StatusCode.OK
@@ -49,13 +48,13 @@ _LookUp = Callable[[message.Message, _Outcome], message.Message | None]
 
 
 class Channelz:
-    """The servicer. It has the methods of `service`."""
+    """The servicer, with the methods of `service`."""
 
     def __init__(self, service: ServiceDescriptor) -> None:
         self._turns = Turns(1)
         self._waiting = Budget(CALLS_WAITING, Overloaded)
         self._next = 0.0
-        """When the next look-up may begin, by the monotonic clock."""
+        """When the next look-up may begin (monotonic clock)."""
         for method in service.methods:
             setattr(self, method.name, partial(self._answer, getattr(ChannelzServicer, method.name)))
 
@@ -70,7 +69,7 @@ class Channelz:
                 try:
                     answer = await asyncio.shield(work)
                 finally:
-                    # A caller may leave, but the thread goes on: the next look-up waits for its end.
+                    # If the caller cancels, the thread still runs: the next look-up waits for its end.
                     await asyncio.wait((work,))
                     now = time.monotonic()
                     self._next = now + min(PAUSE * (now - began), PAUSE_MAX)

@@ -1,4 +1,4 @@
-"""Requests that are converted off the event loop, by turns of their connections; refused if they would wait long."""
+"""Converts requests off the event loop. Connections take turns. Requests that would wait long are refused."""
 
 import time
 from collections.abc import Callable
@@ -8,43 +8,43 @@ from headway_server.domain.errors import Overloaded
 from headway_server.resources.offload import read_off_loop
 from headway_server.resources.turns import Turns
 
-HANDED_OVER = 4
-"""Requests that wait for the thread which converts them: enough that it never waits for the event loop."""
+CONVERSIONS_QUEUED = 4
+"""Requests that are queued for the converting thread: enough that it never waits for the event loop."""
 
-WAIT_MAX = 0.5
-"""Seconds that a request may have to wait for its turn; most callers would not wait for more."""
+CONVERSION_WAIT_MAX = 0.5
+"""Seconds that a request may wait for its turn: most callers would not wait longer."""
 
-MEMORY = 0.05
-"""The weight of the latest conversion in the average time of one."""
+CONVERSION_SMOOTHING = 0.05
+"""The share of the latest conversion in the average time of a conversion."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
 class Conversions:
-    """All of a server."""
+    """The conversions of a server."""
 
     def __init__(self) -> None:
-        self._turns = Turns(HANDED_OVER)
+        self._turns = Turns(CONVERSIONS_QUEUED)
         self._seconds = 0.0
-        """What a conversion takes, on average over the latest."""
+        """The average time of the latest conversions, in seconds."""
 
     async def __call__(self, connection: str, convert: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """What `convert` returns or raises. Raises Overloaded if that would take long because of the others."""
+        """Run `convert` when it is the connection's turn. Raises Overloaded if the wait would be long."""
         wait = self._turns.ahead(connection) * self._seconds
-        if wait > WAIT_MAX:
+        if wait > CONVERSION_WAIT_MAX:
             raise Overloaded(wait)
-        return await self.patiently(connection, convert, *arguments, **named)
+        return await self.without_limit(connection, convert, *arguments, **named)
 
-    async def patiently(self, connection: str, convert: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """The same for who can be made to wait, and does not come with more meanwhile: a stream."""
+    async def without_limit(self, connection: str, convert: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """The same without a limit of the wait, for streams: they can wait, and send nothing else meanwhile."""
 
         def timed() -> T:
             began = time.perf_counter()
             try:
                 return convert(*arguments, **named)
             finally:
-                self._seconds += (time.perf_counter() - began - self._seconds) * MEMORY
+                self._seconds += (time.perf_counter() - began - self._seconds) * CONVERSION_SMOOTHING
 
         async with self._turns.of(connection):
             return await read_off_loop(timed)

@@ -1,4 +1,4 @@
-"""Proto to domain: what callers ask for, checked; replies.py is the way back."""
+"""Conversion of requests from protobuf to the domain, with checks. to_proto.py converts replies."""
 
 import hashlib
 import json
@@ -13,28 +13,28 @@ from headway_server.domain.commands import Cancel, Create, Fail, Finish, SetVari
 from headway_server.domain.job import Error, Status
 from headway_server.domain.report import RecordError, Report
 from headway_server.rpc.json_values import to_text
-from headway_server.rpc.to_proto import PAGE_BYTES, STATUSES
+from headway_server.rpc.to_proto import PROTO_STATUSES, REPLY_BYTES_MAX
 from headway_server.rpc.validation import Checks
 from headway_server.storage.listing import Filter
 
-LARGE = 8 * 1024
-"""Requests of more bytes than this are converted off the event loop: the worst of them take 5 ms."""
+CONVERTED_INLINE_MAX = 8 * 1024
+"""Larger requests (bytes) are converted off the event loop. Smaller ones take at most 5 ms."""
 
 WIRE_OVER_JSON = 6
-"""A number takes up to so many times more bytes on the wire than as JSON."""
+"""A number takes up to this many times more bytes on the wire than as JSON."""
 
-PAGE_SIZE = 50
+DEFAULT_PAGE_SIZE = 50
 """Jobs on a page unless the caller says otherwise."""
 
 MASK_PATHS = 32
-"""Paths that an update mask may name, repeated ones too."""
+"""The most paths in an update mask, including repeated ones."""
 
 ERROR_DETAILS = 64
-"""Details that the error of a job may have."""
+"""The most details of a job's error."""
 
 UPDATABLE = ("name", "invoker", "size", "unit", "labels")
 
-FROM_PROTO: dict[int, Status] = {number: status for status, number in STATUSES.items()}
+DOMAIN_STATUSES: dict[int, Status] = {number: status for status, number in PROTO_STATUSES.items()}
 
 DETAIL_TYPES: dict[str, type[message.Message]] = {
     f"type.googleapis.com/{kind.DESCRIPTOR.full_name}": kind
@@ -51,7 +51,7 @@ DETAIL_TYPES: dict[str, type[message.Message]] = {
         error_details_pb2.LocalizedMessage,
     )
 }
-"""What the details of a job's error may hold: anything else could not be shown as JSON."""
+"""The types for details of a job's error: others could not be shown as JSON."""
 
 MUST_BE_DETAIL = "must be a message of google/rpc/error_details.proto"
 
@@ -63,7 +63,7 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
         checks.job_id(request.job_id)
     if request.continues:
         checks.job_id(request.continues, "continues")
-    action = Create(
+    command = Create(
         digest="",
         pending=request.pending,
         name=checks.text("name", request.name, limits.name_length),
@@ -78,21 +78,21 @@ def create(request: pb.CreateJobRequest, checks: Checks) -> Create:
         key=checks.text("key", request.key, limits.key_length),
         key_if_free=request.key_if_free,
     )
-    # The key is looked at by itself: a job may have been made without it.
+    # The key is compared separately: the job may have been created without it.
     parameters: list[object] = [
-        action.pending,
-        action.name,
-        action.invoker,
-        action.size,
-        action.unit,
-        sorted(action.labels.items()),
-        action.heartbeat_timeout,
-        action.stall_timeout,
-        action.retention,
-        # Left out where there is none, so that a call can be repeated that was first made before there was this.
-        *([action.continues] if action.continues else ()),
+        command.pending,
+        command.name,
+        command.invoker,
+        command.size,
+        command.unit,
+        sorted(command.labels.items()),
+        command.heartbeat_timeout,
+        command.stall_timeout,
+        command.retention,
+        # Omit it if empty, so that digests of calls from before this field existed still match.
+        *([command.continues] if command.continues else ()),
     ]
-    return replace(action, digest=_digest(json.dumps(parameters)))
+    return replace(command, digest=_digest(json.dumps(parameters)))
 
 
 def start(request: pb.StartJobRequest, _: Checks) -> Start:
@@ -132,7 +132,7 @@ def report(request: pb.ReportProgressRequest, checks: Checks) -> Report:
         checks.not_negative("attempt", attempt)
         checks.not_negative("sequence", sequence)
         checks.not_negative("progress", progress or 0)
-    # Fields in the order of Report: this runs for every report of a stream, and their names would cost a third more.
+    # Positional for speed: this runs for every report of a stream, and keywords would cost a third more.
     return Report(
         part,
         attempt,
@@ -185,8 +185,8 @@ def finish(request: pb.FinishJobRequest, checks: Checks) -> Finish:
     if not request.HasField("results"):
         return Finish(None, _digest("absent"), attempt)
     on_wire = request.results.ByteSize()
-    if on_wire > PAGE_BYTES:
-        checks.fault("results", f"must take at most {PAGE_BYTES} bytes as protobuf, not {on_wire}")
+    if on_wire > REPLY_BYTES_MAX:
+        checks.fault("results", f"must take at most {REPLY_BYTES_MAX} bytes as protobuf, not {on_wire}")
         return Finish(None, "", attempt)
     text = to_text(request.results, "results", checks.faults)
     size = len(text.encode())
@@ -226,7 +226,7 @@ def _is_known(detail: any_pb2.Any) -> bool:
     try:
         parsed = kind.FromString(detail.value)
         if isinstance(parsed, error_details_pb2.RetryInfo):
-            # A span that no JSON can show would spoil every list that the job is in. All other fields are texts and
+            # A duration that JSON cannot show would break every list with this job. All other fields are texts and
             # integers.
             parsed.retry_delay.ToJsonString()
     except (message.DecodeError, ValueError):
@@ -235,7 +235,7 @@ def _is_known(detail: any_pb2.Any) -> bool:
 
 
 def cancel(request: pb.CancelJobRequest, checks: Checks, grace_period: int) -> Cancel:
-    """CancelJob; `grace_period` (µs) is the server's, for requests without one."""
+    """CancelJob. `grace_period` (µs): the server's default."""
     if request.HasField("grace_period"):
         grace_period = checks.span("grace_period", request.grace_period)
     return Cancel(checks.text("reason", request.reason, checks.limits.message_length), grace_period)
@@ -247,7 +247,7 @@ def set_variables(request: pb.SetVariablesRequest, checks: Checks) -> SetVariabl
 
 
 def names(request: pb.GetVariablesRequest, checks: Checks) -> tuple[str, ...]:
-    """The names that GetVariables asks for."""
+    """The names that GetVariables requests."""
     return _names("names", request.names, checks)
 
 
@@ -266,8 +266,8 @@ def list_filter(request: pb.ListJobsRequest, checks: Checks, session_hash: str |
     statuses = set()
     checks.count("statuses", len(request.statuses), 2 * len(Status))
     for index, number in enumerate(request.statuses[: 2 * len(Status)]):
-        if number in FROM_PROTO:
-            statuses.add(FROM_PROTO[number])
+        if number in DOMAIN_STATUSES:
+            statuses.add(DOMAIN_STATUSES[number])
         else:
             checks.fault(f"statuses[{index}]", "must be a JobStatus other than JOB_STATUS_UNSPECIFIED")
     wanted = Filter(
@@ -278,7 +278,7 @@ def list_filter(request: pb.ListJobsRequest, checks: Checks, session_hash: str |
         labels=checks.labels(request.labels),
         stalled=request.stalled if request.HasField("stalled") else None,
     )
-    size = checks.not_negative("page_size", request.page_size) or PAGE_SIZE
+    size = checks.not_negative("page_size", request.page_size) or DEFAULT_PAGE_SIZE
     return wanted, min(size, limits.page_size)
 
 

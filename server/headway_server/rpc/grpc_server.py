@@ -1,4 +1,4 @@
-"""The gRPC door: handlers for a gRPC server that lead through the guard."""
+"""The gRPC transport: handlers for a gRPC server, which call methods through the guard."""
 
 import asyncio
 import math
@@ -17,13 +17,13 @@ from headway_server.resources.budget import Share
 from headway_server.rpc.call_guard import Answer, Caller, Guard, Method, Refused
 from headway_server.rpc.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls
 
-DOOR = "grpc"
+GRPC_TRANSPORT = "grpc"
 
-COUNTED_FROM = 4 * 1024
-"""Smaller messages are not counted among the bytes that the server holds: most calls bring one, and end soon."""
+COUNTED_MIN = 4 * 1024
+"""Smaller messages (bytes) do not count towards the memory of requests: most calls have one, and end soon."""
 
 Served = TypeVar("Served", bytes, None)
-"""What a handler returns: the answer, or None behind a stream."""
+"""What a handler returns: the reply, or None for a stream."""
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _Request = message.Message | AsyncIterator[message.Message]
@@ -36,8 +36,8 @@ def handlers(
 ) -> grpc.GenericRpcHandler:
     """Handlers for all methods of a service.
 
-    The servicer's methods take the request (or the iterator of requests) and the Caller; those of gRPC's own services
-    take the context in its place. A method that the guard's POLICY does not name raises KeyError.
+    The servicer's methods take the request (or the iterator of requests) and the Caller. Methods of gRPC's own services
+    take the context instead of the Caller. Raises KeyError if the guard's POLICY has no row for a method.
     """
     made = {}
     for method in service.methods:
@@ -48,7 +48,7 @@ def handlers(
 
 
 def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Unary, wants_context: bool) -> _Handler:
-    method = guard.method(descriptor, DOOR)
+    method = guard.method(descriptor, GRPC_TRANSPORT)
     if method.large:
         run = _in_turn(calls, run)
 
@@ -57,7 +57,7 @@ def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _U
         with method.call(_given(context), context.time_remaining(), call.connection) as caller:
             with _share(guard, call.connection, call.size):
                 request = [await method.parse(call.message())]
-            # Handed over: what waits long does not hold what it began with.
+            # Pass the request on without keeping it: a call that waits long must not hold its request.
             answer = _serialized(await run(request.pop(), context if wants_context else caller))
             call.answer(len(answer))
             return answer
@@ -68,7 +68,7 @@ def _unary(guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _U
 def _streaming(
     guard: Guard, calls: OpenCalls, descriptor: MethodDescriptor, run: _Streaming, wants_context: bool
 ) -> _Handler:
-    method = guard.method(descriptor, DOOR)
+    method = guard.method(descriptor, GRPC_TRANSPORT)
 
     async def serve(call: Call, raws: AsyncIterator[bytes], context: Context) -> None:
         if descriptor.client_streaming:
@@ -84,7 +84,7 @@ def _streaming(
                 with _share(guard, call.connection, call.size):
                     request = await method.parse(call.message())
             answers = run(request, context if wants_context else caller)
-            # The call lives long, and what it began with can be large.
+            # The call may last long, and its request can be large.
             del request
             async with aclosing(answers):
                 async for answer in answers:
@@ -99,7 +99,7 @@ def _handler(
     serve: Callable[[Call, AsyncIterator[bytes], Context], Awaitable[Served]],
     wants_context: bool,
 ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[Served]]:
-    """Serves each call, and tells its caller why if that fails."""
+    """Serve each call, and send a status if it fails."""
 
     async def handle(raws: AsyncIterator[bytes], context: Context) -> Served:
         call = None
@@ -111,8 +111,8 @@ def _handler(
             if status is None:
                 raise
         aborts = [await _abort(context, call, status)]
-        # gRPC keeps the exception that aborts a call, and with it this frame. If the frame held the call, only the
-        # collector could free both, and it comes late.
+        # gRPC keeps the exception that aborts a call, and with it this frame. If the frame referred to the call, only
+        # the garbage collector could free both, which takes long.
         del raws, context, call, status
         raise aborts.pop()
 
@@ -122,7 +122,7 @@ def _handler(
 def _in_turn(calls: OpenCalls, run: _Unary) -> _Unary:
     async def run_in_turn(request: _Request, caller: "Caller | Context") -> Answer:
         assert isinstance(caller, Caller)
-        async with calls.large_answers.turn(caller.connection):
+        async with calls.large_replies.turn(caller.connection):
             return await run(request, caller)
 
     return run_in_turn
@@ -137,8 +137,8 @@ def _serialized(answer: Answer) -> bytes:
 
 
 def _share(guard: Guard, connection: str, size: int) -> AbstractContextManager[object]:
-    """What a message takes of the bytes that the server holds of requests; small ones are not counted."""
-    return nullcontext() if size <= COUNTED_FROM else Share(guard.requests, connection, size)
+    """The share of a message in the memory of requests. Small messages do not count."""
+    return nullcontext() if size <= COUNTED_MIN else Share(guard.requests, connection, size)
 
 
 async def _parsed(raws: AsyncIterator[bytes], method: Method, connection: str) -> AsyncIterator[message.Message]:
@@ -146,14 +146,14 @@ async def _parsed(raws: AsyncIterator[bytes], method: Method, connection: str) -
         with _share(method.guard, connection, len(raw)):
             request = [await method.parse(raw)]
             del raw
-            # Handed over: while the next one is awaited, this one is not kept here.
+            # Yield the request without keeping it while waiting for the next one.
             yield request.pop()
 
 
 def _told(
     method: Method, call: Call | None, error: JobError | Refused | asyncio.CancelledError
 ) -> status_pb2.Status | None:
-    """What the caller of a call that failed is told; None if it was the caller who cancelled it."""
+    """The status for a call that failed. None if its caller cancelled it."""
     if isinstance(error, Refused):
         return error.status
     if isinstance(error, JobError):
@@ -165,9 +165,9 @@ def _told(
 
 
 async def _abort(context: Context, call: Call | None, status: status_pb2.Status) -> grpc.aio.AbortError:
-    """End the call with this status; the exception that has to be raised then."""
+    """End the call with this status. Returns the exception that the caller of this function must raise."""
     if call is not None:
-        # An answer that was refused, and what the call began with, are not kept until it has ended.
+        # Drop the request: it must not be kept until the call has ended.
         call.message()
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
@@ -176,6 +176,6 @@ async def _abort(context: Context, call: Call | None, status: status_pb2.Status)
     except grpc.aio.AbortError as error:
         return error.with_traceback(None)
     except grpc.aio.BaseError:
-        # The caller has gone, of which gRPC has yet to tell: no fault, and nothing for the log.
+        # The caller has disconnected, but gRPC has not reported it yet: no error, and nothing to log.
         raise asyncio.CancelledError from None
     raise AssertionError("abort has raised")

@@ -1,6 +1,6 @@
-"""grpc.health.v1: whether this server does well to get calls. Nobody who watches it holds up a change.
+"""grpc.health.v1: whether this server should get calls. A slow watcher does not delay a change.
 
-gRPC's own servicer waits for each reader while it holds the lock that a change needs, and keeps what it was asked for.
+gRPC's own servicer waits for each watcher while it holds the lock that a change needs, and keeps the requests.
 """
 
 import asyncio
@@ -12,23 +12,23 @@ from grpc_health.v1 import health_pb2
 from headway_server.rpc.open_calls import Context
 
 HTTP_PORT = "headway-http-port"
-"""The trailing metadata of Check: the port of the page, and of JSON over HTTP."""
+"""The trailing metadata of Check with the HTTP port, for the page and JSON."""
 
 _Response = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """The servicer. `services` are known by name; each has the health of the whole server."""
+    """The servicer. `services`: the known names. Each has the health of the whole server."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services = frozenset(services)
         self._serving = False
         self._changed = asyncio.Event()
         self.http_port = 0
-        """Told with each answer, so that a client of this port finds the page; 0: there is none."""
+        """The HTTP port, which each reply contains, so that clients find the page. 0: there is none."""
 
     def set(self, serving: bool) -> None:
-        """Tell everybody who watches, if it is news."""
+        """Set the health. Notifies all watchers if it changed."""
         if serving != self._serving:
             self._serving = serving
             self._changed.set()
@@ -44,7 +44,7 @@ class Health:
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
         known = request.service in self._services
-        # A name can be long, and a watch lives long.
+        # A name can be long, and a watch lasts long.
         del request
         if not known:
             yield _Response(status=_Response.SERVICE_UNKNOWN)

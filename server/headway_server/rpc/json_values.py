@@ -1,4 +1,4 @@
-"""google.protobuf.Value as JSON text, and back, serialised: variables and results are stored as the text."""
+"""Conversion between google.protobuf.Value and JSON text: variables and results are stored as JSON text."""
 
 import json
 import math
@@ -12,23 +12,23 @@ from headway_server.domain.errors import FAULTS_SHOWN, FIELD_SHOWN, Fault
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 EXACT_INTEGERS = 2**53
-"""Doubles hold integers up to here exactly."""
+"""Doubles represent integers up to this exactly."""
 
 
 _DOUBLE = struct.Struct("<d")
 _SIZES = [bytes([size]) for size in range(128)]
 
 Path = tuple["Path | None", str | int]
-"""Where a value stands: the path of what holds it, and its own name or index. Written out for a fault alone: that is
-slow."""
+"""The path of a value: the path of its container, and its own name or index. It is formatted only for faults, because
+that is slow."""
 
 
 class _TooManyFaults(Exception):
-    """More than an answer names: the rest is not looked at."""
+    """There are more faults than a reply names: the rest is not checked."""
 
 
 def to_text(value: struct_pb2.Value, field: str, faults: list[Fault]) -> str:
-    """The value as JSON text; what JSON or a database cannot hold is added to `faults`, until they are many."""
+    """The value as JSON text. Adds a fault for each part that JSON or a database cannot represent, up to a limit."""
     try:
         plain = _to_plain(value, (None, field), faults)
     except _TooManyFaults:
@@ -63,7 +63,7 @@ def _number(number: float, path: Path, faults: list[Fault]) -> int | float:
     if not math.isfinite(number):
         _add(faults, path, "must be a finite number; JSON has no NaN or infinity")
         return 0
-    # -0.0 is no integer that an int could tell from 0.
+    # -0.0 stays a float: as an int it would be 0.
     if number.is_integer() and abs(number) < EXACT_INTEGERS and (number or math.copysign(1, number) > 0):
         return int(number)
     return number
@@ -91,20 +91,20 @@ def _add(faults: list[Fault], path: Path, description: str) -> None:
 
 
 def value_on_wire(text: str) -> bytes:
-    """The google.protobuf.Value of JSON text, serialised."""
+    """The serialized google.protobuf.Value of JSON text."""
     return wire(json.loads(text))
 
 
 def struct_on_wire(texts: Mapping[str, str]) -> bytes:
-    """The google.protobuf.Struct of JSON texts by name, serialised."""
+    """The serialized google.protobuf.Struct of JSON texts by name."""
     return b"".join(entry(name, json.loads(text)) for name, text in texts.items())
 
 
 def wire(plain: Json) -> bytes:
-    """A plain value as a serialised google.protobuf.Value.
+    """A plain value as a serialized google.protobuf.Value.
 
-    Made by hand: protobuf's Python objects, and json_format with the paths that it writes, take ten times as long, and
-    for some values quadratic time. Raises RecursionError for what is nested too deep.
+    Encoded by hand: protobuf's Python objects and json_format take ten times as long, and quadratic time for some
+    values. Raises RecursionError if the value is nested too deep.
     """
     match plain:
         case str():
@@ -122,17 +122,17 @@ def wire(plain: Json) -> bytes:
 
 
 def entry(name: str, plain: Json) -> bytes:
-    """A plain value by its name as an entry of a serialised google.protobuf.Struct."""
+    """A name and a plain value as an entry of a serialized google.protobuf.Struct."""
     return delimited(b"\x0a", delimited(b"\x0a", name.encode()) + delimited(b"\x12", wire(plain)))
 
 
 def tag(number: int) -> bytes:
-    """What stands on the wire before a field with this number that has its length before it."""
+    """The tag of a length-delimited field with this number, as on the wire."""
     return _varint(number << 3 | 2)
 
 
 def delimited(tag: bytes, content: bytes) -> bytes:
-    """A field that has its length before it, with this tag, on the wire."""
+    """A length-delimited field with this tag, as on the wire."""
     size = len(content)
     return (tag + _SIZES[size] if size < 128 else tag + _varint(size)) + content
 

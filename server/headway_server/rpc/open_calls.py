@@ -1,7 +1,7 @@
-"""The open gRPC calls: counted for each connection, and ended when their caller neither sends nor reads.
+"""The open gRPC calls: counts them for each connection, and ends them when their caller neither sends nor reads.
 
-A call is open from the arrival of its headers until gRPC has sent all of its answer. Every method is registered as one
-whose requests are a stream: gRPC would otherwise read the message itself, and nobody would see a call without one.
+A call is open from the arrival of its headers until gRPC has sent its whole reply. Every method is registered with a
+stream of requests: otherwise gRPC would read the message itself, and the server would not see calls without a message.
 """
 
 from __future__ import annotations
@@ -17,58 +17,58 @@ import grpc.aio
 
 from headway_server.domain.errors import JobError, MalformedMessage, MemoryLimit, RequestTooSlow, StreamExpired
 from headway_server.resources.budget import Budget
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.resources.turns import Turns
 
 MESSAGE_TIMEOUT = 30.0
-"""Seconds from the headers of a call to the end of its first message, as for a request over HTTP."""
+"""Seconds from the headers of a call to the end of its first message. The same as for a request over HTTP."""
 
-SLOW_MESSAGE = 2.0
-"""Seconds after which a first message that is not there counts as slow. gRPC may hold most of it (up to 4 MiB)."""
+SLOW_MESSAGE_AFTER = 2.0
+"""Seconds after which a missing first message counts as slow. gRPC may already hold most of it (up to 4 MiB)."""
 
-SLOW_MESSAGES = 64
-"""Slow first messages, in all. Those of a connection that has more than its share of them are refused."""
+SLOW_MESSAGES_MAX = 64
+"""The most slow first messages, in all. Calls of a connection with more than its share of them are refused."""
 
 WRITE_TIMEOUT = 60.0
-"""Seconds in which a caller must take a message that is sent to them."""
+"""Seconds in which a caller must receive a message."""
 
-LAST_WRITE_TIMEOUT = 0.5
-"""The same while the server stops: it does not wait long for those who do not read."""
+SHUTDOWN_WRITE_TIMEOUT = 0.5
+"""The same during the shutdown: the server does not wait long for callers that do not read."""
 
 AUXILIARY_LIFE = 3600.0
-"""Seconds that a stream of gRPC's own services (health, reflection) lives, as a stream of reports does."""
+"""The maximum duration of a stream of gRPC's own services (health, reflection), in seconds. The same as for reports."""
 
 AUXILIARY_CALLS = 1000
-"""Open calls of gRPC's own services, in all. A client needs one or two of them."""
+"""The most open calls of gRPC's own services, in all. A client needs one or two of them."""
 
-SMALL = 1024
-"""Answers of at most so many bytes are not worth counting: they are less than what an open call takes anyway."""
+UNCOUNTED_REPLY_BYTES = 1024
+"""Replies of at most this many bytes are not counted: an open call takes more memory anyway."""
 
-MESSAGES = 16
-"""First messages that are worked on in one cycle of the event loop, connections by turns: each takes up to some ms, and
-gRPC brings hundreds at once."""
+MESSAGES_A_CYCLE = 16
+"""First messages that are processed in one cycle of the event loop, with connections taking turns. Each may take some
+ms, and gRPC delivers hundreds at once."""
 
-ARRIVING = 64
-"""First messages that are awaited before further calls have to wait."""
+ARRIVING_MAX = 64
+"""While this many first messages are expected soon, further calls wait."""
 
-SOON = 0.1
-"""Seconds, or up to twice as many, after which a message that has not come is not awaited in that sense any more."""
+ARRIVAL_TIME = 0.1
+"""A first message is expected soon for this many seconds, or up to twice as many."""
 
-WRITES = 32
-"""Messages of streams that are sent in one cycle of the event loop, connections by turns. It takes some 3 ms then, and
-other calls take several cycles, however many watches have something to send."""
+WRITES_A_CYCLE = 32
+"""Messages of streams that are sent in one cycle of the event loop, with connections taking turns. A cycle then takes
+about 3 ms, and other calls take several cycles, however many watches have messages to send."""
 
-SWEEP_INTERVAL = 1.0
-"""Seconds between two looks for calls that are late. A timer for each call would cost more than the calls' count."""
+LATE_CALLS_INTERVAL = 1.0
+"""Seconds between two checks for late calls. A timer for each call would cost more."""
 
 OUTER_TASK = "rpc_task"
-"""What grpc.aio names the task that it makes for each call; the handler's task is made within it."""
+"""The name of the task that grpc.aio makes for each call. The handler's task is made within it."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
 class Call:
-    """One open call. `connection` names the connection that it came through."""
+    """One open call. `connection` is the name of its connection."""
 
     __slots__ = (
         "_calls",
@@ -90,17 +90,17 @@ class Call:
     ) -> None:
         self.connection = connection
         self.budget = budget
-        """Where it counts."""
+        """The budget in which the call counts."""
         self.task = task
-        """Its handler runs in this."""
+        """The task of the handler."""
         self.due = calls.now + MESSAGE_TIMEOUT
-        """When it is late, if nothing happens before."""
+        """When the call is late, unless something happens before."""
         self.late: type[JobError] = RequestTooSlow
-        """What its caller is told then."""
+        """The error for the caller if the call is late."""
         self.ended = False
-        """Whether it was cancelled because it was late."""
+        """Whether the call was cancelled because it was late."""
         self.writing = False
-        """Whether its caller has yet to take something."""
+        """Whether the caller has not received everything yet."""
         self._calls = calls
         self._context = context
         self._life_end = math.inf
@@ -123,34 +123,34 @@ class Call:
 
     @property
     def arriving(self) -> bool:
-        """Whether its first message is not there yet."""
+        """Whether the first message has not arrived yet."""
         return self.late is RequestTooSlow and not self.writing and self.due < math.inf
 
     @property
     def size(self) -> int:
-        """Bytes of its first message, as long as nobody has taken that."""
+        """Bytes of the first message, until `message` takes it."""
         return len(self._message)
 
     def message(self) -> bytes:
-        """The first message, once: a call that lives long does not hold what it began with."""
+        """Take the first message: a long call must not hold it."""
         raw, self._message = self._message, b""
         return raw
 
     def lives(self, seconds: float) -> None:
-        """End it with StreamExpired after this time."""
+        """End the call with StreamExpired after this time."""
         self.due = self._life_end = self._calls.now + seconds
         self.late = StreamExpired
 
     def answer(self, size: int) -> None:
-        """The answer, of so many bytes, is handed to gRPC now. Raises MemoryLimit."""
-        if size > SMALL:
+        """Count a reply of this many bytes, which is passed to gRPC now. Raises MemoryLimit."""
+        if size > UNCOUNTED_REPLY_BYTES:
             self._calls.unsent.take(self.connection, size)
             self._unsent_bytes = size
         self.writing = True
         self.due = self._calls.now + WRITE_TIMEOUT
 
     async def write(self, raw: bytes) -> None:
-        """Send a message of a stream; returns when the caller has room for it. Raises MemoryLimit."""
+        """Send a message of a stream. Returns when the caller has room for it. Raises MemoryLimit."""
         await self._calls.writes.step(self.connection)
         self.answer(len(raw))
         await self._context.write(raw)
@@ -158,48 +158,48 @@ class Call:
         self.sent()
 
     def sent(self) -> None:
-        """gRPC holds nothing of the answers any more."""
+        """gRPC has sent all replies of the call."""
         self.writing = False
         if self._unsent_bytes:
             self._calls.unsent.give_back(self.connection, self._unsent_bytes)
             self._unsent_bytes = 0
 
     def end(self) -> None:
-        """Cancel the handler, which tells the caller why."""
+        """Cancel the handler, which sends the error to the caller."""
         self.due = math.inf
         self.ended = True
         self.task.cancel()
 
 
 class _Arrivals:
-    """How many first messages are awaited that can be expected soon. A timer for each would cost more."""
+    """Counts the first messages that are expected soon. A timer for each would cost more."""
 
     def __init__(self) -> None:
         self._span = 0
         self._now = 0
-        """Those awaited since this span of time began."""
+        """Messages that are expected since the present span of time."""
         self._before = 0
-        """The same of the span before."""
+        """The same for the span before."""
 
     def __len__(self) -> int:
         self._turn()
         return self._now + self._before
 
     def begin(self) -> int:
-        """One is awaited from now on; what `end` is to be given."""
+        """Expect a message from now on. Returns the argument for `end`."""
         self._turn()
         self._now += 1
         return self._span
 
     def end(self, begun: int) -> None:
-        """It has come, or will not come."""
+        """The message has arrived, or will not arrive."""
         if begun == self._span:
             self._now -= 1
         elif begun == self._span - 1:
             self._before -= 1
 
     def _turn(self) -> None:
-        span = int(time.monotonic() / SOON)
+        span = int(time.monotonic() / ARRIVAL_TIME)
         if span != self._span:
             self._before = self._now if span == self._span + 1 else 0
             self._now = 0
@@ -207,29 +207,29 @@ class _Arrivals:
 
 
 class OpenCalls:
-    """All of them. `total` may be open; `unsent` is shared by all that is sent and not yet taken."""
+    """All open calls, at most `total`. `unsent`: the budget for replies that callers have not received yet."""
 
     def __init__(self, total: int, unsent: Budget) -> None:
         self.unsent = unsent
-        self.large_answers = LargeAnswers(unsent)
+        self.large_replies = LargeReplies(unsent)
         self.arrivals = _Arrivals()
-        self.messages = Turns(MESSAGES)
-        self.writes = Turns(WRITES)
+        self.messages = Turns(MESSAGES_A_CYCLE)
+        self.writes = Turns(WRITES_A_CYCLE)
         self.now = 0.0
-        """Seconds, as of the last sweep: exact enough, and cheaper than to ask the clock twice a call."""
+        """The time of the last sweep (s): exact enough, and cheaper than reading the clock twice for each call."""
         self._calls = Budget(total, MemoryLimit)
         self._auxiliary = Budget(AUXILIARY_CALLS, MemoryLimit)
         self._open: dict[asyncio.Task[object], Call] = {}
 
     def begin(self, context: Context, *, auxiliary: bool = False) -> Call:
-        """A call whose headers have arrived. Raises MemoryLimit if its connection has its share of calls open."""
+        """Register a call whose headers have arrived. Raises MemoryLimit if its connection has too many open calls."""
         connection = context.peer()
         budget = self._auxiliary if auxiliary else self._calls
         budget.take(connection, 1)
         task = asyncio.current_task()
         assert task is not None
         call = self._open[task] = Call(self, context, connection, budget, task)
-        # The context's own callbacks would make a circle of references, and keep the call until the next collection.
+        # The context's callbacks would make a reference cycle, and keep the call until the next garbage collection.
         task.add_done_callback(self._over)
         return call
 
@@ -243,19 +243,19 @@ class OpenCalls:
 
     @property
     def are_busy(self) -> bool:
-        """Whether further calls have to wait, so that it is known of them for how long."""
-        return self.messages.are_taken or len(self.arrivals) >= ARRIVING
+        """Whether further calls must wait in the call queue, which measures their wait."""
+        return self.messages.are_taken or len(self.arrivals) >= ARRIVING_MAX
 
     async def run(self) -> None:
-        """End the calls that are late, for ever."""
+        """End late calls, until cancelled."""
         loop = asyncio.get_running_loop()
         self.now = loop.time()
         while True:
-            await asyncio.sleep(SWEEP_INTERVAL)
+            await asyncio.sleep(LATE_CALLS_INTERVAL)
             await self.sweep(loop.time())
 
     async def sweep(self, now: float) -> None:
-        """End the calls that are late; `now` is the loop's time."""
+        """End late calls. `now` is the loop's time."""
         self.now = now
         stuck: list[Call] = []
         slow: list[Call] = []
@@ -265,10 +265,10 @@ class OpenCalls:
                     stuck.append(call)
                 else:
                     call.end()
-            elif call.arriving and call.due <= now + MESSAGE_TIMEOUT - SLOW_MESSAGE:
+            elif call.arriving and call.due <= now + MESSAGE_TIMEOUT - SLOW_MESSAGE_AFTER:
                 slow.append(call)
-        # The oldest of them go first: they had the most time.
-        messages = Budget(SLOW_MESSAGES, MemoryLimit)
+        # End the oldest ones: they had the most time.
+        messages = Budget(SLOW_MESSAGES_MAX, MemoryLimit)
         for call in reversed(slow):
             if messages.allows(call.connection, 1):
                 messages.take(call.connection, 1)
@@ -278,19 +278,19 @@ class OpenCalls:
         await _reset(stuck)
 
     async def close(self) -> None:
-        """Give those who have yet to take something a short time, then end their calls."""
+        """Give callers a short time to receive their replies, then end their calls."""
         writing = [call for call in self._open.values() if call.writing]
         if writing:
-            await asyncio.sleep(LAST_WRITE_TIMEOUT)
+            await asyncio.sleep(SHUTDOWN_WRITE_TIMEOUT)
             await _reset([call for call in writing if call.writing])
 
 
 async def _reset(calls: Collection[Call]) -> None:
-    """End calls whose answer cannot be sent, and free what gRPC holds of it. Their callers see CANCELLED.
+    """End calls whose reply cannot be sent, and free gRPC's memory for it. Their callers get CANCELLED.
 
-    A status would wait behind the answer, and grpc.aio has no way to cancel a call. But gRPC cancels a call that
-    nothing refers to any more. Two tasks do: that of the handler, and an outer one that waits for the call's end.
-    (grpc.aio itself refers to the call that came last until another comes; that one is ended then.)
+    A status would wait behind the reply, and grpc.aio cannot cancel a call. But gRPC cancels a call when nothing refers
+    to it. Two tasks refer to it: the handler's task, and an outer task that waits for the call's end. (grpc.aio itself
+    refers to the latest call until the next one arrives. That call ends then.)
     """
     if not calls:
         return
@@ -306,7 +306,7 @@ async def _reset(calls: Collection[Call]) -> None:
 def _outer_tasks(
     loop: asyncio.AbstractEventLoop, handlers: Collection[asyncio.Task[object]]
 ) -> dict[asyncio.Task[object], asyncio.Task[object]]:
-    """The outer task of each handler's. It has the handler's among its variables."""
+    """The outer task of each handler's task: the one that has it among its variables."""
     found: dict[asyncio.Task[object], asyncio.Task[object]] = {}
     for outer in asyncio.all_tasks(loop):
         if outer.get_name() == OUTER_TASK:

@@ -1,7 +1,7 @@
-"""google.longrunning.Operations over the same jobs, for clients that know nothing of Headway but this.
+"""google.longrunning.Operations for the same jobs, for clients that know only this service.
 
-An operation's name is `sessions/{session_id}/operations/{job_id}`, its metadata the Job, its response the results as a
-google.protobuf.Value (null if the job was given none).
+The name of an operation is `sessions/{session_id}/operations/{job_id}`. Its metadata is the Job, and its response the
+results as a google.protobuf.Value (null if there are none).
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from headway_server.domain.commands import Cancel, Clear
 from headway_server.domain.errors import JobEnded
 from headway_server.domain.job import ENDED, Job, Status
 from headway_server.domain.limits import INT64_MAX, Limits
-from headway_server.resources.large_replies import LargeAnswers
+from headway_server.resources.large_replies import LargeReplies
 from headway_server.rpc import encoded_replies, from_proto, to_proto
 from headway_server.rpc.call_guard import Caller
 from headway_server.rpc.sessions import Sessions
@@ -22,15 +22,15 @@ from headway_server.rpc.validation import Checks
 from headway_server.service.job_service import Jobs, Name
 from headway_server.storage.listing import Filter
 
-NAME = "must be sessions/{session_id}/operations/{job_id}"
+MUST_BE_NAME = "must be sessions/{session_id}/operations/{job_id}"
 
 VALUE_TYPE = "type.googleapis.com/google.protobuf.Value"
 
 FILTER_LENGTH = 64
-"""Characters of the longest filter that is looked at."""
+"""The longest accepted filter, in characters."""
 
 FILTERS = {"": None, "done=true": True, "done=false": False}
-"""What `filter` may be, without its blanks."""
+"""The accepted values of `filter`, without blanks."""
 
 
 class OperationsServicer:
@@ -43,10 +43,10 @@ class OperationsServicer:
         limits: Limits,
         cancel_grace: int,
         longest_poll: int,
-        large_answers: LargeAnswers,
+        large_replies: LargeReplies,
     ) -> None:
         self._longest_poll = longest_poll
-        self._large_answers = large_answers
+        self._large_replies = large_replies
         self._jobs = jobs
         self._sessions = sessions
         self._limits = limits
@@ -57,7 +57,7 @@ class OperationsServicer:
 
     async def ListOperations(self, request: pb.ListOperationsRequest, caller: Caller) -> pb.ListOperationsResponse:
         checks = Checks(self._limits)
-        # Literally: a session id may have slashes, and end with anything.
+        # Take the rest literally: a session id may contain slashes and anything else.
         parent = request.name
         session_id = parent.removeprefix("sessions/")
         if session_id == parent:
@@ -65,10 +65,10 @@ class OperationsServicer:
         session = self._sessions(session_id, caller, checks, "name")
         done = None
         if len(request.filter) > FILTER_LENGTH or (condition := "".join(request.filter.split())) not in FILTERS:
-            checks.fault("filter", "can be done=true or done=false alone")
+            checks.fault("filter", "must be done=true or done=false")
         else:
             done = FILTERS[condition]
-        size = checks.not_negative("page_size", request.page_size) or from_proto.PAGE_SIZE
+        size = checks.not_negative("page_size", request.page_size) or from_proto.DEFAULT_PAGE_SIZE
         checks.done()
         statuses = frozenset(status for status in Status if done is None or (status in ENDED) == done)
         wanted = Filter(session, statuses if done is not None else frozenset())
@@ -80,7 +80,7 @@ class OperationsServicer:
             if not room.takes(operation.ByteSize()):
                 break
             response.operations.append(operation)
-            # Others have their turn.
+            # Let other tasks run.
             await asyncio.sleep(0)
         response.next_page_token = page.next_token(len(response.operations))
         return response
@@ -95,15 +95,15 @@ class OperationsServicer:
         wait = caller.within_deadline(wait)
         text = request.name
         del request
-        # No revision is newer than that: the end alone is waited for.
+        # No revision is higher than this, so the call waits for the end of the job.
         job = await self._jobs.get(name, INT64_MAX, wait, caller.connection)
-        # Many may wait for the same end, and each would make its answer at once.
-        async with self._large_answers.turn(caller.connection):
+        # Many calls may wait for the same end, and would make their replies at the same time.
+        async with self._large_replies.turn(caller.connection):
             return await self._operation(text, job)
 
     async def CancelOperation(self, request: pb.CancelOperationRequest, caller: Caller) -> empty_pb2.Empty:
         name = self._name(request.name, caller)
-        # To cancel is a wish, and what has ended needs none.
+        # Cancelling an ended operation has no effect and is no error.
         with suppress(JobEnded):
             await self._jobs.apply(name, Cancel("", self._cancel_grace), request.ByteSize())
         return empty_pb2.Empty()
@@ -114,11 +114,11 @@ class OperationsServicer:
 
     def _name(self, text: str, caller: Caller) -> Name:
         checks = Checks(self._limits)
-        # A session id may have slashes of its own.
+        # A session id may contain slashes.
         parent, separator, job_id = text.rpartition("/operations/")
         session_id = parent.removeprefix("sessions/")
         if not separator or session_id == parent:
-            checks.fault("name", NAME)
+            checks.fault("name", MUST_BE_NAME)
             checks.done()
         checks.job_id(job_id, "name")
         name = self._sessions(session_id, caller, checks, "name"), job_id

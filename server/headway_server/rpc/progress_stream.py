@@ -1,4 +1,4 @@
-"""One StreamProgress call: requests go to the writer as they come, acknowledgements follow the commits, many in one."""
+"""One StreamProgress call: it passes requests to the commit writer at once, and acknowledges many commits together."""
 
 import asyncio
 from collections import deque
@@ -20,32 +20,32 @@ from headway_server.rpc import from_proto, to_proto
 from headway_server.rpc.validation import JOB_ID_LENGTH, Checks
 from headway_server.service.command_costs import parts
 from headway_server.service.commit import Outcome, Step
-from headway_server.service.commit_writer import Lane
+from headway_server.service.commit_writer import StreamOrder
 from headway_server.service.job_service import EVERYWHERE, Jobs, Name
 
-WINDOW = 64
-"""Requests of one stream that may wait for their commit; further ones wait with the sender."""
+STREAM_MAX_IN_FLIGHT = 64
+"""Requests of one stream that may wait for their commit. The sender must wait with further ones."""
 
 FAILURES_MAX = 500
-"""Failures that one response names, or those of a single request: more would not fit into a gRPC message."""
+"""The most failures in one response, unless a single request has more: a gRPC message must hold them."""
 
-REFUSALS_AT_ONCE = 8
-"""Refused reports of a request, or failures of a response, that the event loop handles: one takes up to 30 µs."""
+REFUSALS_INLINE_MAX = 8
+"""Refused reports of a request, or failures of a response, that the event loop handles. Each takes up to 30 µs."""
 
-SMALL = 256
-"""Reports of fewer bytes than this on average are converted quickly, if none has variables or record errors."""
+SMALL_REPORT_BYTES = 256
+"""Reports with a smaller average size (bytes) are converted quickly, if they have no variables and record errors."""
 
 NAME_BYTES = 200
-"""Bytes that a job's id and the hash of its session take in what is kept of its name."""
+"""Bytes that a job's id and the hash of its session take in the cache of names."""
 
-KNOWN_BYTES = 16 * 1024 * 1024
-"""Bytes of the names of jobs that are kept."""
+NAMES_BYTES = 16 * 1024 * 1024
+"""Bytes of cached names of jobs."""
 
 IDLE_TIMEOUT = 600.0
-"""Seconds after which a stream that sends nothing ends. Its caller opens another once there is something to send."""
+"""Seconds after which an idle stream ends. Its caller opens another when it has something to send."""
 
 Names = Cache[tuple[str, str], Name]
-"""What session and job ids of reports mean, for all streams: most reports are of jobs that were reported before."""
+"""Names of jobs by session id and job id, for all streams: most reports are about jobs with earlier reports."""
 
 Namer = Callable[[pb.ReportProgressRequest, Checks], Name]
 
@@ -54,44 +54,44 @@ Converter = Callable[[Callable[[], None]], Awaitable[None]]
 _Named = tuple[Name, Report]
 
 _Failure = tuple[int, int, JobError]
-"""The place of a request in its stream, the place of a report in the request, and why the report was refused."""
+"""The index of a request in its stream, the index of a report in the request, and the error of the report."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request on its way: its reports' outcomes to come, and the reports that were refused at once."""
+    """A request that waits for its commit: the outcomes of its reports, and the reports that were refused at once."""
 
     outcomes: "asyncio.Future[list[Outcome]]"
     refused: dict[int, JobError]
 
 
 class ProgressStream:
-    """`namer` tells which job a report is about, in the eyes of this stream's caller; `known` what any caller may.
-    `convert` runs conversions off the event loop."""
+    """`namer` returns the job of a report, for the caller of this stream. `known` is the cache of names for all
+    callers. `convert` runs conversions off the event loop."""
 
     def __init__(self, jobs: Jobs, limits: Limits, namer: Namer, known: Names, convert: Converter) -> None:
         self._jobs = jobs
         self._limits = limits
         self._namer = namer
         self._convert = convert
-        self._room = asyncio.Semaphore(WINDOW)
+        self._room = asyncio.Semaphore(STREAM_MAX_IN_FLIGHT)
         self._waiting: deque[_Waiting | Exception | None] = deque()
         self._arrived = asyncio.Event()
-        self._lane = Lane()
+        self._order = StreamOrder()
         self._parts: asyncio.Future[list[Outcome]] | None = None
-        """The outcomes of a request that goes through several commits; until they are known, none follows it."""
+        """The outcomes of a request that needs several commits. The next request waits until they are known."""
         self._known = known
         self._acked = 0
         self._heard = 0.0
 
     def close(self, error: JobError) -> None:
-        """End the stream with this error, behind the answers to all that was received."""
+        """End the stream with this error, after the replies to all received requests."""
         self._put(error)
 
     async def run(self, incoming: AsyncIterator[pb.StreamProgressRequest], life: float) -> AsyncGenerator[bytes, None]:
-        """The responses, serialised.
+        """The serialized responses.
 
-        Ends when the requests do, or with StreamExpired after `life` seconds, or when none come.
+        Ends after the last request, or with StreamExpired after `life` seconds or IDLE_TIMEOUT without a request.
         """
         receiver = asyncio.create_task(self._receive(incoming))
         loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class ProgressStream:
             expiry.cancel()
             self._idle.cancel()
             receiver.cancel()
-            self._lane.close(StreamExpired())
+            self._order.close(StreamExpired())
             for item in self._waiting:
                 if isinstance(item, _Waiting):
                     item.outcomes.cancel()
@@ -129,23 +129,23 @@ class ProgressStream:
         loop = asyncio.get_running_loop()
         try:
             arriving = aiter(incoming)
-            # Room first: no request is parsed before it has some.
+            # Wait for room first: no request is parsed before there is room for it.
             while await self._room.acquire():
-                # A sender that is not read waits; one that is refused sends all of it again.
+                # Make the sender wait instead of refusing its request: it would send everything again.
                 await self._jobs.room()
                 request = await anext(arriving, None)
                 if request is None:
                     break
                 self._heard = loop.time()
                 self._put(await self._accept(request))
-                # While the next one is awaited, this one is not kept.
+                # Do not keep this request while waiting for the next one.
                 del request
                 if self._parts is not None:
                     await asyncio.wait([self._parts])
                     self._parts = None
             self._put(None)
         except JobError as error:
-            # Without its traceback, which holds what was received.
+            # Drop the traceback: it refers to the request.
             self._put(error.with_traceback(None))
         except Exception as error:
             self._put(error)
@@ -164,8 +164,10 @@ class ProgressStream:
         reports = iter(request.reports)
         named: list[_Named] = []
         refused: dict[int, JobError] = {}
-        if size <= from_proto.LARGE or (size < SMALL * len(request.reports) and _are_plain(request)):
-            self._read(reports, named, refused, REFUSALS_AT_ONCE)
+        if size <= from_proto.CONVERTED_INLINE_MAX or (
+            size < SMALL_REPORT_BYTES * len(request.reports) and _are_plain(request)
+        ):
+            self._read(reports, named, refused, REFUSALS_INLINE_MAX)
         if len(named) + len(refused) < len(request.reports):
             await self._convert(partial(self._read, reports, named, refused))
         if _are_located(named):
@@ -173,18 +175,18 @@ class ProgressStream:
         return _Waiting(self._apply(await self._locate(named, refused), size), refused)
 
     def _apply(self, steps: Sequence[Step], size: int) -> "asyncio.Future[list[Outcome]]":
-        parted = parts(steps)
-        if len(parted) == 1:
-            return self._jobs.report(steps, size, self._lane)
-        self._parts = asyncio.create_task(self._apply_parts(parted, size))
+        split = parts(steps)
+        if len(split) == 1:
+            return self._jobs.report(steps, size, self._order)
+        self._parts = asyncio.create_task(self._apply_parts(split, size))
         return self._parts
 
-    async def _apply_parts(self, parted: Sequence[Sequence[Step]], size: int) -> list[Outcome]:
-        """One after the other, so that what others ask for meanwhile comes in between."""
+    async def _apply_parts(self, split: Sequence[Sequence[Step]], size: int) -> list[Outcome]:
+        """Apply the parts one after the other, so that calls of others can run in between."""
         outcomes: list[Outcome] = []
-        for part in parted:
+        for part in split:
             await self._jobs.room()
-            outcomes += await self._jobs.report(part, size // len(parted), self._lane)
+            outcomes += await self._jobs.report(part, size // len(split), self._order)
         return outcomes
 
     def _read(
@@ -194,16 +196,16 @@ class ProgressStream:
         refused: dict[int, JobError],
         refusals: int | None = None,
     ) -> None:
-        """Add the reports to `named`, and those that are refused to `refused`, by their place in the request.
+        """Add the reports to `named`, and refused ones to `refused`, by their index in the request.
 
-        Stops after so many refusals; a second call goes on from there.
+        Stops after `refusals` refused reports. A second call continues there.
         """
         known, checks, session_length = self._known, Checks(self._limits), self._limits.session_id_bytes
         for message in reports:
-            words = (message.session_id, message.job_id)
-            # Before it is looked up, which hashes all of it.
-            short = len(words[0]) <= session_length and len(words[1]) == JOB_ID_LENGTH
-            name = kept = known.get(words) if short else None
+            ids = (message.session_id, message.job_id)
+            # Check the length first: a look-up hashes the whole text.
+            short = len(ids[0]) <= session_length and len(ids[1]) == JOB_ID_LENGTH
+            name = kept = known.get(ids) if short else None
             try:
                 if name is None:
                     name = self._namer(message, checks)
@@ -211,31 +213,32 @@ class ProgressStream:
                 if checks.faults:
                     checks.done()
             except JobError as error:
-                # Without its traceback, which holds the request.
+                # Drop the traceback: it refers to the request.
                 refused[len(named) + len(refused)] = error.with_traceback(None)
                 checks = Checks(self._limits)
                 if len(refused) == refusals:
                     return
             else:
                 named.append((name, report))
-                # What a session "-" means depends on the caller.
+                # Do not cache session "-": its meaning depends on the caller.
                 if kept is None and name[0] is not EVERYWHERE:
-                    known.put(words, name, len(words[0].encode()) + NAME_BYTES)
+                    known.put(ids, name, len(ids[0].encode()) + NAME_BYTES)
 
     async def _locate(self, named: Sequence[_Named], refused: dict[int, JobError]) -> list[Step]:
-        """The steps; what cannot be located is refused."""
+        """Locate the jobs. Returns the steps, and adds reports of jobs that cannot be located to `refused`."""
         steps: list[Step] = []
         places = [place for place in range(len(named) + len(refused)) if place not in refused]
         for place, (name, report) in zip(places, named, strict=True):
             try:
-                # One after the other, so that no request overtakes another while its jobs are looked up.
+                # One after the other, so that no request overtakes another during look-ups.
                 steps.append((await self._jobs.locate(name), report))
             except JobError as error:
                 refused[place] = error.with_traceback(None)
         return steps
 
     async def _next(self, batch: list[_Waiting]) -> Exception | bool:
-        """Wait until the next request is committed, and take along those committed with it; what ends the stream."""
+        """Wait until the next request is committed, and add it and all others that are committed to `batch`. Returns
+        the error that ends the stream, or True at its regular end."""
         failures = 0
         while (self._waiting or not batch) and failures < FAILURES_MAX:
             if not self._waiting:
@@ -252,7 +255,7 @@ class ProgressStream:
             try:
                 outcomes = await item.outcomes
             except JobError as error:
-                # Not acknowledged: the worker sends it again.
+                # The request is not acknowledged, so the worker sends it again.
                 return error
             self._room.release()
             batch.append(item)
@@ -262,7 +265,7 @@ class ProgressStream:
     async def _response(self, batch: Sequence[_Waiting]) -> bytes:
         response = pb.StreamProgressResponse()
         failed: list[_Failure] = []
-        # All reports of one job that met in one commit have the same object.
+        # Consecutive reports of one job in one commit share the same object.
         reported: dict[int, Job] = {}
         for waiting in batch:
             outcomes = _merged(waiting.outcomes.result(), waiting.refused)
@@ -277,15 +280,15 @@ class ProgressStream:
             if job.cancellation is not None:
                 response.cancellations.add(job_id=job.id, cancellation=to_proto.cancellation(job.cancellation))
         if jobs:
-            response.next_report_after.CopyFrom(to_proto.span(min(map(self._jobs.pace, jobs))))
-        if len(failed) > REFUSALS_AT_ONCE:
-            return await write_off_loop(_serialised, response, failed)
-        return _serialised(response, failed)
+            response.next_report_after.CopyFrom(to_proto.span(min(map(self._jobs.report_interval, jobs))))
+        if len(failed) > REFUSALS_INLINE_MAX:
+            return await write_off_loop(_serialized, response, failed)
+        return _serialized(response, failed)
 
 
-def _serialised(response: pb.StreamProgressResponse, failed: Sequence[_Failure]) -> bytes:
-    """The response, with these failures in it."""
-    # Most refusals of a stream are equal, and a status takes long to make.
+def _serialized(response: pb.StreamProgressResponse, failed: Sequence[_Failure]) -> bytes:
+    """The serialized response with these failures."""
+    # Most refusals of a stream are equal, and making a status takes long.
     statuses: dict[tuple[str, str, tuple[Fault, ...]], status_pb2.Status] = {}
     for request, report, error in failed:
         told = (error.reason, error.message, error.faults if isinstance(error, InvalidRequest) else ())
@@ -297,7 +300,7 @@ def _serialised(response: pb.StreamProgressResponse, failed: Sequence[_Failure])
 
 
 def _are_plain(request: pb.StreamProgressRequest) -> bool:
-    """Whether no report has a part that takes long to convert."""
+    """Whether no report has fields that take long to convert."""
     return not any(report.record_errors or report.HasField("variables") for report in request.reports)
 
 
@@ -306,12 +309,12 @@ def _are_located(named: Sequence[_Named]) -> TypeGuard[Sequence[tuple[Key, Repor
 
 
 def _failed(outcomes: list[Outcome]) -> int:
-    """How many are refusals. Counted in C: hardly any are, and every report of a stream passes here."""
+    """The number of errors. Counted in C for speed: every report of a stream passes here, and errors are rare."""
     return len(outcomes) - [*map(type, outcomes)].count(Job)
 
 
 def _merged(outcomes: list[Outcome], refused: Mapping[int, JobError]) -> list[Outcome]:
-    """What became of each report of a request, in their order."""
+    """The outcomes of all reports of a request, in their order."""
     if not refused:
         return outcomes
     applied = iter(outcomes)

@@ -1,4 +1,4 @@
-"""One method an RPC: convert in, call, convert out."""
+"""headway.v1.JobService: one method for each RPC. It converts the request, calls the service, converts the reply."""
 
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -18,17 +18,17 @@ from headway_server.resources.offload import write_off_loop
 from headway_server.rpc import encoded_replies, from_proto, to_proto
 from headway_server.rpc.call_guard import Caller
 from headway_server.rpc.conversions import Conversions
-from headway_server.rpc.progress_stream import KNOWN_BYTES, Names, ProgressStream
+from headway_server.rpc.progress_stream import NAMES_BYTES, Names, ProgressStream
 from headway_server.rpc.sessions import Sessions
 from headway_server.rpc.validation import Checks
 from headway_server.service.job_service import EVERYWHERE, Jobs, Name, Page
 from headway_server.storage.listing import Removal
 
 WATCH_LIFE = (300.0, 600.0)
-"""Seconds that a watch lives, at least and at most: then its caller opens it again, perhaps at another server."""
+"""The shortest and longest duration of a watch, in seconds. Then its caller opens it again, maybe at another server."""
 
 STREAM_LIFE = (3000.0, 3600.0)
-"""Seconds that a stream of reports lives."""
+"""The shortest and longest duration of a stream of reports, in seconds."""
 
 T = TypeVar("T")
 R = TypeVar("R", bound=message.Message)
@@ -43,36 +43,36 @@ class JobServicer:
         self._limits = limits
         self._cancel_grace = cancel_grace
         self._streams: set[ProgressStream] = set()
-        self._known: Names = Cache(KNOWN_BYTES)
+        self._known: Names = Cache(NAMES_BYTES)
         self._conversions = Conversions()
 
     def close_streams(self, error: JobError) -> None:
-        """End the open streams of reports; what they have sent is committed and acknowledged first."""
+        """End the open streams of reports, after all received reports are committed and acknowledged."""
         for stream in self._streams:
             stream.close(error)
 
     async def CreateJob(self, request: pb.CreateJobRequest, caller: Caller) -> bytes:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
-        action = from_proto.create(request, checks)
+        command = from_proto.create(request, checks)
         if session is EVERYWHERE:
-            checks.fault("session_id", "must be a session of its own: '-' is no session id")
+            checks.fault("session_id", "must be a session id; '-' is not one")
         checks.done()
         assert session is not None
-        return encoded_replies.job(await self._jobs.create(session, request.job_id, action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.create(session, request.job_id, command, request.ByteSize()))
 
     async def StartJob(self, request: pb.StartJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
-        action = from_proto.start(request, checks)
+        command = from_proto.start(request, checks)
         checks.done()
-        return encoded_replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.apply(name, command, request.ByteSize()))
 
     async def GetJob(self, request: pb.GetJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         after_revision = checks.not_negative("after_revision", request.after_revision)
         wait = checks.span("wait", request.wait, capped=True)
         checks.done()
-        # What waits holds no more of its request than it needs; unknown fields can have any size.
+        # Do not hold the request while waiting: unknown fields can have any size.
         del request
         return encoded_replies.job(await self._jobs.get(name, after_revision, wait, caller.connection))
 
@@ -88,9 +88,9 @@ class JobServicer:
         checks = Checks(self._limits)
         session = self._sessions(request.session_id, caller, checks)
         checks.job_id(request.job.id, "job.id")
-        action = from_proto.update(request, checks)
+        command = from_proto.update(request, checks)
         checks.done()
-        return encoded_replies.job(await self._jobs.apply((session, request.job.id), action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.apply((session, request.job.id), command, request.ByteSize()))
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
@@ -99,7 +99,7 @@ class JobServicer:
         del request
         checks.done()
         job = await self._jobs.apply(name, report, size)
-        return encoded_replies.reported(job, self._jobs.pace(job))
+        return encoded_replies.reported(job, self._jobs.report_interval(job))
 
     async def StreamProgress(
         self, incoming: AsyncIterator[pb.StreamProgressRequest], caller: Caller
@@ -109,7 +109,7 @@ class JobServicer:
             self._limits,
             partial(self._named, caller),
             self._known,
-            lambda work: self._conversions.patiently(caller.connection, work),
+            lambda work: self._conversions.without_limit(caller.connection, work),
         )
         self._streams.add(stream)
         try:
@@ -122,32 +122,32 @@ class JobServicer:
     async def FinishJob(self, request: pb.FinishJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await self._converted(caller, from_proto.finish, request, checks, size)
+        command = await self._converted(caller, from_proto.finish, request, checks, size)
         del request
         checks.done()
-        return encoded_replies.job(await self._jobs.apply(name, action, size))
+        return encoded_replies.job(await self._jobs.apply(name, command, size))
 
     async def FailJob(self, request: pb.FailJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await self._converted(caller, from_proto.fail, request, checks, size)
+        command = await self._converted(caller, from_proto.fail, request, checks, size)
         del request
         checks.done()
-        return encoded_replies.job(await self._jobs.apply(name, action, size))
+        return encoded_replies.job(await self._jobs.apply(name, command, size))
 
     async def CancelJob(self, request: pb.CancelJobRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
-        action = from_proto.cancel(request, checks, self._cancel_grace)
+        command = from_proto.cancel(request, checks, self._cancel_grace)
         checks.done()
-        return encoded_replies.job(await self._jobs.apply(name, action, request.ByteSize()))
+        return encoded_replies.job(await self._jobs.apply(name, command, request.ByteSize()))
 
     async def SetVariables(self, request: pb.SetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
         size = request.ByteSize()
-        action = await self._converted(caller, from_proto.set_variables, request, checks, size)
+        command = await self._converted(caller, from_proto.set_variables, request, checks, size)
         del request
         checks.done()
-        return encoded_replies.job(await self._jobs.apply(name, action, size))
+        return encoded_replies.job(await self._jobs.apply(name, command, size))
 
     async def GetVariables(self, request: pb.GetVariablesRequest, caller: Caller) -> bytes:
         name, checks = self._name(request, caller)
@@ -212,8 +212,8 @@ class JobServicer:
     async def _converted(
         self, caller: Caller, convert: Callable[[R, Checks], T], request: R, checks: Checks, size: int
     ) -> T:
-        """What a request of `size` bytes asks for; large ones are converted off the event loop."""
-        if size < from_proto.LARGE:
+        """Convert a request of `size` bytes. Large ones are converted off the event loop."""
+        if size < from_proto.CONVERTED_INLINE_MAX:
             return convert(request, checks)
         return await self._conversions(caller.connection, convert, request, checks)
 

@@ -1,4 +1,4 @@
-"""Whose jobs a request is about: from the session id that it carries to what the database knows of it."""
+"""Maps session ids of requests to the hashes in the database."""
 
 from headway_server.domain.errors import ScopeMissing
 from headway_server.domain.limits import Limits
@@ -10,26 +10,26 @@ from headway_server.service.sealed_tokens import SessionHasher
 
 ANY_SESSION = "-"
 
-KEPT_BYTES = 4 * 1024 * 1024
-"""Bytes of the sessions whose hashes are kept: most calls are of few."""
+SESSIONS_BYTES = 4 * 1024 * 1024
+"""Bytes of cached hashes of sessions: most calls use few sessions."""
 
 
 class Sessions:
-    """Sessions as requests name them."""
+    """The sessions of requests."""
 
     def __init__(self, hasher: SessionHasher, limits: Limits) -> None:
         self._hasher = hasher
         self._limits = limits
-        self._known: Cache[str, str] = Cache(KEPT_BYTES)
+        self._known: Cache[str, str] = Cache(SESSIONS_BYTES)
 
     def __call__(self, session_id: str, caller: Caller, checks: Checks, field: str = "session_id") -> str | None:
-        """The session's hash; EVERYWHERE for an admin who writes "-". Raises ScopeMissing; other faults go to
+        """The session's hash, or EVERYWHERE for "-" from an admin. Raises ScopeMissing. Other faults are added to
         `checks`."""
         if session_id == ANY_SESSION:
             if not caller.is_admin:
-                raise ScopeMissing("Session '-' needs a token with the scope admin; name a session of your own.")
+                raise ScopeMissing("Session '-' needs a token with the scope admin; use a session of your own.")
             return EVERYWHERE
-        # Before it is looked up, which hashes all of it.
+        # Check the length first: a look-up hashes the whole text.
         too_long = len(session_id) > self._limits.session_id_bytes
         known = None if too_long else self._known.get(session_id)
         if known is not None:

@@ -1,4 +1,4 @@
-"""Domain to proto: what callers are answered; requests.py is the way in."""
+"""Conversion of replies from the domain to protobuf. from_proto.py converts requests."""
 
 import random
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from headway_server.domain.report import RecordError
 
 DOMAIN = "headway"
 
-PAGE_BYTES = 3 * 1024 * 1024
-"""A page ends here, however many jobs were asked for: by default gRPC's callers take no more than 4 MiB."""
+REPLY_BYTES_MAX = 3 * 1024 * 1024
+"""A page ends at this size, however many jobs were requested: by default, gRPC clients accept at most 4 MiB."""
 
 RETRY_JITTER = 0.5
-"""Callers are told to stay away for up to this much longer than necessary (1 = twice as long), each for another time:
-those who were refused together must not return together."""
+"""Retry delays are longer by a random part, up to this (1 = twice as long): callers that were refused together must not
+retry together."""
 
-STATUSES: dict[Status, job_pb2.JobStatus] = {
+PROTO_STATUSES: dict[Status, job_pb2.JobStatus] = {
     Status.PENDING: job_pb2.JOB_STATUS_PENDING,
     Status.RUNNING: job_pb2.JOB_STATUS_RUNNING,
     Status.LOST: job_pb2.JOB_STATUS_LOST,
@@ -65,24 +65,24 @@ CODES: dict[str, int] = {
     "METHOD_UNKNOWN": code_pb2.UNIMPLEMENTED,
     "SITE_REFUSED": code_pb2.PERMISSION_DENIED,
 }
-"""The google.rpc.Code of each reason that an RPC can answer with."""
+"""The google.rpc.Code of each reason."""
 
 
 class Room:
-    """What still fits into one answer; its first message always does."""
+    """The room in one reply. The first message always fits."""
 
     def __init__(self) -> None:
         self._taken = 0
 
     def takes(self, size: int) -> bool:
-        """Whether one of so many bytes fits too."""
+        """Whether another message of this many bytes fits."""
         first = not self._taken
         self._taken += size
-        return first or self._taken <= PAGE_BYTES
+        return first or self._taken <= REPLY_BYTES_MAX
 
 
 def status(error: JobError) -> status_pb2.Status:
-    """An error as AIP-193 has it: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply."""
+    """An error in the form of AIP-193: code, message, ErrorInfo, and BadRequest or RetryInfo where they apply."""
     answer = status_pb2.Status(code=CODES[error.reason], message=error.message)
     answer.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     if isinstance(error, InvalidRequest):
@@ -98,7 +98,7 @@ def status(error: JobError) -> status_pb2.Status:
 
 
 def time(microseconds: int | None) -> timestamp_pb2.Timestamp | None:
-    """A moment; None stays absent."""
+    """A timestamp, or None for None."""
     if microseconds is None:
         return None
     seconds, rest = divmod(microseconds, MICROSECONDS)
@@ -106,16 +106,18 @@ def time(microseconds: int | None) -> timestamp_pb2.Timestamp | None:
 
 
 def span(microseconds: int) -> duration_pb2.Duration:
-    """A length of time."""
+    """A duration."""
     seconds, rest = divmod(microseconds, MICROSECONDS)
     return duration_pb2.Duration(seconds=seconds, nanos=rest * 1000)
 
 
-def cancellation(wish: Cancellation | None) -> job_pb2.Cancellation | None:
-    """The wish to cancel, or absent."""
-    if wish is None:
+def cancellation(request: Cancellation | None) -> job_pb2.Cancellation | None:
+    """A cancellation request, or None for None."""
+    if request is None:
         return None
-    return job_pb2.Cancellation(requested=True, reason=wish.reason, deadline=time(wish.deadline), seen=wish.seen)
+    return job_pb2.Cancellation(
+        requested=True, reason=request.reason, deadline=time(request.deadline), seen=request.seen
+    )
 
 
 def record_errors(errors: Sequence[RecordError]) -> list[job_pb2.RecordError]:
@@ -132,7 +134,7 @@ def job(source: Job) -> job_pb2.Job:
         size=source.size,
         progress=source.progress,
         unit=source.unit,
-        status=STATUSES[source.status],
+        status=PROTO_STATUSES[source.status],
         message=source.message,
         labels=source.labels,
         parts=source.parts,
@@ -154,7 +156,7 @@ def job(source: Job) -> job_pb2.Job:
         last_sequence=max(source.sequences.values(), default=0),
         history=[
             job_pb2.StatusChange(
-                status=STATUSES[change.status],
+                status=PROTO_STATUSES[change.status],
                 time=time(change.time),
                 revision=change.revision,
                 reason=change.reason,
@@ -194,7 +196,7 @@ def _error(error: Error | None) -> status_pb2.Status | None:
 
 
 def fault(number: str) -> status_pb2.Status:
-    """What a caller is told of a fault of the server's own: where to find it in the log, and nothing else."""
+    """The status for a bug of the server. It has an id to find the error in the log, and nothing else."""
     answer = status_pb2.Status(
         code=CODES["SERVER_FAULT"], message=f"The server failed; please report it with its error id {number}."
     )

@@ -1,4 +1,4 @@
-"""The operations on jobs, independent of any transport: commits, reads, watches, and what time alone changes.
+"""The operations on jobs, for every transport: commits, reads, watches, and changes by time alone.
 
 Rules of a single job are in `domain`.
 """

@@ -1,30 +1,30 @@
-"""How long a commit is busy with a step, so that none is busy with one caller's for long."""
+"""Estimates how long a commit takes for a step, so that one caller's steps do not occupy a commit for long."""
 
 from collections.abc import Sequence
 
-from headway_server.domain.commands import Action, Create, Update
+from headway_server.domain.commands import Command, Create, Update
 from headway_server.domain.report import Report
 from headway_server.service.commit import Step
 
 ROWS_A_STEP = 4
-"""Rows of other tables that are stored in the time that a plain step takes. On SQLite they are twice as fast."""
+"""Rows of other tables that take as long to store as a plain step. On SQLite they are twice as fast."""
 
 BYTES_A_STEP = 4096
-"""Bytes of a request that are stored in that time."""
+"""Bytes of a request that take as long to store as a plain step."""
 
 PART_WEIGHT = 1000
-"""The most that one of `parts` weighs, unless it is a single step: a stream's message of so many plain reports is not
-parted. Takes some 50 ms on SQLite, 100 on PostgreSQL."""
+"""The largest weight of one of `parts`, unless it is a single step: a stream's message of this many plain reports stays
+whole. Such a part takes about 50 ms on SQLite and 100 ms on PostgreSQL."""
 
 
 def weight(steps: Sequence[Step], size: int = 0) -> int:
-    """What the steps of one call weigh, in plain steps. `size`: bytes of the request."""
-    rows = sum([_rows(action) for _, action in steps])
+    """The weight of the steps of one call, in plain steps. `size`: bytes of the request."""
+    rows = sum([_rows(command) for _, command in steps])
     return len(steps) + rows // ROWS_A_STEP + size // BYTES_A_STEP
 
 
 def parts(steps: Sequence[Step]) -> list[Sequence[Step]]:
-    """The steps, in their order, in parts of which none is heavy. Mostly there is one."""
+    """Split the steps, in their order, into parts of limited weight. Usually there is one part."""
     if weight(steps) <= PART_WEIGHT:
         return [steps]
     found: list[Sequence[Step]] = []
@@ -38,8 +38,8 @@ def parts(steps: Sequence[Step]) -> list[Sequence[Step]]:
     return [*found, steps[begin:]]
 
 
-def _rows(action: Action) -> int:
-    """Rows that the action may add beside its job's."""
-    if isinstance(action, Report):
-        return len(action.record_errors)
-    return len(action.labels or ()) if isinstance(action, (Create, Update)) else 0
+def _rows(command: Command) -> int:
+    """Rows that the command may add to other tables than the job's."""
+    if isinstance(command, Report):
+        return len(command.record_errors)
+    return len(command.labels or ()) if isinstance(command, (Create, Update)) else 0

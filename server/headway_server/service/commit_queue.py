@@ -1,4 +1,4 @@
-"""The way from the event loop to the writer's thread, on which calls gather without waking anybody needlessly."""
+"""The queue from the event loop to the commit writer's thread. Calls gather in it, and it wakes the thread rarely."""
 
 import asyncio
 import queue
@@ -7,69 +7,69 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-LINGER = 0.001
-"""Seconds that who takes waits for company, from when it began to wait at all."""
+GATHER_TIME = 0.001
+"""Seconds that the thread waits for further calls, counted from the moment when it began to wait."""
 
 T = TypeVar("T")
 
 _NEVER = 2**63
 
 
-class Line(Generic[T]):
-    """Put from the loop, take in one other thread."""
+class CommitQueue(Generic[T]):
+    """The event loop puts items. One other thread takes them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: deque[T] = deque()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._wanted = _NEVER
-        """The bell is rung when so many are in the line. Always set before the line is looked at, so that none is
-        missed; a ring too many does no harm."""
-        self._looking = False
+        self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._signal_at = _NEVER
+        """The thread is signalled when the queue has this many items. The thread sets it before it checks the queue, so
+        that it misses no item. A superfluous signal does no harm."""
+        self._check_is_scheduled = False
         self.closed = False
 
     def put(self, item: T) -> None:
         self._items.append(item)
-        if not self._looking:
-            # Those that come in one turn of the loop ring once.
-            self._looking = True
-            self._loop.call_soon(self._look)
+        if not self._check_is_scheduled:
+            # All items of one cycle of the loop cause one signal.
+            self._check_is_scheduled = True
+            self._loop.call_soon(self._check)
 
-    def _look(self) -> None:
-        self._looking = False
-        if len(self._items) >= self._wanted:
-            self._wanted = _NEVER
-            self._bell.put(None)
+    def _check(self) -> None:
+        self._check_is_scheduled = False
+        if len(self._items) >= self._signal_at:
+            self._signal_at = _NEVER
+            self._signals.put(None)
 
     def close(self) -> None:
-        """Nothing more is put; what is in the line can still be taken."""
+        """Accept no further items. Items in the queue can still be taken."""
         self.closed = True
-        self._bell.put(None)
+        self._signals.put(None)
 
-    def wait(self, company: int) -> None:
-        """Waits for something to take, and a moment for so many. Returns at once if the line is closed."""
-        until = time.monotonic() + LINGER
-        self._wanted = 1
+    def wait(self, expected: int) -> None:
+        """Wait for an item, and then up to GATHER_TIME for `expected` items. Returns at once if the queue is closed."""
+        until = time.monotonic() + GATHER_TIME
+        self._signal_at = 1
         while not self._items and not self.closed:
-            self._bell.get()
-            self._wanted = 1
+            self._signals.get()
+            self._signal_at = 1
         while not self.closed and (left := until - time.monotonic()) > 0:
-            self._wanted = company
-            if len(self._items) >= company:
+            self._signal_at = expected
+            if len(self._items) >= expected:
                 break
             try:
-                self._bell.get(timeout=left)
+                self._signals.get(timeout=left)
             except queue.Empty:
                 break
-        self._wanted = _NEVER
+        self._signal_at = _NEVER
 
     def take(self) -> T | None:
-        """The first in the line, or None."""
+        """The first item, or None if the queue is empty."""
         try:
             return self._items.popleft()
         except IndexError:
             return None
 
     def put_back(self, items: Iterable[T]) -> None:
-        """To the head of the line, in their order."""
+        """Put the items at the head of the queue, in their order."""
         self._items.extendleft(reversed([*items]))

@@ -1,7 +1,7 @@
-"""The group commit: one thread that owns the one write connection.
+"""The group commit: one thread owns the one write connection.
 
-It takes all calls that wait, applies the domain's rules to them, writes, commits once, and wakes the event loop once.
-No call is answered before its commit.
+It takes all waiting calls, applies the domain's rules, writes, commits once, and wakes the event loop once. No call is
+answered before its commit.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from headway_server.domain.change import Change, Rules
-from headway_server.domain.commands import Action, concerned
+from headway_server.domain.commands import Command, affected_keys
 from headway_server.domain.errors import DatabaseUnavailable, JobError, Overloaded, ShuttingDown
 from headway_server.domain.gaps import Gap, RecentGaps
 from headway_server.domain.job import Job, Key
@@ -22,52 +22,59 @@ from headway_server.resources.call_statistics import COMMIT_CALLS, COMMIT_SECOND
 from headway_server.resources.clock import Clock, SteadyClock
 from headway_server.service.command_costs import weight
 from headway_server.service.commit import Commit, Outcome, Step
-from headway_server.service.commit_queue import Line
-from headway_server.service.job_cache import Committed
+from headway_server.service.commit_queue import CommitQueue
+from headway_server.service.job_cache import JobCache
 from headway_server.service.totals import Totals
-from headway_server.storage.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
-from headway_server.storage.listing import Removal
+from headway_server.storage.database_errors import (
+    DATABASE_ERRORS,
+    Treatment,
+    as_bug,
+    as_job_error,
+    log_error,
+    treatment,
+)
+from headway_server.storage.listing import JobEvent, Removal
 from headway_server.storage.store import CommitFailed, Store
 
-BATCH_MAX = 2000
-"""What the steps of one commit weigh together, or little more, so that no call waits long for its neighbours: some
-100 ms."""
+BATCH_WEIGHT_MAX = 2000
+"""The weight of one batch, or a little more. It takes about 100 ms, so no call waits long for others."""
 
-TRIES = 3
-"""So often a commit is tried that another server, or a lost connection, got in the way of."""
+COMMIT_TRIES = 3
+"""How often a commit is tried if another server or a lost connection prevents it."""
 
 PENDING_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of requests that wait for their commit, before further calls are refused."""
 
-WAIT_MAX = 0.5
-"""Seconds that the commits ahead of a call may take, not counting the one that takes it along: most callers would not
-wait for more. Further calls are refused, and streams are not read on, until less is ahead."""
+COMMIT_WAIT_MAX = 0.5
+"""Seconds that the commits ahead of a call may take, without the call's own commit: most callers would not wait longer.
+If they take longer, further calls are refused and streams are not read."""
 
-LONG = 0.1
-"""Seconds from which on a commit is long: those that come meanwhile wait for it, and then for their own."""
+LONG_COMMIT = 0.1
+"""A commit that takes at least this many seconds is long: calls that arrive meanwhile wait for it, then for their own
+commit."""
 
-TELLING = 64
-"""What a commit weighs at least that tells how long a step takes; of a smaller one most is the commit itself."""
+STEP_TIME_WEIGHT_MIN = 64
+"""Only commits of at least this weight are used to estimate the time of a step: smaller ones spend most of their time
+on the commit itself."""
 
-COMMIT_MEMORY = 0.25
-"""The weight of the latest commit in the average time of a commit."""
+COMMIT_SMOOTHING = 0.25
+"""The share of the latest commit in the average time of a commit."""
 
 log = logging.getLogger(__name__)
 
-Published = Job | Removal
 
+class StreamOrder:
+    """Calls that must be applied in order: once one of them fails, all later ones are refused with the same error.
 
-class Lane:
-    """Calls that build on each other: once one of them has failed, those behind it are refused with its error.
-
-    Without that a stream whose second request fails and third succeeds would send the second again, and its sequences
-    would then be taken for old ones.
+    Otherwise a stream whose second request fails and whose third succeeds would send the second one again, and the
+    server would ignore its sequences as old ones.
     """
 
     def __init__(self) -> None:
         self.error: JobError | None = None
 
     def close(self, error: JobError) -> None:
-        """Refuse what has not been worked on yet."""
+        """Refuse all calls that have not been applied yet."""
         self.error = self.error or error
 
 
@@ -77,88 +84,90 @@ class _Call:
     future: "asyncio.Future[list[Outcome]]"
     size: int = 0
     weight: int = 0
-    chore: Callable[[], None] | None = None
-    lane: Lane | None = None
+    task: Callable[[], None] | None = None
+    order: StreamOrder | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     failure: Exception | None = None
 
     def fail(self, error: Exception) -> None:
-        """Fail this call, and those that build on it."""
+        """Fail this call, and all later calls of its order."""
         self.failure = error
-        if self.lane is not None:
-            self.lane.close(error if isinstance(error, JobError) else DatabaseUnavailable())
+        if self.order is not None:
+            self.order.close(error if isinstance(error, JobError) else DatabaseUnavailable())
 
 
-class _Later:
-    """The calls of a batch that are left to the next commit: those that cannot share this one, and what must not
+class _Deferred:
+    """The calls of a batch that move to the next commit: calls that cannot share this one, and calls that must not
     overtake them."""
 
     def __init__(self) -> None:
         self.calls: dict[_Call, None] = {}
-        """In their order."""
+        """The calls, in their order."""
         self._keys: set[Key] = set()
-        self._lanes: set[Lane] = set()
+        self._orders: set[StreamOrder] = set()
 
     def add(self, call: _Call) -> None:
         self.calls[call] = None
         self._keys.update([key for key, _ in call.steps])
-        if call.lane is not None:
-            self._lanes.add(call.lane)
+        if call.order is not None:
+            self._orders.add(call.order)
 
     def holds_back(self, call: _Call) -> bool:
-        """Whether the call is about a job, or belongs to a lane, of one that waits; or is a barrier."""
+        """Whether the call must wait too: it shares a job or an order with a deferred call, or it is a barrier."""
         if not self.calls:
             return False
-        if call.lane in self._lanes or not (call.steps or call.chore):
+        if call.order in self._orders or not (call.steps or call.task):
             return True
         return any(key in self._keys for key, _ in call.steps)
 
 
-class Writer:
-    """Applies steps durably. `publish` gets what a commit changed, in the event loop, before its calls return;
-    each of `beside` within the commit, to write what belongs to it.
+class CommitWriter:
+    """Applies steps durably.
+
+    `publish` is called in the event loop with the changes of each commit, before its calls return. Each of
+    `extra_writes` is called with them within the commit, to write more rows.
     """
 
     def __init__(
         self,
         store: Store,
-        committed: Committed,
+        job_cache: JobCache,
         totals: Totals,
         clock: Clock,
         rules: Rules,
-        publish: Callable[[Sequence[Published]], None],
-        beside: Sequence[Callable[[Sequence[Change]], None]] = (),
+        publish: Callable[[Sequence[JobEvent]], None],
+        extra_writes: Sequence[Callable[[Sequence[Change]], None]] = (),
     ) -> None:
         self._store = store
-        self._committed = committed
+        self._job_cache = job_cache
         self._totals = totals
         self._clock = clock
         self._rules = rules
         self._publish = publish
-        self._beside = beside
+        self._extra_writes = extra_writes
         self._loop = asyncio.get_running_loop()
-        self._line: Line[_Call] = Line(self._loop)
+        self._queue: CommitQueue[_Call] = CommitQueue(self._loop)
         self._waiting: set[_Call] = set()
         self._waiting_weight = 0
         self._pending_bytes = 0
         self._room = asyncio.Event()
         self.slow_commits = RecentGaps(SteadyClock.elapsed)
-        """A worker that waits for its answer says nothing meanwhile."""
+        """Workers that wait for a slow commit cannot report meanwhile."""
         self._commit_time = 0.0
-        """Seconds of a commit, on average over the latest."""
+        """The average time of the latest commits, in seconds."""
         self._step_time = 0.0
-        """Seconds of a step, on average over the latest commits that tell."""
+        """The average time of a step in the latest large commits, in seconds."""
         self._commit_began = 0.0
-        """When the one that runs began, or 0."""
+        """When the running commit began; 0 if none runs."""
         self._closed = False
         self._uncertain: set[Key] = set()
         self.failures = 0
-        """Commits that failed, or were given up, so that calls were refused."""
+        """The number of commits that failed or were given up, so that calls were refused."""
         self._last_now = 0
         self.failure: JobError | None = None
-        """Why the last commit failed; None if it succeeded. Commits that wrote nothing do not count."""
+        """Why the last commit failed; None if it succeeded. Commits that write nothing do not count."""
         self.succeeded_at = time.monotonic()
-        """When something was last written (seconds, monotonic)."""
+        """When a commit last wrote something (seconds, monotonic clock)."""
         self.commit_seconds = Histogram(COMMIT_SECONDS)
         self.commit_calls = Histogram(COMMIT_CALLS)
         self._thread = threading.Thread(target=self._run, name="headway-writer", daemon=True)
@@ -166,13 +175,13 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for their commit."""
+        """The number of calls that wait for their commit."""
         return len(self._waiting)
 
     @property
     def wait(self) -> float:
-        """Seconds that the commits ahead of a new call are expected to take. 0 if the next commit takes it along."""
-        commits = self._waiting_weight // BATCH_MAX
+        """How many seconds the commits ahead of a new call probably take. 0 if the call fits into the next commit."""
+        commits = self._waiting_weight // BATCH_WEIGHT_MAX
         if not commits:
             return 0.0
         began = self._commit_began
@@ -181,15 +190,15 @@ class Writer:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the commit that runs is a long one, or the next would be."""
+        """Whether the running commit is long, or the next one would be."""
         began = self._commit_began
         running = time.perf_counter() - began if began else 0.0
-        return max(running, self._waiting_weight * self._step_time) > LONG
+        return max(running, self._waiting_weight * self._step_time) > LONG_COMMIT
 
     @property
     def load(self) -> float:
-        """How much waits, and how long, against the limits of both: 0 to 1, and more beyond them."""
-        return max(self._fullness, self.wait / WAIT_MAX)
+        """How close the waiting calls are to the limits of number, bytes and time: 0 to 1, or more beyond them."""
+        return max(self._fullness, self.wait / COMMIT_WAIT_MAX)
 
     @property
     def _fullness(self) -> float:
@@ -197,40 +206,39 @@ class Writer:
         return max(calls, self._pending_bytes / PENDING_BYTES_MAX)
 
     async def room(self) -> None:
-        """Wait until there is room, for callers that can be made to wait: they leave half of it to the others."""
+        """Wait until there is room. For callers that can wait: they leave half of the room to others."""
         while self.load >= 0.5 and not self._closed:
             self._room.clear()
             await self._room.wait()
 
     def submit(
-        self, steps: Sequence[Step], size: int = 0, *, lane: Lane | None = None, urgent: bool = False
+        self, steps: Sequence[Step], size: int = 0, *, order: StreamOrder | None = None, urgent: bool = False
     ) -> "asyncio.Future[list[Outcome]]":
-        """Apply the steps in their order, in one commit; what became of each. `size` is their weight in bytes.
+        """Apply the steps in their order, in one commit. Returns the outcome of each. `size` is their size in bytes.
 
-        `lane`: the calls that this one builds on. `urgent`: not held back by overload. An outcome that is a Job is the
-        job as the step left it. Raises Overloaded or ShuttingDown at once, DatabaseUnavailable or StorageFull later,
-        and then nothing was acknowledged.
+        `order`: the calls that must be applied before this one. `urgent`: accept the call in spite of overload. Raises
+        Overloaded or ShuttingDown at once, DatabaseUnavailable or StorageFull later. Then nothing was acknowledged.
         """
-        if lane is not None and lane.error is not None:
-            raise lane.error
-        # A stream has waited for room already: time that has passed since is no reason to break it.
-        if not urgent and (self.load if lane is None else self._fullness) >= 1:
+        if order is not None and order.error is not None:
+            raise order.error
+        # A stream has already waited for room: do not break it because of the time since then.
+        if not urgent and (self.load if order is None else self._fullness) >= 1:
             overloaded = Overloaded(self.wait)
-            if lane is not None:
-                lane.close(overloaded)
+            if order is not None:
+                order.close(overloaded)
             raise overloaded
-        return self._put(_Call(steps, self._loop.create_future(), size, weight(steps, size), lane=lane))
+        return self._put(_Call(steps, self._loop.create_future(), size, weight(steps, size), order=order))
 
-    async def chore(self, work: Callable[[], None]) -> None:
-        """Run writes that belong to no job, in a commit like any other."""
-        await self._put(_Call((), self._loop.create_future(), chore=work))
+    async def run_task(self, work: Callable[[], None]) -> None:
+        """Run `work`, which writes rows of no job, within a commit."""
+        await self._put(_Call((), self._loop.create_future(), task=work))
 
     async def barrier(self) -> None:
-        """Until all that was submitted before is committed, or refused."""
+        """Wait until every call that was submitted before is committed or refused."""
         await self._put(_Call((), self._loop.create_future()))
 
     def take_uncertain(self) -> set[Key]:
-        """The jobs of which it is not known whether their last commit took effect, since this was last asked."""
+        """Return and forget the jobs whose last commit may or may not have taken effect."""
         taken, self._uncertain = self._uncertain, set()
         return taken
 
@@ -240,59 +248,59 @@ class Writer:
         self._waiting.add(call)
         self._waiting_weight += call.weight
         self._pending_bytes += call.size
-        self._line.put(call)
+        self._queue.put(call)
         return call.future
 
     def give_up(self) -> None:
-        """The database hangs: answer all that waits with DatabaseUnavailable. Some of it may yet be committed."""
+        """The database does not answer: fail all waiting calls with DatabaseUnavailable. Some may yet be committed."""
         self.failures += 1
         for call in self._waiting:
-            if call.lane is not None:
-                call.lane.close(DatabaseUnavailable())
+            if call.order is not None:
+                call.order.close(DatabaseUnavailable())
             if not call.future.done():
                 call.future.set_exception(DatabaseUnavailable())
 
-    async def apply(self, key: Key, action: Action, size: int = 0) -> Job:
-        """Apply one action; the job as the action left it. Raises the domain's errors too."""
-        (outcome,) = await self.submit(((key, action),), size)
+    async def apply(self, key: Key, command: Command, size: int = 0) -> Job:
+        """Apply one command. Returns the job after it. Also raises the domain's errors."""
+        (outcome,) = await self.submit(((key, command),), size)
         if isinstance(outcome, JobError):
             raise outcome
         return outcome
 
     async def close(self) -> None:
-        """Commit what was accepted, then stop."""
+        """Commit all accepted calls, then stop."""
         if not self._closed:
             self._closed = True
             self._room.set()
-            self._line.close()
+            self._queue.close()
         await asyncio.to_thread(self._thread.join)
 
-    # The writer's thread.
+    # In the commit writer's thread.
 
     def _run(self) -> None:
         while True:
-            # Who was just answered comes back, and is worth a short wait: a commit costs as much as many calls. Who is
-            # alone does not wait for anybody.
-            self._line.wait(len(self._waiting))
-            closing = self._line.closed
+            # Answered clients usually send again at once, and a commit costs as much as many calls: wait briefly for
+            # them. Commit a lone call immediately.
+            self._queue.wait(len(self._waiting))
+            closing = self._queue.closed
             batch = self._collect()
             if batch:
                 began = self._commit_began = time.perf_counter()
-                published = self._commit(batch)
+                events = self._commit(batch)
                 took = time.perf_counter() - began
                 self._commit_began = 0.0
-                if took >= LONG:
+                if took >= LONG_COMMIT:
                     ended = SteadyClock.elapsed()
                     self.slow_commits.add(Gap(ended - int(took * MICROSECONDS), ended))
-                self._commit_time += (took - self._commit_time) * COMMIT_MEMORY
+                self._commit_time += (took - self._commit_time) * COMMIT_SMOOTHING
                 weighed = sum([call.weight for call in batch])
-                if weighed >= TELLING:
-                    self._step_time += (took / weighed - self._step_time) * COMMIT_MEMORY
+                if weighed >= STEP_TIME_WEIGHT_MIN:
+                    self._step_time += (took / weighed - self._step_time) * COMMIT_SMOOTHING
                 self.commit_seconds.add(took)
                 self.commit_calls.add(len(batch))
                 try:
-                    self._loop.call_soon_threadsafe(self._deliver, batch, published)
-                except RuntimeError:  # The loop is gone, and with it everybody who waited.
+                    self._loop.call_soon_threadsafe(self._deliver, batch, events)
+                except RuntimeError:  # The loop has ended, and with it all waiting calls.
                     break
             elif closing:
                 break
@@ -301,7 +309,7 @@ class Writer:
     def _collect(self) -> list[_Call]:
         batch: list[_Call] = []
         taken = 0
-        while taken < BATCH_MAX and (call := self._line.take()) is not None:
+        while taken < BATCH_WEIGHT_MAX and (call := self._queue.take()) is not None:
             if call.future.done():
                 self._loop.call_soon_threadsafe(self._forget, call)
             else:
@@ -309,15 +317,15 @@ class Writer:
                 taken += call.weight
         return batch
 
-    def _commit(self, batch: list[_Call]) -> list[Published]:
-        for tries_left in reversed(range(TRIES)):
+    def _commit(self, batch: list[_Call]) -> list[JobEvent]:
+        for tries_left in reversed(range(COMMIT_TRIES)):
             for call in batch:
                 call.outcomes, call.failure = [], None
             try:
                 return self._transact(batch)
             except CommitFailed as failed:
                 assert isinstance(failed.__cause__, Exception)
-                self._uncertain |= {key for call in batch for step in call.steps for key in concerned(*step)}
+                self._uncertain |= {key for call in batch for step in call.steps for key in affected_keys(*step)}
                 return self._fail(batch, failed.__cause__)
             except DATABASE_ERRORS as error:
                 # Nothing is committed yet.
@@ -325,93 +333,93 @@ class Writer:
                     case Treatment.RETRY if tries_left:
                         pass
                     case Treatment.RECONNECT if tries_left:
-                        report(error)
-                        self._committed.forget()
+                        log_error(error)
+                        self._job_cache.forget()
                         self._store.disconnect()
                     case Treatment.BUG:
-                        return self._part(batch, as_bug(error))
+                        return self._commit_one_by_one(batch, as_bug(error))
                     case _:
                         return self._fail(batch, error)
             except Exception as error:
-                return self._part(batch, error)
+                return self._commit_one_by_one(batch, error)
         raise AssertionError("unreachable")
 
-    def _part(self, batch: list[_Call], error: Exception) -> list[Published]:
-        """One call that cannot be done must not take its neighbours with it: try them one by one."""
+    def _commit_one_by_one(self, batch: list[_Call], error: Exception) -> list[JobEvent]:
+        """Commit each call by itself, so that a call that cannot succeed does not fail the others."""
         if len(batch) == 1:
             batch[0].fail(error)
             return []
-        log.warning("a commit of %d calls failed (%s); trying them one by one", len(batch), type(error).__name__)
+        log.warning("a commit of %d calls failed (%s); trying each call by itself", len(batch), type(error).__name__)
         return [item for call in batch for item in self._commit([call])]
 
-    def _fail(self, batch: list[_Call], error: Exception) -> list[Published]:
+    def _fail(self, batch: list[_Call], error: Exception) -> list[JobEvent]:
         self.failures += 1
         failure = self.failure = as_job_error(error)
         if not self._store.engine.unusable:
-            report(error)
-        # Whether it was committed is not known.
-        self._committed.forget()
+            log_error(error)
+        # It is not known whether the commit took effect.
+        self._job_cache.forget()
         self._store.disconnect()
         for call in batch:
             call.fail(failure)
         return []
 
-    def _transact(self, batch: list[_Call]) -> list[Published]:
-        if not any(call.steps or call.chore for call in batch):
+    def _transact(self, batch: list[_Call]) -> list[JobEvent]:
+        if not any(call.steps or call.task for call in batch):
             return []
-        if self._store.engine.shared or any(call.chore for call in batch):
+        if self._store.engine.shared or any(call.task for call in batch):
             with self._store.transaction():
                 commit = self._work(batch)
                 changed = commit.changed()
                 self._save(changed)
         else:
-            # Nobody else writes, so that what is read before a transaction still holds within it.
+            # No other process writes, so what is read before the transaction is still valid within it.
             self._store.connect()
             commit = self._work(batch)
             changed = commit.changed()
             if not self._store.save_at_once(changed):
                 with self._store.transaction():
                     self._save(changed)
-        self._committed.note(changed)
+        self._job_cache.note(changed)
         self._totals.note(changed, commit.new_sessions)
-        if changed or any(call.chore for call in batch):
-            # Any other commit would succeed on a full disk too.
+        if changed or any(call.task for call in batch):
+            # A commit that writes nothing would succeed on a full disk too.
             self.failure, self.succeeded_at = None, time.monotonic()
-        published = [_published(change) for change in changed if change.changed and not _passing(change)]
-        # The order in which a watch is taken up again.
-        return sorted(published, key=attrgetter("update_time", "id", "session_hash"))
+        events = [_job_event(change) for change in changed if change.changed and not _is_invisible(change)]
+        # Resumed watches use this order.
+        return sorted(events, key=attrgetter("update_time", "id", "session_hash"))
 
     def _save(self, changed: list[Change]) -> None:
         self._store.save(changed)
-        for write in self._beside:
+        for write in self._extra_writes:
             write(changed)
 
     def _work(self, batch: list[_Call]) -> Commit:
-        # One moment a commit, and each later than the one before: a watch is taken up again by it.
+        # All steps of a commit have the same time, and each commit a later one: watches resume by this time.
         now = self._last_now = max(self._clock.now(), self._last_now + 1)
         steps = (call.steps for call in batch)
-        commit = Commit(self._store, self._committed, self._totals, self._rules, now, steps)
-        later = _Later()
+        commit = Commit(self._store, self._job_cache, self._totals, self._rules, now, steps)
+        deferred = _Deferred()
         for call in batch:
-            if later.holds_back(call) or commit.must_wait(call.steps):
-                later.add(call)
+            if deferred.holds_back(call) or commit.must_wait(call.steps):
+                deferred.add(call)
                 continue
-            if call.lane is not None and call.lane.error is not None:
-                call.failure = call.lane.error
+            if call.order is not None and call.order.error is not None:
+                call.failure = call.order.error
                 continue
-            if call.chore is not None:
-                call.chore()
+            if call.task is not None:
+                call.task()
             call.outcomes = commit.apply(call.steps)
-        if later.calls:
-            self._line.put_back(later.calls)
-            batch[:] = [call for call in batch if call not in later.calls]
+        if deferred.calls:
+            self._queue.put_back(deferred.calls)
+            batch[:] = [call for call in batch if call not in deferred.calls]
         return commit
 
-    # Back in the event loop.
+    # In the event loop.
 
-    def _deliver(self, batch: list[_Call], published: list[Published]) -> None:
-        if published:
-            self._publish(published)
+    def _deliver(self, batch: list[_Call], events: list[JobEvent]) -> None:
+        if events:
+            self._publish(events)
         for call in batch:
             self._forget(call)
             if call.future.done():
@@ -428,11 +436,11 @@ class Writer:
         self._room.set()
 
 
-def _published(change: Change) -> Published:
+def _job_event(change: Change) -> JobEvent:
     job = change.job
     return Removal(job.session_hash, job.id, job.update_time) if change.removed else job
 
 
-def _passing(change: Change) -> bool:
-    """Whether a job came and went within one commit, so that nobody can have seen it."""
+def _is_invisible(change: Change) -> bool:
+    """Whether the commit both created and removed the job, so that nobody can have seen it."""
     return change.created and change.removed

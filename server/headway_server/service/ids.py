@@ -1,4 +1,4 @@
-"""New job ids: UUIDv7 (RFC 9562), so that ids sort by the time they were made."""
+"""New job ids: UUIDv7 (RFC 9562). They sort by their time of creation."""
 
 import secrets
 
@@ -6,7 +6,7 @@ from headway_server.resources.clock import Clock
 
 
 class Ids:
-    """Makes ids; those of one server grow even within a millisecond."""
+    """Makes ids. The ids of one server increase even within a millisecond."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -14,7 +14,7 @@ class Ids:
 
     def __call__(self) -> str:
         """32 lower-case hexadecimal digits."""
-        # 48 bits of milliseconds, then 74 random ones: 12 and 62 around the version and variant.
+        # 48 bits of milliseconds, then 74 random bits: 12 before the variant and 62 after it.
         value = self._clock.now() // 1000 << 74 | secrets.randbits(74)
         if value <= self._last:
             value = self._last + 1 + secrets.randbits(32)

@@ -1,7 +1,7 @@
-"""The jobs that were written last, as the database has them, so that most reports and reads need not ask it.
+"""The recently committed jobs, as the database has them: most reports and reads need no query.
 
-Only where no other server writes to the database; elsewhere it holds nothing. The writer's thread fills it after each
-commit and before anybody is answered; any thread may look.
+The cache is empty if other servers write to the same database. The commit writer's thread fills it after each commit,
+before any call is answered. Any thread may read it.
 """
 
 from collections import OrderedDict
@@ -10,39 +10,39 @@ from collections.abc import Iterable
 from headway_server.domain.change import Change
 from headway_server.domain.job import Job, Key, growth, weight
 
-SESSIONS = 4096
-"""Sessions whose jobs are counted."""
+SESSIONS_COUNTED = 4096
+"""Sessions whose number of jobs is cached."""
 
 
-class Committed:
-    """Holds jobs that take `room` bytes of memory together; 0 = holds nothing."""
+class JobCache:
+    """A cache of jobs that take up to `room` bytes of memory in all. 0 disables it."""
 
     def __init__(self, room: int) -> None:
         self._room = room
         self._jobs: OrderedDict[Key, Job] = OrderedDict()
         self._weights: dict[Key, tuple[int, int]] = {}
-        """What each takes, and its growth when that was reckoned."""
+        """The bytes of each job, and its `growth` when they were calculated."""
         self.bytes = 0
-        """What all take together."""
+        """The bytes of all jobs in the cache."""
         self._counts: OrderedDict[str, int] = OrderedDict()
 
     def get(self, key: Key) -> Job | None:
-        """The job, or None if it is not held, whether it exists or not."""
+        """The job, or None if it is not cached. It may exist nevertheless."""
         return self._jobs.get(key)
 
     def count(self, session_hash: str) -> int | None:
-        """How many jobs the session has, or None if that is not held."""
+        """How many jobs the session has, or None if that is not cached."""
         return self._counts.get(session_hash)
 
     def counted(self, session_hash: str, count: int) -> None:
-        """So many jobs the session has."""
+        """Cache how many jobs the session has."""
         if self._room:
             self._counts[session_hash] = count
-            if len(self._counts) > SESSIONS:
+            if len(self._counts) > SESSIONS_COUNTED:
                 self._counts.popitem(last=False)
 
     def note(self, changes: Iterable[Change]) -> None:
-        """These changes are committed."""
+        """Record these committed changes."""
         if not self._room:
             return
         for change in changes:
@@ -75,7 +75,7 @@ class Committed:
         self.bytes -= self._weights.pop(key)[0]
 
     def forget(self) -> None:
-        """What is held may be wrong."""
+        """Drop everything: the cache may be wrong."""
         self._jobs.clear()
         self._weights.clear()
         self.bytes = 0

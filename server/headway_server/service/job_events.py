@@ -1,4 +1,4 @@
-"""Tells those who watch what became of jobs, as the database has it."""
+"""Publishes the state of jobs from the database to watchers."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -6,18 +6,19 @@ from functools import partial
 import peewee
 
 from headway_server.domain.job import Key
-from headway_server.service.watch_hub import Hub, Seen
+from headway_server.service.watch_hub import WatchHub
+from headway_server.storage.listing import JobEvent
 from headway_server.storage.read_pool import within_timeout
 from headway_server.storage.store import Store
 
-TOGETHER = 64
-"""Jobs that are read at once."""
+JOBS_A_READ = 64
+"""Jobs that one query reads."""
 
-Read = Callable[[Callable[[], Sequence[Seen]]], Awaitable[Sequence[Seen]]]
+Read = Callable[[Callable[[], Sequence[JobEvent]]], Awaitable[Sequence[JobEvent]]]
 """Runs a query in a thread."""
 
 
-async def tell(store: Store, read: Read, hub: Hub, keys: Iterable[Key]) -> None:
-    """Publish the present state of those of these jobs that somebody watches. Raises TimeoutError."""
-    for some in peewee.chunked([key for key in keys if hub.watched(key)], TOGETHER):
+async def publish_states(store: Store, read: Read, hub: WatchHub, keys: Iterable[Key]) -> None:
+    """Publish the present state of each of these jobs that is watched. Raises TimeoutError."""
+    for some in peewee.chunked([key for key in keys if hub.watched(key)], JOBS_A_READ):
         hub.publish(await within_timeout(read(partial(store.states_of, some))))

@@ -1,4 +1,4 @@
-"""Sealed tokens: page and resume positions that callers carry, and cannot alter or use elsewhere."""
+"""Sealed tokens: positions in pages and watches. Callers keep them, but cannot read, alter or use them elsewhere."""
 
 import base64
 import binascii
@@ -9,16 +9,16 @@ import json
 MARK_BYTES = 16
 
 TOKEN_LENGTH = 8192
-"""Characters of the longest token that is looked at; ours have fewer."""
+"""The longest accepted token, in characters. The server's own tokens are shorter."""
 
 Position = list[int | str]
 
 
 class Sealer:
-    """Seals positions with a key; `purpose` and `scope` must be the same when a token comes back.
+    """Seals positions with a key. `purpose` and `scope` must be the same when a token comes back.
 
-    A token is a mark, which only the key's owner can make, and the position encrypted with the mark as the nonce (a
-    synthetic nonce, as in RFC 5297): equal positions have equal tokens, and nothing of a position can be read.
+    A token consists of a mark (a keyed hash) and the position, which is encrypted with the mark as the nonce (a
+    synthetic nonce, as in RFC 5297). So equal positions have equal tokens, and nobody can read a position.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -26,13 +26,13 @@ class Sealer:
         self._encrypting = hashlib.blake2b(b"token encryption", key=key).digest()
 
     def seal(self, purpose: str, scope: str, position: Position) -> str:
-        """The token that stands for a position."""
+        """The token of a position."""
         body = json.dumps(position, separators=(",", ":")).encode()
         mark = self._mark(purpose, scope, body)
         return _encode(mark + self._encrypted(mark, body))
 
     def open(self, purpose: str, scope: str, token: str) -> Position | None:
-        """The position, or None if this is not a token of ours for that purpose and scope."""
+        """The position, or None if this is not a token of this server for this purpose and scope."""
         if len(token) > TOKEN_LENGTH:
             return None
         try:
@@ -53,7 +53,7 @@ class Sealer:
         return hashlib.blake2b(text, key=self._marking, digest_size=MARK_BYTES).digest()
 
     def _encrypted(self, mark: bytes, body: bytes) -> bytes:
-        """The body combined with a stream of bytes that only the key and the mark give; done twice, it is undone."""
+        """The body XOR a stream of bytes from the key and the mark. The same operation decrypts."""
         stream = b""
         while len(stream) < len(body):
             block = mark + len(stream).to_bytes(4, "big")
@@ -66,7 +66,7 @@ def _encode(raw: bytes) -> str:
 
 
 class SessionHasher:
-    """Turns a session id into what is stored of it: a keyed hash, from which nobody gets the id back."""
+    """Turns a session id into a keyed hash, which is all that is stored of it. Nobody can recover the id from it."""
 
     def __init__(self, key: bytes) -> None:
         self._key = hashlib.blake2b(b"sessions", key=key).digest()

@@ -1,9 +1,9 @@
-"""A watch of a session's jobs, or of all: what is in the database, page by page, and what changes meanwhile.
+"""A watch of the jobs of a session, or of all jobs: it reads the database page by page, and sends changes meanwhile.
 
-The watch walks along the jobs, newest created first. At each place it knows up to which change its caller knows the
-jobs that it has passed, and those that are still to come. A change of a job that it has passed is told at once. One of
-a job that is to come is left out, for the walk finds the job as it is by then. The resume token holds all of this, so
-that a watch which broke off anywhere goes on there and tells nothing twice.
+The watch walks along the jobs, newest first. At each position it keeps up to which change its caller knows the jobs
+before the position, and the jobs after it. It sends a change of a job before the position at once. It skips a change of
+a job after the position, because the walk will read that job's state later. The resume token holds all of this: an
+interrupted watch continues where it stopped, and sends nothing twice.
 """
 
 import asyncio
@@ -14,35 +14,35 @@ from headway_server.domain.errors import Fault, InvalidRequest, ResumeTokenExpir
 from headway_server.domain.job import Key
 from headway_server.resources.clock import Clock
 from headway_server.service.sealed_tokens import Sealer
-from headway_server.service.watch_hub import NEVER, Behind, Hub, Moment, Seen, SessionInbox, moment
-from headway_server.service.watch_positions import NOTHING, Known, Marks, SnapshotMarks, TimeMarks
-from headway_server.storage.listing import NEWEST, OLDEST, ROWS, Found, Position, Removal, position
+from headway_server.service.watch_hub import NEVER, Behind, Moment, SessionInbox, WatchHub, moment
+from headway_server.service.watch_positions import NOTHING_KNOWN, Known, Marks, SnapshotMarks, TimeMarks
+from headway_server.storage.listing import NEWEST, OLDEST, ROWS, Found, JobEvent, Position, Removal, position
 from headway_server.storage.read_pool import Readers, Stop
 from headway_server.storage.store import Store
 
-REMOVALS = 256
-"""Removals that are read at once."""
+REMOVALS_A_READ = 256
+"""Removals that one query reads."""
 
-BOUNDARIES = 4
-"""So often a watch may break off before its walk is through, and be told nothing twice."""
+BOUNDARIES_MAX = 4
+"""How often a watch may be interrupted before its walk is complete without sending anything twice."""
 
-PUBLISHED_WITHIN = 0.02
-"""Seconds after which a change that is in the database was published, as a rule."""
+PUBLISH_TIME = 0.02
+"""Seconds within which a change in the database is usually published."""
 
-TOLD = 4096
-"""Jobs told from the database ahead of their publication, of which a watch remembers that."""
+EARLY_EVENTS_MAX = 4096
+"""How many events a watch remembers that it sent from the database before they were published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a caller knows: removals; jobs before the first boundary (`top`); of each boundary, the jobs behind it."""
+    """What a caller knows: removals, jobs before the first boundary (`top`), and the jobs after each boundary."""
 
     removals: Known
     top: Known
     boundaries: tuple[tuple[Position, Known], ...] = ()
 
     def segments(self) -> Iterator[tuple[Position, Position, Known]]:
-        """Behind what and until where the jobs are known up to the same change, newest created first."""
+        """The segments (after, until, known) whose jobs are known up to the same change, newest first."""
         after, known = NEWEST, self.top
         for place, behind in self.boundaries:
             yield after, place, known
@@ -50,20 +50,20 @@ class Progress:
         yield after, OLDEST, known
 
     def segment(self, place: Position) -> tuple[Position, Position, Known]:
-        """The one that lies behind this place, from there on."""
+        """The rest of the segment that contains this place."""
         return next((min(after, place), until, known) for after, until, known in self.segments() if until < place)
 
     def passed(self, removals: Known, place: Position, known: Known) -> "Progress":
-        """The same, but up to this place all is `known`."""
+        """The progress after everything up to this place is `known`."""
         _, _, here = self.segment(place)
         boundaries = [(place, here), *[boundary for boundary in self.boundaries if boundary[0] < place]]
-        while len(boundaries) > BOUNDARIES:
-            # Better too little known than too much.
+        while len(boundaries) > BOUNDARIES_MAX:
+            # Claim too little rather than too much.
             known = min(known, boundaries.pop(0)[1])
         return Progress(removals, known, tuple(boundaries))
 
     def to_token(self) -> list[int | str]:
-        """As a token holds it."""
+        """The content of a resume token."""
         parts = [self.top] if self.removals == self.top else [self.removals, self.top]
         for boundary in self.boundaries:
             parts += boundary
@@ -71,7 +71,7 @@ class Progress:
 
     @classmethod
     def from_token(cls, given: list[int | str]) -> "Progress":
-        """What `to_token` gave. Raises ValueError if it did not."""
+        """Parse the result of `to_token`. Raises ValueError for anything else."""
         parts = [
             (int(time), str(job_id), str(session)) for time, job_id, session in zip(*[iter(given)] * 3, strict=True)
         ]
@@ -85,26 +85,26 @@ class _Page:
     removals: list[Removal]
     found: Found
     newest: int
-    """The latest time (µs) at which any of it was changed."""
+    """The latest time of change (µs) on the page."""
 
 
 class SessionWatches:
-    """Watches of all jobs of a session, or of all sessions."""
+    """Watches of the jobs of a session, or of all sessions."""
 
-    def __init__(self, store: Store, readers: Readers, hub: Hub, clock: Clock, sealer: Sealer) -> None:
+    def __init__(self, store: Store, readers: Readers, hub: WatchHub, clock: Clock, sealer: Sealer) -> None:
         self._store = store
         self._readers = readers
         self._hub = hub
         self._clock = clock
         self._sealer = sealer
         self._unpublished = 0
-        """A time (µs) of changes that nobody publishes: their commit failed, and yet it is in the database."""
+        """The time (µs) of changes that are never published: their commit seemed to fail, but is in the database."""
 
     async def watch(
         self, session_hash: str | None, resume_token: str, life: float, connection: str
-    ) -> AsyncGenerator[tuple[Seen, str], None]:
-        """What the caller does not know yet, then every change, each with its resume token; after `life` seconds
-        StreamExpired. Raises InvalidRequest and ResumeTokenExpired."""
+    ) -> AsyncGenerator[tuple[JobEvent, str], None]:
+        """What the caller does not know yet, then every change, each with its resume token. Raises StreamExpired after
+        `life` seconds, InvalidRequest and ResumeTokenExpired."""
         scope = session_hash or "-"
         marks = self._marks(session_hash)
         resumed = await self._resumed(scope, resume_token, marks) if resume_token else None
@@ -112,14 +112,14 @@ class SessionWatches:
             walk = _Walk(marks, resumed)
             while True:
                 try:
-                    seen = inbox.take()
+                    event = inbox.take()
                 except Behind:
                     inbox.skip()
                     walk.begin_again()
                     continue
-                if seen is not None:
-                    if walk.is_news(seen):
-                        yield seen, self._token(scope, walk)
+                if event is not None:
+                    if walk.is_news(event):
+                        yield event, self._token(scope, walk)
                     continue
                 walk.nothing_waits()
                 if walk.done:
@@ -128,8 +128,8 @@ class SessionWatches:
                 with self._hub.room(session_hash) as room:
                     page = await self._readers.snapshot(connection, self._page(session_hash, walk, room))
                     await self._published(page)
-                    for seen in walk.pass_over(page, inbox):
-                        yield seen, self._token(scope, walk)
+                    for event in walk.pass_over(page, inbox):
+                        yield event, self._token(scope, walk)
 
     def _marks(self, session_hash: str | None) -> Marks:
         if self._store.engine.shared:
@@ -143,17 +143,17 @@ class SessionWatches:
         try:
             progress = Progress.from_token(given)
         except ValueError:
-            # Of an earlier version.
+            # A token of an earlier version.
             raise ResumeTokenExpired from None
         if max(progress.removals, progress.top)[0] > await self._latest():
-            # The database is older than the token: it was restored from a backup.
+            # The database was restored from a backup that is older than the token.
             raise ResumeTokenExpired
         if marks.time(progress.removals) < await self._readers.read(self._store.removals_forgotten):
             raise ResumeTokenExpired
         return progress
 
     async def _latest(self) -> int:
-        """No mark of this database begins with a greater number."""
+        """The largest number with which a mark of this database can begin."""
         if self._store.engine.shared:
             return (await self._readers.read(self._store.snapshot)).xmax
         return max(self._clock.now(), self._hub.settled)
@@ -162,7 +162,7 @@ class SessionWatches:
         return self._sealer.seal("resume", scope, walk.progress().to_token())
 
     def _page(self, session_hash: str | None, walk: "_Walk", room: int) -> Callable[[Stop], _Page]:
-        """Reads what the walk comes to next."""
+        """Make a query for the next page of the walk."""
         listing, removals_after, removals_unseen_by = self._store.listing, walk.removals_place, walk.removals_unseen_by
         wants_removals = not walk.removals_passed
         after, until, known = walk.segment()
@@ -171,54 +171,54 @@ class SessionWatches:
         def read(stop: Stop) -> _Page:
             removals: list[Removal] = []
             if wants_removals:
-                removals = listing.removals(session_hash, removals_after, REMOVALS, removals_unseen_by)
+                removals = listing.removals(session_hash, removals_after, REMOVALS_A_READ, removals_unseen_by)
             found = Found([], after)
-            if len(removals) < REMOVALS:
+            if len(removals) < REMOVALS_A_READ:
                 found = listing.jobs(wanted, after, ROWS, until=until, room=room, stop=stop)
-            changed: list[Seen] = [*removals, *found.jobs]
-            return _Page(removals, found, max([seen.update_time for seen in changed], default=0))
+            changed: list[JobEvent] = [*removals, *found.jobs]
+            return _Page(removals, found, max([event.update_time for event in changed], default=0))
 
         return read
 
     async def _published(self, page: _Page) -> None:
-        """A change can be read a moment before it is published."""
+        """Wait until the changes of the page are published: a query can see a change before the hub does."""
         if self._store.engine.shared:
             return
         for _ in range(20):
             if page.newest <= max(self._hub.settled, self._unpublished):
                 return
-            await asyncio.sleep(PUBLISHED_WITHIN / 20)
+            await asyncio.sleep(PUBLISH_TIME / 20)
         self._unpublished = page.newest
 
 
 class _Walk:
-    """Where a watch is."""
+    """The position of a watch."""
 
     def __init__(self, marks: Marks, resumed: Progress | None) -> None:
         self.marks = marks
         self.done = False
-        """Whether all jobs were passed."""
+        """Whether the walk has passed all jobs."""
         self.removals_passed = resumed is None
-        """Whether removals from before the watch were told; to who begins anew they say nothing."""
+        """Whether removals from before the watch were sent. A new watch does not need them."""
         self._live = marks.published()
-        """What is known of the jobs that were passed."""
-        self._before = resumed or Progress(self._live, NOTHING)
-        """What was known when the walk began."""
+        """What the caller knows of the jobs before the position."""
+        self._before = resumed or Progress(self._live, NOTHING_KNOWN)
+        """What the caller knew when the walk began."""
         self._place = NEWEST
-        """All before and at this place was passed."""
+        """The position: everything up to and including this place was passed."""
         self._told: dict[Key, tuple[Moment, int]] = {}
-        """What was told before it was published, and when that will be."""
+        """Events that were sent before they were published, and when they will be."""
         self._begin_removals()
 
     def _begin_removals(self) -> None:
         self.removals = self._before.removals
-        """What is known of removals."""
+        """What the caller knows of removals."""
         self.removals_unseen_by = self.marks.wanted(self.removals).unseen_by
-        self.removals_place: Position = NOTHING if self.removals_unseen_by else self.removals
-        """All removals up to this place were passed, by (remove_time, id, session_hash)."""
+        self.removals_place: Position = NOTHING_KNOWN if self.removals_unseen_by else self.removals
+        """All removals up to this place were passed, in the order of (remove_time, id, session_hash)."""
 
     def progress(self) -> Progress:
-        """What the caller knows now."""
+        """What the caller knows at present."""
         if self.done:
             return Progress(self.removals, self._live)
         if self._place == NEWEST:
@@ -226,38 +226,38 @@ class _Walk:
         return self._before.passed(self.removals, self._place, self._live)
 
     def segment(self) -> tuple[Position, Position, Known]:
-        """What to read next: behind what, until where, and what is known there."""
+        """What to read next: after which place, until which place, and what is known there."""
         return self._before.segment(self._place)
 
     def begin_again(self) -> None:
-        """Changes were missed, which are in the database."""
+        """Start again at the newest job: the watch missed changes, which are in the database."""
         self._before = self.progress()
         self.removals_passed = self.done = False
         self._place = NEWEST
         self._begin_removals()
 
     def nothing_waits(self) -> None:
-        """All that was published was taken."""
+        """The watch has taken all published events."""
         self._advance(self.marks.published())
         if self._told:
             reached = self.marks.reached()
             self._told = {key: told for key, told in self._told.items() if told[1] > reached}
 
-    def is_news(self, seen: Seen) -> bool:
-        """Whether to tell this change."""
-        self._advance(self.marks.of(seen))
-        if not self._passed(seen):
-            # The walk will come to it.
+    def is_news(self, event: JobEvent) -> bool:
+        """Whether to send this event."""
+        self._advance(self.marks.of(event))
+        if not self._passed(event):
+            # The walk will reach it.
             return False
-        return not self._told or moment(seen) > self._told.get((seen.session_hash, seen.id), (NEVER, 0))[0]
+        return not self._told or moment(event) > self._told.get((event.session_hash, event.id), (NEVER, 0))[0]
 
-    def _passed(self, seen: Seen) -> bool:
-        if isinstance(seen, Removal):
+    def _passed(self, event: JobEvent) -> bool:
+        if isinstance(event, Removal):
             return self.removals_passed
-        return self.done or position(seen) >= self._place
+        return self.done or position(event) >= self._place
 
-    def pass_over(self, page: _Page, inbox: SessionInbox) -> Iterator[Seen]:
-        """What to tell of a page that was read. The page is used up."""
+    def pass_over(self, page: _Page, inbox: SessionInbox) -> Iterator[JobEvent]:
+        """The events of a page to send. Consumes the page."""
         _, until, known = self.segment()
         gone: dict[Key, Moment] = {}
         for removal in page.removals:
@@ -268,7 +268,7 @@ class _Walk:
             if not self.marks.is_known(removal, self._live):
                 self._remember(removal)
             yield removal
-        if len(page.removals) < REMOVALS and not self.removals_passed:
+        if len(page.removals) < REMOVALS_A_READ and not self.removals_passed:
             self.removals_passed = True
             self.removals = max(self.removals, self._live)
         page.found.jobs.reverse()
@@ -290,7 +290,7 @@ class _Walk:
         if self.removals_passed:
             self.removals = max(self.removals, self._live)
 
-    def _remember(self, seen: Seen) -> None:
-        if len(self._told) >= TOLD:
+    def _remember(self, event: JobEvent) -> None:
+        if len(self._told) >= EARLY_EVENTS_MAX:
             self._told.clear()
-        self._told[seen.session_hash, seen.id] = moment(seen), self.marks.due(seen)
+        self._told[event.session_hash, event.id] = moment(event), self.marks.due(event)

@@ -1,6 +1,6 @@
-"""What time alone brings: lost workers, deadlines, stalls, retention, and news from other servers.
+"""Changes by time alone: lost workers, deadlines, stalls, retention, and news from other servers.
 
-Plain functions of the time they are given; the loop at the end only calls them.
+Plain functions of the time; the loop at the end only calls them.
 """
 
 import asyncio
@@ -15,50 +15,51 @@ from headway_server.domain.errors import DatabaseUnavailable, JobError
 from headway_server.domain.gaps import Gap
 from headway_server.domain.limits import MICROSECONDS
 from headway_server.resources.clock import Clock, SteadyClock
-from headway_server.service.commit_writer import Writer
-from headway_server.service.job_events import tell
+from headway_server.service.commit_writer import CommitWriter
+from headway_server.service.job_events import publish_states
 from headway_server.service.other_servers import OtherServers
-from headway_server.service.watch_hub import Hub
+from headway_server.service.watch_hub import WatchHub
 from headway_server.storage.read_pool import ANSWER_TIMEOUT, Readers, within_timeout
 from headway_server.storage.server_facts import NOTE_INTERVAL, note_applied, note_time, rules_applied
 from headway_server.storage.store import Store
 
-INTERVAL = 1.0
-"""Seconds between two sweeps."""
+SWEEP_INTERVAL = 1.0
+"""Seconds between two rounds."""
 
-LATE = 3 * MICROSECONDS
-"""A round later than this (µs) means that this server could not listen for a while."""
+LATE_ROUND_MIN = 3 * MICROSECONDS
+"""A round that is later than this (µs) means that this process did not run for a while."""
 
 PROBE_INTERVAL = 3.0
-"""Seconds without a commit after which one is tried: with the interval of the sweep, a fault is noticed within 5 s."""
+"""Seconds without a commit after which the sweeper tries one: together with the interval, it finds a fault within
+5 s."""
 
-ROUND = 2.0
-"""Seconds after which a sweep with a backlog lets other work pass."""
+SWEEP_TIME_MAX = 2.0
+"""Seconds after which a sweep with a backlog pauses for other work."""
 
-RULES_ROUND = 0.25
-"""Seconds of each round in which jobs are made to follow rules that have changed."""
+RULES_TIME_MAX = 0.25
+"""Seconds of each round for applying changed rules to jobs."""
 
 RULES_BATCH = 50
-"""Jobs in one commit that makes them follow rules that have changed: their whole rows are written."""
+"""Jobs in one commit that applies changed rules: it writes their whole rows."""
 
-BATCH = 200
-"""Jobs in one commit of the sweep: few enough that no report waits for them."""
+SWEEP_BATCH = 200
+"""Jobs in one commit of the sweep: few, so that reports hardly wait for them."""
 
 REMOVALS_KEPT = 86_400 * MICROSECONDS
-"""How long removals are remembered for watches that are taken up again (µs)."""
+"""How long removals are kept for watches that resume (µs)."""
 
 log = logging.getLogger(__name__)
 
 
-class Upkeep:
-    """Sweeps jobs whose time has come."""
+class Sweeper:
+    """Updates jobs that are due."""
 
     def __init__(
         self,
         store: Store,
         readers: Readers,
-        writer: Writer,
-        hub: Hub,
+        writer: CommitWriter,
+        hub: WatchHub,
         clock: Clock,
         rules: Rules,
         others: OtherServers | None,
@@ -79,29 +80,29 @@ class Upkeep:
         self._trouble: JobError | None = None
 
     async def sweep(self) -> None:
-        """Bring every job up to the present time."""
+        """Update every job that is due now."""
         now = self._clock.now()
-        # A commit may be under way, and take long: it is known as a gap only in the next round.
+        # A long commit may be running: it becomes a gap only in the next round.
         heard_until = now if self._others is None else min(self._others.heard_until, now)
         tick = Tick(self._listening_since, heard_until, self._gaps(now))
-        end = asyncio.get_running_loop().time() + ROUND
-        while due := await within_timeout(self._readers.sweep(partial(self._store.due, now, BATCH))):
+        end = asyncio.get_running_loop().time() + SWEEP_TIME_MAX
+        while due := await within_timeout(self._readers.sweep(partial(self._store.due, now, SWEEP_BATCH))):
             outcomes = await within_timeout(self._writer.submit([(key, tick) for key in due], urgent=True))
-            if len(due) < BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
+            if len(due) < SWEEP_BATCH or all(isinstance(outcome, JobError) for outcome in outcomes):
                 break
             if asyncio.get_running_loop().time() > end:
-                # A backlog: the next round goes on, and news from other servers has its turn before.
+                # A backlog: news from other servers come first, then the next round continues.
                 break
         if now - self._last_forget > REMOVALS_KEPT // 24:
             self._last_forget = now
-            await within_timeout(self._writer.chore(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
+            await within_timeout(self._writer.run_task(partial(self._store.forget_removals, now - REMOVALS_KEPT)))
         await self._apply_rules(tick)
-        # Whether these were committed was not known, and so nobody was told.
-        await tell(self._store, self._readers.sweep, self._hub, self._writer.take_uncertain())
+        # It was not known whether these jobs were committed, so they were not published.
+        await publish_states(self._store, self._readers.sweep, self._hub, self._writer.take_uncertain())
 
     async def _apply_rules(self, tick: Tick) -> None:
-        """Let jobs follow rules that have changed since the last start, some of them in each commit."""
-        end = asyncio.get_running_loop().time() + RULES_ROUND
+        """Apply rules that have changed since the last start to all jobs, some of them in each commit."""
+        end = asyncio.get_running_loop().time() + RULES_TIME_MAX
         while not self._rules_applied:
             last = await within_timeout(self._readers.sweep(partial(rules_applied, self._store, self._rules)))
             if last is None:
@@ -110,46 +111,46 @@ class Upkeep:
             keys = await within_timeout(self._readers.sweep(partial(self._store.keys_after, last, RULES_BATCH)))
             await within_timeout(self._writer.submit([(key, tick) for key in keys], urgent=True))
             note = partial(note_applied, self._store, self._rules, keys[-1] if keys else None)
-            await within_timeout(self._writer.chore(note))
+            await within_timeout(self._writer.run_task(note))
             if asyncio.get_running_loop().time() > end:
                 return
 
     async def probe(self) -> None:
-        """Make sure that the database can be written: nothing else tells of a full disk. Raises JobError."""
+        """Check that the database can be written, because nothing else detects a full disk. Raises JobError."""
         await asyncio.to_thread(self._store.engine.check_files)
         now = self._clock.now()
         silence = time.monotonic() - self._writer.succeeded_at
         failing = self._writer.failure is not None or self._store.engine.unusable
         if failing or silence >= PROBE_INTERVAL or now - self._time_noted >= NOTE_INTERVAL:
-            await within_timeout(self._writer.chore(partial(note_time, self._store, now)))
+            await within_timeout(self._writer.run_task(partial(note_time, self._store, now)))
             self._time_noted = now
 
-    def deaf_until_now(self) -> None:
-        """Nobody could be heard until now: grant every worker its full timeout from here."""
+    def restart_timeouts(self) -> None:
+        """Restart all timeouts of workers now, because the server could not receive reports until now."""
         self._listening_since = self._clock.now()
 
     async def run(self, ready: Callable[[JobError | None], Awaitable[None]]) -> None:
-        """Sweep for ever; `ready` is told after each round why the database does not do its work, or None."""
+        """Sweep until cancelled. After each round, `ready` is called with the database's error, or None."""
         while True:
             before = SteadyClock.elapsed()
-            await asyncio.sleep(INTERVAL)
-            if SteadyClock.elapsed() - before > LATE:
-                # This process was stopped, or the machine slept.
-                self.deaf_until_now()
+            await asyncio.sleep(SWEEP_INTERVAL)
+            if SteadyClock.elapsed() - before > LATE_ROUND_MIN:
+                # This process was stopped, or the machine was asleep.
+                self.restart_timeouts()
             trouble = await self._round()
             if trouble is not None:
-                # Reports were refused meanwhile.
-                self.deaf_until_now()
-            self._tell(trouble)
+                # The server refused reports meanwhile.
+                self.restart_timeouts()
+            self._log_change(trouble)
             await ready(trouble)
 
     async def _round(self) -> JobError | None:
-        """Do all that is due; why that failed, or None."""
+        """Run one round. Returns its error, or None."""
         try:
-            # First: that time passes may not count while nobody can write.
+            # First, because time does not count for jobs while the database cannot be written.
             await self.probe()
             if self._others is not None:
-                await self._others.meet()
+                await self._others.exchange()
             await self.sweep()
         except TimeoutError:
             self._readers.give_up()
@@ -158,11 +159,11 @@ class Upkeep:
         except JobError as error:
             return error
         except Exception:
-            log.exception("upkeep failed; the next round tries again")
+            log.exception("a sweep failed; the next round tries again")
             return DatabaseUnavailable()
         return None
 
-    def _tell(self, trouble: JobError | None) -> None:
+    def _log_change(self, trouble: JobError | None) -> None:
         if trouble is not None and (self._trouble is None or self._trouble.message != trouble.message):
             why = self._store.engine.unusable or trouble.message
             log.warning("not ready, %s: %s", trouble.reason, why)

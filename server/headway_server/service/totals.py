@@ -1,7 +1,7 @@
-"""How many jobs, and jobs of how many sessions, the database holds: counted now and then, and carried on in between.
+"""How many jobs and sessions the database holds: counted regularly, and updated with each commit in between.
 
-The figures are exact where this server alone writes, but for sessions whose last job was removed since the count.
-Servers that share a database learn of each other's jobs with the next count.
+If only this server writes, the numbers are exact, except for sessions whose last job was removed since the count.
+Servers that share a database see each other's jobs with the next count.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from headway_server.domain.change import Change
 from headway_server.domain.errors import JobError, ServerJobsLimit, ServerSessionsLimit
 from headway_server.domain.limits import Limits
 
-INTERVAL = 60.0
-"""Seconds between two counts: each reads an index from end to end."""
+COUNT_INTERVAL = 60.0
+"""Seconds between two counts. Each reads an index from end to end."""
 
 
 class Totals:
-    """A task counts; the commit writer checks and carries on."""
+    """A task counts. The commit writer checks and updates."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -25,29 +25,29 @@ class Totals:
         self.sessions = 0
 
     async def recount(self, count: Callable[[], Awaitable[tuple[int, int]]]) -> None:
-        """Take over what the database holds: jobs, and sessions that have any."""
+        """Count the jobs in the database, and the sessions that have any."""
         jobs, sessions = self.jobs, self.sessions
         counted_jobs, counted_sessions = await count()
-        # What was committed meanwhile may not have been counted. What was counted twice is put right the next time.
+        # The count may miss jobs that were committed meanwhile: add them. The next count corrects jobs counted twice.
         self.jobs = counted_jobs + max(0, self.jobs - jobs)
         self.sessions = counted_sessions + max(0, self.sessions - sessions)
 
     async def run(self, count: Callable[[], Awaitable[tuple[int, int]]]) -> None:
-        """Count again and again; a count that fails is left to the next."""
+        """Count regularly until cancelled. If a count fails, the next one tries again."""
         while True:
             with suppress(JobError):
                 await self.recount(count)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(COUNT_INTERVAL)
 
     def check(self, new_jobs: int, new_sessions: int) -> None:
-        """Raise ServerJobsLimit or ServerSessionsLimit if so many more may not be stored."""
+        """Raise ServerJobsLimit or ServerSessionsLimit if this many more would exceed the limits."""
         if new_jobs and self.jobs + new_jobs > self._limits.jobs:
             raise ServerJobsLimit
         if new_sessions and self.sessions + new_sessions > self._limits.sessions:
             raise ServerSessionsLimit
 
     def note(self, changes: Iterable[Change], new_sessions: int) -> None:
-        """These changes are committed, and with them jobs of so many new sessions."""
+        """Record committed changes. `new_sessions`: how many sessions had no job before them."""
         for change in changes:
             self.jobs += change.created - change.removed
         self.sessions += new_sessions

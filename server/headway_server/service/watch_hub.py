@@ -1,8 +1,8 @@
-"""The hub: hands every committed change to those who watch.
+"""The watch hub: passes every committed change to the watchers.
 
-A watch of one job holds its latest state. Watches of a session share a channel, which holds the latest state of each
-changed job until all of them have taken it. A watch that is so slow that the channel had to drop some is told so
-(Behind), and reads from the database what it missed. All of it runs in the event loop.
+A watch of one job keeps the job's latest state. The watches of a session share a channel. The channel keeps the latest
+state of each changed job until all watches have taken it. If the channel had to drop states that a slow watch has not
+taken, that watch gets Behind, and reads what it missed from the database. Everything runs in the event loop.
 """
 
 import asyncio
@@ -16,42 +16,40 @@ from headway_server.domain.job import Job, Key, weight
 from headway_server.domain.limits import INT64_MAX, Limits
 from headway_server.resources.budget import Budget, Share
 from headway_server.storage.change_log import Snapshot
-from headway_server.storage.listing import Removal
+from headway_server.storage.listing import JobEvent, Removal
 
-ENTRY_BYTES = 512
-"""What a change takes in a channel beside the job."""
+CHANNEL_ENTRY_BYTES = 512
+"""Bytes that a change takes in a channel, without the job."""
 
-PAGE_BYTES = 64 * 1024
-"""What a watch may hold of a page that it reads from the database."""
-
-Seen = Job | Removal
+WATCH_PAGE_BYTES = 64 * 1024
+"""Bytes of a page that a watch may hold while it reads from the database."""
 
 ALL = None
-"""In the place of a session: all sessions."""
+"""Instead of a session: all sessions."""
 
 Moment = tuple[int, int]
 
 NEVER: Moment = (0, 0)
 
 
-def moment(seen: Seen) -> Moment:
-    """Orders what is seen of one id: states by time and revision, a removal behind all that it removed."""
-    return (seen.update_time, seen.revision if isinstance(seen, Job) else INT64_MAX)
+def moment(event: JobEvent) -> Moment:
+    """Orders the events of one job id: states by time and revision, a removal after the states that it removed."""
+    return (event.update_time, event.revision if isinstance(event, Job) else INT64_MAX)
 
 
 class Behind(Exception):
-    """Changes were dropped before this watch took them."""
+    """The channel dropped changes before this watch took them."""
 
 
 class Inbox:
-    """What wakes a watcher, and ends its watch."""
+    """Wakes a watcher, and ends its watch."""
 
     def __init__(self) -> None:
         self._wake = asyncio.Event()
         self._failure: JobError | None = None
 
     def wake(self) -> None:
-        """There is something new."""
+        """Wake the watcher: something is new."""
         self._wake.set()
 
     def fail(self, error: JobError) -> None:
@@ -60,36 +58,37 @@ class Inbox:
         self._wake.set()
 
     def check(self) -> None:
-        """Raises what `fail` was given."""
+        """Raise the error that `fail` was given."""
         if self._failure is not None:
             raise self._failure
 
     async def wait(self) -> None:
-        """Until there is something new. Raises what `fail` was given."""
+        """Wait until something is new. Raises the error that `fail` was given."""
         await self._wake.wait()
         self._wake.clear()
         self.check()
 
 
 class JobInbox(Inbox):
-    """What the watcher of one job has yet to see: its latest state, or its removal and what was made anew since."""
+    """The pending events of a watcher of one job: the latest state, or the removal and the state of a job created again
+    since."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: dict[type[Seen], Seen] = {}
+        self._waiting: dict[type[JobEvent], JobEvent] = {}
 
-    def put(self, seen: Seen) -> None:
-        """Take a state in."""
+    def put(self, event: JobEvent) -> None:
+        """Add an event."""
         waiting = self._waiting.pop(Job, None)
-        if waiting is not None and moment(waiting) > moment(seen):
-            seen = waiting
-        # A job that is created anew stands behind its removal, not in its place.
-        self._waiting.pop(type(seen), None)
-        self._waiting[type(seen)] = seen
+        if waiting is not None and moment(waiting) > moment(event):
+            event = waiting
+        # A job that is created again follows its removal, and does not replace it.
+        self._waiting.pop(type(event), None)
+        self._waiting[type(event)] = event
         self.wake()
 
-    async def get(self) -> Seen:
-        """The next state; waits for it. Raises what `fail` was given."""
+    async def get(self) -> JobEvent:
+        """Wait for the next event. Raises the error that `fail` was given."""
         self.check()
         while not self._waiting:
             await self.wait()
@@ -97,35 +96,35 @@ class JobInbox(Inbox):
 
 
 class Channel:
-    """The changes of a session, or of all, that some of its watchers have yet to take.
+    """The changes of a session (or of all) that some of its watchers have not taken yet.
 
-    What it holds is borrowed from `budget`. Where others write to the database too, changes are `looked_up` again and
-    again, and the channel knows those that it has seen.
+    Its memory counts in `budget`. If other servers write to the database too (`looked_up`), the same change can be put
+    several times: the channel ignores changes that it already had.
     """
 
     def __init__(self, holder: str, budget: Budget, looked_up: bool) -> None:
         self.head = 0
         """The number of the last change."""
         self.dropped = 0
-        """The number of the last change that was dropped."""
+        """The number of the last dropped change."""
         self.watchers: set[SessionInbox] = set()
         self._holder = holder
         self._budget = budget
         self._numbers: list[int] = []
-        """Of all changes since the last time that it was emptied; some were superseded."""
-        self._changes: OrderedDict[int, tuple[Seen, int]] = OrderedDict()
-        """By their numbers, with their weights; oldest first."""
-        self._latest: dict[tuple[type[Seen], Key], int] = {}
+        """The numbers of all changes since the channel was last empty. Some of them were superseded."""
+        self._changes: OrderedDict[int, tuple[JobEvent, int]] = OrderedDict()
+        """The changes and their sizes, by number, oldest first."""
+        self._latest: dict[tuple[type[JobEvent], Key], int] = {}
         self._behind = 0
-        """Watchers that have not taken the last change."""
+        """How many watchers have not taken the last change."""
         self._recent: dict[Key, Moment] | None = {} if looked_up else None
-        """What was put since the last look but one."""
+        """What was put since the last read of the change log. `_before_look` has what was put before that."""
         self._before_look: dict[Key, Moment] = {}
 
-    def put(self, seen: Seen) -> None:
-        """Hold a change for all watchers, in the place of what it supersedes."""
-        key = (seen.session_hash, seen.id)
-        now = moment(seen)
+    def put(self, event: JobEvent) -> None:
+        """Keep a change for all watchers. It replaces the change that it supersedes."""
+        key = (event.session_hash, event.id)
+        now = moment(event)
         if self._recent is not None:
             if now <= max(self._recent.get(key, NEVER), self._before_look.get(key, NEVER)):
                 return
@@ -135,17 +134,17 @@ class Channel:
             if moment(self._changes[waiting][0]) > now:
                 return
             self._drop(waiting)
-        # A job that is created anew stands behind its removal, not in its place.
-        if isinstance(seen, Removal) and (Removal, key) in self._latest:
+        # A job that is created again follows its removal, and does not replace it.
+        if isinstance(event, Removal) and (Removal, key) in self._latest:
             self._drop(self._latest[Removal, key])
         self.head += 1
         self._behind = len(self.watchers)
-        self._hold(seen)
+        self._hold(event)
         for inbox in self.watchers:
             inbox.wake()
 
-    def _hold(self, seen: Seen) -> None:
-        size = ENTRY_BYTES + (weight(seen) if isinstance(seen, Job) else 0)
+    def _hold(self, event: JobEvent) -> None:
+        size = CHANNEL_ENTRY_BYTES + (weight(event) if isinstance(event, Job) else 0)
         while self._changes and not self._budget.allows(self._holder, size):
             self.dropped = next(iter(self._changes))
             self._drop(self.dropped)
@@ -154,18 +153,18 @@ class Channel:
             return
         self._budget.take(self._holder, size)
         self._numbers.append(self.head)
-        self._changes[self.head] = seen, size
-        self._latest[type(seen), (seen.session_hash, seen.id)] = self.head
+        self._changes[self.head] = event, size
+        self._latest[type(event), (event.session_hash, event.id)] = self.head
 
     def _drop(self, number: int) -> None:
-        seen, size = self._changes.pop(number)
-        del self._latest[type(seen), (seen.session_hash, seen.id)]
+        event, size = self._changes.pop(number)
+        del self._latest[type(event), (event.session_hash, event.id)]
         self._budget.give_back(self._holder, size)
         if len(self._numbers) > 2 * len(self._changes) + 64:
             self._numbers = list(self._changes)
 
-    def after(self, number: int) -> tuple[Seen, int] | None:
-        """The first change behind that number, with its own; None if it was the last. Raises Behind."""
+    def after(self, number: int) -> tuple[JobEvent, int] | None:
+        """The first change after that number, and its number. None if there is none. Raises Behind."""
         if number < self.dropped:
             raise Behind
         for index in range(bisect_right(self._numbers, number), len(self._numbers)):
@@ -174,20 +173,20 @@ class Channel:
                 return self._changes[found][0], found
         return None
 
-    def holds(self, seen: Seen, after: int) -> bool:
-        """Whether this, or something newer of the same job, waits behind that number."""
-        key = (seen.session_hash, seen.id)
+    def holds(self, event: JobEvent, after: int) -> bool:
+        """Whether this event, or a newer one of the same job, follows after that number."""
+        key = (event.session_hash, event.id)
         numbers = [self._latest[kind, key] for kind in (Job, Removal) if (kind, key) in self._latest]
-        return any(number > after and moment(self._changes[number][0]) >= moment(seen) for number in numbers)
+        return any(number > after and moment(self._changes[number][0]) >= moment(event) for number in numbers)
 
     def caught_up(self) -> None:
-        """A watcher that was behind has taken the last change, or has left."""
+        """A watcher has taken the last change, or has left."""
         self._behind -= 1
         if not self._behind:
             self.empty()
 
     def empty(self) -> None:
-        """Nobody needs what is held."""
+        """Drop all changes: no watcher needs them."""
         for _, size in self._changes.values():
             self._budget.give_back(self._holder, size)
         self._numbers.clear()
@@ -195,21 +194,21 @@ class Channel:
         self._latest.clear()
 
     def looked(self) -> None:
-        """What was put before the last look but one will not be found again."""
+        """The change log was read: what was put before the read before it cannot come again."""
         if self._recent is not None:
             self._before_look, self._recent = self._recent, {}
 
 
 class SessionInbox(Inbox):
-    """Where one watcher of a channel stands."""
+    """The position of one watcher in a channel."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
         self._channel = channel
         self._taken = channel.head
 
-    def take(self) -> Seen | None:
-        """The next change, or None if there is none now. Raises Behind, and what `fail` was given."""
+    def take(self) -> JobEvent | None:
+        """The next change, or None if there is none. Raises Behind, and the error that `fail` was given."""
         self.check()
         if self._taken == self._channel.head:
             return None
@@ -217,33 +216,33 @@ class SessionInbox(Inbox):
         if found is None:
             self.skip()
             return None
-        seen, self._taken = found
+        event, self._taken = found
         if self._taken == self._channel.head:
             self._channel.caught_up()
-        return seen
+        return event
 
     def skip(self) -> None:
-        """Leave out what waits."""
+        """Skip all waiting changes."""
         if self._taken != self._channel.head:
             self._taken = self._channel.head
             self._channel.caught_up()
 
-    def holds(self, seen: Seen) -> bool:
-        """Whether this, or something newer of the same job, will be taken yet."""
-        return self._channel.holds(seen, self._taken)
+    def holds(self, event: JobEvent) -> bool:
+        """Whether this event, or a newer one of the same job, is still to be taken."""
+        return self._channel.holds(event, self._taken)
 
 
-class Hub:
-    """Everybody who watches at this server. `now` (µs): nothing that is in the database was written later. `snapshot`:
-    what was visible then, where other servers write to it too; else None."""
+class WatchHub:
+    """All watches of this server. `now` (µs): nothing in the database was written later. `snapshot`: what was visible
+    then if other servers write to the database too, else None."""
 
     def __init__(self, limits: Limits, now: int, snapshot: Snapshot | None = None) -> None:
         self.settled = now
-        """All changes up to this time (µs) were published; where others write too, `snapshot` tells instead."""
+        """All changes up to this time (µs) were published. If other servers write too, `snapshot` is used instead."""
         self.snapshot = snapshot
-        """All changes that it sees were published. Where others write too."""
+        """All changes that this snapshot sees were published. None if no other server writes."""
         self.looks = 0
-        """How many looks at what others wrote were published."""
+        """How many reads of the change log were published."""
         self._limits = limits
         self._jobs: defaultdict[Key, set[JobInbox]] = defaultdict(set)
         self._channels: dict[str | None, Channel] = {}
@@ -252,45 +251,45 @@ class Hub:
         self._watches = Budget(limits.watches, WatchesLimit)
         self._closed = False
 
-    def publish(self, changes: Sequence[Seen]) -> None:
-        """Hand on what a commit changed, in the order of its changes."""
-        for seen in changes:
-            for inbox in self._jobs.get((seen.session_hash, seen.id), ()):
-                inbox.put(seen)
-            for session_hash in (seen.session_hash, ALL):
+    def publish(self, changes: Sequence[JobEvent]) -> None:
+        """Pass on the changes of a commit, in their order."""
+        for event in changes:
+            for inbox in self._jobs.get((event.session_hash, event.id), ()):
+                inbox.put(event)
+            for session_hash in (event.session_hash, ALL):
                 if session_hash in self._channels:
-                    self._channels[session_hash].put(seen)
+                    self._channels[session_hash].put(event)
         if self.snapshot is None and changes:
             self.settled = max(self.settled, changes[-1].update_time)
 
     def looked(self, snapshot: Snapshot) -> None:
-        """What other servers wrote and this snapshot sees was published."""
+        """All changes of other servers that this snapshot sees were published."""
         self.snapshot = snapshot
         self.looks += 1
         for channel in self._channels.values():
             channel.looked()
 
-    def lost_track(self) -> None:
-        """Some of what other servers wrote cannot be found any more: let all watchers begin again."""
+    def restart_watches(self) -> None:
+        """End all watches, so that callers start again: some changes of other servers are no longer known."""
         self._fail(StreamExpired())
 
     @property
     def watches(self) -> int:
-        """How many are open."""
+        """The number of open watches."""
         return self._watches.used
 
     @property
     def bytes_held(self) -> int:
-        """What watches hold of changes and pages."""
+        """Bytes of changes and pages that watches hold."""
         return self._budget.used
 
     def watched(self, key: Key) -> bool:
-        """Whether somebody looks at this job now."""
+        """Whether somebody watches this job now."""
         return key in self._jobs or key[0] in self._channels or ALL in self._channels
 
     @contextmanager
     def job(self, key: Key, life: float, connection: str) -> Iterator[JobInbox]:
-        """Watch one job; after `life` seconds the inbox fails with StreamExpired. Raises WatchesLimit, ShuttingDown."""
+        """Watch one job. After `life` seconds the inbox fails with StreamExpired. Raises WatchesLimit, ShuttingDown."""
         inbox = JobInbox()
         with self._counted(key[0], inbox, life, connection):
             self._jobs[key].add(inbox)
@@ -303,7 +302,7 @@ class Hub:
 
     @contextmanager
     def session(self, session_hash: str | None, life: float, connection: str) -> Iterator[SessionInbox]:
-        """Watch all jobs of a session, or of ALL, in the same way."""
+        """Watch the jobs of a session, or of ALL, in the same way."""
         channel = self._channels.get(session_hash) or Channel(
             _holder(session_hash), self._budget, self.snapshot is not None
         )
@@ -322,14 +321,14 @@ class Hub:
 
     @contextmanager
     def room(self, session_hash: str | None) -> Iterator[int]:
-        """How many bytes of a page a watch of this session may hold until the end of the block; it takes a single job
-        whatever that says."""
+        """How many bytes of a page a watch of this session may hold until the end of the block. A single job may have
+        any size."""
         holder = _holder(session_hash)
-        if not self._budget.allows(holder, PAGE_BYTES):
+        if not self._budget.allows(holder, WATCH_PAGE_BYTES):
             yield 0
             return
-        with Share(self._budget, holder, PAGE_BYTES):
-            yield PAGE_BYTES
+        with Share(self._budget, holder, WATCH_PAGE_BYTES):
+            yield WATCH_PAGE_BYTES
 
     @contextmanager
     def _counted(self, session_hash: str | None, inbox: Inbox, life: float, connection: str) -> Iterator[None]:
@@ -350,7 +349,7 @@ class Hub:
                 del self._per_session[session_hash]
 
     def close(self) -> None:
-        """End all watches, so that their callers go elsewhere, and refuse new ones."""
+        """End all watches, so that their callers use another server, and refuse new watches."""
         self._closed = True
         self._fail(ShuttingDown())
 

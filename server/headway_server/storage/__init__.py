@@ -1,4 +1,4 @@
-"""Jobs in the database: models, migrations, queries and connections, for every engine.
+"""Jobs in the database: models, migrations, queries and connections, for every database.
 
-No other package contains SQL.
+Except for the outbox of `webhooks`, no other package contains queries.
 """

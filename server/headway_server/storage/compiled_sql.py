@@ -1,4 +1,4 @@
-"""SQL that peewee compiles once and the store then reuses: compiling costs more than running it."""
+"""SQL that peewee compiles once and the store reuses: compiling costs more than running it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar  # Any: what a database driver returns has no other type
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Statement:
-    """SQL that peewee compiled once. Parameters are taken by name from each row."""
+    """A statement that peewee compiled once. It takes its parameters by name from each row."""
 
     def __init__(self, database: peewee.Database, query: Query) -> None:
         self.sql, self.names = database.get_sql_context().sql(query).query()
@@ -23,7 +23,7 @@ class Statement:
         return tuple([row[name] for name in self.names])
 
     def parameters_of_many(self, given: Sequence[Mapping[str, rows.SqlValue]]) -> list[rows.SqlValue]:
-        """Those of a statement that was compiled for so many rows at once."""
+        """The parameters of a statement that was compiled for this many rows at once."""
         names = self.names[: len(self.names) // len(given)]
         return [row[name] for row in given for name in names]
 
@@ -40,13 +40,13 @@ def is_key(model: type[Model], id_column: str) -> Expression:
 
 
 def to_power_of_two(items: Sequence[T]) -> Sequence[T]:
-    """The items, the last one repeated until their number is a power of two, so that few statements serve all."""
+    """The items, with the last one repeated until their number is a power of two, so that few statements are needed."""
     count = 1 << (len(items) - 1).bit_length()
     return items if count == len(items) else [*items, *[items[-1]] * (count - len(items))]
 
 
 def any_of(conditions: Sequence[Expression]) -> Expression:
-    """One of these. As a balanced tree: SQLite's parser takes no more than 100 parentheses within each other."""
+    """The OR of these conditions, as a balanced tree: SQLite's parser accepts at most 100 nested parentheses."""
     if len(conditions) == 1:
         return conditions[0]
     middle = len(conditions) // 2
@@ -55,7 +55,7 @@ def any_of(conditions: Sequence[Expression]) -> Expression:
 
 
 def belongs(model: type[Model], key: Key) -> Expression:
-    """Rows of another table that belong to a job."""
+    """The condition for rows of another table that belong to a job."""
     columns = model._meta.columns
     condition: Expression = (columns["session_hash"] == key[0]) & (columns["job_id"] == key[1])
     return condition
@@ -63,7 +63,7 @@ def belongs(model: type[Model], key: Key) -> Expression:
 
 def fetch(database: peewee.Database, sql: str, parameters: Sequence[rows.SqlValue]) -> list[tuple[Any, ...]]:
     """The rows of a query."""
-    # SQLite reads on while rows are fetched: a fault of the disk must become peewee's error there too.
+    # SQLite still reads while rows are fetched: turn an error of the disk into peewee's error here too.
     with exception_wrapper:
         found: list[tuple[Any, ...]] = database.execute_sql(sql, parameters).fetchall()
     return found

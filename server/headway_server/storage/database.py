@@ -1,4 +1,4 @@
-"""Opens the database: which engine a URL means, how it is made durable, and whether its schema is ours."""
+"""Opens the database: chooses the engine for a URL, makes it durable, and checks and migrates its schema."""
 
 import fcntl
 import hmac
@@ -23,30 +23,31 @@ from headway_server.storage.models import FactRow
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs", "ceph"})
-"""SQLite's write-ahead log needs memory shared by all that open the file, which these do not have."""
+"""SQLite's write-ahead log needs shared memory between all processes that open the file. These file systems have
+none."""
 
 MIGRATION_LOCK = 0x48454144
-"""PostgreSQL advisory lock that keeps two servers from migrating one database at once."""
+"""The number of the PostgreSQL advisory lock that prevents two servers from migrating a database at the same time."""
 
 MIGRATION_WAIT = 1.0
-"""Seconds of waiting for that lock after which the log says so: a start that only waits looks like one that hangs."""
+"""Seconds of waiting for that lock after which a log line explains the wait."""
 
 HEADER = b"SQLite format 3\0"
-"""How a file of SQLite begins, unless it is empty."""
+"""The first bytes of a SQLite file, unless it is empty."""
 
 KEY_FILE_BYTES_MAX = 1024
 
 MESSAGE_MAX = 1000
-"""Characters of a message that stops the start: it may quote a setting of any length."""
+"""The longest message of a StartError, in characters: it may quote a setting of any length."""
 
 log = logging.getLogger(__name__)
 
 Identity = tuple[int, int]
-"""Device and inode: what a file is, whatever its path."""
+"""Device and inode: they identify a file independently of its path."""
 
 
 class StartError(Exception):
-    """The server cannot start; the message says what to do, and is made one line."""
+    """The server cannot start. The message is one line and says what to do."""
 
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())
@@ -54,7 +55,7 @@ class StartError(Exception):
 
 
 class HeldFiles:
-    """The files of a SQLite database that this process has to itself, and whether they are still in their places."""
+    """The files of a SQLite database that this process holds exclusively. Checks whether they are still in place."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
@@ -63,22 +64,22 @@ class HeldFiles:
         self._connection: sqlite3.Connection | None = None
 
     def hold(self) -> None:
-        """Keep a connection from here on: SQLite would otherwise remove its log whenever nobody has one."""
+        """Keep a connection open from now on: SQLite removes its log when the last connection closes."""
         self._connection = sqlite3.connect(self.path, check_same_thread=False)
         self._connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         for file in (self.path, _beside(self.path, "-wal"), _beside(self.path, "-shm")):
             self._held[file] = _identity(file.stat())
 
     def missing(self) -> Path | None:
-        """A file that is no longer the one that is open here: removed, moved, or replaced."""
+        """The path of a file that was removed, moved or replaced since it was opened, or None."""
         for file, held in self._held.items():
             if not _is(file, held):
                 return file
         return None
 
     def close(self) -> None:
-        """Give the files free."""
-        # Whoever closes the last connection removes the log by its path: that may be the log of another file by now.
+        """Release the files."""
+        # Closing the last connection removes the log by its path. By now that may be the log of another file.
         moved = self.path in self._held and not _is(self.path, self._held[self.path])
         if self._connection is not None and not moved:
             self._connection.close()
@@ -104,24 +105,24 @@ def _is(path: Path, held: Identity) -> bool:
 
 @dataclass(slots=True)
 class Engine:
-    """A database, and what follows from its kind."""
+    """A database, and properties of its kind."""
 
     database: peewee.Database
     shared: bool
-    """Whether other servers may use it at the same time."""
+    """Whether other servers may use the database at the same time."""
     name: str
     """For people: the URL without its password."""
     folder: Path | None = None
-    """Where a SQLite file lies."""
+    """The folder of a SQLite file."""
     warnings: tuple[str, ...] = ()
-    """What the operator had better change."""
+    """Advice for the operator."""
     files: HeldFiles | None = field(default=None, repr=False)
-    """Of SQLite."""
+    """The files, for SQLite."""
     unusable: str = ""
-    """Why nothing may be written now, for the log; empty: it may."""
+    """Why nothing may be written now, for the log. Empty if writing is possible."""
 
     def check_files(self) -> None:
-        """Find out whether what is written would be found by the next start. Call it every few seconds."""
+        """Check that the next start would find what is written now. Call it every few seconds."""
         missing = self.files.missing() if self.files is not None else None
         self.unusable = (
             f"{missing} was removed, moved or replaced while the server uses it; put it back, or restart the server"
@@ -130,7 +131,7 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Close this thread's connection, and give the files free."""
+        """Close this thread's connection, and release the files."""
         self.database.close()
         if self.files is not None:
             self.files.close()
@@ -139,7 +140,7 @@ class Engine:
 def open_engine(url: str, server_id: str = "") -> Engine:
     """The engine for a `sqlite:///path` or `postgresql://…` URL.
 
-    `server_id` tells this server's connections from those of others.
+    `server_id` identifies this server's connections.
 
     Raises StartError.
     """
@@ -156,9 +157,9 @@ def open_engine(url: str, server_id: str = "") -> Engine:
 def _open_sqlite(url: str) -> Engine:
     text = url.removeprefix("sqlite://").removeprefix("/")
     if not text or text.startswith(":memory:"):
-        raise StartError("--database needs a file: a database in memory would lose what was acknowledged")
+        raise StartError("--database needs a file: a database in memory would lose acknowledged writes")
     try:
-        # Without links: all ways to one file must meet at one lock.
+        # Resolve links: all paths of one file must share one lock.
         path = Path(text).expanduser().resolve()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except (OSError, RuntimeError, ValueError) as error:
@@ -186,19 +187,19 @@ def _open_sqlite(url: str) -> Engine:
 
 
 def _check_sqlite_files(path: Path) -> tuple[str, ...]:
-    """Make the file if there is none, for this user alone; warnings. StartError if it, or one that SQLite would put
-    beside it, is not ours: nothing is changed then."""
+    """Make the file if there is none, for this user alone. Returns warnings. Raises StartError, and changes nothing, if
+    the file, or one that SQLite would put beside it, does not belong to this user."""
     for suffix in ("-wal", "-shm", "-journal"):
         with _start_errors(_beside(path, suffix)):
             regular_files.check_own(_beside(path, suffix))
     with _start_errors(path), os.fdopen(regular_files.open_own(path), "rb") as file:
-        # Closed before SQLite opens it: whoever closes a file gives up all the locks that the process has on it.
+        # Close the file before SQLite opens it: closing a file releases all locks that the process has on it.
         head = file.read(len(HEADER))
         mode = os.fstat(file.fileno()).st_mode
     if head not in (b"", HEADER):
-        raise StartError(f"--database: {path} is no SQLite database; name another file")
+        raise StartError(f"--database: {path} is not a SQLite database; name another file")
     if mode & 0o077:
-        return (f"others can read {path}: chmod 600 it",)
+        return (f"other users can read {path}: run chmod 600 on it",)
     return ()
 
 
@@ -226,8 +227,8 @@ def _lock(path: Path) -> int:
 
 
 SQLITE_PAGES_KIB = 4096
-"""KiB of the file that each connection keeps: of the ten, each would come to hold most of an index that it walks along.
-The system's own cache has the rest: commits of many jobs in a large file take as long with sixteen times as much."""
+"""KiB of the file that each connection caches: each of the ten would otherwise cache most of an index that it scans.
+The system's cache has the rest: with sixteen times as much, commits of many jobs in a large file are not faster."""
 
 SQLITE_PRAGMAS: dict[str, str | int] = {
     "journal_mode": "wal",
@@ -265,7 +266,7 @@ def _why(error: Exception) -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """The kind of file system that holds `folder`, or "" where the platform does not say."""
+    """The kind of file system of `folder`, or "" if the platform does not tell."""
     try:
         mounts = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
@@ -280,7 +281,7 @@ def _file_system(folder: Path) -> str:
 
 
 def migrate(engine: Engine) -> list[str]:
-    """Bring an older schema up to date; the names of the steps taken. A newer one raises StartError."""
+    """Migrate an older schema. Returns the names of the steps. Raises StartError for a newer schema."""
     try:
         with _only_migration(engine):
             runner = Runner(engine.database, str(MIGRATIONS))
@@ -288,7 +289,7 @@ def migrate(engine: Engine) -> list[str]:
             if unknown:
                 raise StartError(
                     f"--database: {engine.name} was written by a newer Headway (it has {unknown[-1]}); "
-                    "install that version, or restore a backup from before"
+                    "install that version, or restore an older backup"
                 )
             steps: list[str] = runner.up()
             return steps
@@ -298,13 +299,13 @@ def migrate(engine: Engine) -> list[str]:
 
 @contextmanager
 def _only_migration(engine: Engine) -> Iterator[None]:
-    """Keep other servers from migrating this database meanwhile."""
+    """Prevent other servers from migrating this database at the same time."""
     database = engine.database
     if not engine.shared:
         yield
         return
     try:
-        # Another server may be migrating: that can take its time, and so may this.
+        # Another server may be migrating, and migrations may take long.
         database.execute_sql("SET lock_timeout = 0")
         database.execute_sql("SET statement_timeout = 0")
         with _told_of_wait(engine.name):
@@ -312,15 +313,15 @@ def _only_migration(engine: Engine) -> Iterator[None]:
         yield
         database.execute_sql("SELECT pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
     finally:
-        # The next connection has its timeouts again; and a lock that could not be released goes with this one.
+        # The next connection has its timeouts again. Closing also releases the lock in any case.
         database.close()
 
 
 @contextmanager
 def _told_of_wait(name: str) -> Iterator[None]:
-    """Log it if the migration lock is not given within MIGRATION_WAIT."""
+    """Log the wait if the migration lock is not available within MIGRATION_WAIT."""
     text = (
-        "the start waits until another server has migrated %s; if no server does, find who holds the lock with "
+        "waiting until another server has migrated %s; if no server is migrating, find the holder of the lock with "
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %d AND granted, and end that session "
         "with pg_terminate_backend(pid)"
     )
@@ -334,9 +335,10 @@ def _told_of_wait(name: str) -> Iterator[None]:
 
 
 def session_key(engine: Engine, setting: str, folder: Path) -> bytes:
-    """The key that session ids are hashed with: from the setting, or from a file in `folder` that is made if need be.
+    """The key for hashing session ids: from the setting, or from a file in `folder`, which is made if needed.
 
-    The database remembers a hash of it: with another key nobody would find their jobs, so that raises StartError.
+    The database stores a hash of the key. With another key, callers would not find their jobs. So a wrong key raises
+    StartError.
     """
     key = _parse_key(setting, "--session-key") if setting else _key_file(folder / "headway.session-key")
     check = hmac.new(key, b"headway session key", sha256).hexdigest()
@@ -346,8 +348,8 @@ def session_key(engine: Engine, setting: str, folder: Path) -> bytes:
     (known,) = database.execute(query).fetchone()
     if not hmac.compare_digest(known, check):
         raise StartError(
-            f"--session-key: {engine.name} was written with another session key; give the one that it was "
-            f"written with (HEADWAY_SESSION_KEY, or the file headway.session-key of the server that wrote it)"
+            f"--session-key: {engine.name} was written with another session key; set that key "
+            f"(HEADWAY_SESSION_KEY, or the file headway.session-key of the server that wrote it)"
         )
     return key
 
@@ -373,7 +375,7 @@ def _key_file(path: Path) -> bytes:
                 file.flush()
                 os.fsync(file.fileno())
             try:
-                # A link, unlike a rename, does not replace the key that another server made meanwhile.
+                # Link the file: a rename would replace a key that another server made meanwhile.
                 path.hardlink_to(temporary)
             except FileExistsError:
                 pass

@@ -1,6 +1,6 @@
-"""What each error of a database means for the call that met it: one table for each engine, by the error's code.
+"""What each error of a database means for a call: one table for each engine, by the error's code.
 
-Texts play no part: they depend on the language of the server, and may hold what callers sent.
+The texts of errors are not used: they depend on the language of the server, and may contain data of callers.
 """
 
 import enum
@@ -16,16 +16,16 @@ import peewee
 
 from headway_server.domain.errors import DatabaseUnavailable, JobError, StorageFull
 
-REPORT_INTERVAL = 10.0
-"""Seconds within which the log names the same error once: a database that is away fails thousands of calls."""
+ERROR_LOG_INTERVAL = 10.0
+"""The same error is logged once in this many seconds: an unreachable database fails thousands of calls."""
 
 NO_DESCRIPTOR = (
-    "The server can open no further file: it has as many connections and files open as its system allows. "
-    "Try again; its operator must raise that limit (ulimit -n)."
+    "The server cannot open another file: it has reached its system's limit of open files and connections. "
+    "Try again; the operator must raise the limit (ulimit -n)."
 )
 
 DATABASE_ERRORS: tuple[type[Exception], ...] = (peewee.PeeweeException, sqlite3.Error)
-"""All that a database's driver raises; peewee hands some of them on as they are."""
+"""All errors of database drivers. peewee passes some of them on as they are."""
 
 try:
     import psycopg
@@ -38,40 +38,40 @@ log = logging.getLogger(__name__)
 
 
 class UnsafeConnection(peewee.OperationalError):
-    """A connection that works, but does not keep what the server promises.
+    """A connection works, but is not safe for the data.
 
-    The message is one line without secrets; it goes on from the database's name.
+    The message is one line without secrets. It continues a sentence that begins with the name of the database.
     """
 
 
 class StatementRefused(Exception):
-    """A statement of ours is at fault. It has the place and the code, and none of the data that the database names."""
+    """The server sent a wrong statement. The error has the place and the code, but no data from the database's text."""
 
 
 class Treatment(enum.Enum):
-    """What to do about an error. Nothing was committed, except where COMMIT itself failed."""
+    """How to treat an error. Nothing was committed, unless COMMIT itself failed."""
 
     RETRY = "try again on the same connection"
-    """Another transaction was in the way."""
+    """Another transaction interfered."""
     RECONNECT = "try again on a new connection"
-    """The connection, or the server behind it, is no longer what it was."""
+    """The connection, or the database server, has changed."""
     UNAVAILABLE = "answer UNAVAILABLE"
-    """Trying again at once would not help, or would make the caller wait too long."""
+    """A retry at once would not help, or would make the caller wait too long."""
     STORAGE_FULL = "answer STORAGE_FULL"
     BUG = "answer INTERNAL"
-    """The statement, or a value in it, is at fault: it fails each time, and its neighbours of the batch do not."""
+    """The statement or one of its values is wrong. It fails each time, and other calls of the batch do not."""
 
 
 POSTGRESQL: Mapping[str, Treatment] = {
-    # By SQLSTATE, or by its first two letters, the class.
+    # Keys are SQLSTATEs, or their first two characters, the class.
     "08": Treatment.RECONNECT,  # connection exception
     "0A": Treatment.RECONNECT,  # also: a cached plan that a migration has made stale
     "21": Treatment.BUG,  # cardinality violation
     "22": Treatment.BUG,  # data exception
     "23": Treatment.BUG,  # integrity constraint violation
     "23505": Treatment.RETRY,  # unique violation: another server created the same job
-    "25": Treatment.RECONNECT,  # invalid transaction state, 25006 among them: the server has become read-only
-    "26": Treatment.RECONNECT,  # a prepared statement that a pooler has dropped
+    "25": Treatment.RECONNECT,  # invalid transaction state; 25006: the server has become read-only
+    "26": Treatment.RECONNECT,  # a pooler has dropped a prepared statement
     "28": Treatment.UNAVAILABLE,  # invalid authorization
     "3D": Treatment.UNAVAILABLE,  # no such database
     "40": Treatment.RETRY,  # transaction rollback: serialization failure, deadlock
@@ -79,15 +79,15 @@ POSTGRESQL: Mapping[str, Treatment] = {
     "53": Treatment.UNAVAILABLE,  # insufficient resources: memory, connections
     "53100": Treatment.STORAGE_FULL,
     "54": Treatment.BUG,  # program limit exceeded
-    "55": Treatment.UNAVAILABLE,  # object not in prerequisite state; 55P03: a lock was waited for long enough
+    "55": Treatment.UNAVAILABLE,  # object not in prerequisite state; 55P03: lock timeout
     "57": Treatment.RECONNECT,  # operator intervention: shutdown, crash, starting up
-    "57014": Treatment.UNAVAILABLE,  # query cancelled, by its timeout as a rule
+    "57014": Treatment.UNAVAILABLE,  # query cancelled, usually by its timeout
     "58": Treatment.RECONNECT,  # system error
     "XX": Treatment.RECONNECT,  # internal error, corrupted data
 }
 
 SQLITE: Mapping[int, Treatment] = {
-    # By extended code, or by its lowest byte, the primary code.
+    # Keys are extended codes, or their lowest byte, the primary code.
     sqlite3.SQLITE_ERROR: Treatment.RECONNECT,  # a table that is missing, or a transaction that is still open
     sqlite3.SQLITE_INTERNAL: Treatment.RECONNECT,
     sqlite3.SQLITE_PERM: Treatment.UNAVAILABLE,
@@ -106,7 +106,7 @@ SQLITE: Mapping[int, Treatment] = {
     sqlite3.SQLITE_SCHEMA: Treatment.RETRY,
     sqlite3.SQLITE_TOOBIG: Treatment.BUG,
     sqlite3.SQLITE_CONSTRAINT: Treatment.BUG,
-    # What is held in memory differs from the file, which somebody else has changed.
+    # The cache differs from the file, because another process has changed the file.
     sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: Treatment.RECONNECT,
     sqlite3.SQLITE_CONSTRAINT_UNIQUE: Treatment.RECONNECT,
     sqlite3.SQLITE_MISMATCH: Treatment.BUG,
@@ -116,11 +116,11 @@ SQLITE: Mapping[int, Treatment] = {
 }
 
 MYSQL: Mapping[int, Treatment] = {
-    # By error number; MariaDB's are the same.
+    # Keys are error numbers. MariaDB has the same ones.
     1020: Treatment.RETRY,  # the record has changed since it was read (snapshot isolation)
     1021: Treatment.STORAGE_FULL,  # disk full
     1040: Treatment.UNAVAILABLE,  # too many connections
-    1048: Treatment.BUG,  # NULL where none may be
+    1048: Treatment.BUG,  # NULL in a column that does not allow it
     1053: Treatment.RECONNECT,  # the server shuts down
     1062: Treatment.RETRY,  # duplicate key: another server created the same job
     1114: Treatment.STORAGE_FULL,  # table full
@@ -142,18 +142,18 @@ MYSQL: Mapping[int, Treatment] = {
     1969: Treatment.UNAVAILABLE,  # max_statement_time
     2002: Treatment.RECONNECT,  # cannot connect (socket)
     2003: Treatment.RECONNECT,  # cannot connect
-    2006: Treatment.RECONNECT,  # the server has gone away
+    2006: Treatment.RECONNECT,  # the server closed the connection
     2013: Treatment.RECONNECT,  # connection lost during the query
     2055: Treatment.RECONNECT,  # connection lost
     3024: Treatment.UNAVAILABLE,  # max_execution_time
 }
 
 UNKNOWN = Treatment.RECONNECT
-"""An error that has no code, or one that no table has."""
+"""The treatment of an error without a code, or with a code that no table has."""
 
 
 def treatment(error: Exception) -> Treatment:
-    """What to do about a database's error."""
+    """How to treat an error of the database."""
     found = cause(error)
     if isinstance(found, UnsafeConnection):
         return Treatment.UNAVAILABLE
@@ -165,19 +165,19 @@ def treatment(error: Exception) -> Treatment:
         case int(code):
             return MYSQL.get(code, UNKNOWN)
         case _:
-            # psycopg refuses some values before PostgreSQL sees them.
+            # psycopg rejects some values before PostgreSQL sees them.
             return Treatment.BUG if type(found).__name__ == "DataError" else UNKNOWN
 
 
 def as_job_error(error: Exception) -> JobError:
-    """What a caller is told when the database fails."""
+    """The error for a caller when the database fails."""
     if treatment(error) is Treatment.STORAGE_FULL:
         return StorageFull()
     return DatabaseUnavailable(NO_DESCRIPTOR if _no_descriptor_left() else None)
 
 
 def _no_descriptor_left() -> bool:
-    """Whether this process, or the machine, can open no further file: databases say of it only that it failed."""
+    """Whether this process or the machine has no free file descriptor: errors of databases do not say so."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
@@ -186,12 +186,12 @@ def _no_descriptor_left() -> bool:
 
 
 def as_bug(error: Exception) -> StatementRefused:
-    """What our own log is told of an error of the kind BUG."""
+    """The error for the log, for an error with the treatment BUG."""
     return StatementRefused(f"the database refused a statement: {name(error)}").with_traceback(error.__traceback__)
 
 
 def name(error: Exception) -> str:
-    """The error as the log may hold it: its code and kind, and no text that a caller may have sent."""
+    """The error for the log: its code and kind, without text that a caller may have sent."""
     found = cause(error)
     if isinstance(found, UnsafeConnection):
         return f"it {found}"
@@ -202,17 +202,17 @@ def name(error: Exception) -> str:
         case int(code):
             return f"{code} {getattr(found, 'sqlite_errorname', kind)}"
         case _:
-            # What concerns data has a code; this is about the connection.
+            # Errors about data have a code. This error is about the connection.
             return f"{kind}: {first_line(found)}"
 
 
 def first_line(error: Exception) -> str:
-    """What a database says, as a notice can hold it."""
+    """The first line of an error's text, for a log line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def cause(error: Exception) -> Exception:
-    """The driver's own error: peewee wraps it, sometimes twice."""
+    """The driver's own error. peewee wraps it, sometimes twice."""
     while isinstance(wrapped := getattr(error, "orig", None), Exception):
         error = wrapped
     return error
@@ -223,13 +223,13 @@ def _code(found: Exception) -> str | int | None:
         code = getattr(found, attribute, None)
         if isinstance(code, (str, int)):
             return code
-    # MySQL's drivers have the number in front of the text.
+    # MySQL's drivers put the number before the text.
     first = found.args[0] if found.args else None
     return first if isinstance(first, int) else None
 
 
-class Reports:
-    """Names each error in the log once in a while, with how often it was met since."""
+class ErrorLog:
+    """Logs each error once in ERROR_LOG_INTERVAL, with the number of repetitions since."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -239,16 +239,16 @@ class Reports:
     def add(self, error: Exception) -> None:
         text, now = name(error), self._clock()
         with self._lock:
-            last, count = self._since.get(text, (now - REPORT_INTERVAL, 0))
-            if now - last < REPORT_INTERVAL:
+            last, count = self._since.get(text, (now - ERROR_LOG_INTERVAL, 0))
+            if now - last < ERROR_LOG_INTERVAL:
                 self._since[text] = (last, count + 1)
                 return
-            # The others are old news: what is held stays small.
-            self._since = {t: (at, n) for t, (at, n) in self._since.items() if now - at < REPORT_INTERVAL}
+            # Forget old errors, so that the dict stays small.
+            self._since = {t: (at, n) for t, (at, n) in self._since.items() if now - at < ERROR_LOG_INTERVAL}
             self._since[text] = (now, 0)
-        again = f" ({count} more of these since the last line)" if count else ""
+        again = f" ({count} more since the last log line)" if count else ""
         log.warning("the database failed: %s%s", text, again)
 
 
-report = Reports().add
-"""Name a database's error in the log, once in a while."""
+log_error = ErrorLog().add
+"""Log an error of the database, once in ERROR_LOG_INTERVAL."""

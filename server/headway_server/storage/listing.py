@@ -1,7 +1,7 @@
-"""Reads many jobs in pages: every scan is cut into chunks that end after so many rows, whatever the filter.
+"""Reads many jobs in pages: every scan consists of chunks with a limited number of rows, whatever the filter.
 
-A page is a range of an index in the index's own order. So nothing is sorted, no table is read from end to end, and a
-scan can stop anywhere and go on from there. Filters that no index serves are applied to the rows of a chunk.
+A page is a range of an index, in the index's order. So nothing is sorted, no table is read from end to end, and a scan
+can stop anywhere and continue there. Filters without an index are applied to the rows of a chunk.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,31 +21,31 @@ from headway_server.storage.database import Engine
 from headway_server.storage.models import JobRow, LabelRow, RemovedRow
 
 SCANNED = 1024
-"""Rows of the index that one statement looks through at most; fewer where the filter names labels."""
+"""The most rows of the index that one statement scans. Fewer if the filter has labels."""
 
 ROWS = 64
-"""Rows that one statement returns at most: all that a scan holds beyond what it was asked for."""
+"""The most rows that one statement returns. A scan holds no more than this beyond the requested rows."""
 
 ROW_BYTES = 1024
-"""What a row counts for beside its text."""
+"""Bytes that a row counts, without its text."""
 
 SHAPES = 256
-"""Kinds of filters whose statements are kept."""
+"""The most kinds of filters whose statements are cached."""
 
 Position = tuple[int, str, str]
-"""A place in a list, by (time, id, session_hash): of jobs by create_time, newest first."""
+"""A place in a list: (time, id, session_hash). Lists of jobs are ordered by create_time, newest first."""
 
 LAST_ID = "g"
-"""Behind all ids."""
+"""Greater than all ids."""
 
 NEWEST: Position = (INT64_MAX, LAST_ID, "")
 OLDEST: Position = (-1, "", "")
-"""The ends of a list: before and behind all that there can be."""
+"""The ends of a list: before and after all possible jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs to list; what is empty or None lets all pass. `session_hash` None = all sessions."""
+    """Which jobs to list. Fields that are empty or None match all jobs. A `session_hash` of None means all sessions."""
 
     session_hash: str | None
     statuses: frozenset[Status] = frozenset()
@@ -54,36 +54,40 @@ class Filter:
     labels: Mapping[str, str] = field(default_factory=dict)
     stalled: bool | None = None
     changed_from: int = 0
-    """update_time at or after this (µs)."""
+    """The lowest update_time (µs)."""
     unseen_by: Snapshot | None = None
-    """Changed by a commit that this snapshot does not see. Where servers share a database."""
+    """Only jobs that were changed by a commit that this snapshot does not see. For servers that share a database."""
 
     @property
     def selective(self) -> bool:
-        """Whether there may be jobs that it does not let pass."""
+        """Whether some jobs may not match."""
         return self != Filter(self.session_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A job that is gone, and when it went (µs)."""
+    """A job that was removed, and when (µs)."""
 
     session_hash: str
     id: str
     update_time: int
 
 
+JobEvent = Job | Removal
+"""A committed change of a job, as watchers get it: its new state, or its removal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a scan found until it stopped."""
+    """The result of a scan."""
 
     jobs: list[Job]
     end: Position | None
-    """Where it stopped: the next one goes on behind it. None if nothing is left."""
+    """Where the scan stopped: the next one continues after it. None if nothing is left."""
 
 
 def position(job: Job) -> Position:
-    """Where a job stands in lists."""
+    """The place of a job in lists."""
     return job.create_time, job.id, job.session_hash
 
 
@@ -92,8 +96,7 @@ def _never() -> bool:
 
 
 class Listing:
-    """Pages of one database. `after` and `until` are positions: what is returned lies behind the one and not behind the
-    other."""
+    """Pages of one database. `after` and `until` are positions: pages contain rows after `after`, up to `until`."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = engine.database
@@ -111,9 +114,9 @@ class Listing:
         room: int = INT64_MAX,
         stop: Callable[[], bool] = _never,
     ) -> Found:
-        """Jobs, newest first, until there are `limit` of them, or their text has `room` bytes, or `stop` says so.
+        """Jobs, newest first. Ends after `limit` jobs, after `room` bytes of text, or when `stop` returns True.
 
-        `stop` is asked after each chunk of a filter: there is progress every time, though perhaps no job.
+        `stop` is called after each chunk of a filter, so every scan makes progress, even if it finds no job.
         """
         jobs: list[Job] = []
         of_session = wanted.session_hash is not None
@@ -126,7 +129,7 @@ class Listing:
                 skip = values | _range(after, until) | {"limit": 1, "offset": scanned - 1}
                 for row in self._fetch(self._skip(of_session), skip):
                     end = row
-            # Within the part that ends at `end`.
+            # Read the part that ends at `end`.
             while True:
                 chunk = min(ROWS, limit - len(jobs))
                 found = self._fetch(select, values | _range(after, end) | {"limit": chunk})
@@ -148,7 +151,7 @@ class Listing:
     def removals(
         self, session_hash: str | None, after: Position, limit: int, unseen_by: Snapshot | None = None
     ) -> list[Removal]:
-        """Removals of a session's jobs (None: of all), oldest first; those that the snapshot does not see."""
+        """Removals of a session's jobs (None: of all), oldest first. With a snapshot: only those it does not see."""
         time, job_id, of_session = after
         values: dict[str, rows.SqlValue] = {
             "time": time,
@@ -161,7 +164,7 @@ class Listing:
         statement = self._select_removals(session_hash is not None, unseen_by is not None)
         return [Removal(*row) for row in self._fetch(statement, values)]
 
-    # Statements depend on the shape of a filter, and not on its values.
+    # Statements depend on the shape of a filter, not on its values.
 
     def _compile_select(self, shape: "_Shape") -> Statement:
         query = JobRow.select().where(*_range_of_jobs(shape.of_session), *_conditions(shape))
@@ -271,11 +274,11 @@ def _conditions(shape: _Shape) -> Iterator[Expression]:
         yield unseen()
     of_job = (LabelRow.session_hash == JobRow.session_hash) & (LabelRow.job_id == JobRow.id)
     if shape.labels:
-        # Scalar subqueries, which no planner turns into a join that begins with all labels.
+        # Use scalar subqueries: no planner turns them into a join that begins with all labels.
         label = LabelRow.select(LabelRow.value).where(of_job & (LabelRow.key == named("key0")))
         yield Expression(label, peewee.OP.EQ, named("value0"))
     if shape.labels > 1:
-        # One count for all others: PostgreSQL would plan for seconds how to use a subquery for each.
+        # Use one count for all other labels: with a subquery for each, PostgreSQL would plan for seconds.
         pairs = [
             (LabelRow.key == named(f"key{number}")) & (LabelRow.value == named(f"value{number}"))
             for number in range(1, shape.labels)

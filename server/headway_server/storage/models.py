@@ -1,7 +1,7 @@
-"""The tables, as peewee models. They are bound to no database: store.py runs every query against the one it was given.
+"""The tables, as peewee models. They are not bound to a database: the store runs every query against its own.
 
-Times and spans are BIGINT microseconds (since the Unix epoch, UTC), so that they sort and compare alike on every
-engine. Text that only the server reads is JSON in TEXT columns. A change here needs a migration beside it.
+Times and spans are BIGINT microseconds (since the Unix epoch, UTC): they sort and compare alike on every database. Data
+that only the server reads is JSON in TEXT columns. A change here needs a migration.
 """
 
 from peewee import (
@@ -21,40 +21,40 @@ class _Table(Model):
 
 
 class JobRow(_Table):
-    """One job. Its key is (session_hash, id): nobody meets a foreign job by choosing its id."""
+    """One job. Its key is (session_hash, id): a caller cannot reach a job of another session through its id."""
 
     session_hash = CharField(32)
-    """Keyed hash of the session id, in hexadecimal; the id itself is nowhere. Set at creation, never changes."""
+    """Keyed hash of the session id, in hexadecimal. The id itself is not stored. Set at creation, never changes."""
     id = CharField(32)
     """32 lower-case hexadecimal digits. Set at creation by caller or server, never changes."""
     name = TextField()
-    """By the caller, at creation and by UpdateJob."""
+    """From the caller, at creation and by UpdateJob."""
     invoker = TextField()
-    """By the caller, at creation and by UpdateJob."""
+    """From the caller, at creation and by UpdateJob."""
     size = BigIntegerField()
-    """In units; 0 = not known. By creation, UpdateJob and reports, until the end."""
+    """In units; 0 = unknown. By creation, UpdateJob and reports, until the end."""
     unit = TextField()
     """By creation and UpdateJob, until the end."""
     status = CharField(9)
-    """A Status of job.py. By every transition."""
+    """A Status of domain/job.py. By every transition."""
     message = TextField()
     """By reports."""
     labels = TextField()
-    """JSON object of text. By creation and UpdateJob; label.* is its index."""
+    """JSON object of text. By creation and UpdateJob. The table label is its index."""
     parts = TextField()
-    """JSON object: part to progress. By reports that name an amount."""
+    """JSON object: part to progress. By reports with an amount."""
     sequences = TextField()
-    """JSON object: part to the last sequence applied. By reports with one; emptied by a take-over."""
+    """JSON object: part to the last applied sequence. By reports with a sequence. A take-over empties it."""
     progress = BigIntegerField()
-    """Sum of parts. By reports that name an amount."""
+    """Sum of parts. By reports with an amount."""
     counters = TextField()
-    """JSON object: name to tally. By reports."""
+    """JSON object: name to count. By reports."""
     error_count = BigIntegerField()
     """How many record errors were ever reported. By reports."""
     error = TextField(null=True)
-    """JSON of Error in job.py. By the end, FAILED and CANCELLED alone."""
+    """JSON of Error in domain/job.py. By the end, only for FAILED and CANCELLED."""
     cancellation = TextField(null=True)
-    """JSON of Cancellation in job.py. By CancelJob, and by the first report that learns of it."""
+    """JSON of Cancellation in domain/job.py. By CancelJob, and by the first report after it."""
     create_time = BigIntegerField()
     """By creation."""
     start_time = BigIntegerField(null=True)
@@ -64,11 +64,11 @@ class JobRow(_Table):
     last_contact_time = BigIntegerField(null=True)
     """By starts, take-overs and every report."""
     last_progress_time = BigIntegerField(null=True)
-    """By reports that move the meter."""
+    """By reports that change the progress."""
     update_time = BigIntegerField()
-    """By every change that raises the revision; orders what a watch resumes with."""
+    """By every change that raises the revision. Resumed watches use its order."""
     wake_time = BigIntegerField(index=True)
-    """When time alone may change the job next; the sweep looks at nothing else. By machine.py."""
+    """When time alone may change the job next. The sweeper reads only this. By domain/state_machine.py."""
     heartbeat_timeout = BigIntegerField()
     """0 = never LOST. By creation."""
     stall_timeout = BigIntegerField()
@@ -76,27 +76,27 @@ class JobRow(_Table):
     retention = BigIntegerField()
     """0 = the server's. By creation."""
     stalled = BooleanField()
-    """By the sweep; ended by progress, a start and the end."""
+    """By the sweeper. Progress, a start and the end reset it."""
     pace = TextField(null=True)
     """JSON array of estimate.Pace. By progress."""
     attempt = IntegerField()
     """By creation (1) and take-overs."""
     attempt_time = BigIntegerField(null=True)
-    """When the present attempt began, for its worker owes no progress from before. By starts and take-overs."""
+    """When the present attempt began: the stall timeout does not count earlier time. By starts and take-overs."""
     history = TextField()
-    """JSON array of StatusChange in job.py. By every transition."""
+    """JSON array of StatusChange in domain/job.py. By every transition."""
     revision = BigIntegerField()
     """By every change that callers can see."""
     continues = TextField()
-    """The id of the job that it carries on, or "". By creation."""
+    """The id of the job that this one continues, or "". By creation."""
     continued_by = TextField()
-    """The id of the job that carries it on, or "". By that one's creation."""
+    """The id of the job that continues this one, or "". By that job's creation."""
     key = TextField()
-    """By the caller, at creation, or "". It stays after the end; open_key says whose it is now."""
+    """From the caller, at creation, or "". It stays after the end. The table open_key has the key's present job."""
     create_digest = CharField(64)
-    """Hash of CreateJob's parameters, to tell a repeat from another job. By creation."""
+    """Hash of CreateJob's parameters, to tell a repeated call from another job. By creation."""
     results_digest = CharField(64)
-    """Hash of the results, to tell a repeated FinishJob from another one. By the end."""
+    """Hash of the results, to tell a repeated FinishJob from a different one. By the end."""
 
     class Meta:
         table_name = "job"
@@ -109,7 +109,7 @@ class JobRow(_Table):
 
 
 class LabelRow(_Table):
-    """One label of a job: what ListJobs filters by. Written with job.labels, never read back."""
+    """One label of a job, for the filters of ListJobs. Written with job.labels. Jobs are never read from it."""
 
     session_hash = CharField(32)
     job_id = CharField(32)
@@ -122,8 +122,8 @@ class LabelRow(_Table):
 
 
 class OpenKeyRow(_Table):
-    """The key of a job that has not ended: no two of a session have the same, whichever servers create them. By
-    creation; gone with the end."""
+    """The key of a job that has not ended. Keys are unique in a session, even if several servers create jobs. By
+    creation; the end deletes it."""
 
     session_hash = CharField(32)
     key = TextField()
@@ -135,7 +135,7 @@ class OpenKeyRow(_Table):
 
 
 class VariablesRow(_Table):
-    """All variables of a job. By SetVariables and by reports that carry a checkpoint; absent until there is one."""
+    """All variables of a job. By SetVariables and by reports with variables. No row if there are none."""
 
     session_hash = CharField(32)
     job_id = CharField(32)
@@ -148,7 +148,7 @@ class VariablesRow(_Table):
 
 
 class ResultsRow(_Table):
-    """The results of a job. By FinishJob, once; absent if it was given none."""
+    """The results of a job. By FinishJob, once. No row if there are none."""
 
     session_hash = CharField(32)
     job_id = CharField(32)
@@ -161,12 +161,12 @@ class ResultsRow(_Table):
 
 
 class RecordErrorRow(_Table):
-    """A record error: of each job the first 100 and the last 100. By reports."""
+    """A record error. The first 100 and the last 100 of each job are kept. By reports."""
 
     session_hash = CharField(32)
     job_id = CharField(32)
     number = BigIntegerField()
-    """Which error of its job, from 1."""
+    """The number of the error within its job, from 1."""
     record = TextField()
     code = TextField()
     message = TextField()
@@ -177,7 +177,7 @@ class RecordErrorRow(_Table):
 
 
 class RemovedRow(_Table):
-    """A job that was removed, so that a watch taken up again can tell. Kept for a day."""
+    """A removed job, so that resumed watches can send its removal. Kept for a day."""
 
     session_hash = CharField(32)
     job_id = CharField(32)
@@ -193,21 +193,21 @@ class RemovedRow(_Table):
         )
 
 
-class NoticeRow(_Table):
-    """A notice that waits to be delivered to one receiver. Gone once it was, or was given up."""
+class WebhookRow(_Table):
+    """A webhook that waits for delivery to one receiver. Deleted when it is delivered or given up."""
 
     endpoint = CharField(32)
-    """Hash of the receiver's URL. Set with the commit that caused the notice, never changes."""
+    """Hash of the receiver's URL. Set by the commit that caused the webhook, never changes."""
     id = CharField(32)
-    """The same for all receivers of the notice, and at every attempt. As endpoint."""
+    """The same for all receivers and all attempts. Set as `endpoint`."""
     body = TextField()
-    """What is sent: a CloudEvent as JSON. As endpoint."""
+    """The body to send: a CloudEvent as JSON. Set as `endpoint`."""
     create_time = BigIntegerField()
-    """When what it tells of happened. As endpoint."""
+    """When the event happened. Set as `endpoint`."""
     next_time = BigIntegerField()
-    """When it is to be sent next; while a server is sending it, when another one may. By claims and failures."""
+    """When to send it next. While a server sends it: when another server may. By claims and failures."""
     attempts = IntegerField()
-    """How often it was claimed; a claim holds only if nobody else raised it. By claims."""
+    """How often it was claimed. A claim is valid only if no other server raised this number. By claims."""
 
     class Meta:
         table_name = "notice"
@@ -219,12 +219,12 @@ class NoticeRow(_Table):
 
 
 class ChangeLogRow(_Table):
-    """Which jobs a commit changed. Where servers share a database; kept for some minutes."""
+    """Which jobs a commit changed. For servers that share a database. Kept for some minutes."""
 
     xid = BigIntegerField(primary_key=True)
     """The transaction."""
     server = CharField(32)
-    """Who committed it: that server need not read it."""
+    """The server that committed it. That server does not read it."""
     jobs = TextField()
     """JSON: [[session_hash, id], …]."""
 
@@ -233,20 +233,20 @@ class ChangeLogRow(_Table):
 
 
 class ServerRow(_Table):
-    """A server, as the others see it. Where servers share a database; by each server, once a second."""
+    """A server, as the others see it. For servers that share a database. By each server, once a second."""
 
     id = CharField(32, primary_key=True)
     heard_until = BigIntegerField()
-    """It has committed all that it received until then."""
+    """The server has committed everything that it received until then."""
     note_time = BigIntegerField()
-    """When it wrote this, by the database's clock."""
+    """When the server wrote this row, by the database's clock."""
 
     class Meta:
         table_name = "server"
 
 
 class FactRow(_Table):
-    """What the database knows of itself: a name and a value."""
+    """A fact about the database: a name and a value."""
 
     name = CharField(64, primary_key=True)
     value = TextField()
@@ -263,7 +263,7 @@ TABLES: tuple[type[Model], ...] = (
     ResultsRow,
     RecordErrorRow,
     RemovedRow,
-    NoticeRow,
+    WebhookRow,
     ChangeLogRow,
     ServerRow,
     FactRow,

@@ -1,7 +1,7 @@
-"""Reads off the event loop: threads with a connection each, so that no read waits for a write.
+"""Reads off the event loop: threads with a connection each. No read waits for a write.
 
-Each kind of read has threads of its own, so that none waits for a slower kind: reads of one job, lists and snapshots,
-the sweep, and the look at what other servers wrote.
+Each kind of read has its own threads, so that no read waits for a slower kind: reads of one job, lists and snapshots,
+the sweeper, and reads of the change log.
 """
 
 import asyncio
@@ -16,40 +16,47 @@ from typing import Any, Generic, TypeVar  # futures of any result wait here
 from headway_server.domain.errors import DatabaseUnavailable, Overloaded, ShuttingDown
 from headway_server.resources.budget import Budget, Share
 from headway_server.resources.turns import Turns
-from headway_server.storage.database_errors import DATABASE_ERRORS, Treatment, as_bug, as_job_error, report, treatment
+from headway_server.storage.database_errors import (
+    DATABASE_ERRORS,
+    Treatment,
+    as_bug,
+    as_job_error,
+    log_error,
+    treatment,
+)
 from headway_server.storage.store import Store
 
 READ_THREADS = 4
 """Threads for reads of one job."""
 
 READS_WAITING = 20_000
-"""Reads of one job that wait for a thread, before further ones are refused."""
+"""Reads of one job that may wait for a thread. More are refused."""
 
 LIST_THREADS = 2
 """Threads for lists and the snapshots of watches."""
 
 SNAPSHOTS = 1
-"""Snapshots that are read at a time, so that a list waits for one at most: there can be thousands of watches."""
+"""Snapshots that are read at a time: a list waits for one of them at most, even if there are thousands of watches."""
 
 LISTS_WAITING = 1024
-"""Lists that wait or are read, in all; a session's share of them is that of a Budget."""
+"""Lists that wait or are read, in all. A Budget limits the share of each session."""
 
 LIST_TIME = 0.25
-"""Seconds after which the scan of a filter ends with what it has found, so that others get their turn."""
+"""Seconds after which the scan of a filter ends with what it has found, so that other lists get their turn."""
 
 LIST_STATEMENT_TIMEOUT = 5_000
-"""Milliseconds that one statement of a list may take; it looks through few enough rows for a hundredth of that."""
+"""Milliseconds that one statement of a list may take. Usually it takes a hundredth of that."""
 
-TRIES = 2
-"""So often a read is tried that met an error which a new connection may not meet."""
+READ_TRIES = 2
+"""How often a read is tried if a new connection may help."""
 
 ANSWER_TIMEOUT = 4.0
-"""Seconds after which a database that does not answer is taken to be unreachable."""
+"""Seconds after which a database that does not answer counts as unreachable."""
 
 T = TypeVar("T")
 
 Stop = Callable[[], bool]
-"""Whether a scan is to end with what it has found: its time is over, or nobody waits for it."""
+"""Whether a scan should end with what it has found: its time is over, or its caller has given up."""
 
 
 class _Read(Generic[T]):
@@ -68,17 +75,17 @@ class _Read(Generic[T]):
             self._error = error
 
     def _attempt(self, store: Store) -> T:
-        for tries_left in reversed(range(TRIES)):
+        for tries_left in reversed(range(READ_TRIES)):
             try:
                 return self._query()
             except DATABASE_ERRORS as error:
-                report(error)
+                log_error(error)
                 store.disconnect()
                 match treatment(error):
                     case Treatment.BUG:
                         raise as_bug(error) from None
                     case Treatment.RETRY | Treatment.RECONNECT if tries_left:
-                        # Most likely the connection was lost since it was last used.
+                        # Most likely the connection was lost since its last use.
                         pass
                     case _:
                         raise as_job_error(error) from error
@@ -94,7 +101,7 @@ class _Read(Generic[T]):
 
 
 class _Pool:
-    """Threads that take reads from one queue. Each read is answered as soon as it is done."""
+    """Threads that take reads from one queue. Each read returns as soon as it is done."""
 
     def __init__(self, store: Store, name: str, threads: int) -> None:
         self._store = store
@@ -102,7 +109,7 @@ class _Pool:
         self._queue: queue.SimpleQueue[_Read[Any] | None] = queue.SimpleQueue()
         self._done: deque[_Read[Any]] = deque()
         self._woken = False
-        """Whether the event loop will come for what is done. It resets this before it looks, so that none is missed."""
+        """Whether the event loop will collect the finished reads. It resets this first, so that it misses none."""
         self._closed = False
         self._waiting: set[asyncio.Future[Any]] = set()
         self._threads = [
@@ -114,11 +121,11 @@ class _Pool:
 
     @property
     def waiting(self) -> int:
-        """Reads that are not answered yet."""
+        """The number of reads that have not returned yet."""
         return len(self._waiting)
 
     async def read(self, query: Callable[[Callable[[], bool]], T]) -> T:
-        """What the query returns. It is given a function that says whether its caller has given up."""
+        """Run the query. Its argument is a function that tells whether the caller has given up."""
         if self._closed:
             raise ShuttingDown
         future: asyncio.Future[T] = self._loop.create_future()
@@ -130,13 +137,13 @@ class _Pool:
             self._waiting.discard(future)
 
     def give_up(self) -> None:
-        """The database hangs: answer all that waits with DatabaseUnavailable."""
+        """The database does not answer: fail all waiting reads with DatabaseUnavailable."""
         for future in self._waiting:
             if not future.done():
                 future.set_exception(DatabaseUnavailable())
 
     async def close(self) -> None:
-        """Answer what waits, then close the connections."""
+        """Finish the waiting reads, then close the connections."""
         if not self._closed:
             self._closed = True
             for _ in self._threads:
@@ -145,7 +152,7 @@ class _Pool:
             await asyncio.to_thread(thread.join)
 
     def _run(self) -> None:
-        # At once: later there may be no file descriptor left for it.
+        # Connect at once: later no file descriptor may be left.
         with suppress(*DATABASE_ERRORS):
             self._store.connect()
         while (read := self._queue.get()) is not None:
@@ -155,7 +162,7 @@ class _Pool:
                 self._woken = True
                 try:
                     self._loop.call_soon_threadsafe(self._deliver)
-                except RuntimeError:  # The loop is gone, and with it everybody who waited.
+                except RuntimeError:  # The loop has ended, and with it all waiting callers.
                     break
         self._store.disconnect()
 
@@ -180,20 +187,20 @@ class Readers:
         self._lists_waiting = Budget(LISTS_WAITING, Overloaded)
 
     async def read(self, query: Callable[[], T]) -> T:
-        """What the query returns: one that needs the rows of few jobs. Raises Overloaded."""
+        """Run a query that needs the rows of few jobs. Raises Overloaded."""
         if self._reads.waiting >= READS_WAITING:
             raise Overloaded
         return await self._reads.read(lambda _: query())
 
     async def list(self, holder: str, query: Callable[[Stop], T]) -> T:
-        """What the query returns: a page of jobs. `holder` is whose list it is. Raises Overloaded if it has, or all
-        have, as many lists waiting as they may."""
+        """Run a query for a page of jobs. `holder`: whose list it is. Raises Overloaded if too many lists of this
+        holder, or in all, are waiting."""
         with Share(self._lists_waiting, holder, 1):
             async with self._lists_turns.of(holder):
                 return await self._page(query)
 
     async def snapshot(self, holder: str, query: Callable[[Stop], T]) -> T:
-        """The same, for a caller whose number is limited otherwise, and who can wait: a watch."""
+        """Run a query for a page of a watch. Watches can wait, and their number is limited elsewhere."""
         async with self._snapshots_turns.of(holder):
             return await self._page(query)
 
@@ -206,11 +213,11 @@ class Readers:
         return await self._lists.read(within_time)
 
     async def sweep(self, query: Callable[[], T]) -> T:
-        """What the query returns: one of the sweep, which waits for no caller's read."""
+        """Run a query of the sweeper. It does not wait for reads of callers."""
         return await self._sweeps.read(lambda _: query())
 
     async def look(self, query: Callable[[], T]) -> T:
-        """What the query returns: one of the look at what other servers wrote."""
+        """Run a query that reads the change log."""
 
         def prepared(_: Stop) -> T:
             self._store.prepare_for_lists(LIST_STATEMENT_TIMEOUT)
@@ -219,17 +226,17 @@ class Readers:
         return await self._looks.read(prepared)
 
     def give_up(self) -> None:
-        """The database hangs: answer all that waits with DatabaseUnavailable."""
+        """The database does not answer: fail all waiting reads with DatabaseUnavailable."""
         for pool in self._pools:
             pool.give_up()
 
     async def close(self) -> None:
-        """Answer what waits, then close the connections."""
+        """Finish the waiting reads, then close the connections."""
         for pool in self._pools:
             await pool.close()
 
 
 async def within_timeout(work: Awaitable[T]) -> T:
-    """The result of the work. Raises TimeoutError if the database does not answer."""
+    """The result of the work. Raises TimeoutError if the database does not answer within ANSWER_TIMEOUT."""
     async with asyncio.timeout(ANSWER_TIMEOUT):
         return await work

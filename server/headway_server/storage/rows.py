@@ -1,4 +1,4 @@
-"""Jobs as rows of JobRow, and back."""
+"""Conversion between jobs and rows of JobRow."""
 
 import base64
 import json
@@ -30,7 +30,7 @@ REPORTED: tuple[str, ...] = (
     "pace",
     "revision",
 )
-"""The columns that a report can change: all that most commits write."""
+"""The columns that a report can change. Most commits write only these."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
 _decode = json.loads
@@ -41,7 +41,7 @@ def _numbers(named: Mapping[str, int]) -> str:
 
 
 def reported(job: Job) -> dict[str, SqlValue]:
-    """The columns REPORTED, and the key."""
+    """The columns REPORTED and the key."""
     pace = job.pace
     return {
         "session_hash": job.session_hash,
@@ -57,7 +57,7 @@ def reported(job: Job) -> dict[str, SqlValue]:
         "last_progress_time": job.last_progress_time,
         "update_time": job.update_time,
         "stalled": job.stalled,
-        # As JSON; written out, for every report comes by here.
+        # JSON, but formatted by hand for speed: every report needs it.
         "pace": None
         if pace is None
         else f"[{pace.time},{pace.progress},{pace.elapsed},{pace.folds},{pace.rate!r},{pace.variance!r}]",
@@ -106,7 +106,7 @@ def to_row(job: Job) -> dict[str, SqlValue]:
 
 
 def from_row(row: Sequence[Any]) -> Job:
-    """The job of a row that holds COLUMNS in their order."""
+    """The job of a row with COLUMNS in their order."""
     values = dict(zip(COLUMNS, row, strict=True))
     for name, decode in _DECODERS.items():
         if values[name] is not None:
@@ -115,7 +115,7 @@ def from_row(row: Sequence[Any]) -> Job:
 
 
 def text_length(row: Sequence[Any]) -> int:
-    """How much text a row holds, in characters."""
+    """The length of all text in a row, in characters."""
     return sum([len(value) for value in row if type(value) is str])
 
 

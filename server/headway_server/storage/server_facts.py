@@ -1,7 +1,7 @@
-"""What the database remembers from one start of a server to the next, and what that says about the clock.
+"""Facts that the database keeps from one start of a server to the next, and the clock that follows from them.
 
-A server notes the time while it runs. So the next start can tell a wrong clock: nothing is removed because of time
-during which no server ran, and a clock that was ahead leaves no times in the future behind.
+A running server notes the time. So the next start can detect a wrong clock: nothing is removed because of time in which
+no server ran, and a clock that was ahead leaves no times in the future.
 """
 
 import json
@@ -19,30 +19,30 @@ from headway_server.storage.servers import CORRECTION
 from headway_server.storage.store import Store
 
 TIME = "time"
-"""The fact that says what time (µs) it was when a server last noted it."""
+"""The fact with the time (µs) that a server noted last."""
 
 RULES = "rules"
-"""The fact that says by which retention and abandon_after the jobs' wake_time was reckoned."""
+"""The fact with the retention and abandon_after that the jobs' wake_time is based on."""
 
 APPLIED = "rules_applied"
-"""The fact that says up to which job, in the order of their keys, RULES are applied; absent: to all."""
+"""The fact with the last job, in the order of keys, to which RULES are applied. Absent: they are applied to all."""
 
 GAPS = "gaps"
-"""The fact that lists when no server ran."""
+"""The fact with the times when no server ran."""
 
 NOTE_INTERVAL = 60 * MICROSECONDS
 """How often (µs) the time is noted."""
 
-GAP_MIN = 86_400 * MICROSECONDS
-"""A shorter time (µs) without a server is not worth remembering: no retention that matters is that short."""
+DOWNTIME_MIN = 86_400 * MICROSECONDS
+"""Shorter times (µs) without a server are not stored: retentions are much longer."""
 
 GAPS_MAX = 100
-"""Gaps that are remembered: the last ones."""
+"""The most gaps that are stored: the latest ones."""
 
 CATCH_UP_MAX = 86_400 * MICROSECONDS
-"""A clock that is further (µs) behind the database is taken for a wrong one, and not waited for."""
+"""If the clock is further (µs) behind the database than this, the time of day counts as wrong."""
 
-BATCH = 200
+CORRECTION_BATCH = 200
 """Jobs whose times are corrected in one commit."""
 
 log = logging.getLogger(__name__)
@@ -53,47 +53,50 @@ class Start:
     """How the clock starts."""
 
     time: int
-    """What it shows first (µs)."""
+    """The first time that the clock shows (µs)."""
     ahead: int = 0
-    """By how much (µs) that is ahead of the time of day, and has to be given back."""
+    """How far (µs) the clock is ahead of the time of day. It runs slower until this is made up."""
     gaps: tuple[Gap, ...] = ()
     """When no server ran."""
     read_at: int = 0
-    """What `SteadyClock.elapsed` gave (µs) when that was the time, where servers share the database."""
+    """What `SteadyClock.elapsed` returned (µs) at that time, if servers share the database."""
 
 
 def start(store: Store, now: int) -> Start:
     """How the clock starts if the time of day is `now` (µs).
 
-    - Later than what the database knows: it is `now`, and a gap of a day or more is remembered. It does not count for
-      retention, for nobody can tell a long rest from a wrong clock.
-    - Within the last gap: the clock was ahead at the start that made that gap, and is right again. It is `now`; what
-      was stored with later times gets `now`.
-    - A little earlier: it goes on behind what is stored, and loses a tenth until it has come down to the time of day.
-    - Much earlier: the time of day is wrong. It goes on behind what is stored.
+    - `now` is later than all times in the database: the clock starts at `now`. A gap of a day or more is stored, and
+      does not count for retention, because a long downtime looks like a wrong clock.
+    - `now` is within the last gap: the clock was ahead at the start that made the gap, and is right again. The clock
+      starts at `now`, and later times in the database are set to `now`.
+    - `now` is a little earlier: the clock starts after the stored times, and runs slower by a tenth until it shows the
+      time of day.
+    - `now` is much earlier: the time of day is wrong. The clock starts after the stored times.
     """
     noted = int(store.fact(TIME) or 0)
     known = noted + NOTE_INTERVAL if noted > now else noted
     known = max([known, *(latest + 1 for latest in store.latest_times() if latest)])
     gaps = tuple(Gap(*pair) for pair in json.loads(store.fact(GAPS) or "[]"))
     if now >= known:
-        if known and now - known >= GAP_MIN:
+        if known and now - known >= DOWNTIME_MIN:
             gaps = (*gaps, Gap(known, now))[-GAPS_MAX:]
             _remember(store, gaps, now)
             log.warning(
                 "no server ran for %.1f days, or the clock is wrong: ended jobs are kept that much longer",
-                gaps[-1].length / GAP_MIN,
+                gaps[-1].length / DOWNTIME_MIN,
             )
         return Start(now, gaps=gaps)
     if gaps and gaps[-1].start <= now < gaps[-1].end:
         changed = _correct(store, now)
         gaps = gaps[:-1]
         _remember(store, gaps, now)
-        log.warning("the clock was ahead until %s; the times of %d jobs were set to the present", _day(known), changed)
+        log.warning(
+            "the clock was ahead until %s; the times of %d jobs were set to the present time", _day(known), changed
+        )
         return Start(now, gaps=gaps)
     if known - now > CATCH_UP_MAX:
         log.warning(
-            "the clock says %s, but the database knows of %s: time goes on from there; set the clock and restart",
+            "the clock shows %s, but the database has times up to %s: time continues there; set the clock and restart",
             _day(now),
             _day(known),
         )
@@ -108,11 +111,11 @@ def _remember(store: Store, gaps: tuple[Gap, ...], now: int) -> None:
 
 
 def _correct(store: Store, now: int) -> int:
-    """Let nothing stored be later than `now`; how many jobs were."""
+    """Set all later times in the database to `now`. Returns the number of changed jobs."""
     keys = store.later_than(now)
-    for start in range(0, len(keys), BATCH):
+    for start in range(0, len(keys), CORRECTION_BATCH):
         with store.transaction():
-            jobs = store.load(keys[start : start + BATCH]).values()
+            jobs = store.load(keys[start : start + CORRECTION_BATCH]).values()
             store.save([Change(no_later_than(job, now), rewritten=True) for job in jobs])
     with store.transaction():
         store.bring_back(now)
@@ -125,7 +128,7 @@ def _day(moment: int) -> str:
 
 
 def start_shared(store: Store) -> Start:
-    """The same where servers share the database, and with it the correction of its time."""
+    """`start` for servers that share the database, and with it the correction of its time."""
     kept, now = Correction.parse(store.fact(CORRECTION)), store.now()
     read_at = SteadyClock.elapsed()
     correction = correction_at_start(kept, now, int(store.fact(TIME) or 0))
@@ -140,19 +143,19 @@ def start_shared(store: Store) -> Start:
 
 
 def running_clock(begin: Start, *, shared: bool) -> Clock:
-    """The clock of a server that has started so."""
+    """The clock for this start."""
     if shared:
         return SharedClock(begin.time, SteadyClock.elapsed, begin.read_at)
     return SteadyClock(begin.time, begin.ahead)
 
 
 def note_time(store: Store, now: int) -> None:
-    """Remember that it was `now`; the transaction is the caller's."""
+    """Store the time `now`, in the caller's transaction."""
     store.remember(TIME, str(now))
 
 
 def follow_rules(store: Store, rules: Rules) -> None:
-    """If the rules have changed since the last start, remember that they are yet to be applied to every job."""
+    """If the rules have changed since the last start, store that they must be applied to all jobs."""
     text = _text(rules)
     if store.fact(RULES) != text:
         with store.transaction():
@@ -161,7 +164,7 @@ def follow_rules(store: Store, rules: Rules) -> None:
 
 
 def rules_applied(store: Store, rules: Rules) -> Key | None:
-    """Up to which job, in the order of their keys, the rules are applied; None: to all, or others are in force now."""
+    """The last job, in the order of keys, to which the rules are applied. None: all, or other rules are in force."""
     applied = store.fact(APPLIED)
     if applied is None or store.fact(RULES) != _text(rules):
         return None
@@ -170,9 +173,9 @@ def rules_applied(store: Store, rules: Rules) -> Key | None:
 
 
 def note_applied(store: Store, rules: Rules, last: Key | None) -> None:
-    """Remember that the rules are applied to the jobs up to this one, or to all; the transaction is the caller's."""
+    """Store that the rules are applied up to this job, or to all jobs (None), in the caller's transaction."""
     if store.fact(RULES) != _text(rules):
-        # Another server has been started with other rules, and applies those.
+        # Another server was started with other rules, and applies those.
         return
     if last is None:
         store.forget(APPLIED)

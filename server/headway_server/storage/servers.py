@@ -1,4 +1,4 @@
-"""What servers that share a database tell each other once a second, in one statement. PostgreSQL alone."""
+"""What servers that share a database exchange once a second, in one statement. For PostgreSQL only."""
 
 from dataclasses import dataclass
 from typing import Any  # what a database driver returns has no other type
@@ -11,13 +11,13 @@ from headway_server.domain.shared_clock import Correction
 from headway_server.storage.change_log import Snapshot
 
 GONE_AFTER = 120 * MICROSECONDS
-"""A server that has noted nothing for so long (µs) is not waited for, even if the database holds connections of it."""
+"""A server that has noted nothing for this long (µs) is ignored, even if the database still has its connections."""
 
 CORRECTION = "clock_correction"
-"""The fact that holds what all servers add to the database's time."""
+"""The fact with the correction that all servers add to the database's time."""
 
 ID_LENGTH = 32
-"""The application_name of a server's connections ends with its id of so many characters."""
+"""The length of a server's id. The application_name of the server's connections ends with it."""
 
 _BEAT = f"""
 WITH own AS (
@@ -49,37 +49,37 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE fact.value = %(old
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a server learns in a round."""
+    """The result of an exchange."""
 
     database_time: int
     """µs since the epoch, by the database's clock."""
     correction: Correction
-    """What all servers add to it."""
+    """What all servers add to the database's time."""
     snapshot: Snapshot
-    """What is committed and visible."""
+    """What is committed and visible now."""
     heard_until: int | None
-    """Each other server has committed all that it received until then (µs); None if there is no other server."""
+    """Every other server has committed what it received until then (µs). None if there is no other server."""
 
 
 class Servers:
-    """The servers of one database. `id` names this one among them."""
+    """The servers of one database. `server_id` is the id of this server."""
 
     def __init__(self, database: peewee.Database, server_id: str) -> None:
         self._database = database
         self._id = server_id
 
     def beat(self, heard_until: int) -> Beat:
-        """Tell the others that all that this server received until then (µs) is committed; learn the same of them."""
+        """Note that everything that this server received until then (µs) is committed. Read the same of the others."""
         ((time, correction, snapshot, others),) = self._fetch(_BEAT, {"id": self._id, "heard_until": heard_until})
         return Beat(time, Correction.parse(correction), Snapshot.parse(snapshot), others)
 
     def agree(self, old: Correction, new: Correction) -> None:
-        """Change the correction, unless another server was quicker; the transaction is the caller's."""
+        """Change the correction, unless another server was faster, in the caller's transaction."""
         parameters = {"name": CORRECTION, "old": str(old), "new": str(new)}
         self._database.execute_sql(_SET_FACT, parameters)
 
     def leave(self) -> None:
-        """No longer one of them, for it ends; the transaction is the caller's."""
+        """Delete this server's row because the server ends, in the caller's transaction."""
         self._database.execute_sql("DELETE FROM server WHERE id = %s", (self._id,))
         self._database.execute_sql(_FORGET, ())
 

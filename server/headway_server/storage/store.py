@@ -1,6 +1,6 @@
-"""Reads and writes jobs, run against the engine that it was given. Reads of many jobs are in listing.py.
+"""Reads and writes jobs. Reads of many jobs are in listing.py, writes in writes.py.
 
-Statements on the hot path are compiled by peewee once and then reused: compiling costs more than running them.
+peewee compiles frequent statements once, and the store reuses them: compiling costs more than running them.
 """
 
 import json
@@ -23,36 +23,31 @@ from headway_server.storage.change_log import Snapshot, current_snapshot
 from headway_server.storage.compiled_sql import Statement, any_of, belongs, fetch, is_key, named, to_power_of_two
 from headway_server.storage.database import Engine
 from headway_server.storage.database_errors import DATABASE_ERRORS
-from headway_server.storage.listing import Listing, Removal
+from headway_server.storage.listing import JobEvent, Listing, Removal
 from headway_server.storage.models import (
     FactRow,
     JobRow,
-    NoticeRow,
     OpenKeyRow,
     RecordErrorRow,
     RemovedRow,
     ResultsRow,
     VariablesRow,
+    WebhookRow,
 )
 from headway_server.storage.writes import Writes
 
 KEYS_A_QUERY = 128
 
-NO_DESCRIPTOR = (
-    "The server can open no further file: it has as many connections and files open as its system allows. "
-    "Try again; its operator must raise that limit (ulimit -n)."
-)
-
 REMOVALS_FORGOTTEN = "removals_forgotten"
-"""The fact that says up to which time (µs) removals may have been forgotten."""
+"""The fact with the time (µs) up to which removals may have been deleted."""
 
 
 class CommitFailed(Exception):
-    """The COMMIT itself failed: whether it took effect is not known. The cause is the database's own error."""
+    """The COMMIT itself failed. It is not known whether it took effect. The cause is the database's error."""
 
 
 class Store:
-    """One database. Each thread that calls it has a connection of its own."""
+    """One database. Each thread that calls it has its own connection."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -73,23 +68,23 @@ class Store:
         self._removed = cache(self._compile_removed)
         self._states = cache(self._compile_states)
         self._prepared = threading.local()
-        """The connection of each thread that is prepared for lists."""
+        """The connection of each thread that was prepared for lists."""
 
     # Connections and transactions.
 
     def now(self) -> int:
-        """The database's time in µs since the epoch: the one clock that all its servers share."""
+        """The database's time in µs since the epoch. All servers of the database share this clock."""
         if not self.engine.shared:
             return time.time_ns() // 1000
         ((seconds,),) = self._fetch(peewee.Select(columns=[peewee.SQL("extract(epoch from clock_timestamp())")]))
         return int(seconds * MICROSECONDS)
 
     def prepare_for_lists(self, timeout: int) -> None:
-        """Let this thread's statements walk along indexes alone, for `timeout` ms at most.
+        """Make this thread's statements use only index scans, for at most `timeout` ms.
 
-        PostgreSQL guesses what a filter leaves of the range that it is given, and would sometimes rather read and sort
-        all of that. And it would compile statements that it takes to be expensive, as those without a better plan are
-        now: that takes a second, and they are not. SQLite does as it is told.
+        PostgreSQL estimates how many rows of a range a filter leaves, and would sometimes read and sort the whole range
+        instead. It would also compile (JIT) statements that it considers expensive, which takes a second and does not
+        help here. SQLite needs no such settings.
         """
         if not self.engine.shared:
             return
@@ -101,17 +96,17 @@ class Store:
             self._prepared.connection = connection
 
     def snapshot(self) -> Snapshot:
-        """What is committed and visible now, where servers share the database."""
+        """What is committed and visible now. For servers that share the database."""
         return current_snapshot(self.database)
 
     def connect(self) -> None:
-        """Make a connection for this thread, if it has none. Raises OperationalError if nothing may be written now."""
+        """Connect this thread if it has no connection. Raises OperationalError if nothing may be written now."""
         if self.engine.unusable:
             raise peewee.OperationalError(self.engine.unusable)
         self.database.connect(reuse_if_open=True)
 
     def disconnect(self) -> None:
-        """Forget this thread's connection; the next call makes a new one."""
+        """Drop this thread's connection. The next call makes a new one."""
         try:
             self.database.close()
         except DATABASE_ERRORS:
@@ -119,7 +114,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """A write transaction: committed at the end, rolled back if that was not reached."""
+        """A write transaction. It is committed at the end of the block, or rolled back after an exception."""
         database = self.database
         self.connect()
         database.begin()
@@ -130,7 +125,8 @@ class Store:
             except DATABASE_ERRORS as error:
                 raise CommitFailed from error
         except BaseException:
-            # A full disk can have rolled back already, and a lost connection cannot: neither may hide the cause.
+            # After a full disk the rollback may have happened already, and a lost connection cannot roll back. Neither
+            # must hide the original error.
             try:
                 database.rollback()
             except DATABASE_ERRORS:
@@ -138,22 +134,22 @@ class Store:
             raise
 
     def fact(self, name: str) -> str | None:
-        """What the database remembers under this name."""
+        """The fact with this name, or None."""
         for (value,) in self._fetch(FactRow.select(FactRow.value).where(FactRow.name == name)):
             return str(value)
         return None
 
     def remember(self, name: str, value: str) -> None:
-        """Let the database remember it; the transaction is the caller's."""
+        """Store a fact, in the caller's transaction."""
         self.forget(name)
         self.database.execute(FactRow.insert(name=name, value=value))
 
     def forget(self, name: str) -> None:
-        """Let the database remember nothing under this name; the transaction is the caller's."""
+        """Delete the fact with this name, in the caller's transaction."""
         self.database.execute(FactRow.delete().where(FactRow.name == name))
 
     def latest_times(self) -> tuple[int, int]:
-        """When the newest job was created and the last one removed (µs); 0 = never."""
+        """When the newest job was created and when the last one was removed (µs); 0 = never."""
         ((created,),) = self._fetch(JobRow.select(fn.MAX(JobRow.create_time)))
         ((removed,),) = self._fetch(RemovedRow.select(fn.MAX(RemovedRow.remove_time)))
         return created or 0, removed or 0
@@ -164,17 +160,16 @@ class Store:
         return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
 
     def bring_back(self, now: int) -> None:
-        """Set to `now` (µs) what is stored with later times, but for what `save` stores; the transaction is the
-        caller's."""
-        for column in (JobRow.create_time, RemovedRow.remove_time, NoticeRow.create_time, NoticeRow.next_time):
+        """Set later times to `now` (µs), except for those that `save` stores, in the caller's transaction."""
+        for column in (JobRow.create_time, RemovedRow.remove_time, WebhookRow.create_time, WebhookRow.next_time):
             self.database.execute(column.model.update({column: now}).where(column > now))
         if self.removals_forgotten() > now:
             self.remember(REMOVALS_FORGOTTEN, str(now))
 
-    # What the writer needs, within its transaction.
+    # For the commit writer, within its transaction.
 
     def load(self, keys: Sequence[Key]) -> dict[Key, Job]:
-        """The jobs with these keys that exist; nobody else changes them before the transaction ends."""
+        """The existing jobs with these keys. No other server changes them before the transaction ends."""
         jobs: dict[Key, Job] = {}
         for start in range(0, len(keys), KEYS_A_QUERY):
             chunk = keys[start : start + KEYS_A_QUERY]
@@ -186,7 +181,7 @@ class Store:
         return jobs
 
     def ids_by_key(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """The jobs that have not ended and have these keys: (session_hash, key) to id."""
+        """The unfinished jobs with these keys: (session_hash, key) to id."""
         found: dict[tuple[str, str], str] = {}
         for session_hash, key in keys:
             parameters = self._select_by_key.parameters({"session_hash": session_hash, "key": key})
@@ -198,37 +193,37 @@ class Store:
         if count not in self._by_count:
             query = JobRow.select().where(_one_of(JobRow, "id", count))
             if self.engine.shared:
-                # One order for all servers, so that they cannot wait for each other in a circle.
+                # All servers lock rows in the same order, so that they cannot deadlock.
                 query = query.order_by(JobRow.session_hash, JobRow.id).for_update()
             self._by_count[count] = Statement(self.database, query)
         return self._by_count[count]
 
     def count_jobs(self, session_hash: str, limit: int) -> int:
-        """How many jobs a session has; counting ends at `limit`."""
+        """How many jobs a session has. Counting stops at `limit`."""
         some = JobRow.select(Value(1)).where(JobRow.session_hash == session_hash).limit(limit)
         ((count,),) = self._fetch(peewee.Select([some], [fn.COUNT(peewee.SQL("*"))]))
         return int(count)
 
     def count_all(self) -> tuple[int, int]:
-        """How many jobs there are, and how many sessions that have any. Reads an index from end to end."""
+        """The number of jobs, and of sessions that have any. Reads an index from end to end."""
         sessions = JobRow.select(JobRow.session_hash).distinct()
         ((jobs,),) = self._fetch(JobRow.select(fn.COUNT(peewee.SQL("*"))))
         ((count,),) = self._fetch(peewee.Select([sessions], [fn.COUNT(peewee.SQL("*"))]))
         return int(jobs), int(count)
 
     def save(self, changes: Sequence[Change]) -> None:
-        """Write what the changes hold; the transaction is the caller's."""
+        """Write the changes, in the caller's transaction."""
         self._writes.save(changes)
 
     def save_at_once(self, changes: Sequence[Change]) -> bool:
-        """Write and commit the changes in a single statement, if they are few and simple enough for that."""
+        """Write and commit the changes in a single statement if they are few and simple. Returns whether it did."""
         try:
             return self._writes.save_at_once(changes)
         except DATABASE_ERRORS as error:
             raise CommitFailed from error
 
     def forget_removals(self, before: int) -> None:
-        """Delete what is remembered of jobs removed before that time (µs); the transaction is the caller's."""
+        """Delete the removals before that time (µs), in the caller's transaction."""
         old = RemovedRow.remove_time < before
         ((latest,),) = self._fetch(RemovedRow.select(fn.MAX(RemovedRow.remove_time)).where(old))
         if latest is None:
@@ -239,7 +234,7 @@ class Store:
     # Reads.
 
     def removals_forgotten(self) -> int:
-        """Of removals up to this time (µs) some are no longer known; 0 = all are."""
+        """The time (µs) up to which some removals are no longer known; 0 = all are known."""
         return int(self.fact(REMOVALS_FORGOTTEN) or 0)
 
     def get(self, key: Key) -> Job | None:
@@ -249,8 +244,8 @@ class Store:
             return rows.from_row(row)
         return None
 
-    def states_of(self, keys: Sequence[Key]) -> list[Job | Removal]:
-        """What became of these jobs, at most KEYS_A_QUERY: removals, then the jobs that are there."""
+    def states_of(self, keys: Sequence[Key]) -> list[JobEvent]:
+        """The state of these jobs, at most KEYS_A_QUERY: removals, then the jobs that exist."""
         padded = to_power_of_two(keys)
         parameters = [part for key in padded for part in key]
         removed = fetch(self.database, self._removed(len(padded)).sql, parameters)
@@ -265,16 +260,16 @@ class Store:
         return Statement(self.database, JobRow.select().where(_one_of(JobRow, "id", count)))
 
     def sessions_with(self, job_id: str) -> list[str]:
-        """The sessions that have a job with this id: none, one, or two of more."""
+        """The sessions that have a job with this id: none, one, or the first two."""
         query = JobRow.select(JobRow.session_hash).where(JobRow.id == job_id).limit(2)
         return [session_hash for (session_hash,) in self._fetch(query)]
 
     def variables(self, key: Key) -> dict[str, str]:
-        """A job's variables, name to JSON text; {} if it has none."""
+        """The variables of a job, name to JSON text; {} if it has none."""
         return self.variables_of([key]).get(key, {})
 
     def variables_of(self, keys: Sequence[Key]) -> dict[Key, dict[str, str]]:
-        """The variables of those of these jobs that have any."""
+        """The variables of each of these jobs that has any."""
         found: dict[Key, dict[str, str]] = {}
         for key in keys:
             parameters = self._select_variables.parameters({"session_hash": key[0], "id": key[1]})
@@ -283,14 +278,14 @@ class Store:
         return found
 
     def results(self, key: Key) -> str | None:
-        """A job's results as JSON text, or None if it has none."""
+        """The results of a job as JSON text, or None if it has none."""
         query = ResultsRow.select(ResultsRow.results).where(belongs(ResultsRow, key))
         for (text,) in self._fetch(query):
             return str(text)
         return None
 
     def record_errors(self, key: Key) -> list[tuple[int, RecordError]]:
-        """The record errors that are kept, with their numbers, in order."""
+        """The stored record errors with their numbers, in order."""
         query = (
             RecordErrorRow.select(
                 RecordErrorRow.number, RecordErrorRow.record, RecordErrorRow.code, RecordErrorRow.message
@@ -301,7 +296,7 @@ class Store:
         return [(number, RecordError(*rest)) for number, *rest in self._fetch(query)]
 
     def due(self, now: int, limit: int) -> list[Key]:
-        """Jobs that time alone may change by `now`, longest overdue first."""
+        """Jobs that time alone may change until `now` (µs), longest overdue first."""
         query = (
             JobRow.select(JobRow.session_hash, JobRow.id)
             .where(JobRow.wake_time <= now)
@@ -311,7 +306,7 @@ class Store:
         return [(session_hash, job_id) for session_hash, job_id in self._fetch(query)]
 
     def keys_after(self, key: Key, limit: int) -> list[Key]:
-        """Which jobs come next, in the order of their keys."""
+        """The next jobs after this key, in the order of keys."""
         session_hash, job_id = key
         query = (
             JobRow.select(JobRow.session_hash, JobRow.id)
@@ -330,5 +325,5 @@ class Store:
 
 
 def _one_of(model: type[peewee.Model], id_column: str, count: int) -> Expression:
-    """The condition that a row belongs to one of so many jobs."""
+    """The condition that a row belongs to one of `count` jobs."""
     return any_of([is_key(model, id_column) for _ in range(count)])

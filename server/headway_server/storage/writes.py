@@ -1,6 +1,6 @@
-"""What a commit stores: every statement that changes the tables of jobs.
+"""The writes of a commit: every statement that changes the tables of jobs.
 
-Those on the hot path are compiled by peewee once and then reused: compiling costs more than running them.
+peewee compiles frequent statements once, and they are reused: compiling costs more than running them.
 """
 
 import json
@@ -24,10 +24,10 @@ from headway_server.storage.models import (
 )
 
 RECORD_ERRORS_KEPT = 100
-"""So many record errors are kept from the beginning of a job, and as many from its end."""
+"""This many record errors are kept from the beginning of a job, and as many from its end."""
 
 AT_ONCE = 256
-"""Reported jobs that one statement can store."""
+"""Jobs with plain reports that one statement can store."""
 
 
 class Writes:
@@ -122,7 +122,7 @@ class Writes:
             columns = JobRow._meta.columns
             given = [*rows.KEY, *rows.REPORTED]
             values = ValuesList([[named(name) for name in given] for _ in range(count)]).alias("given")
-            # SQLite has no names of ours for the columns of a list of values.
+            # SQLite names the columns of a list of values itself.
             column = {name: SQL(f'"given"."column{number}"') for number, name in enumerate(given, 1)}
             query = (
                 JobRow.update({columns[name]: column[name] for name in rows.REPORTED})
@@ -133,10 +133,10 @@ class Writes:
         return self._at_once[count]
 
     def save_at_once(self, changes: Sequence[Change]) -> bool:
-        """Write and commit the changes in a single statement, if they are few and simple enough for that.
+        """Write and commit the changes in a single statement if they are few and simple. Returns whether it did.
 
-        For SQLite alone: a thread that runs Python gives way in every call to the database, and three of them would
-        each wait for their turn again."""
+        For SQLite only: each call to the database releases the interpreter's lock, and BEGIN, the statement and COMMIT
+        would each have to wait for it again."""
         if self._engine.shared or not 0 < len(changes) <= AT_ONCE or not all(map(_only_reported, changes)):
             return False
         padded = to_power_of_two([rows.reported(change.job) for change in changes])
@@ -145,7 +145,7 @@ class Writes:
         return True
 
     def save(self, changes: Sequence[Change]) -> None:
-        """Write what the changes hold; the transaction is the caller's."""
+        """Write the changes, in the caller's transaction."""
         gone: list[dict[str, rows.SqlValue]] = [
             {**_key(c), "update_time": c.job.update_time} for c in changes if c.removed and not c.created
         ]
@@ -190,7 +190,7 @@ def _key(change: Change) -> dict[str, rows.SqlValue]:
 
 
 def _record_errors(change: Change) -> list[dict[str, rows.SqlValue]]:
-    """The rows of the new record errors that are kept."""
+    """The rows for the new record errors that are kept."""
     total = change.job.error_count
     key = _key(change)
     return [
@@ -201,14 +201,14 @@ def _record_errors(change: Change) -> list[dict[str, rows.SqlValue]]:
 
 
 def _superseded(change: Change) -> list[dict[str, rows.SqlValue]]:
-    """Which stored record errors are no longer among the last: one range of numbers, or none."""
+    """The range of stored record errors that are no longer among the last, or nothing."""
     stored = change.job.error_count - len(change.record_errors)
     first, last = RECORD_ERRORS_KEPT + 1, min(stored, change.job.error_count - RECORD_ERRORS_KEPT)
     return [{**_key(change), "first": first, "last": last}] if first <= last else []
 
 
 def _only_reported(change: Change) -> bool:
-    """Whether nothing is to be stored but what every report changes."""
+    """Whether the change contains only what plain reports change."""
     return not (
         change.rewritten
         or change.created

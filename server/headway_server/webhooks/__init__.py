@@ -1,4 +1,4 @@
-"""CloudEvents to other services: an outbox in the database, and delivery to each receiver.
+"""Webhooks: CloudEvents for other services, with an outbox in the database and a delivery for each receiver.
 
-It reads committed jobs; nothing depends on it but `app`.
+It reads committed jobs. Only `app` and the settings depend on it.
 """

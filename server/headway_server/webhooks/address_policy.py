@@ -1,4 +1,4 @@
-"""Which hosts there can be, and which addresses the server may send something to of its own accord."""
+"""Which host names are valid, and which addresses the server may connect to."""
 
 import ipaddress
 import re
@@ -6,10 +6,10 @@ import re
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""Behind these a gateway reaches the IPv4 address that their last 32 bits are."""
+"""A gateway maps these addresses to the IPv4 address in their last 32 bits."""
 
 LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
-"""Behind these too, but only the network's operator knows which bits are the address."""
+"""A gateway maps these too, but only the network's operator knows which bits are the IPv4 address."""
 
 METADATA_SERVICES = frozenset(
     ipaddress.ip_address(text)
@@ -23,13 +23,13 @@ METADATA_SERVICES = frozenset(
         "fd20:ce::254",  # Google
     )
 )
-"""Where clouds serve a machine's credentials and settings, besides the link-local addresses."""
+"""Addresses where clouds serve a machine's credentials and settings, besides the link-local ones."""
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 
 
 def is_host(text: str) -> bool:
-    """Whether this is a name or an address of a host, as it stands before a port; IPv6 in brackets."""
+    """Whether this is a valid name or address of a host, as written before a port; IPv6 in brackets."""
     if text.startswith("[") and text.endswith("]"):
         address, separator, zone = text[1:-1].partition("%")
         try:
@@ -41,9 +41,9 @@ def is_host(text: str) -> bool:
 
 
 def may_reach(address: Address, *, private: bool) -> bool:
-    """Whether something may be sent there; `private`: to this machine and its own network too.
+    """Whether the server may connect to the address. `private`: this machine and its own network are allowed too.
 
-    Never to where clouds serve a machine's credentials, nor to whole groups.
+    Addresses where clouds serve credentials, and multicast addresses, are never allowed.
     """
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
@@ -53,7 +53,7 @@ def may_reach(address: Address, *, private: bool) -> bool:
         if address in NAT64:
             return may_reach(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF), private=private)
         if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
-            # Tunnels that lead to whatever IPv4 address is written in them, and what was private once.
+            # Tunnels to any IPv4 address, and an outdated kind of private addresses.
             return False
         if address in LOCAL_NAT64:
             return False

@@ -1,8 +1,7 @@
-"""One POST to a receiver that the operator named: HTTP/1.1, no redirect, no proxy, and never to an address that was not
-checked.
+"""Sends one POST to a receiver that the operator named: HTTP/1.1, no redirects, no proxy, only to checked addresses.
 
-The name is looked up for each POST, the addresses are checked, and one of those very addresses is connected to, so that
-no second look-up can lead elsewhere. TLS still checks the certificate for the name.
+For each POST the client looks up the name, checks the addresses, and connects to one of exactly these addresses: a
+second look-up could return others. TLS still checks the certificate for the name.
 """
 
 import asyncio
@@ -19,74 +18,75 @@ import h11
 from headway_server.webhooks.address_policy import may_reach
 from headway_server.webhooks.dns import LOOKUP_TIMEOUT, Lookup
 
-TIMEOUT = 15.0
-"""Seconds from the look-up to the end of the answer's head."""
+RESPONSE_TIMEOUT = 15.0
+"""Seconds from the look-up to the end of the response's head."""
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds for TCP and TLS, shared out among the addresses that are left to try: the last one gets its share however
-many before it are silent."""
+"""Seconds for TCP and TLS, divided among the addresses that are left to try: the last one gets its share even if all
+others are silent."""
 
 ADDRESSES_MAX = 8
-"""Addresses of a host that are tried, so that each one's share is long enough for a distant receiver."""
+"""The most addresses of a host that are tried: each one's share must be long enough for a distant receiver."""
 
 HEAD_BYTES_MAX = 16 * 1024
-"""An answer's status line and headers may be so long."""
+"""The most bytes of a response's status line and headers."""
 
 BODY_BYTES_MAX = 16 * 1024
-"""So much of an answer's body is read, and none kept: a receiver whose answer nobody reads may think it failed."""
+"""How many bytes of a response's body are read and dropped: a receiver may report an error if its response is not
+read."""
 
 BODY_TIMEOUT = 1.0
-"""Seconds for that."""
+"""Seconds for reading the body."""
 
-SENDING_MAX = TIMEOUT + BODY_TIMEOUT
-"""Seconds that a POST takes at most."""
+SEND_TIME_MAX = RESPONSE_TIMEOUT + BODY_TIMEOUT
+"""The most seconds that a POST takes."""
 
-CHUNK = 4096
+READ_BYTES = 4096
 
-PORTS = {"https": 443, "http": 80}
+DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
-class NoAnswer(Exception):
-    """Nothing came back; the message says why in a few words, none of them the receiver's."""
+class NoResponse(Exception):
+    """The receiver did not respond. The message says why, and contains no text of the receiver."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     retry_after: str
     """The header Retry-After, or ""."""
 
 
-class Poster:
-    """Posts to one receiver. `private`: it may be on this machine or its own network."""
+class WebhookClient:
+    """Posts to one receiver. `private`: the receiver may be on this machine or its own network."""
 
     def __init__(self, url: str, tls: ssl.SSLContext, *, private: bool) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
-        self._port = parts.port or PORTS[parts.scheme]
+        self._port = parts.port or DEFAULT_PORTS[parts.scheme]
         self._authority = parts.netloc
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._tls = tls if parts.scheme == "https" else None
         self._private = private
         self._lookup = Lookup(self._host, self._port)
 
-    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """What the receiver answers. Raises NoAnswer."""
+    async def post(self, headers: Mapping[str, str], body: bytes) -> Response:
+        """Send a POST. Returns the receiver's response. Raises NoResponse."""
         try:
             return await self._post(headers, body)
         except TimeoutError:
-            raise NoAnswer(f"no answer within {TIMEOUT:g} s") from None
+            raise NoResponse(f"no response within {RESPONSE_TIMEOUT:g} s") from None
         except ssl.SSLCertVerificationError as error:
-            raise NoAnswer(f"its certificate is not valid: {error.verify_message}") from None
+            raise NoResponse(f"its certificate is not valid: {error.verify_message}") from None
         except ssl.SSLError:
-            raise NoAnswer("it does not speak TLS as it should") from None
+            raise NoResponse("it does not speak valid TLS") from None
         except h11.ProtocolError:
-            raise NoAnswer("it does not speak HTTP as it should") from None
+            raise NoResponse("it does not speak valid HTTP") from None
         except OSError as error:
-            raise NoAnswer(f"no connection: {error.strerror or type(error).__name__}") from None
+            raise NoResponse(f"no connection: {error.strerror or type(error).__name__}") from None
 
-    async def _post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        async with asyncio.timeout(TIMEOUT) as limit:
+    async def _post(self, headers: Mapping[str, str], body: bytes) -> Response:
+        async with asyncio.timeout(RESPONSE_TIMEOUT) as limit:
             reader, writer = await self._connect()
             try:
                 head = h11.Request(
@@ -100,25 +100,25 @@ class Poster:
                     ],
                 )
                 protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-                # Without waiting until all is sent: a receiver may answer, and close, before it has read the body.
+                # Do not wait until everything is sent: a receiver may respond and close before it has read the body.
                 for event in (head, h11.Data(data=body), h11.EndOfMessage()):
                     writer.write(protocol.send(event) or b"")
-                answer = await _read_head(protocol, reader)
-                # The answer counts, whatever follows it.
+                response = await _read_head(protocol, reader)
+                # The response counts, whatever follows it.
                 limit.reschedule(None)
                 with suppress(TimeoutError, OSError, h11.ProtocolError):
                     async with asyncio.timeout(BODY_TIMEOUT):
                         await _read_body(protocol, reader)
-                return answer
+                return response
             finally:
-                # Not closed in good order: that would wait for a receiver that reads no further.
+                # A regular close would wait for a receiver that does not read.
                 writer.transport.abort()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         addresses = await self._addresses()
         loop = asyncio.get_running_loop()
         end = loop.time() + CONNECT_TIMEOUT
-        # In certificates names have no dot at their end.
+        # Names in certificates have no dot at their end.
         name = self._host.rstrip(".") if self._tls is not None else None
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             try:
@@ -126,14 +126,14 @@ class Poster:
                     return await asyncio.open_connection(address, self._port, ssl=self._tls, server_hostname=name)
             except TimeoutError:
                 if left == 1:
-                    raise NoAnswer(f"no connection within {CONNECT_TIMEOUT:g} s") from None
+                    raise NoResponse(f"no connection within {CONNECT_TIMEOUT:g} s") from None
             except OSError:
                 if left == 1:
                     raise
-        raise NoAnswer("its name stands for no address that notices may be sent to")
+        raise NoResponse("its name has no address that webhooks may be sent to")
 
     async def _addresses(self) -> list[str]:
-        """Those of the host's addresses that something may be sent to."""
+        """The allowed addresses of the host."""
         try:
             found = [str(ipaddress.ip_address(self._host))]
         except ValueError:
@@ -144,22 +144,22 @@ class Poster:
         try:
             return await self._lookup.addresses()
         except TimeoutError:
-            raise NoAnswer(f"its name could not be looked up within {LOOKUP_TIMEOUT:g} s") from None
+            raise NoResponse(f"its name could not be looked up within {LOOKUP_TIMEOUT:g} s") from None
         except (socket.gaierror, UnicodeError):
-            raise NoAnswer("its name cannot be found") from None
+            raise NoResponse("its name cannot be found") from None
 
 
-async def _read_head(protocol: h11.Connection, reader: asyncio.StreamReader) -> Answer:
+async def _read_head(protocol: h11.Connection, reader: asyncio.StreamReader) -> Response:
     while True:
         event = protocol.next_event()
         if event is h11.NEED_DATA:
-            chunk = await reader.read(CHUNK)
+            chunk = await reader.read(READ_BYTES)
             if not chunk:
-                raise NoAnswer("it closed the connection without an answer")
+                raise NoResponse("it closed the connection without a response")
             protocol.receive_data(chunk)
         elif isinstance(event, h11.Response):
             retry_after = next((value for name, value in event.headers if name == b"retry-after"), b"")
-            return Answer(event.status_code, retry_after.decode("latin-1"))
+            return Response(event.status_code, retry_after.decode("latin-1"))
 
 
 async def _read_body(protocol: h11.Connection, reader: asyncio.StreamReader) -> None:
@@ -167,7 +167,7 @@ async def _read_body(protocol: h11.Connection, reader: asyncio.StreamReader) -> 
     while read < BODY_BYTES_MAX:
         event = protocol.next_event()
         if event is h11.NEED_DATA:
-            chunk = await reader.read(CHUNK)
+            chunk = await reader.read(READ_BYTES)
             read += len(chunk)
             protocol.receive_data(chunk)
         elif not isinstance(event, h11.Data):

@@ -1,4 +1,4 @@
-"""Who is told of what: the receivers of notices, as the operator names them."""
+"""The receivers of webhooks, and the events that each of them wants, from the settings."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from headway_server.domain.change import Event, Notice
+from headway_server.domain.change import Event, EventType
 from headway_server.resources import regular_files
 from headway_server.webhooks.address_policy import is_host, may_reach
 
@@ -20,61 +20,61 @@ SECRET_BYTES = range(24, 65)
 
 SECRET_FILE_BYTES_MAX = 8192
 
-KEYS = frozenset({"url", "secret", "secret_file", "events", "name", "labels"})
+TABLE_KEYS = frozenset({"url", "secret", "secret_file", "events", "name", "labels"})
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A receiver, and what it wants to be told of."""
+    """A receiver of webhooks, and the events that it wants."""
 
     url: str = field(repr=False)
-    """May hold a secret of the receiver's: for nobody's eyes."""
+    """May contain a secret of the receiver: never show it."""
     secrets: tuple[bytes, ...] = field(repr=False)
-    """Every notice is signed with each of them."""
-    events: frozenset[Event] = frozenset(Event)
+    """Every webhook is signed with each of these secrets."""
+    events: frozenset[EventType] = frozenset(EventType)
     name: str = "*"
-    """A pattern for the names of jobs: `*`, `?` and `[…]` as in a shell."""
+    """A pattern for names of jobs: `*`, `?` and `[…]` as in a shell."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that a job must have."""
 
     @property
     def key(self) -> str:
-        """What names it in the database, whatever else of it is changed."""
+        """Its name in the database. It depends on the URL alone."""
         return sha256(self.url.encode()).hexdigest()[:32]
 
     @property
     def origin(self) -> str:
-        """What names it in the log."""
+        """Its name in the log."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def wants(self, notice: Notice) -> bool:
-        """Whether it is to be told."""
-        job = notice.job
+    def wants(self, event: Event) -> bool:
+        """Whether the receiver gets this event."""
+        job = event.job
         return (
-            notice.event in self.events
+            event.type in self.events
             and fnmatchcase(job.name, self.name)
             and all(job.labels.get(key) == value for key, value in self.labels.items())
         )
 
 
 def from_tables(tables: object, *, private: bool) -> Iterator[Endpoint]:
-    """The endpoints of the `[[notices]]` in the file. Raises ValueError, which names the table and its key."""
+    """The endpoints of the `[[webhook]]` in the file. Raises ValueError, which names the table and its key."""
     if not isinstance(tables, list):
-        raise ValueError("notices must be tables: write [[notices]] above each url")
+        raise ValueError("webhooks must be tables: write [[webhook]] above each url")
     for number, table in enumerate(tables, 1):
         try:
             if not isinstance(table, dict):
-                raise ValueError("must be a table: write [[notices]] above each url")
+                raise ValueError("must be a table: write [[webhook]] above each url")
             yield _from_table(table, private)
         except ValueError as error:
-            raise ValueError(f"notices, number {number}: {error}") from None
+            raise ValueError(f"webhook, number {number}: {error}") from None
 
 
 def _from_table(table: Mapping[str, object], private: bool) -> Endpoint:
     for key in table:
-        if key not in KEYS:
-            raise ValueError(f"unknown key {key!r}; there are {', '.join(sorted(KEYS))}")
+        if key not in TABLE_KEYS:
+            raise ValueError(f"unknown key {key!r}; there are {', '.join(sorted(TABLE_KEYS))}")
     name, labels = table.get("name", "*"), table.get("labels", {})
     if not isinstance(name, str):
         raise ValueError("name must be a text: the name of a job, or a pattern such as 'Import *'")
@@ -83,18 +83,18 @@ def _from_table(table: Mapping[str, object], private: bool) -> Endpoint:
     return Endpoint(
         url=checked_url(table.get("url"), private=private),
         secrets=_secrets(table),
-        events=_events(table.get("events", list(Event))),
+        events=_events(table.get("events", list(EventType))),
         name=name,
         labels=labels,
     )
 
 
-def _events(given: object) -> frozenset[Event]:
-    known = ", ".join(Event)
+def _events(given: object) -> frozenset[EventType]:
+    known = ", ".join(EventType)
     if not isinstance(given, list) or not given:
         raise ValueError(f"events must be a list of some of {known}")
     try:
-        return frozenset(Event(event) for event in given)
+        return frozenset(EventType(event) for event in given)
     except ValueError:
         raise ValueError(f"events must be among {known}") from None
 
@@ -114,14 +114,14 @@ def _secrets(table: Mapping[str, object]) -> tuple[bytes, ...]:
                 raise ValueError(f"secret_file {path} {error}") from None
             return parse_secrets(text, f"secret_file {path}")
         case _:
-            raise ValueError("needs a secret or a secret_file, for notices are signed; " + HOW_TO_SIGN)
+            raise ValueError("needs a secret or a secret_file, because webhooks are signed; " + HOW_TO_SIGN)
 
 
 HOW_TO_SIGN = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
 
 
 def parse_secrets(text: str, where: str) -> tuple[bytes, ...]:
-    """The secrets in a text that holds one, or several with white space between. Raises ValueError."""
+    """The secrets in a text: one, or several with white space between them. Raises ValueError."""
     secrets = []
     for word in text.split():
         try:
@@ -137,9 +137,9 @@ def parse_secrets(text: str, where: str) -> tuple[bytes, ...]:
 
 
 def checked_url(url: object, *, private: bool) -> str:
-    """The URL of a receiver; `private`: it may be of this machine or its own network. Raises ValueError.
+    """Check the URL of a receiver. `private`: it may be on this machine or its own network. Raises ValueError.
 
-    What a name stands for is looked up, and checked, whenever something is sent.
+    The addresses of a name are checked when something is sent.
     """
     if not isinstance(url, str) or not url:
         raise ValueError("url must be the address of a receiver, for example https://example.org/hook")
@@ -154,7 +154,7 @@ def checked_url(url: object, *, private: bool) -> str:
     if parts.scheme not in ("https", "http") or not host:
         raise ValueError("url must begin with https://, and name a host")
     if parts.scheme == "http" and not private:
-        raise ValueError("url must begin with https://; http:// needs --allow-private-notices")
+        raise ValueError("url must begin with https://; http:// needs --allow-private-webhooks")
     if "@" in parts.netloc or parts.fragment:
         raise ValueError("url must have neither a user name nor a fragment")
     _check_host(host.rstrip("."), private)
@@ -172,12 +172,12 @@ def _check_host(host: str, private: bool) -> None:
     else:
         reachable = may_reach(address, private=private)
     if not reachable and private:
-        raise ValueError("url has a host that notices are never sent to")
+        raise ValueError("url has a host to which webhooks are never sent")
     if not reachable:
-        raise ValueError("url is of this machine or its own network, which needs --allow-private-notices")
+        raise ValueError("url is on this machine or its own network, which needs --allow-private-webhooks")
 
 
 def check_distinct(endpoints: Sequence[Endpoint]) -> None:
-    """Raises ValueError if two of them have the same URL: what waits for one would wait for the other."""
+    """Raises ValueError if two endpoints have the same URL: they would share their waiting webhooks."""
     if len({endpoint.url for endpoint in endpoints}) < len(endpoints):
-        raise ValueError("a url of notices is there twice; tell two of one receiver apart by a query such as ?a")
+        raise ValueError("two webhooks have the same url; give one of them another query such as ?a")

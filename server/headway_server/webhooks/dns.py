@@ -1,4 +1,4 @@
-"""Name look-ups that cannot hold up anything but the receiver that they are for."""
+"""Name look-ups that can delay only the receiver that they are for."""
 
 import asyncio
 import errno
@@ -8,15 +8,15 @@ import threading
 from contextlib import suppress
 
 LOOKUP_TIMEOUT = 10.0
-"""Seconds that a caller waits. The system's resolver turns to its second name server after 5 s, so less would fail
-whenever the first one is silent."""
+"""Seconds that a caller waits. The system's resolver tries its second name server after 5 s: a shorter timeout would
+fail whenever the first one is silent."""
 
 
 class Lookup:
     """Looks up the addresses of one host, in a thread of its own.
 
-    A look-up in the system's resolver cannot be stopped. So each host has at most one running, in a daemon thread that
-    no other work waits for, not even the end of the process. Callers that come meanwhile share its result.
+    A look-up in the system's resolver cannot be stopped. So each host has at most one running, in a daemon thread:
+    nothing waits for that thread, not even the end of the process. Callers that arrive meanwhile share its result.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -52,7 +52,7 @@ class Lookup:
             found = list(dict.fromkeys(str(address[0]) for *_, address in infos))
         except Exception as error:
             found = error
-        with suppress(RuntimeError):  # The loop is gone, and with it everybody who waited.
+        with suppress(RuntimeError):  # The loop has ended, and with it all waiting callers.
             loop.call_soon_threadsafe(self._finish, running, found)
 
     def _finish(self, running: "asyncio.Future[list[str] | Exception]", found: list[str] | Exception) -> None:

@@ -1,4 +1,4 @@
-"""Notices when servers are killed, receivers hang, servers share the outbox, and the database is an older one."""
+"""Webhooks when servers are killed, receivers hang, servers share the outbox, and the database is an older one."""
 
 import asyncio
 import shutil
@@ -27,7 +27,7 @@ from headway.v1.job_service_pb2_grpc import JobServiceStub
 from headway_server.domain.limits import MICROSECONDS
 from headway_server.settings import Settings, read
 from headway_server.storage.database import MIGRATIONS, migrate, open_engine
-from headway_server.webhooks.delivery import LEASE
+from headway_server.webhooks.delivery import CLAIM_TIME
 from tests.conftest import ENGINES, empty_database
 from tests.support.app import RunningApp
 from tests.support.caller import Caller
@@ -41,7 +41,7 @@ ROUNDS = 4
 
 NAME_SERVER = "127.53.53.53"
 
-PATIENCE = 25.0
+DELIVERY_TIMEOUT = 25.0
 """Seconds: longer than the longest pause between two attempts of these tests."""
 
 
@@ -50,8 +50,8 @@ def telling(folder: Path, *receivers: Receiver | str, prefix: Sequence[str] = ()
     """A server process that tells these receivers, or those of these URLs."""
     urls = [receiver if isinstance(receiver, str) else receiver.url for receiver in receivers]
     config = folder / "headway.toml"
-    config.write_text("".join(f'[[notices]]\nurl = "{url}"\nsecret = "{SECRET}"\n' for url in urls))
-    with ServerProcess(folder, "--config", str(config), "--allow-private-notices", prefix=prefix) as server:
+    config.write_text("".join(f'[[webhook]]\nurl = "{url}"\nsecret = "{SECRET}"\n' for url in urls))
+    with ServerProcess(folder, "--config", str(config), "--allow-private-webhooks", prefix=prefix) as server:
         yield server
 
 
@@ -65,14 +65,14 @@ def finish_jobs(server: ServerProcess, count: int) -> list[str]:
     return sorted(job_ids)
 
 
-def test_a_kill_between_the_commit_and_the_sending_loses_no_notice(tmp_path: Path) -> None:
+def test_a_kill_between_the_commit_and_the_sending_loses_no_webhook(tmp_path: Path) -> None:
     receiver = Receiver()
     with telling(tmp_path, receiver) as server:
         job_ids = finish_jobs(server, 20)
         server.kill()
         with receiver:
             server.start()
-            until(lambda: len(receiver.received) >= len(job_ids), PATIENCE)
+            until(lambda: len(receiver.received) >= len(job_ids), DELIVERY_TIMEOUT)
             assert sorted(receiver.subjects) == job_ids
             assert receiver.times_each() == {1}
 
@@ -86,19 +86,19 @@ def test_a_kill_between_the_sending_and_its_answer_repeats_under_the_same_id(tmp
         receiver.free.set()
         unanswered = {request.id: request.body for request in receiver.received}
         server.start()
-        until(lambda: {request.subject for request in receiver.received} == set(job_ids), PATIENCE)
-        until(lambda: len(receiver.received) == len(unanswered) + len(job_ids), PATIENCE)
+        until(lambda: {request.subject for request in receiver.received} == set(job_ids), DELIVERY_TIMEOUT)
+        until(lambda: len(receiver.received) == len(unanswered) + len(job_ids), DELIVERY_TIMEOUT)
         again = {request.id: request.body for request in receiver.received[len(unanswered) :]}
         assert again.items() >= unanswered.items()
         # Nothing came a third time.
         server.restart()
         more = finish_jobs(server, 1)
-        until(lambda: receiver.subjects[-1] == more[0], PATIENCE)
+        until(lambda: receiver.subjects[-1] == more[0], DELIVERY_TIMEOUT)
         assert len(receiver.received) == len(unanswered) + len(job_ids) + 1
 
 
 def test_kills_at_random_make_no_ending_untold_and_none_up(tmp_path: Path) -> None:
-    chance = seeded("notices")
+    chance = seeded("webhooks")
     acknowledged: set[str] = set()
 
     def work(address: str) -> None:
@@ -126,7 +126,7 @@ def test_kills_at_random_make_no_ending_untold_and_none_up(tmp_path: Path) -> No
         # All that waits is due at a start, however often it was tried.
         server.restart()
         assert acknowledged
-        until(lambda: {request.subject for request in receiver.received} >= acknowledged, PATIENCE)
+        until(lambda: {request.subject for request in receiver.received} >= acknowledged, DELIVERY_TIMEOUT)
         bodies = defaultdict(set)
         ids = defaultdict(set)
         for request in receiver.received:
@@ -177,22 +177,22 @@ def test_what_was_claimed_too_long_ago_is_left_to_others(
     with Receiver() as receiver, sharing(postgresql.database(), receiver) as (one, other):
         caller = Caller(one, session)
         caller.finish(caller.create().id)
-        chore = one.app.writer.chore
+        run_task = one.app.writer.run_task
 
         async def late(work: Callable[[], None]) -> None:
             """The server learns a minute late that its commit succeeded; meanwhile another one does the work."""
-            await chore(work)
+            await run_task(work)
             for server in (one, other):
                 server.clock.forward(60)
             await asyncio.to_thread(other.run, deliver(other))
 
-        monkeypatch.setattr(one.app.writer, "chore", late)
+        monkeypatch.setattr(one.app.writer, "run_task", late)
         one.clock.forward(1)
         one.run(deliver(one))
         assert receiver.times_each() == {1}
 
 
-def test_a_notice_that_another_server_is_changing_holds_up_no_write(postgresql: Postgres, session: str) -> None:
+def test_a_webhook_that_another_server_is_changing_holds_up_no_write(postgresql: Postgres, session: str) -> None:
     url = postgresql.database()
     with Receiver() as receiver, RunningApp(url, settings=told_to(receiver)) as app:
         caller = Caller(app, session)
@@ -236,13 +236,15 @@ def test_a_silent_name_server_holds_up_its_own_receiver_alone(tmp_path: Path) ->
             job_ids = finish_jobs(server, 30)
             until(lambda: len(healthy.received) == len(job_ids))
             assert sorted(healthy.subjects) == job_ids
-            until(lambda: server.log.count("could not be looked up") == len(names), PATIENCE)
+            until(lambda: server.log.count("could not be looked up") == len(names), DELIVERY_TIMEOUT)
             finish_jobs(server, 1)
             until(lambda: len(healthy.received) == len(job_ids) + 1)
             begun = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - begun < 5
-            told = sorted(line.partition("notices to ")[2] for line in server.log.splitlines() if "notices to" in line)
+            told = sorted(
+                line.partition("webhooks to ")[2] for line in server.log.splitlines() if "webhooks to" in line
+            )
             why = "its name could not be looked up within 10 s; trying again"
             assert told == [f"{name.removesuffix('/')}: {why}" for name in names]
 
@@ -260,7 +262,7 @@ def test_a_server_takes_over_what_another_one_died_sending(postgresql: Postgres,
         other.clock.forward(1)
         other.run(deliver(other))
         assert len(receiver.received) == 1
-        other.clock.forward(LEASE / MICROSECONDS + 1)
+        other.clock.forward(CLAIM_TIME / MICROSECONDS + 1)
         other.run(deliver(other))
         assert len(receiver.received) == 2
         assert receiver.times_each() == {2}
@@ -276,7 +278,7 @@ def sharing(database: str, receiver: Receiver) -> Iterator[tuple[RunningApp, Run
 
 def told_to(receiver: Receiver) -> Settings:
     """The settings of a server that tells this receiver of everything."""
-    return read(["--allow-private-notices", "--notice-url", receiver.url, "--notice-secret", SECRET], {})
+    return read(["--allow-private-webhooks", "--webhook-url", receiver.url, "--webhook-secret", SECRET], {})
 
 
 async def begun(work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
@@ -297,13 +299,13 @@ async def ended(task: "asyncio.Task[None]") -> None:
 
 async def deliver(server: RunningApp) -> None:
     """Send what is due."""
-    for courier in server.app.notices.couriers:
-        await courier.deliver()
+    for delivery in server.app.webhooks.deliveries:
+        await delivery.deliver()
 
 
 @pytest.fixture(params=ENGINES)
 def older(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database as it was before there were notices, with a job in it."""
+    """A database as it was before there were webhooks, with a job in it."""
     database = empty_database(request.param, request, tmp_path)
     folder = tmp_path / "migrations"
     folder.mkdir()

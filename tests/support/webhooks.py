@@ -1,4 +1,4 @@
-"""Servers that tell receivers, and making them send the notices that are due."""
+"""Servers that tell receivers, and making them send the webhooks that are due."""
 
 import asyncio
 import json
@@ -15,10 +15,10 @@ Start = Callable[..., RunningApp]
 
 
 def toml(*tables: dict[str, object]) -> str:
-    """A settings file with these tables of notices."""
+    """A settings file with these tables of webhooks."""
     lines = []
     for table in tables:
-        lines.append("[[notices]]")
+        lines.append("[[webhook]]")
         for key, item in table.items():
             if isinstance(item, dict):
                 item = "{" + ", ".join(f"{name} = {json.dumps(text)}" for name, text in item.items()) + "}"
@@ -40,7 +40,7 @@ def starting(database: str, folder: Path) -> Iterator[Start]:
             )
             # One at a time: a SQLite file is one server's.
             running.close()
-            allow = ["--allow-private-notices"] if private else []
+            allow = ["--allow-private-webhooks"] if private else []
             settings = read(["--config", str(config), *allow, *arguments], {})
             return running.enter_context(RunningApp(database, limits=settings.limits, settings=settings))
 
@@ -51,7 +51,7 @@ def deliver(app: RunningApp, seconds: float = 1) -> None:
     """Let time pass, and the server send what is due."""
 
     async def work() -> None:
-        await asyncio.gather(*[courier.deliver() for courier in app.app.notices.couriers])
+        await asyncio.gather(*[delivery.deliver() for delivery in app.app.webhooks.deliveries])
 
     app.clock.forward(seconds)
     app.run(work())
@@ -62,7 +62,7 @@ def delivering(app: RunningApp, seconds: float = 1) -> Iterator[None]:
     """As `deliver`, but beside what the test does meanwhile."""
 
     async def begin() -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(courier.deliver()) for courier in app.app.notices.couriers]
+        return [asyncio.create_task(delivery.deliver()) for delivery in app.app.webhooks.deliveries]
 
     async def end() -> None:
         await asyncio.gather(*tasks)
@@ -83,11 +83,11 @@ def finish_jobs(caller: Caller, name: str, count: int) -> list[str]:
 
 def execute(app: RunningApp, sql: str) -> None:
     """Run a statement in a commit of the server's."""
-    app.run(app.app.writer.chore(lambda: app.app.store.database.execute_sql(sql) and None))
+    app.run(app.app.writer.run_task(lambda: app.app.store.database.execute_sql(sql) and None))
 
 
 def waiting(app: RunningApp) -> int:
-    """How many notices are in the outbox."""
+    """How many webhooks are in the outbox."""
 
     def count() -> int:
         ((found,),) = app.app.store.database.execute_sql("SELECT COUNT(*) FROM notice").fetchall()

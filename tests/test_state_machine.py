@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headway_server.domain import state_machine
-from headway_server.domain.change import Change, Event, Rules
+from headway_server.domain.change import Change, EventType, Rules
 from headway_server.domain.commands import (
-    Action,
     Cancel,
     Clear,
+    Command,
     Create,
     Fail,
     Finish,
@@ -61,7 +61,7 @@ class JobLife(RuleBasedStateMachine):
         self.seen = [self.job]
         self.removed = False
 
-    def act(self, action: Action) -> JobError | None:
+    def act(self, action: Command) -> JobError | None:
         before = deepcopy(self.job)
         change = state_machine.working_copy(self.job)
         change.variables = Variables.of(dict(self.variables))
@@ -301,7 +301,7 @@ def test_silence_counts_only_while_somebody_listened() -> None:
 
 
 def test_clear_removes_in_every_state() -> None:
-    ends: tuple[Action, ...] = (Finish(None, "x"), Fail(Error(2, "")), Cancel("", 0))
+    ends: tuple[Command, ...] = (Finish(None, "x"), Fail(Error(2, "")), Cancel("", 0))
     for action in (*ends, Start()):
         change = make(pending=isinstance(action, Start))
         state_machine.step(change, action, 2, RULES)
@@ -326,7 +326,7 @@ def test_time_in_which_nobody_could_listen_abandons_no_job() -> None:
 
 
 def test_what_is_told_is_the_job_as_it_was_then() -> None:
-    rules = Rules(noticed=frozenset(Event))
+    rules = Rules(wanted_events=frozenset(EventType))
     change = state_machine.create("s", "0" * 32, Create("digest", heartbeat_timeout=5, stall_timeout=50), 1, rules)
     state_machine.step(change, Tick(0), 10, rules)
     state_machine.step(change, Report(progress=7), 20, rules)
@@ -336,23 +336,23 @@ def test_what_is_told_is_the_job_as_it_was_then() -> None:
     state_machine.step(change, Finish(None, "x"), 72, rules)
     # A repeat is nothing new.
     state_machine.step(change, Finish(None, "x"), 73, rules)
-    told = [(notice.event, notice.job.status, notice.job.stalled, notice.job.revision) for notice in change.notices]
+    told = [(event.type, event.job.status, event.job.stalled, event.job.revision) for event in change.events]
     assert told == [
-        (Event.LOST, Status.LOST, False, 2),
-        (Event.STALLED, Status.RUNNING, True, 5),
-        (Event.COMPLETED, Status.COMPLETED, False, 6),
+        (EventType.LOST, Status.LOST, False, 2),
+        (EventType.STALLED, Status.RUNNING, True, 5),
+        (EventType.COMPLETED, Status.COMPLETED, False, 6),
     ]
 
 
 def test_only_what_somebody_asked_for_is_told() -> None:
-    rules = Rules(noticed=frozenset({Event.FAILED, Event.CANCELLED}))
+    rules = Rules(wanted_events=frozenset({EventType.FAILED, EventType.CANCELLED}))
     told = []
     for end in (Finish(None, "x"), Fail(Error(2, "")), Fail(Error(1, "")), Cancel("", 0)):
         change = state_machine.create("s", "0" * 32, Create("digest"), 1, rules)
         state_machine.step(change, end, 2, rules)
         state_machine.step(change, Tick(0), 3, rules)
-        told.append([notice.event for notice in change.notices])
-    assert told == [[], [Event.FAILED], [Event.CANCELLED], [Event.CANCELLED]]
+        told.append([event.type for event in change.events])
+    assert told == [[], [EventType.FAILED], [EventType.CANCELLED], [EventType.CANCELLED]]
 
 
 GAPS = st.lists(st.tuples(st.integers(0, 3 * HEARTBEAT), st.integers(0, HEARTBEAT)), max_size=3).map(

@@ -1,4 +1,4 @@
-"""One POST of a notice: where it goes, where nothing is ever sent, and what receivers may do with it."""
+"""One POST of a webhook: where it goes, where nothing is ever sent, and what receivers may do with it."""
 
 import asyncio
 import ipaddress
@@ -13,15 +13,15 @@ import pytest
 import trustme
 
 from headway_server.webhooks.address_policy import may_reach
-from headway_server.webhooks.client import NoAnswer, Poster
+from headway_server.webhooks.client import NoResponse, WebhookClient
 from tests.support.caller import Caller
-from tests.support.notices import Start, deliver, waiting
 from tests.support.receiver import Receiver
+from tests.support.webhooks import Start, deliver, waiting
 
 
-def posting_to(url: str, *, private: bool = True) -> Poster:
+def posting_to(url: str, *, private: bool = True) -> WebhookClient:
     """Posts there, trusting whom the system trusts."""
-    return Poster(url, ssl.create_default_context(), private=private)
+    return WebhookClient(url, ssl.create_default_context(), private=private)
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, **names: tuple[str, ...]) -> list[str]:
@@ -79,7 +79,7 @@ def test_nothing_is_sent_to_a_name_that_leads_home(
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert "its name stands for no address that notices may be sent to" in caplog.text
+    assert "its name has no address that webhooks may be sent to" in caplog.text
     assert waiting(app) == 1
 
 
@@ -91,7 +91,7 @@ async def test_the_address_that_was_checked_is_the_one_that_is_used(
     assert answer.status == 204
     assert receiver.received[0].headers["host"] == f"receiver.test:{receiver.port}"
     assert looked_up == ["receiver.test"]
-    with pytest.raises(NoAnswer, match="no address that notices may be sent to"):
+    with pytest.raises(NoResponse, match="no address that webhooks may be sent to"):
         await posting_to(f"https://receiver.test:{receiver.port}/", private=False).post({}, b"")
     assert len(receiver.received) == 1
 
@@ -202,7 +202,7 @@ async def test_a_strange_answer_costs_little(answer: bytes, delivered: bool) -> 
         if delivered:
             assert (await posting_to(url).post({}, b"{}")).status == 200
         else:
-            with pytest.raises(NoAnswer):
+            with pytest.raises(NoResponse):
                 await posting_to(url).post({}, b"{}")
     # What the system itself buffers, and no more.
     assert sent < 8_000_000
@@ -221,7 +221,7 @@ async def test_an_answer_that_comes_before_the_body_was_read_counts() -> None:
 
 
 async def test_an_answer_counts_whatever_its_body_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway_server.webhooks.client.TIMEOUT", 1.0)
+    monkeypatch.setattr("headway_server.webhooks.client.RESPONSE_TIMEOUT", 1.0)
     monkeypatch.setattr("headway_server.webhooks.client.BODY_TIMEOUT", 2.0)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -238,7 +238,7 @@ async def test_an_answer_counts_whatever_its_body_does(monkeypatch: pytest.Monke
 async def test_an_answer_that_comes_byte_by_byte_is_waited_for_no_longer_than_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("headway_server.webhooks.client.TIMEOUT", 0.5)
+    monkeypatch.setattr("headway_server.webhooks.client.RESPONSE_TIMEOUT", 0.5)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
@@ -248,7 +248,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_waited_for_no_longer_than_an
             await asyncio.sleep(0.01)
 
     async with serving(drip) as url:
-        with pytest.raises(NoAnswer, match=r"no answer within 0\.5 s"):
+        with pytest.raises(NoResponse, match=r"no response within 0\.5 s"):
             await posting_to(url).post({}, b"{}")
 
 
@@ -259,7 +259,7 @@ async def test_a_receiver_that_never_ends_the_handshake_has_no_connection(monkey
         await asyncio.sleep(3600)
 
     async with serving(hang) as url:
-        with pytest.raises(NoAnswer, match=r"no connection within 0\.3 s"):
+        with pytest.raises(NoResponse, match=r"no connection within 0\.3 s"):
             await posting_to(url.replace("http:", "https:")).post({}, b"{}")
 
 
@@ -267,7 +267,7 @@ async def test_silent_addresses_leave_time_for_one_that_answers(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headway_server.webhooks.client.CONNECT_TIMEOUT", 2.5)
-    monkeypatch.setattr("headway_server.webhooks.client.TIMEOUT", 6.0)
+    monkeypatch.setattr("headway_server.webhooks.client.RESPONSE_TIMEOUT", 6.0)
     silent = tuple(f"127.0.0.{number}" for number in range(2, 6))
     resolving(monkeypatch, many=(*silent, "127.0.0.1"))
     with ExitStack() as sockets:

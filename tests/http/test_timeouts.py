@@ -1,4 +1,4 @@
-"""Who is slow, or sends what is no HTTP, holds nothing for ever and harms nobody; and the door closes well."""
+"""Slow callers, and callers that send no HTTP, hold nothing for ever and harm nobody; and the HTTP transport closes."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from tests.support.server import ServerProcess
 from tests.support.waiting import until, watchers_gone
 
 SOON = 0.2
-"""What the server's patience is shortened to."""
+"""The shortened timeouts of the server."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +49,14 @@ def request(verb: str, path: str, *headers: str) -> bytes:
 
 
 def test_a_connection_that_says_nothing_is_closed(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "HEAD_PATIENCE", SOON)
+    monkeypatch.setattr(http_server, "HEAD_TIMEOUT", SOON)
     assert heard(connect(app)) == b""
 
 
 @pytest.mark.parametrize("part", [b"G", b"GET / HTTP/1.1\r\nhost: localhost\r\nx: "])
 def test_a_head_that_does_not_end(app: RunningApp, monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
     """However its sender keeps it alive, one byte at a time."""
-    monkeypatch.setattr(http_server, "HEAD_PATIENCE", SOON)
+    monkeypatch.setattr(http_server, "HEAD_TIMEOUT", SOON)
     connection = connect(app)
     connection.sendall(part)
     stop = threading.Event()
@@ -82,7 +82,7 @@ def test_a_head_that_does_not_end(app: RunningApp, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_body_that_does_not_end(app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "PATIENCE", SOON)
+    monkeypatch.setattr(bodies, "REQUEST_TIMEOUT", SOON)
     connection = connect(app)
     head = request("POST", f"{PREFIX}CreateJob", "content-type: application/json", "content-length: 100")
     connection.sendall(head + b'{"sessionId":')
@@ -105,7 +105,7 @@ def test_a_message_of_a_stream_that_does_not_end(
     app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that has not begun may be waited for, as long as the stream lives."""
-    monkeypatch.setattr(bodies, "PATIENCE", SOON)
+    monkeypatch.setattr(bodies, "REQUEST_TIMEOUT", SOON)
     job = caller.create()
     report = enveloped({"reports": [{"sessionId": caller.session, "jobId": job.id, "advance": "1"}]})
     connection = connect(app)
@@ -181,7 +181,7 @@ def test_slow_senders_hold_up_nobody(app: RunningApp, client: Client, session: s
 
 def test_a_reader_who_takes_nothing_is_left(app: RunningApp, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch that nobody reads holds a place that others could have."""
-    monkeypatch.setattr(http_server, "WRITE_PATIENCE", SOON)
+    monkeypatch.setattr(http_server, "HTTP_WRITE_TIMEOUT", SOON)
     jobs = [caller.create(name="x" * 256, labels={f"{n}": "y" * 256 for n in range(60)}).id for n in range(20)]
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -199,7 +199,7 @@ def test_a_reader_who_takes_nothing_is_left(app: RunningApp, caller: Caller, mon
             caller.report(job, advance=1)
         return watchers_gone(app)
 
-    until(report_until_gone, patience=30)
+    until(report_until_gone, timeout=30)
     connection.close()
 
 
@@ -261,7 +261,7 @@ def test_connections_are_kept(client: Client, session: str) -> None:
 # The end.
 
 
-def test_the_door_drains(own_app: Callable[..., RunningApp], session: str) -> None:
+def test_the_http_transport_drains(own_app: Callable[..., RunningApp], session: str) -> None:
     """Watches end with a reason to come again elsewhere; new calls get the same; it is alive, and not ready."""
     app = own_app()
     client = Client(app.app.http_address)

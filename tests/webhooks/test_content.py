@@ -1,4 +1,4 @@
-"""What receivers of notices are told."""
+"""What receivers of webhooks are told."""
 
 import base64
 import os
@@ -20,9 +20,9 @@ from headway_server.service.sealed_tokens import SessionHasher
 from headway_server.settings import read
 from tests.support.app import RunningApp
 from tests.support.caller import Caller, value
-from tests.support.notices import Start, deliver, execute, waiting
 from tests.support.receiver import SECRET, Receiver
 from tests.support.waiting import until
+from tests.support.webhooks import Start, deliver, execute, waiting
 
 SESSION_KEY = bytes.fromhex("5e" * 32)
 """RunningApp's."""
@@ -151,13 +151,13 @@ def test_several_secrets_each_sign(own_start: Start, receiver: Receiver, session
         request.event("whsec_" + base64.b64encode(bytes(32)).decode())
 
 
-def test_the_page_about_notices_keeps_its_word(own_start: Start, session: str, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "notices.md").read_text()
+def test_the_page_about_webhooks_keeps_its_word(own_start: Start, session: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
     (config,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (script,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "secret").write_text(SECRET)
-    (tmp_path / "page.toml").write_text(config.replace("/etc/headway/notices.secret", str(tmp_path / "secret")))
-    assert len(read(["--config", str(tmp_path / "page.toml")], {}).notices) == 2
+    (tmp_path / "page.toml").write_text(config.replace("/etc/headway/webhook.secret", str(tmp_path / "secret")))
+    assert len(read(["--config", str(tmp_path / "page.toml")], {}).webhooks) == 2
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = os.environ | {"SECRET": SECRET, "PORT": str(port)}

@@ -1,4 +1,4 @@
-"""When notices are sent and tried again, and that none is lost or held up by another."""
+"""When webhooks are sent and tried again, and that none is lost or held up by another."""
 
 from email.utils import formatdate
 from itertools import pairwise
@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 
 from headway_server.domain.limits import MICROSECONDS
-from headway_server.webhooks.delivery import LEASE, RETRIES_TOGETHER, asked_wait
+from headway_server.webhooks.delivery import CLAIM_TIME, RETRIES_IN_FLIGHT_MAX, requested_delay
 from tests.support.app import NOON
 from tests.support.caller import Caller
-from tests.support.notices import Start, deliver, delivering, execute, finish_jobs, waiting
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
+from tests.support.webhooks import Start, deliver, delivering, execute, finish_jobs, waiting
 
 
 def test_a_receiver_that_is_down_for_a_minute_gets_every_ending_once(
@@ -56,7 +56,7 @@ def test_attempts_grow_rarer_until_it_is_given_up(
     start: Start, receiver: Receiver, session: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.status = 503
-    app = start({"url": receiver.url}, arguments=("--notice-lifetime", "1d"))
+    app = start({"url": receiver.url}, arguments=("--webhook-lifetime", "1d"))
     caller = Caller(app, session)
     caller.finish(caller.create().id)
     times: list[int] = []
@@ -70,11 +70,11 @@ def test_attempts_grow_rarer_until_it_is_given_up(
     assert all(gap >= 29 for gap in gaps[12:])
     assert len(set(gaps[12:])) > 1
     assert 25 < len(times) < 60
-    app.run(app.app.notices.tidy())
+    app.run(app.app.webhooks.tidy())
     assert waiting(app) == 0
-    about = f"notices to http://127.0.0.1:{receiver.port}: "
+    about = f"webhooks to http://127.0.0.1:{receiver.port}: "
     assert [record.message.removeprefix(about) for record in caplog.records if record.message.startswith(about)] == [
-        "it answered 503; trying again",
+        "it responded 503; trying again",
         "gave up 1 that could not be delivered in time",
     ]
 
@@ -112,10 +112,10 @@ def test_a_receiver_says_when_it_wants_to_be_asked_again(own_start: Start, recei
     ],
 )
 def test_what_retry_after_asks_for(retry_after: str, seconds: int) -> None:
-    assert asked_wait(retry_after, NOON) == seconds * MICROSECONDS
+    assert requested_delay(retry_after, NOON) == seconds * MICROSECONDS
 
 
-def test_a_receiver_that_fails_is_asked_gently_however_many_notices_wait(
+def test_a_receiver_that_fails_is_asked_gently_however_many_webhooks_wait(
     own_start: Start, receiver: Receiver, session: str
 ) -> None:
     receiver.status = 503
@@ -137,7 +137,7 @@ def test_a_receiver_that_fails_is_asked_gently_however_many_notices_wait(
 
 
 @pytest.mark.parametrize("status", [422, 500, 307])
-def test_notices_that_a_receiver_refuses_hold_up_no_other(
+def test_webhooks_that_a_receiver_refuses_hold_up_no_other(
     start: Start, receiver: Receiver, session: str, status: int
 ) -> None:
     receiver.disliked, receiver.disliked_status = "poison", status
@@ -158,7 +158,7 @@ def test_notices_that_a_receiver_refuses_hold_up_no_other(
     assert waiting(app) == 0
 
 
-def test_a_notice_that_makes_a_receiver_close_the_connection_holds_up_others_for_seconds(
+def test_a_webhook_that_makes_a_receiver_close_the_connection_holds_up_others_for_seconds(
     own_start: Start, receiver: Receiver, session: str
 ) -> None:
     receiver.disliked, receiver.disliked_status = "poison", 0
@@ -171,7 +171,7 @@ def test_a_notice_that_makes_a_receiver_close_the_connection_holds_up_others_for
     assert set(receiver.subjects) >= set(taken)
 
 
-def test_a_slow_notice_holds_up_no_other(start: Start, receiver: Receiver, session: str) -> None:
+def test_a_slow_webhook_holds_up_no_other(start: Start, receiver: Receiver, session: str) -> None:
     receiver.held = "slow"
     receiver.free.clear()
     app = start({"url": receiver.url})
@@ -199,10 +199,10 @@ def test_what_is_tried_again_leaves_room_for_what_is_new(own_start: Start, recei
     receiver.disliked, receiver.held = "", "slow"
     receiver.free.clear()
     with delivering(app, 3600):
-        until(lambda: len(receiver.received) == RETRIES_TOGETHER)
+        until(lambda: len(receiver.received) == RETRIES_IN_FLIGHT_MAX)
         taken = finish_jobs(caller, "good", 30)
         app.clock.forward(1)
-        until(lambda: len(receiver.received) == RETRIES_TOGETHER + len(taken))
+        until(lambda: len(receiver.received) == RETRIES_IN_FLIGHT_MAX + len(taken))
         receiver.free.set()
     assert waiting(app) == 0
 
@@ -237,26 +237,26 @@ def test_what_a_receiver_took_is_not_sent_again_because_the_database_failed(
     with delivering(app):
         until(lambda: "the database failed: " in caplog.text)
         # Longer than the claim holds.
-        app.clock.forward(LEASE / MICROSECONDS + 1)
+        app.clock.forward(CLAIM_TIME / MICROSECONDS + 1)
         execute(app, "DROP TRIGGER broken")
         until(lambda: waiting(app) == 0)
     assert receiver.subjects == [job_id]
 
 
-def test_a_long_time_without_a_server_costs_no_notice(start: Start, receiver: Receiver, session: str) -> None:
+def test_a_long_time_without_a_server_costs_no_webhook(start: Start, receiver: Receiver, session: str) -> None:
     receiver.stop()
     app = start({"url": receiver.url})
     (job_id,) = finish_jobs(Caller(app, session), "Import", 1)
     # As if all of it had happened a year ago.
     execute(app, "UPDATE notice SET create_time = create_time - 31536000000000")
     app = start({"url": receiver.url})
-    app.run(app.app.notices.tidy())
+    app.run(app.app.webhooks.tidy())
     receiver.start()
     deliver(app, 3600)
     assert receiver.subjects == [job_id]
     (late,) = finish_jobs(Caller(app, session), "Import", 1)
     execute(app, "UPDATE notice SET create_time = create_time - 31536000000000")
-    app.run(app.app.notices.tidy())
+    app.run(app.app.webhooks.tidy())
     deliver(app, 3600)
     assert late not in receiver.subjects
 
@@ -282,13 +282,13 @@ def test_what_waits_for_a_receiver_that_is_no_longer_named_waits_until_it_is_nam
         finish_jobs(Caller(app, session), "Import", 1)
         app = start({"url": other.url})
         app.clock.forward(4 * 86_400)
-        app.run(app.app.notices.tidy())
+        app.run(app.app.webhooks.tidy())
         assert waiting(app) == 0
         assert "a receiver that is not configured here: gave up 1" in caplog.text
 
 
 def test_giving_up_and_releasing_thousands_leaves_none_behind(start: Start, receiver: Receiver, session: str) -> None:
-    app = start({"url": receiver.url}, arguments=("--max-pending-notices", "2500"))
+    app = start({"url": receiver.url}, arguments=("--max-pending-webhooks", "2500"))
     finish_jobs(Caller(app, session), "Import", 1)
     copies = (
         "INSERT INTO notice SELECT endpoint, '{}' || n, body, create_time, next_time + 1000000000, 1 FROM notice, "
@@ -296,9 +296,9 @@ def test_giving_up_and_releasing_thousands_leaves_none_behind(start: Start, rece
         "SELECT n FROM numbers) AS many WHERE attempts = 0"
     )
     execute(app, copies.format("z"))
-    app.run(app.app.notices.tidy())
+    app.run(app.app.webhooks.tidy())
     assert waiting(app) == 2500
-    app.run(app.app.notices.release())
+    app.run(app.app.webhooks.release())
     later = f"SELECT COUNT(*) FROM notice WHERE next_time > {app.clock.now()}"
     assert app.run(app.app.readers.read(lambda: app.app.store.database.execute_sql(later).fetchall())) == [(0,)]
 
@@ -335,14 +335,14 @@ def test_no_redirect_is_followed(own_start: Start, receiver: Receiver, session: 
 
 
 def test_the_outbox_does_not_grow_for_ever(start: Start, receiver: Receiver, session: str) -> None:
-    app = start({"url": receiver.url}, arguments=("--max-pending-notices", "10"))
+    app = start({"url": receiver.url}, arguments=("--max-pending-webhooks", "10"))
     caller = Caller(app, session)
     receiver.stop()
     job_ids = caller.create_many(25)
     for job_id in job_ids:
         caller.finish(job_id)
         app.clock.forward(0.01)
-    app.run(app.app.notices.tidy())
+    app.run(app.app.webhooks.tidy())
     assert waiting(app) == 10
     receiver.start()
     for _ in range(12):

@@ -7,9 +7,9 @@ import pytest
 
 from headway_server.domain.job import Job
 from headway_server.domain.limits import Limits
-from headway_server.service.watch_hub import Behind, Hub, Seen, SessionInbox
+from headway_server.service.watch_hub import Behind, SessionInbox, WatchHub
 from headway_server.storage.change_log import Snapshot
-from headway_server.storage.listing import Removal
+from headway_server.storage.listing import JobEvent, Removal
 
 SESSION = "a" * 32
 LIFE = 600.0
@@ -21,8 +21,8 @@ def job(number: int, time: int, revision: int = 1, labels: int = 0) -> Job:
     return made
 
 
-def hub(limits: Limits | None = None, *, shared: bool = False) -> Hub:
-    return Hub(limits or Limits(), 0, Snapshot(1) if shared else None)
+def hub(limits: Limits | None = None, *, shared: bool = False) -> WatchHub:
+    return WatchHub(limits or Limits(), 0, Snapshot(1) if shared else None)
 
 
 async def test_900_unread_watches_take_little_while_jobs_come_and_go() -> None:
@@ -81,7 +81,7 @@ def taken(inbox: SessionInbox) -> list[tuple[int, int]]:
 async def test_a_slow_watch_gets_the_latest_state_of_each_job_oldest_change_first() -> None:
     watched = hub()
     with watched.session(SESSION, LIFE, "connection") as slow, watched.session(None, LIFE, "connection") as everything:
-        changes: list[Seen] = [job(1, 1), job(2, 2), job(1, 3, 2), job(3, 4), Removal(SESSION, f"{3:032x}", 5)]
+        changes: list[JobEvent] = [job(1, 1), job(2, 2), job(1, 3, 2), job(3, 4), Removal(SESSION, f"{3:032x}", 5)]
         changes += [job(3, 6), job(2, 7, 2), Removal(SESSION, f"{2:032x}", 8)]
         watched.publish(changes)
         assert taken(slow) == taken(everything) == [(1, 2), (3, 0), (3, 1), (2, 0)]

@@ -102,7 +102,7 @@ def test_a_session_has_so_many_lists_waiting_and_others_have_room(app: RunningAp
 
 
 def test_reads_that_are_given_up_are_all_answered(app: RunningApp) -> None:
-    """The database hangs: whoever waits is told so."""
+    """The database hangs: waiting callers get an error."""
 
     async def give_up() -> int:
         go = threading.Event()

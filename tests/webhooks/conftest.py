@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ENGINES, empty_database
-from tests.support.notices import Start, starting
 from tests.support.receiver import Receiver
+from tests.support.webhooks import Start, starting
 
 
 @pytest.fixture(params=ENGINES)
