@@ -142,7 +142,7 @@ FAULTS = {
     "restarted": Fault(restarted),
     "cut": Fault(cut, proxied=True),
     "delayed": Fault(delayed, proxied=True),
-    "garbled": Fault(garbled, proxied=True, patience=1.0),
+    "garbled": Fault(garbled, proxied=True, answer_timeout=1.0),
 }
 CELLS = [(fault, ending) for fault in FAULTS for ending in ENDINGS]
 
@@ -173,7 +173,7 @@ def test_a_worker_and_its_job(rows: Rows, fault: str, ending: str) -> None:
 
 def test_noise_inside_of_messages_harms_no_worker(tmp_path: Path) -> None:
     """What it makes of the job is not promised, but the worker's own result is, and that the spool can be read."""
-    noise = Fault(noisy, proxied=True, exact=False, patience=1.0)
+    noise = Fault(noisy, proxied=True, exact=False, answer_timeout=1.0)
     for ending, complaints in play(noise, ["finishes", "raises"], tmp_path, seeded("noise")).items():
         assert not complaints, f"{ending}: " + "\n".join(complaints)
 

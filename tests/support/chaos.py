@@ -92,7 +92,7 @@ class Fault:
     """Whether the job must be right in the end."""
     small_disk: bool = False
     exit_timeout: float = 2.0
-    patience: float = headway._engine.dispatcher.ANSWER_TIMEOUT
+    answer_timeout: float = headway._engine.dispatcher.ANSWER_TIMEOUT
     records: int = RECORDS
 
 
@@ -173,7 +173,7 @@ class Cell:
             audited=ending == "killed",
             heartbeat=HEARTBEAT if ending == "killed" else 60.0,
             exit_timeout=fault.exit_timeout,
-            patience=fault.patience,
+            answer_timeout=fault.answer_timeout,
             bug=bug,
         )
         self.worker = Worker(self._plan, self._environment, folder / "first")

@@ -46,7 +46,7 @@ class Plan:
     """Whether it notes what was acknowledged."""
     heartbeat: float = 60.0
     exit_timeout: float = 10.0
-    patience: float = headway._engine.dispatcher.ANSWER_TIMEOUT
+    answer_timeout: float = headway._engine.dispatcher.ANSWER_TIMEOUT
     bug: Bug = ""
     """A fault planted in it."""
 
@@ -163,7 +163,7 @@ def begin(hw: headway.Client, plan: Plan) -> headway.Job:
 
 def main(plan: Plan) -> int:
     """The exit status."""
-    headway._engine.dispatcher.ANSWER_TIMEOUT = plan.patience
+    headway._engine.dispatcher.ANSWER_TIMEOUT = plan.answer_timeout
     diary = Diary(plan.diary)
     try:
         with headway.connect(exit_timeout=plan.exit_timeout) as hw:
