@@ -52,7 +52,7 @@ def test_what_is_special_in_a_password_arrives() -> None:
         (f"postgresql://u:{SECRET}@h/jobs?sslmod=require", 'invalid URI query parameter: "sslmod"'),
         (f"postgresql://u:{SECRET}@a,b/jobs?target_session_attrs=standby", "read-write"),
         (f"postgresql://u:{SECRET}@a,b/jobs?target_session_attrs=prefer-standby", "read-write"),
-        (f"postgresql://u:{SECRET}@h/jobs?replication=database", "leave out replication"),
+        (f"postgresql://u:{SECRET}@h/jobs?replication=database", "remove the parameter replication"),
         (f"postgresql://u:{SECRET}@127.0.0.1:1/jobs?sslmode=maybe", "cannot be reached"),
         (f"postgresql://u:{SECRET}@127.0.0.1:1/jobs", "cannot be reached"),
         ("postgresql://?host=127.0.0.1&port=1", "cannot be reached"),
