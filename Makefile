@@ -86,12 +86,12 @@ breaking: .venv/.dev ## Check that the protos break no caller written against ma
 	  $(BIN)/buf breaking --against ".git#ref=$$base" && echo "the protos break no caller"; fi
 
 lock: .venv/.dev ## Lock the dependencies anew, with hashes
-	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra server --extra postgresql --group dev --universal --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet -o requirements-dev.txt
-	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group build --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra server --extra postgresql --group build --universal --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet \
 	  -c requirements-dev.txt -o requirements.txt
-	$(BIN)/uv pip compile pyproject.toml --extra postgresql --group bench --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra server --extra postgresql --group bench --universal --python-version 3.11 \
 	  --no-emit-index-url --generate-hashes --custom-compile-command "make lock" --quiet \
 	  -c requirements-dev.txt -o requirements-bench.txt
 

@@ -244,7 +244,7 @@ def test_the_server_part_may_be_missing(environment: dict[str, str], tmp_path: P
     (tmp_path / "peewee.py").write_text("raise ModuleNotFoundError(\"No module named 'peewee'\", name='peewee')")
     result = run("serve", environment={**environment, "PYTHONPATH": str(tmp_path)})
     assert result.status == 1
-    assert "pip install headway" in one_line(result)
+    assert "pip install 'headway[server]'" in one_line(result)
 
 
 def test_serve_hands_its_options_on(environment: dict[str, str]) -> None:

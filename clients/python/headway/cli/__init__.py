@@ -183,7 +183,7 @@ def _serve(words: list[str]) -> int:
         return int(import_module("headway_server.__main__").main(words) or OK)
     except ModuleNotFoundError as error:
         part = (error.name or "headway_server").partition(".")[0]
-        return _complain(f"the server's part {part} is not installed: pip install headway", ERROR)
+        return _complain(f"the server needs {part}: pip install 'headway[server]'", ERROR)
 
 
 def _complain(message: str, status: int) -> int:
