@@ -81,7 +81,7 @@ def test_a_second_server_on_the_same_port(own_server: ServerProcess, tmp_path: P
     database = f"sqlite:///{tmp_path / 'other.db'}"
     said = refusal(tmp_path, "--database", database, listen=own_server.address)
     assert own_server.address in said
-    assert "another program" in said
+    assert "Stop the other program" in said
     create(own_server)
     with ServerProcess(tmp_path, database=database):
         """The refused one has let go of its file."""

@@ -366,7 +366,7 @@ def test_calls_that_wait_too_long_are_refused(tmp_path: Path, session: str, monk
         delays = {refusal.retry_after for refusal in refusals}
         assert len(delays) > 1, "all would return at the same moment"
         assert all(delay is not None and delay >= 1 for delay in delays)
-        assert _code(calls[-1]) == grpc.StatusCode.OK
+        assert grpc.StatusCode.OK in [_code(call) for call in calls[-10:]]
         assert app.app.call_queue.refused == len(refusals)
         assert app.app.call_queue.wait == 0
         metrics = urlopen(f"http://{app.app.http_address}/metrics").read().decode()

@@ -14,9 +14,7 @@ import java.time.Duration;
  * }</pre>
  */
 public final class NewJob {
-    /**
-     * After so long without contact a job counts as LOST, unless it sets another duration.
-     */
+    /** After so long without contact a job counts as LOST, unless it sets another duration. */
     public static final Duration HEARTBEAT_TIMEOUT = Duration.ofSeconds(60);
 
     static final int MAX_NAME_LENGTH = 256;
