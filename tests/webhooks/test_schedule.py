@@ -204,8 +204,6 @@ def test_what_is_tried_again_leaves_room_for_what_is_new(own_start: Start, recei
         app.clock.forward(1)
         until(lambda: len(receiver.received) == RETRIES_IN_FLIGHT_MAX + len(taken))
         receiver.free.set()
-    # What was not due yet.
-    deliver(app, 3600)
     assert waiting(app) == 0
 
 

@@ -161,7 +161,8 @@ class Delivery:
                 await self._wake.wait()
 
     async def _round(self, group: asyncio.TaskGroup) -> bool:
-        """Store ended attempts, claim what is due, and send it. Returns whether anything was due."""
+        """Store ended attempts, claim what is due, and send it. Returns whether there was anything to do: what was just
+        stored hides other due webhooks from `_due` until then."""
         due = await self._due()
         ended, self._ended = self._ended, []
         if not due and not ended:
@@ -187,7 +188,7 @@ class Delivery:
             for pending in claimed:
                 self._sending[pending.id] = pending.attempts
                 group.create_task(self._send(pending))
-        return bool(due)
+        return True
 
     async def _due(self) -> list[PendingDelivery]:
         """Webhooks that may be sent now."""
