@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 import grpc
 from google.protobuf import struct_pb2
@@ -85,20 +86,53 @@ def rounds() -> Iterator[int]:
         time.sleep(PAUSE)
 
 
+JSON_BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "text": ("GetJob", lambda: b'{"sessionId":"' + b'\\"' * 1_900_000),
+    "nested": ("GetJob", lambda: b'{"sessionId":' + b"[" * 3_900_000),
+    "lists in a text": ("GetJob", lambda: b'{"sessionId":' + b"[]," * 1_300_000 + b"1}"),
+    "lists": ("FinishJob", lambda: b'{"results":[' + b"[]," * 1_200_000 + b"[]]}"),
+    "numbers": ("FinishJob", lambda: b'{"results":[' + b"1," * 1_900_000 + b"1]}"),
+    "paths": ("UpdateJob", lambda: b'{"updateMask":"' + b"a," * 1_900_000 + b'a"}'),
+    "names of an enum": ("ListJobs", lambda: b'{"statuses":[' + b'"",' * 1_200_000 + b'""]}'),
+    "texts": ("SetVariables", lambda: b'{"remove":[' + b'"",' * 1_200_000 + b'""]}'),
+    "objects": (
+        "SetVariables",
+        lambda: b'{"variables":{' + b",".join(b'"%d":{}' % number for number in range(300_000)) + b"}}",
+    ),
+    "not JSON": ("GetJob", lambda: b'{"sessionId":"' + b"x" * 3_900_000),
+    "unknown field": ("GetJob", lambda: b'{"' + b"x" * 3_900_000 + b'":1}'),
+}
+"""Bodies of four megabytes that are a few kilobytes once compressed, each with the method that it is for."""
+
+
+def packed_json_bomb(name: str) -> tuple[str, bytes]:
+    """The method, and the body, compressed."""
+    method, body = JSON_BOMBS[name]
+    return method, gzip.compress(body(), 9)
+
+
+class WideRequests(NamedTuple):
+    """Requests of millions of tiny things."""
+
+    paths: pb.UpdateJobRequest
+    details: pb.FailJobRequest
+    values: pb.FinishJobRequest
+
+
+def wide_requests() -> WideRequests:
+    paths = pb.UpdateJobRequest(session_id="s", job=job_pb2.Job(id="0" * 32))
+    paths.update_mask.paths.extend([""] * 1_900_000)
+    failing = pb.FailJobRequest(session_id="s", job_id="0" * 32)
+    for _ in range(100_000):
+        failing.error.details.add()
+    empty = pb.FinishJobRequest(session_id="s", job_id="0" * 32)
+    empty.results.list_value.values.extend([struct_pb2.Value()] * 1_900_000)
+    return WideRequests(paths, failing, empty)
+
+
 def json_bombs(_: str, http: str) -> None:
-    """Bodies of a few kilobytes that expand to four megabytes."""
-    bodies = [
-        ("GetJob", b'{"sessionId":"' + b'\\"' * 1_900_000),
-        ("GetJob", b'{"sessionId":' + b"[" * 3_900_000),
-        ("GetJob", b'{"sessionId":' + b"[]," * 1_300_000 + b"1}"),
-        ("FinishJob", b'{"results":[' + b"[]," * 1_200_000 + b"[]]}"),
-        ("FinishJob", b'{"results":[' + b"1," * 1_900_000 + b"1]}"),
-        ("UpdateJob", b'{"updateMask":"' + b"a," * 1_900_000 + b'a"}'),
-        ("ListJobs", b'{"statuses":[' + b'"",' * 1_200_000 + b'""]}'),
-        ("SetVariables", b'{"remove":[' + b'"",' * 1_200_000 + b'""]}'),
-        ("SetVariables", b'{"variables":{' + b",".join(b'"%d":{}' % number for number in range(300_000)) + b"}}"),
-    ]
-    packed = [(method, gzip.compress(body, 9)) for method, body in bodies]
+    """The bodies, one after the other."""
+    packed = [packed_json_bomb(name) for name in JSON_BOMBS]
     client = Client(http)
     for number in rounds():
         method, body = packed[number % len(packed)]
@@ -110,13 +144,7 @@ def wide_messages(address: str, _: str) -> None:
     """Protobuf messages of millions of tiny things, and ids of four megabytes."""
     jobs = stub(address)
     long = "a" * 3_900_000
-    paths = pb.UpdateJobRequest(session_id="s", job=job_pb2.Job(id="0" * 32))
-    paths.update_mask.paths.extend([""] * 1_900_000)
-    failing = pb.FailJobRequest(session_id="s", job_id="0" * 32)
-    for _number in range(100_000):
-        failing.error.details.add()
-    empty = pb.FinishJobRequest(session_id="s", job_id="0" * 32)
-    empty.results.list_value.values.extend([struct_pb2.Value()] * 1_900_000)
+    wide = wide_requests()
     for number in rounds():
         with suppress(grpc.RpcError):
             match number % 5:
@@ -125,11 +153,11 @@ def wide_messages(address: str, _: str) -> None:
                 case 1:
                     jobs.GetJob(pb.GetJobRequest(session_id=f"{long}{number}", job_id="0" * 32), timeout=20)
                 case 2:
-                    jobs.UpdateJob(paths, timeout=20)
+                    jobs.UpdateJob(wide.paths, timeout=20)
                 case 3:
-                    jobs.FailJob(failing, timeout=20)
+                    jobs.FailJob(wide.details, timeout=20)
                 case 4:
-                    jobs.FinishJob(empty, timeout=20)
+                    jobs.FinishJob(wide.values, timeout=20)
 
 
 def fat_lists(address: str, _: str) -> None:

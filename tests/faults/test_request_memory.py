@@ -1,6 +1,5 @@
 """What callers send, refused or not, leaves nothing in the server's memory, and takes no more of it than there is."""
 
-import gzip
 import re
 import socket
 import threading
@@ -11,11 +10,10 @@ from typing import Any  # fields of requests, which protobuf's constructors chec
 
 import grpc
 import pytest
-from google.protobuf import struct_pb2
 
-from headway.v1 import job_pb2
 from headway.v1 import job_service_pb2 as pb
 from headway.v1.job_service_pb2_grpc import JobServiceStub
+from tests.faults.attacks import JSON_BOMBS, WideRequests, packed_json_bomb, wide_requests
 from tests.support import memory
 from tests.support.http import JSON, PREFIX, STREAM, Client
 from tests.support.memory import resident
@@ -231,22 +229,9 @@ def _varint(number: int) -> bytes:
     return bytes([*digits, number])
 
 
-BOMBS = {
-    "text": ("GetJob", b'{"sessionId":"' + b'\\"' * 1_900_000),
-    "nested": ("GetJob", b'{"sessionId":' + b"[" * 3_900_000),
-    "lists": ("FinishJob", b'{"results":[' + b"[]," * 1_200_000 + b"[]]}"),
-    "numbers": ("FinishJob", b'{"results":[' + b"1," * 1_900_000 + b"1]}"),
-    "paths": ("UpdateJob", b'{"updateMask":"' + b"a," * 1_900_000 + b'a"}'),
-    "texts": ("SetVariables", b'{"remove":[' + b'"",' * 1_200_000 + b'""]}'),
-    "not JSON": ("GetJob", b'{"sessionId":"' + b"x" * 3_900_000),
-    "unknown field": ("GetJob", b'{"' + b"x" * 3_900_000 + b'":1}'),
-}
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("bomb", JSON_BOMBS)
 def test_bombs_of_json_are_not_kept(own_server: ServerProcess, bomb: str) -> None:
-    method, body = BOMBS[bomb]
-    packed = gzip.compress(body, 9)
+    method, packed = packed_json_bomb(bomb)
     client = Client(own_server.http_address)
 
     def ask(_: int) -> None:
@@ -256,25 +241,9 @@ def test_bombs_of_json_are_not_kept(own_server: ServerProcess, bomb: str) -> Non
     client.close()
 
 
-def _wide(kind: str) -> pb.UpdateJobRequest | pb.FinishJobRequest | pb.FailJobRequest:
-    match kind:
-        case "paths":
-            update = pb.UpdateJobRequest(session_id="s", job=job_pb2.Job(id=JOB_ID))
-            update.update_mask.paths.extend([""] * 1_900_000)
-            return update
-        case "details":
-            fail = pb.FailJobRequest(session_id="s", job_id=JOB_ID)
-            for _ in range(100_000):
-                fail.error.details.add()
-            return fail
-    finish = pb.FinishJobRequest(session_id="s", job_id=JOB_ID)
-    finish.results.list_value.values.extend([struct_pb2.Value()] * 1_900_000)
-    return finish
-
-
-@pytest.mark.parametrize("kind", ["paths", "details", "values"])
+@pytest.mark.parametrize("kind", WideRequests._fields)
 def test_wide_messages_are_not_kept(own_server: ServerProcess, kind: str) -> None:
-    request = _wide(kind)
+    request = getattr(wide_requests(), kind)
     method, raw = type(request).DESCRIPTOR.name.removesuffix("Request"), request.SerializeToString()
     with grpc.insecure_channel(own_server.address) as channel:
         send: Callable[..., bytes] = channel.unary_unary(f"/headway.v1.JobService/{method}")
