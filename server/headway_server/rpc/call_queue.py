@@ -20,6 +20,7 @@ import grpc.aio
 
 from headway_server.domain.errors import Overloaded
 from headway_server.rpc import to_proto
+from headway_server.rpc.open_calls import aborted
 
 REQUESTED_CALLS = 256
 """Calls that are requested from gRPC at once. 64 are enough to reduce the cost. More handle bursts in long cycles."""
@@ -263,8 +264,4 @@ class CallQueue:
 
 async def _abort(context: "grpc.aio.ServicerContext[bytes, bytes]", message: str, trailer: _Trailer) -> None:
     with suppress(grpc.aio.BaseError):
-        try:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message, trailer)
-        except grpc.aio.AbortError as error:
-            # gRPC keeps the error. Its traceback would keep the call until the garbage collector runs.
-            error.with_traceback(None)
+        await aborted(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message, trailer)

@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from headway_server.domain.errors import JobError
 from headway_server.resources.budget import Share
 from headway_server.rpc.call_guard import Answer, Caller, Guard, Method, Refused
-from headway_server.rpc.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls
+from headway_server.rpc.open_calls import AUXILIARY_LIFE, Call, Context, OpenCalls, aborted
 
 GRPC_TRANSPORT = "grpc"
 
@@ -172,10 +172,7 @@ async def _abort(context: Context, call: Call | None, status: status_pb2.Status)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     details = (("grpc-status-details-bin", status.SerializeToString()),)
     try:
-        await context.abort(code, status.message, details)
-    except grpc.aio.AbortError as error:
-        return error.with_traceback(None)
+        return await aborted(context, code, status.message, details)
     except grpc.aio.BaseError:
         # The caller has disconnected, but gRPC has not reported it yet: no error, and nothing to log.
         raise asyncio.CancelledError from None
-    raise AssertionError("abort has raised")

@@ -67,6 +67,21 @@ OUTER_TASK = "rpc_task"
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
+async def aborted(
+    context: Context, code: grpc.StatusCode, message: str, trailer: tuple[tuple[str, bytes], ...]
+) -> grpc.aio.AbortError:
+    """End the call with this status. Returns the error that gRPC raises for its handler, without its traceback: gRPC
+    keeps the error, and the traceback would keep the call until the garbage collector runs.
+
+    Raises another grpc.aio.BaseError if the caller has disconnected.
+    """
+    try:
+        await context.abort(code, message, trailer)
+    except grpc.aio.AbortError as error:
+        return error.with_traceback(None)
+    raise AssertionError("abort has raised")
+
+
 class Call:
     """One open call. `connection` is the name of its connection."""
 
