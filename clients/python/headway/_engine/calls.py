@@ -21,6 +21,13 @@ Request: TypeAlias = (
 )
 
 
+def job_id_of(request: object) -> str:
+    """The id of the job that a request is about. "" if it names none."""
+    if isinstance(request, rpc.UpdateJobRequest):
+        return request.job.id
+    return str(getattr(request, "job_id", ""))
+
+
 def method(stub: "JobServiceStub", request: Request) -> "UnaryUnaryMultiCallable[Request, job_pb2.Job]":
     """Calling it with the request waits for the answer. Its `future` does not wait."""
     found: object = getattr(stub, request.DESCRIPTOR.name.removesuffix("Request"))

@@ -18,6 +18,7 @@ from typing import TypeAlias, TypeVar
 import grpc
 
 from headway._engine.batch import MESSAGE_BYTES
+from headway._engine.calls import job_id_of
 from headway._engine.connection_state import in_words
 from headway._engine.error_policy import Decision, is_unauthorized, judge, too_large
 from headway._spool import spool
@@ -60,7 +61,7 @@ class OfflineCalls:
         it."""
         if request.ByteSize() > MESSAGE_BYTES:
             raise too_large()
-        job_id = request.job.id if isinstance(request, pb.UpdateJobRequest) else request.job_id
+        job_id = job_id_of(request)
         with _job_lock(job_id):
             _normalize(request)
             spool_files, why = self._claim(job_id)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
+from headway._engine.calls import job_id_of
+
 if TYPE_CHECKING:
     from grpc import _CallFuture
 
@@ -45,7 +47,10 @@ class _UntilCreated(grpc.UnaryUnaryClientInterceptor):
     ) -> _CallFuture[Answer]:
         while True:
             call = continuation(client_call_details, request)
-            named = getattr(request, "job_id", None) or getattr(getattr(request, "job", None), "id", None)
-            if named != self._job_id or call.code() is not grpc.StatusCode.NOT_FOUND or monotonic() > self._end:
+            if (
+                job_id_of(request) != self._job_id
+                or call.code() is not grpc.StatusCode.NOT_FOUND
+                or monotonic() > self._end
+            ):
                 return call
             sleep(_INTERVAL)
