@@ -193,8 +193,9 @@ def after_fork(call: Callable[[], None]) -> None:
 
 def drop_pending_calls() -> None:
     """Called in the hooks before a fork and in the child. A pending call of a former fork must not run during another
-    fork, which adds a call of its own."""
-    _pending.clear()
+    fork, which adds a call of its own. Only the main thread runs pending calls, and only it drops them."""
+    if threading.current_thread() is threading.main_thread():
+        _pending.clear()
 
 
 def _run_pending(_: object) -> int:

@@ -13,7 +13,7 @@ from headway.values import clean, whole
 _ERRORS_ROOM = 1024 * 1024
 _COUNTERS = 64
 
-_COUNTABLE = 2**62
+_MAX_USABLE_SEQUENCE = 2**62
 """Sequences from here on are ignored: they come from no clock, and counting on from them could exceed 2⁶³."""
 
 _PARTS = ("variables", "counters", "record_errors", "message", "size", "progress", "advance")
@@ -48,7 +48,7 @@ class Reporter:
     def number_above(self, last: int) -> None:
         """Numbers later reports above `last`, the greatest sequence that the server has applied. An earlier process of
         the same attempt may have had a later clock."""
-        if last < _COUNTABLE:
+        if last < _MAX_USABLE_SEQUENCE:
             self._sequence = max(self._sequence, last)
 
     @property
