@@ -15,7 +15,7 @@ def test_the_demo(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.demo", str(records)]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     display, _, truths = done.stdout.partition("\n\n")
     for name, end in {
         "Import MARC records": "attempt 2",
